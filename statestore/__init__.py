@@ -1,0 +1,118 @@
+"""Durable state of agent executions: records, the store protocol, and its backends. Useful without Celery.
+
+with open_store("sqlite:///agents.db") as store:
+    context = store.create_context("greeter", {"name": "Ada"})
+"""
+
+from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.clock import Clock, ManualClock, SystemClock
+from statestore.errors import (
+    AlreadyAnswered,
+    ExecutionNotFound,
+    ExecutionOver,
+    FormatTooNew,
+    IllegalTransition,
+    InvalidRecord,
+    LeaseHeld,
+    LeaseLost,
+    MissingDriver,
+    NotSerialisable,
+    QuestionNotAsked,
+    SchemaMismatch,
+    SignalRefused,
+    StepConflict,
+    StoreConfigurationError,
+    StoreError,
+    StoreUnavailable,
+    UnknownRevision,
+    UnknownScheme,
+    ValueTooLarge,
+)
+from statestore.memory import MemoryStore
+from statestore.opening import open_store
+from statestore.operations import Store
+from statestore.records import (
+    Action,
+    AgentContext,
+    AgentStep,
+    Checkpointed,
+    Claim,
+    Due,
+    ErrorInfo,
+    ExecutionSummary,
+    JSONValue,
+    Lease,
+    Memory,
+    Message,
+    Page,
+    RagChunk,
+    Renewed,
+    Result,
+    Sent,
+    Signal,
+    SignalKind,
+    StepChanges,
+    Wait,
+    WaitKind,
+)
+from statestore.states import AgentState
+
+__all__ = [  # noqa: RUF022 - grouped
+    # stores
+    "open_store",
+    "Store",
+    "MemoryStore",
+    # what is read
+    "AgentContext",
+    "ExecutionSummary",
+    "AgentState",
+    "AgentStep",
+    "Action",
+    "Result",
+    "ErrorInfo",
+    "StepChanges",
+    "Memory",
+    "Message",
+    "RagChunk",
+    "Wait",
+    "WaitKind",
+    "Signal",
+    "SignalKind",
+    "Page",
+    "JSONValue",
+    # what is written
+    "NewExecution",
+    "Checkpoint",
+    # the outcomes of primitives
+    "Lease",
+    "Claim",
+    "Renewed",
+    "Checkpointed",
+    "Sent",
+    "Due",
+    # time
+    "Clock",
+    "SystemClock",
+    "ManualClock",
+    # errors
+    "StoreError",
+    "StoreUnavailable",
+    "ExecutionNotFound",
+    "ExecutionOver",
+    "LeaseLost",
+    "LeaseHeld",
+    "IllegalTransition",
+    "StepConflict",
+    "SignalRefused",
+    "QuestionNotAsked",
+    "AlreadyAnswered",
+    "InvalidRecord",
+    "NotSerialisable",
+    "ValueTooLarge",
+    "FormatTooNew",
+    "SchemaMismatch",
+    "StoreConfigurationError",
+    "UnknownScheme",
+    "MissingDriver",
+    "UnknownRevision",
+]

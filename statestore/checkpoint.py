@@ -1,0 +1,118 @@
+"""What is written to a store: `NewExecution` and `Checkpoint`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from uuid6 import uuid7
+
+from statestore.errors import InvalidRecord
+from statestore.records import (
+    DEFAULT_FIRST_RING,
+    AgentStep,
+    ErrorInfo,
+    JSONValue,
+    Message,
+    RagChunk,
+    Wait,
+    require_aware,
+)
+from statestore.states import AgentState
+
+
+def new_execution_id() -> str:
+    """A UUIDv7: unique, and ordered by time of creation."""
+    return str(uuid7())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """Everything that is known of an execution when it is created.
+
+    `first_ring` is the grace after which the sweeper rings the bell if the creator never published it. An execution
+    with a `start_at` is neither rung nor claimable before that moment.
+    """
+
+    agent_id: str
+    input: JSONValue = None
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    parent_execution_id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    start_at: datetime | None = None
+    first_ring: timedelta = DEFAULT_FIRST_RING
+
+    def __post_init__(self) -> None:
+        require_aware("start_at", self.start_at)
+        for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):
+            value = getattr(self, name)
+            if value is None and name != "agent_id":
+                continue
+            if not isinstance(value, str) or not 0 < len(value) <= 255:
+                raise InvalidRecord(name, "needs a text of 1 to 255 characters")
+            if "\x00" in value:
+                raise InvalidRecord(name, "must not contain a NUL character")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidRecord(name, "must be valid Unicode text") from error
+        if not isinstance(self.metadata, Mapping):
+            raise InvalidRecord("metadata", "needs a mapping")
+        if self.priority is not None and (isinstance(self.priority, bool) or not isinstance(self.priority, int)):
+            raise InvalidRecord("priority", "needs an integer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The durable, atomic write after a step: only what changed.
+
+    `steps` are new ones, numbered on from the last, or a result for a recorded intent (same number, same name).
+    `messages`, `facts` and `rag_context` are appended; `working_memory` and `entities` are set by key; `forget` then
+    removes keys of the working memory. `consumed` lists the ids of signals that this write takes out of the mailbox.
+
+    `state` None leaves the state as it is. A paused state needs `waiting`, and any other state clears it. A state that
+    is paused or over gives the lease back in the same write. `output` and `error` belong to a state that is over.
+
+    `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
+    that the end is announced (to a result backend, say) even when the process dies right after this write.
+
+    `checkpoint_id` makes a repetition harmless: a checkpoint whose id is that of the last applied one does nothing.
+    """
+
+    steps: tuple[AgentStep, ...] = ()
+    messages: tuple[Message, ...] = ()
+    working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    forget: tuple[str, ...] = ()
+    facts: tuple[JSONValue, ...] = ()
+    entities: Mapping[str, JSONValue] = field(default_factory=dict)
+    rag_context: tuple[RagChunk, ...] = ()
+    state: AgentState | None = None
+    waiting: Wait | None = None
+    output: JSONValue = None
+    error: ErrorInfo | None = None
+    consumed: tuple[str, ...] = ()
+    announce_within: timedelta | None = None
+    checkpoint_id: str = field(default_factory=lambda: uuid4().hex)
+
+    def __post_init__(self) -> None:
+        paused = self.state is not None and self.state.is_paused
+        over = self.state is not None and self.state.is_over
+        if paused != (self.waiting is not None):
+            raise InvalidRecord("waiting", "a paused state needs what it waits for, and only a paused state has it")
+        if not over and (self.output is not None or self.error is not None or self.announce_within is not None):
+            raise InvalidRecord("output", "output, error and announce_within belong to a state that is over")
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            if after.step_number <= before.step_number:
+                raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
+        for name in (*self.working_memory, *self.forget, *self.entities):
+            if not isinstance(name, str) or not 0 < len(name) <= 255 or "\x00" in name:
+                raise InvalidRecord("key", "a key is a text of 1 to 255 characters without NUL")
+
+    @property
+    def gives_back_lease(self) -> bool:
+        """Whether this write ends the claim: the execution pauses or is over."""
+        return self.state is not None and (self.state.is_paused or self.state.is_over)

@@ -1,0 +1,57 @@
+"""Whose time counts.
+
+A store without an injected clock uses its server's own (Redis `TIME`, the database's clock), so that skew between
+hosts does not matter. An injected clock replaces it, so that a test makes a lease run out without waiting for it.
+Inside the stores, time is an integer count of microseconds since the Unix epoch.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        ...
+
+
+class SystemClock:
+    """This host's clock."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now_us = to_us(start)
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def advance(self, by: timedelta) -> None:
+        """Moves the time on by `by`."""
+        self._now_us += duration_us(by)
+
+
+def to_us(moment: datetime) -> int:
+    """An aware datetime as microseconds since the epoch."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """Microseconds since the epoch as an aware datetime in UTC."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def duration_us(duration: timedelta) -> int:
+    """A duration in whole microseconds."""
+    return duration // _MICROSECOND

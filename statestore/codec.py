@@ -1,0 +1,447 @@
+"""Records to stored text and back: the one place that knows the fields of every envelope.
+
+A backend stores what `encode_new` and `encode_checkpoint` return, and gives `decode_context` back what it stored. It
+never looks into the texts. The header of an execution is a flat mapping whose names are the same in every backend
+(`HEADER_FIELDS`): columns in SQL, hash fields in Redis.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.clock import duration_us, from_us, to_us
+from statestore.envelope import FORMAT, Fields, dump, load, require_readable, seal, unseal
+from statestore.records import (
+    Action,
+    AgentContext,
+    AgentStep,
+    ErrorInfo,
+    ExecutionSummary,
+    Memory,
+    Message,
+    RagChunk,
+    Result,
+    Signal,
+    SignalKind,
+    StepChanges,
+    Wait,
+    WaitKind,
+)
+from statestore.states import AgentState
+
+# Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
+NEVER_US: Final = 2**53 - 1
+
+# name: meaning. Times are microseconds since the epoch.
+HEADER_FIELDS: Final = {
+    "execution_id": "the execution",
+    "format": "format version of the header and of the plain JSON values",
+    "agent_id": "which agent",
+    "session_id": "conversation, or null",
+    "user_id": "user, or null",
+    "parent_execution_id": "the execution that spawned this one, or null",
+    "idempotency_key": "unique per agent, or null",
+    "queue": "Celery queue to ring on, or null for the default",
+    "priority": "message priority, or null",
+    "metadata": "JSON object",
+    "input": "JSON",
+    "state": "AgentState",
+    "waiting": "envelope of Wait, or null",
+    "wait_key": "key of the wait, or null",
+    "wait_signal": "kind of signal that ends the wait, or null",
+    "output": "JSON, or null while not completed",
+    "error": "envelope of ErrorInfo, or null",
+    "version": "applied checkpoints",
+    "token": "last fencing token = number of claims; 0 = never claimed",
+    "crashes": "claims in a row that recorded nothing and were not given back",
+    "rings": "rings since something last happened",
+    "cancel_requested": "1 once a cancel is in the mailbox",
+    "owner": "owner of the last claim until its lease is given back, else null",
+    "lease_until_us": "end of the lease; 0 = no lease",
+    "not_before_us": "a claim is refused before; 0 = at once, NEVER_US = only a signal ends the pause",
+    "due_us": "when the bell is rung next, or null",
+    "step_count": "highest step number",
+    "checkpoint_id": "id of the last applied checkpoint, or null",
+    "created_us": "creation",
+    "updated_us": "last write",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedStep:
+    """One step as stored: its number, journal key, envelope, and whether it has a result."""
+
+    number: int
+    name: str
+    text: str
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCheckpoint:
+    """A checkpoint as stored texts; see `Checkpoint` for the meaning of each part."""
+
+    checkpoint_id: str
+    steps: tuple[EncodedStep, ...]
+    messages: tuple[str, ...]
+    working_memory: tuple[tuple[str, str], ...]
+    forget: tuple[str, ...]
+    facts: tuple[str, ...]
+    entities: tuple[tuple[str, str], ...]
+    rag_context: tuple[str, ...]
+    state: AgentState | None
+    waiting: str | None
+    wait_key: str | None
+    wait_signal: str | None
+    wake_us: int | None
+    output: str | None
+    error: str | None
+    consumed: tuple[str, ...]
+    announce_us: int | None
+    gives_back_lease: bool
+
+
+def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_bytes: int) -> dict[str, str | int | None]:
+    """The header of a new execution.
+
+    With `now_us` None the caller's server fills in `created_us`, `updated_us` and (unless `start_at` set it) `due_us`.
+    """
+    start_us = None if new.start_at is None else to_us(new.start_at)
+    first_ring_us = duration_us(new.first_ring)
+    return {
+        "execution_id": execution_id,
+        "format": FORMAT,
+        "agent_id": new.agent_id,
+        "session_id": new.session_id,
+        "user_id": new.user_id,
+        "parent_execution_id": new.parent_execution_id,
+        "idempotency_key": new.idempotency_key,
+        "queue": new.queue,
+        "priority": new.priority,
+        "metadata": dump(dict(new.metadata), "metadata", max_bytes),
+        "input": dump(new.input, "input", max_bytes),
+        "state": AgentState.IDLE.value,
+        "waiting": None,
+        "wait_key": None,
+        "wait_signal": None,
+        "output": None,
+        "error": None,
+        "version": 0,
+        "token": 0,
+        "crashes": 0,
+        "rings": 0,
+        "cancel_requested": 0,
+        "owner": None,
+        "lease_until_us": 0,
+        "not_before_us": start_us or 0,
+        "due_us": start_us if start_us is not None else (None if now_us is None else now_us + first_ring_us),
+        "step_count": 0,
+        "checkpoint_id": None,
+        "created_us": now_us,
+        "updated_us": now_us,
+    }
+
+
+def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
+    """The texts of a checkpoint. Raises `NotSerialisable` or `ValueTooLarge`, naming the part."""
+    waiting = checkpoint.waiting
+    over = checkpoint.state is not None and checkpoint.state.is_over
+    return EncodedCheckpoint(
+        checkpoint_id=checkpoint.checkpoint_id,
+        steps=tuple(encode_step(step, max_bytes) for step in checkpoint.steps),
+        messages=tuple(_encode_message(message, max_bytes) for message in checkpoint.messages),
+        working_memory=_encode_items("working_memory", checkpoint.working_memory, max_bytes),
+        forget=checkpoint.forget,
+        facts=tuple(dump(fact, "facts", max_bytes) for fact in checkpoint.facts),
+        entities=_encode_items("entities", checkpoint.entities, max_bytes),
+        rag_context=tuple(_encode_rag(chunk, max_bytes) for chunk in checkpoint.rag_context),
+        state=checkpoint.state,
+        waiting=None if waiting is None else _encode_wait(waiting, max_bytes),
+        wait_key=None if waiting is None else waiting.key,
+        wait_signal=None if waiting is None else WAIT_SIGNAL.get(waiting.kind),
+        wake_us=None if waiting is None or waiting.wake_at is None else to_us(waiting.wake_at),
+        output=dump(checkpoint.output, "output", max_bytes) if over else None,
+        error=None if checkpoint.error is None else _encode_error(checkpoint.error, max_bytes),
+        consumed=checkpoint.consumed,
+        announce_us=None if checkpoint.announce_within is None else duration_us(checkpoint.announce_within),
+        gives_back_lease=checkpoint.gives_back_lease,
+    )
+
+
+def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
+    """A step as stored."""
+    action, result, changes = step.action, step.result, step.changes
+    text = seal(
+        {
+            "n": step.step_number,
+            "name": step.name,
+            "action": _present(kind=action.kind, tool=action.tool, input=action.input, thought=action.thought),
+            "result": None if result is None else _present(ok=result.success, output=result.output),
+            "error": None if result is None or result.error is None else _error_fields(result.error),
+            "attempt": step.attempt,
+            "tries": None if step.tries == 1 else step.tries,
+            "at": to_us(step.timestamp),
+            "took": duration_us(step.duration),
+            "changes": None
+            if changes is None
+            else {
+                "memory": dict(changes.memory),
+                "forgotten": list(changes.forgotten),
+                "messages": changes.messages,
+                "facts": changes.facts,
+            },
+        },
+        f"step {step.name!r}",
+        max_bytes,
+    )
+    return EncodedStep(step.step_number, step.name, text, result is not None)
+
+
+def encode_signal(signal: Signal, max_bytes: int) -> str:
+    """A signal as stored."""
+    return seal(
+        {
+            "id": signal.signal_id,
+            "kind": signal.kind.value,
+            "key": signal.key or None,
+            "payload": signal.payload,
+            "sender": signal.sender,
+            "reason": signal.reason,
+            "at": to_us(signal.sent_at),
+        },
+        "signal",
+        max_bytes,
+    )
+
+
+def decode_summary(header: Mapping[str, Any]) -> ExecutionSummary:
+    """The summary of a stored header."""
+    return ExecutionSummary(**_summary_fields(header))
+
+
+def decode_context(
+    header: Mapping[str, Any],
+    *,
+    steps: Iterable[str | bytes],
+    messages: Iterable[str | bytes],
+    working_memory: Mapping[str, str | bytes],
+    facts: Iterable[str | bytes],
+    entities: Mapping[str, str | bytes],
+    rag_context: Iterable[str | bytes],
+    signals: Iterable[str | bytes],
+) -> AgentContext:
+    """The context made of a stored header and the parts in their order. `signals` are the unconsumed ones."""
+    output = header.get("output")
+    return AgentContext(
+        **_summary_fields(header),
+        input=load(header["input"]),
+        output=None if output is None else load(output),
+        steps=tuple(decode_step(text) for text in steps),
+        memory=Memory(
+            conversation_history=tuple(_decode_message(text) for text in messages),
+            working_memory={key: load(text) for key, text in working_memory.items()},
+            facts=tuple(load(text) for text in facts),
+            entities={key: load(text) for key, text in entities.items()},
+        ),
+        rag_context=tuple(_decode_rag(text) for text in rag_context),
+        signals=tuple(decode_signal(text) for text in signals),
+    )
+
+
+def decode_step(text: str | bytes) -> AgentStep:
+    """A stored step."""
+    fields = unseal(text, "step")
+    result, error, changes = fields.get("result"), fields.get("error"), fields.get("changes")
+    return AgentStep(
+        step_number=fields["n"],
+        name=fields["name"],
+        action=Action(**fields["action"]),
+        result=None
+        if result is None
+        else Result(
+            success=result["ok"],
+            output=result.get("output"),
+            error=None if error is None else _error_of(error),
+        ),
+        attempt=fields["attempt"],
+        tries=fields.get("tries", 1),
+        timestamp=from_us(fields["at"]),
+        duration=timedelta(microseconds=fields["took"]),
+        changes=None
+        if changes is None
+        else StepChanges(
+            memory=changes["memory"],
+            forgotten=tuple(changes["forgotten"]),
+            messages=changes["messages"],
+            facts=changes["facts"],
+        ),
+    )
+
+
+def decode_signal(text: str | bytes) -> Signal:
+    """A stored signal."""
+    fields = unseal(text, "signal")
+    return Signal(
+        signal_id=fields["id"],
+        kind=SignalKind(fields["kind"]),
+        key=fields.get("key", ""),
+        payload=fields.get("payload"),
+        sender=fields.get("sender"),
+        reason=fields.get("reason"),
+        sent_at=from_us(fields["at"]),
+    )
+
+
+# The kind of signal that ends a wait, as stored; a timer has none.
+WAIT_SIGNAL: Final = {
+    WaitKind.INPUT: SignalKind.ANSWER.value,
+    WaitKind.APPROVAL: SignalKind.APPROVAL.value,
+    WaitKind.EVENT: SignalKind.EVENT.value,
+    WaitKind.CHILD: SignalKind.CHILD.value,
+}
+
+
+def decode_wait(text: str | bytes) -> Wait:
+    """A stored wait."""
+    fields = unseal(text, "wait")
+    wake = fields.get("wake")
+    return Wait(
+        kind=WaitKind(fields["kind"]),
+        key=fields["key"],
+        prompt=fields.get("prompt"),
+        schema=fields.get("schema"),
+        asked_at=from_us(fields["at"]),
+        wake_at=None if wake is None else from_us(wake),
+    )
+
+
+def _summary_fields(header: Mapping[str, Any]) -> Fields:
+    execution_id = _text(header["execution_id"])
+    require_readable(f"execution {execution_id}", int(header["format"]))
+    waiting, error = header.get("waiting"), header.get("error")
+    priority, due_us = header.get("priority"), header.get("due_us")
+    lease_until_us = int(header["lease_until_us"])
+    return {
+        "execution_id": execution_id,
+        "agent_id": _text(header["agent_id"]),
+        "session_id": _text(header.get("session_id")),
+        "user_id": _text(header.get("user_id")),
+        "parent_execution_id": _text(header.get("parent_execution_id")),
+        "idempotency_key": _text(header.get("idempotency_key")),
+        "queue": _text(header.get("queue")),
+        "priority": None if priority is None else int(priority),
+        "metadata": load(header["metadata"]),
+        "state": AgentState(_text(header["state"]) or ""),
+        "waiting": None if waiting is None else decode_wait(waiting),
+        "error": None if error is None else _error_of(unseal(error, "error")),
+        "version": int(header["version"]),
+        "attempt": int(header["token"]),
+        "crashes": int(header["crashes"]),
+        "step_count": int(header["step_count"]),
+        "cancel_requested": bool(int(header["cancel_requested"])),
+        "owner": _text(header.get("owner")),
+        "lease_expires_at": from_us(lease_until_us) if lease_until_us else None,
+        "due_at": None if due_us is None else from_us(int(due_us)),
+        "created_at": from_us(int(header["created_us"])),
+        "updated_at": from_us(int(header["updated_us"])),
+    }
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _present(**fields: Any) -> Fields:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple[tuple[str, str], ...]:
+    return tuple((key, dump(value, f"{field}[{key!r}]", max_bytes)) for key, value in items.items())
+
+
+def _encode_message(message: Message, max_bytes: int) -> str:
+    return seal(
+        {
+            "role": message.role,
+            "content": message.content,
+            "at": to_us(message.timestamp),
+            "metadata": dict(message.metadata) or None,
+            "by_run": message.by_run or None,
+        },
+        "message",
+        max_bytes,
+    )
+
+
+def _decode_message(text: str | bytes) -> Message:
+    fields = unseal(text, "message")
+    return Message(
+        role=fields["role"],
+        content=fields.get("content"),
+        timestamp=from_us(fields["at"]),
+        metadata=fields.get("metadata", {}),
+        by_run=fields.get("by_run", False),
+    )
+
+
+def _encode_rag(chunk: RagChunk, max_bytes: int) -> str:
+    return seal(
+        {
+            "content": chunk.content,
+            "source": chunk.source,
+            "score": chunk.score,
+            "metadata": dict(chunk.metadata) or None,
+        },
+        "rag_context",
+        max_bytes,
+    )
+
+
+def _decode_rag(text: str | bytes) -> RagChunk:
+    fields = unseal(text, "rag_context")
+    return RagChunk(
+        content=fields.get("content"),
+        source=fields.get("source"),
+        score=fields.get("score"),
+        metadata=fields.get("metadata", {}),
+    )
+
+
+def _encode_wait(wait: Wait, max_bytes: int) -> str:
+    return seal(
+        {
+            "kind": wait.kind.value,
+            "key": wait.key,
+            "prompt": wait.prompt,
+            "schema": None if wait.schema is None else dict(wait.schema),
+            "at": to_us(wait.asked_at),
+            "wake": None if wait.wake_at is None else to_us(wait.wake_at),
+        },
+        "waiting",
+        max_bytes,
+    )
+
+
+def _encode_error(error: ErrorInfo, max_bytes: int) -> str:
+    return seal(_error_fields(error), "error", max_bytes)
+
+
+def _error_fields(error: ErrorInfo) -> Fields:
+    return _present(
+        type=error.type,
+        message=error.message,
+        args=None if error.args is None else list(error.args),
+        traceback=error.traceback,
+    )
+
+
+def _error_of(fields: Fields) -> ErrorInfo:
+    args = fields.get("args")
+    return ErrorInfo(
+        type=fields["type"],
+        message=fields["message"],
+        args=None if args is None else tuple(args),
+        traceback=fields.get("traceback"),
+    )

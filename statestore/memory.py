@@ -1,0 +1,462 @@
+"""`MemoryStore`: executions in this process's memory, for tests and for programs that are one process."""
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id
+from statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
+from statestore.codec import (
+    NEVER_US,
+    EncodedCheckpoint,
+    decode_context,
+    decode_step,
+    decode_summary,
+    encode_checkpoint,
+    encode_new,
+    encode_signal,
+)
+from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from statestore.errors import (
+    AlreadyAnswered,
+    ExecutionNotFound,
+    ExecutionOver,
+    IllegalTransition,
+    LeaseHeld,
+    LeaseLost,
+    QuestionNotAsked,
+    StepConflict,
+)
+from statestore.operations import Store
+from statestore.paging import Cursor, check_limit, decode_cursor, encode_cursor
+from statestore.records import (
+    AgentContext,
+    AgentStep,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    SignalKind,
+)
+from statestore.states import AgentState, may_move
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One execution as stored: texts only, so that what is read shares nothing with it."""
+
+    header: dict[str, Any]
+    steps: list[str] = field(default_factory=list)
+    intents: dict[int, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    working_memory: dict[str, str] = field(default_factory=dict)
+    facts: list[str] = field(default_factory=list)
+    entities: dict[str, str] = field(default_factory=dict)
+    rag_context: list[str] = field(default_factory=list)
+    mailbox: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, tuple[str, str]] = field(default_factory=dict)
+    answered: set[tuple[str, str]] = field(default_factory=set)
+
+    def has_signal_for(self, kind: str | None, key: str | None) -> bool:
+        return bool(self.header["cancel_requested"]) or (kind, key) in self.pending.values()
+
+
+class MemoryStore(Store):
+    """Keeps executions in this process, and loses them with it.
+
+    Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.
+    """
+
+    is_shared = False
+
+    def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+        self.url = "memory://"
+        self.max_value_bytes = max_value_bytes
+        self._clock = clock or SystemClock()
+        self._lock = threading.RLock()
+        self._executions: dict[str, _Execution] = {}
+        self._by_idempotency_key: dict[tuple[str, str], str] = {}
+        _instances.add(self)
+
+    def create(self, new: NewExecution) -> AgentContext:
+        execution_id = new_execution_id()
+        header = encode_new(execution_id, new, self._clock.now_us(), self.max_value_bytes)
+        with self._lock:
+            if new.idempotency_key is not None:
+                taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
+                if taken != execution_id:
+                    return self._context(taken)
+            self._executions[execution_id] = _Execution(header)
+            return self._context(execution_id)
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        with self._lock:
+            execution = self._executions.get(execution_id)
+            if execution is None:
+                return None
+            return decode_context(
+                execution.header,
+                steps=execution.steps,
+                messages=execution.messages,
+                working_memory=execution.working_memory,
+                facts=execution.facts,
+                entities=execution.entities,
+                rag_context=execution.rag_context,
+                signals=[execution.mailbox[signal_id] for signal_id in execution.pending],
+            )
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        with self._lock:
+            execution = self._executions.get(execution_id)
+            return None if execution is None else decode_summary(execution.header)
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        with self._lock:
+            execution = self._executions.get(execution_id)
+            texts = [] if execution is None else execution.steps[max(after, 0) :]
+        return tuple(decode_step(text) for text in texts)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        check_limit(limit)
+        below = None if cursor is None else decode_cursor(cursor)
+        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
+        equal = {name: value for name, value in wanted.items() if value is not None}
+        among = None if states is None else {state.value for state in states}
+        after_us = None if created_after is None else to_us(created_after)
+        before_us = None if created_before is None else to_us(created_before)
+        with self._lock:
+            found: list[tuple[Cursor, ExecutionSummary]] = []
+            for execution in self._executions.values():
+                header = execution.header
+                place = Cursor(header["created_us"], header["execution_id"])
+                if (
+                    all(header[name] == value for name, value in equal.items())
+                    and (among is None or header["state"] in among)
+                    and (after_us is None or place.created_us >= after_us)
+                    and (before_us is None or place.created_us < before_us)
+                    and (below is None or place < below)
+                ):
+                    found.append((place, decode_summary(header)))
+        found.sort(key=lambda item: item[0], reverse=True)
+        items = found[:limit]
+        return Page(
+            items=tuple(summary for _, summary in items),
+            next_cursor=encode_cursor(items[-1][0]) if len(found) > limit else None,
+        )
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        with self._lock:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                return None
+            header = execution.header
+            require_readable(f"execution {execution_id}", header["format"])
+            if (
+                AgentState(header["state"]).is_over
+                or header["lease_until_us"] > now_us
+                or header["not_before_us"] > now_us
+            ):
+                return None
+            until_us = now_us + duration_us(ttl)
+            header.update(
+                state=AgentState.THINKING.value,
+                token=header["token"] + 1,
+                crashes=header["crashes"] + 1,
+                rings=0,
+                owner=owner,
+                lease_until_us=until_us,
+                not_before_us=0,
+                due_us=until_us,
+                updated_us=now_us,
+            )
+            return Claim(
+                lease=Lease(
+                    execution_id=execution_id,
+                    token=header["token"],
+                    owner=owner,
+                    ttl=ttl,
+                    expires_at=from_us(until_us),
+                ),
+                context=self._context(execution_id),
+                now=from_us(now_us),
+            )
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        lost, cancelled = set(), set()
+        with self._lock:
+            now_us = self._clock.now_us()
+            for lease in leases:
+                header = self._header_under(lease, now_us)
+                if header is None:
+                    lost.add(lease.execution_id)
+                    continue
+                header["lease_until_us"] = header["due_us"] = now_us + duration_us(ttl)
+                if header["cancel_requested"]:
+                    cancelled.add(lease.execution_id)
+        return Renewed(lost=frozenset(lost), cancel_requested=frozenset(cancelled))
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        with self._lock:
+            now_us = self._clock.now_us()
+            header = self._header_under(lease, now_us)
+            if header is None:
+                return False
+            header.update(owner=None, lease_until_us=0, due_us=now_us, rings=0, updated_us=now_us)
+            if not crashed:
+                header["crashes"] = max(header["crashes"] - 1, 0)
+            return True
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        with self._lock:
+            now_us = self._clock.now_us()
+            return tuple(
+                Lease(
+                    execution_id=header["execution_id"],
+                    token=header["token"],
+                    owner=header["owner"],
+                    ttl=timedelta(microseconds=header["lease_until_us"] - now_us),
+                    expires_at=from_us(header["lease_until_us"]),
+                )
+                for header in (execution.header for execution in self._executions.values())
+                if header["lease_until_us"] > now_us and header["owner"].startswith(owner_prefix)
+            )
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        with self._lock:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                raise ExecutionNotFound(execution_id)
+            header = execution.header
+            if header["checkpoint_id"] == change.checkpoint_id:
+                return self._checkpointed(header, now_us)
+            self._check_writable(header, change, lease, now_us)
+            _check_steps(execution, change)
+            _apply_parts(execution, change)
+            if change.state is not None:
+                _apply_state(execution, change, change.state, now_us)
+            if change.steps or (change.state is not None and change.state.is_paused):
+                header["crashes"] = 0
+            header.update(version=header["version"] + 1, checkpoint_id=change.checkpoint_id, updated_us=now_us)
+            return self._checkpointed(header, now_us)
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        text = encode_signal(signal, self.max_value_bytes)
+        with self._lock:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                raise ExecutionNotFound(execution_id)
+            header = execution.header
+            if signal.signal_id in execution.mailbox:
+                return Sent(woke=False)
+            if AgentState(header["state"]).is_over:
+                raise ExecutionOver(execution_id, header["state"])
+            address = (signal.kind.value, signal.key)
+            awaited = (header["wait_signal"], header["wait_key"]) == address
+            if signal.kind in (SignalKind.ANSWER, SignalKind.APPROVAL):
+                if address in execution.answered:
+                    raise AlreadyAnswered(execution_id, signal.key)
+                if not awaited:
+                    raise QuestionNotAsked(execution_id, signal.key)
+                execution.answered.add(address)
+            execution.mailbox[signal.signal_id] = text
+            execution.pending[signal.signal_id] = address
+            is_cancel = signal.kind is SignalKind.CANCEL
+            if is_cancel:
+                header["cancel_requested"] = 1
+            header["updated_us"] = now_us
+            leased = header["lease_until_us"] > now_us
+            woke = not leased and (is_cancel or (awaited and AgentState(header["state"]).is_paused))
+            if woke:
+                header.update(due_us=now_us, not_before_us=0, rings=0)
+            return Sent(woke=woke)
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        with self._lock:
+            now_us = self._clock.now_us()
+            due = [
+                execution.header
+                for execution in self._executions.values()
+                if execution.header["due_us"] is not None and execution.header["due_us"] <= now_us
+            ]
+            due.sort(key=lambda header: (header["due_us"], header["execution_id"]))
+            taken = due[:limit]
+            for header in taken:
+                header["due_us"] = now_us + duration_us(grace)
+            return tuple(
+                Due(
+                    execution_id=header["execution_id"],
+                    agent_id=header["agent_id"],
+                    queue=header["queue"],
+                    priority=header["priority"],
+                    token=header["token"],
+                    rings=header["rings"],
+                    cancel_requested=bool(header["cancel_requested"]),
+                    over=AgentState(header["state"]).is_over,
+                )
+                for header in taken
+            )
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        with self._lock:
+            now_us = self._clock.now_us()
+            for execution_id, token in rung:
+                execution = self._executions.get(execution_id)
+                if execution is None:
+                    continue
+                header = execution.header
+                if header["token"] != token or header["lease_until_us"] > now_us or header["due_us"] is None:
+                    continue
+                wait_us = min(duration_us(first) << min(header["rings"], 32), duration_us(maximum))
+                header.update(due_us=now_us + wait_us, rings=header["rings"] + 1)
+
+    def settle(self, execution_id: str) -> None:
+        with self._lock:
+            execution = self._executions.get(execution_id)
+            if execution is not None and AgentState(execution.header["state"]).is_over:
+                execution.header["due_us"] = None
+
+    def delete_context(self, execution_id: str) -> bool:
+        with self._lock:
+            execution = self._executions.pop(execution_id, None)
+            if execution is None:
+                return False
+            header = execution.header
+            if header["idempotency_key"] is not None:
+                del self._by_idempotency_key[header["agent_id"], header["idempotency_key"]]
+            return True
+
+    def clear(self) -> int:
+        with self._lock:
+            count = len(self._executions)
+            self._executions.clear()
+            self._by_idempotency_key.clear()
+            return count
+
+    def check(self) -> None:
+        """Always passes: the memory of the own process is there."""
+
+    def close(self) -> None:
+        """Does nothing: there is no connection, and the contents stay readable."""
+
+    def _header_under(self, lease: Lease, now_us: int) -> dict[str, Any] | None:
+        """The header that the lease entitles to write to, or None if it is lost."""
+        execution = self._executions.get(lease.execution_id)
+        if execution is None:
+            return None
+        header = execution.header
+        return header if header["token"] == lease.token and header["lease_until_us"] > now_us else None
+
+    def _check_writable(
+        self, header: dict[str, Any], change: EncodedCheckpoint, lease: Lease | None, now_us: int
+    ) -> None:
+        execution_id = header["execution_id"]
+        if lease is not None and self._header_under(replace(lease, execution_id=execution_id), now_us) is None:
+            raise LeaseLost(execution_id, lease.token)
+        current, new = AgentState(header["state"]), change.state
+        released = current is AgentState.FAILED and new is AgentState.IDLE
+        if current.is_over and not released:
+            raise ExecutionOver(execution_id, current.value)
+        if lease is None and header["lease_until_us"] > now_us:
+            raise LeaseHeld(execution_id)
+        if new is not None and not may_move(current, new):
+            raise IllegalTransition(execution_id, current.value, new.value)
+
+    @staticmethod
+    def _checkpointed(header: dict[str, Any], now_us: int) -> Checkpointed:
+        paused = AgentState(header["state"]).is_paused
+        return Checkpointed(
+            version=header["version"],
+            cancel_requested=bool(header["cancel_requested"]),
+            due_now=paused and header["due_us"] is not None and header["due_us"] <= now_us,
+        )
+
+
+def _check_steps(execution: _Execution, change: EncodedCheckpoint) -> None:
+    count = len(execution.steps)
+    for step in change.steps:
+        replaces_intent = step.number <= count and execution.intents.get(step.number) == step.name
+        if step.number != count + 1 and not replaces_intent:
+            raise StepConflict(execution.header["execution_id"], step.number, len(execution.steps))
+        count = max(count, step.number)
+
+
+def _apply_parts(execution: _Execution, change: EncodedCheckpoint) -> None:
+    for step in change.steps:
+        if step.number <= len(execution.steps):
+            execution.steps[step.number - 1] = step.text
+        else:
+            execution.steps.append(step.text)
+        if step.is_done:
+            execution.intents.pop(step.number, None)
+        else:
+            execution.intents[step.number] = step.name
+    execution.header["step_count"] = len(execution.steps)
+    execution.messages.extend(change.messages)
+    execution.working_memory.update(change.working_memory)
+    for key in change.forget:
+        execution.working_memory.pop(key, None)
+    execution.facts.extend(change.facts)
+    execution.entities.update(change.entities)
+    execution.rag_context.extend(change.rag_context)
+    for signal_id in change.consumed:
+        execution.pending.pop(signal_id, None)
+
+
+def _apply_state(execution: _Execution, change: EncodedCheckpoint, state: AgentState, now_us: int) -> None:
+    header = execution.header
+    header.update(state=state.value, waiting=change.waiting, wait_key=change.wait_key, wait_signal=change.wait_signal)
+    if state.is_paused:
+        if execution.has_signal_for(change.wait_signal, change.wait_key):
+            header.update(due_us=now_us, not_before_us=0)
+        else:
+            header.update(due_us=change.wake_us, not_before_us=NEVER_US if change.wake_us is None else change.wake_us)
+    if state.is_over:
+        announce_us = change.announce_us
+        header.update(
+            output=change.output,
+            error=change.error,
+            due_us=None if announce_us is None else now_us + announce_us,
+        )
+    if change.gives_back_lease:
+        header.update(owner=None, lease_until_us=0, rings=0)
+    if state is AgentState.IDLE:
+        header.update(output=None, error=None, crashes=0, rings=0, not_before_us=0, due_us=now_us)
+
+
+_instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """A lock that another thread held at the fork would stay locked in the child for ever."""
+    for store in list(_instances):
+        store._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def open_memory(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> MemoryStore:
+    """The backend of `memory://`."""
+    del url
+    return MemoryStore(clock=clock, max_value_bytes=max_value_bytes)

@@ -1,0 +1,326 @@
+"""What is read from a store: frozen records, keyword-only, with aware datetimes checked on entry.
+
+Values typed `JSONValue` are whatever JSON carries. Each read decodes its own copy, so mutating one changes nothing
+that is stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+from statestore.errors import InvalidRecord
+from statestore.states import AgentState
+
+JSONValue: TypeAlias = Any
+
+DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
+
+
+def require_aware(name: str, moment: datetime | None) -> None:
+    """Raises `InvalidRecord` for a datetime without a time zone."""
+    if moment is not None and moment.utcoffset() is None:
+        raise InvalidRecord(name, "a datetime needs a time zone")
+
+
+class WaitKind(StrEnum):
+    """What a paused execution waits for."""
+
+    INPUT = "input"
+    APPROVAL = "approval"
+    TIMER = "timer"
+    EVENT = "event"
+    CHILD = "child"
+
+
+class SignalKind(StrEnum):
+    """What may be put into an execution's mailbox."""
+
+    ANSWER = "answer"
+    APPROVAL = "approval"
+    EVENT = "event"
+    CHILD = "child"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """An error as data: enough to show it, and to raise it again.
+
+    `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None.
+    """
+
+    type: str
+    message: str
+    args: tuple[JSONValue, ...] | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What is to be done in a step: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
+
+    kind: str
+    tool: str | None = None
+    input: JSONValue = None
+    thought: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a step ended: an output, or an error."""
+
+    success: bool
+    output: JSONValue = None
+    error: ErrorInfo | None = None
+
+    def __post_init__(self) -> None:
+        if self.success == (self.error is not None):
+            raise InvalidRecord("result", "a success has no error, a failure has one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepChanges:
+    """What a step's function changed besides returning a value, so that a replay repeats it without the function.
+
+    `messages` and `facts` count what the step appended.
+    """
+
+    memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    forgotten: tuple[str, ...] = ()
+    messages: int = 0
+    facts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStep:
+    """One journaled unit of an execution. `result` is None while it is only an intent.
+
+    `name` is the key in the journal: the step's name, and from its second occurrence on a suffix ("search#2").
+    `attempt` is the claim under which it was recorded, `tries` how often its function was called.
+    """
+
+    step_number: int
+    name: str
+    action: Action
+    result: Result | None = None
+    attempt: int = 0
+    tries: int = 1
+    timestamp: datetime
+    duration: timedelta = timedelta(0)
+    changes: StepChanges | None = None
+
+    def __post_init__(self) -> None:
+        if self.step_number < 1:
+            raise InvalidRecord("step_number", "steps are numbered from 1")
+        if not self.name:
+            raise InvalidRecord("name", "a step needs a name")
+        require_aware("timestamp", self.timestamp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One entry of the conversation. `by_run` marks what the agent's own `run.say` wrote, which a replay skips."""
+
+    role: str
+    content: JSONValue
+    timestamp: datetime
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    by_run: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.role:
+            raise InvalidRecord("role", "a message needs a role")
+        require_aware("timestamp", self.timestamp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RagChunk:
+    """One retrieved passage that the agent works with."""
+
+    content: JSONValue
+    source: str | None = None
+    score: float | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What an execution remembers: the conversation, a working set of named values, facts, and entities by name."""
+
+    conversation_history: tuple[Message, ...] = ()
+    working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    facts: tuple[JSONValue, ...] = ()
+    entities: Mapping[str, JSONValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a paused execution waits for.
+
+    `key` is the journal key of the waiting step: an answer names it. `prompt` is the question as shown to a person.
+    `schema` is a JSON Schema for the answer. At `wake_at` the execution goes on even if nothing came (a timer, or a
+    deadline); None means that it waits for ever.
+    """
+
+    kind: WaitKind
+    key: str
+    prompt: JSONValue = None
+    schema: Mapping[str, JSONValue] | None = None
+    asked_at: datetime
+    wake_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise InvalidRecord("key", "a wait needs a key")
+        require_aware("asked_at", self.asked_at)
+        require_aware("wake_at", self.wake_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
+
+    `key` says which wait it is for. `sender` and `reason` record who sent it and why.
+    """
+
+    signal_id: str
+    kind: SignalKind
+    key: str = ""
+    payload: JSONValue = None
+    sender: str | None = None
+    reason: str | None = None
+    sent_at: datetime
+
+    def __post_init__(self) -> None:
+        if not self.signal_id:
+            raise InvalidRecord("signal_id", "a signal needs an id")
+        if not self.key and self.kind is not SignalKind.CANCEL:
+            raise InvalidRecord("key", f"a signal of kind {self.kind} needs the key of what it is for")
+        require_aware("sent_at", self.sent_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write to one execution until `expires_at` (on the store's clock).
+
+    `token` is the fencing token; `owner` names the process (see `worker.owner`); `ttl` is what a renewal adds.
+    """
+
+    execution_id: str
+    token: int
+    owner: str
+    ttl: timedelta
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSummary:
+    """An execution without its contents: what lists and monitors need.
+
+    `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
+    nothing happens; None when nothing is to be done. `owner` and `lease_expires_at` belong to the last claim and are
+    None once its lease was given back. `crashes` counts claims that ended without recording anything.
+    """
+
+    execution_id: str
+    agent_id: str
+    session_id: str | None = None
+    user_id: str | None = None
+    parent_execution_id: str | None = None
+    idempotency_key: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    state: AgentState
+    waiting: Wait | None = None
+    error: ErrorInfo | None = None
+    version: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    step_count: int = 0
+    cancel_requested: bool = False
+    owner: str | None = None
+    lease_expires_at: datetime | None = None
+    due_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentContext(ExecutionSummary):
+    """The whole state of an execution, read in one consistent look.
+
+    `signals` is the unconsumed part of the mailbox, oldest first.
+    """
+
+    input: JSONValue = None
+    output: JSONValue = None
+    steps: tuple[AgentStep, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    rag_context: tuple[RagChunk, ...] = ()
+    signals: tuple[Signal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A successful claim: the lease and the context under it. `now` is the store's time of the claim."""
+
+    lease: Lease
+    context: AgentContext
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """The outcome of one `renew` call, by execution id: leases that are lost, executions whose cancel is asked for."""
+
+    lost: frozenset[str] = frozenset()
+    cancel_requested: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointed:
+    """The outcome of one `checkpoint`.
+
+    `cancel_requested` says that a cancel is in the mailbox. `due_now` says that the execution paused on something that
+    is already in its mailbox, so that its bell should be rung at once.
+    """
+
+    version: int
+    cancel_requested: bool
+    due_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """The outcome of one `send`: whether the execution was paused and is now due, so that a bell should be rung."""
+
+    woke: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """An execution whose `due_at` has passed: what the sweeper needs to ring its bell.
+
+    `token` is its last fencing token (0: never claimed) and `rings` how often the bell was rung since something last
+    happened. `over` is true for a finished execution whose end was never announced.
+    """
+
+    execution_id: str
+    agent_id: str
+    queue: str | None
+    priority: int | None
+    token: int
+    rings: int
+    cancel_requested: bool
+    over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of `find`, newest first. `next_cursor` is None on the last page."""
+
+    items: tuple[ExecutionSummary, ...]
+    next_cursor: str | None

@@ -1,0 +1,62 @@
+"""The states of an execution and the transitions between them, declared once.
+
+Every backend checks `TRANSITIONS` on every write, inside the same atomic operation that applies the write.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class AgentState(StrEnum):
+    """Where an execution stands.
+
+    `IDLE` is queued and never claimed. The three `WAITING*` states are paused: no worker slot is held. The last three
+    are over.
+    """
+
+    IDLE = "idle"
+    THINKING = "thinking"
+    USING_TOOL = "using_tool"
+    WAITING_FOR_INPUT = "waiting_for_input"
+    WAITING_FOR_APPROVAL = "waiting_for_approval"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """True for completed, failed and cancelled."""
+        return self in OVER
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the execution waits for a person, a timer, an event or a child."""
+        return self in PAUSED
+
+
+PAUSED: Final = frozenset({AgentState.WAITING_FOR_INPUT, AgentState.WAITING_FOR_APPROVAL, AgentState.WAITING})
+OVER: Final = frozenset({AgentState.COMPLETED, AgentState.FAILED, AgentState.CANCELLED})
+ACTIVE: Final = frozenset(AgentState) - OVER
+
+_WORKING: Final = frozenset({AgentState.THINKING, AgentState.USING_TOOL})
+
+# From each state, the states that a write may move to. A state may always be written over itself while the execution
+# is active. Nothing leads back to IDLE except the release of a dead letter; COMPLETED and CANCELLED are final.
+TRANSITIONS: Final[dict[AgentState, frozenset[AgentState]]] = {
+    **{state: ACTIVE - {AgentState.IDLE} | OVER for state in _WORKING | PAUSED},
+    AgentState.IDLE: ACTIVE | OVER,
+    AgentState.COMPLETED: frozenset(),
+    AgentState.FAILED: frozenset({AgentState.IDLE}),
+    AgentState.CANCELLED: frozenset(),
+}
+
+
+def may_move(current: AgentState, new: AgentState) -> bool:
+    """Whether a write may move an execution from `current` to `new`."""
+    return new in TRANSITIONS[current]
+
+
+def sources_of(new: AgentState) -> frozenset[AgentState]:
+    """The states from which `new` may be reached: what a backend needs for a conditional write."""
+    return frozenset(state for state in AgentState if may_move(state, new))

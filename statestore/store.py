@@ -1,0 +1,236 @@
+"""The store contract: the primitives that every backend implements. Their docstrings are the specification.
+
+`statestore.testing` holds it against any backend. The familiar operations (`add_step`, `set_working_memory`, ...) are
+built on these primitives once, in `statestore.operations`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.records import (
+    AgentContext,
+    AgentStep,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+)
+from statestore.states import AgentState
+
+
+class StorePrimitives(ABC):
+    """Executions and their contexts, kept so that any worker can go on with them.
+
+    Invariants, for every backend:
+
+    * Each method is atomic: it happens as a whole or not at all, and concurrent calls from any number of threads and
+      processes have the outcome of some serial order. No method reads in one round trip and writes in a second.
+    * An instance is safe to share between threads, and to use on both sides of a `fork`.
+    * Time is the store's clock (see `statestore.clock`), never the caller's.
+    * A *live lease* is one whose `lease_until` is after now. Tokens of one execution grow by one with each claim, for
+      ever, also across release and expiry.
+    * Returned records share nothing with what is stored.
+    * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
+    * `due_at` drives all recovery: when it has passed, `take_due` hands the execution to a sweeper, which rings its
+      bell (publishes a message). Each method below says what it does to it.
+
+    Attributes:
+        url: where the store is, with any password masked; for messages.
+        is_shared: whether other processes see the same data. False only for the in-memory store.
+        max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
+    """
+
+    url: str
+    is_shared: bool = True
+    max_value_bytes: int
+
+    # -- creating and reading ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def create(self, new: NewExecution) -> AgentContext:
+        """Stores a new execution in state `idle` and returns its context.
+
+        With an `idempotency_key` that this agent has used before, nothing is written and the existing context is
+        returned, whatever its input; of concurrent calls with one key exactly one creates. `due_at` becomes
+        now + `first_ring`, or `start_at`. Raises `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        """
+
+    @abstractmethod
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        """The whole context in one consistent look, or None. Raises `FormatTooNew`."""
+
+    @abstractmethod
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        """The header alone, or None: cheap, whatever the number of steps. Raises `FormatTooNew`."""
+
+    @abstractmethod
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        """The steps numbered above `after`, in order; empty for an unknown execution. Costs what it returns."""
+
+    @abstractmethod
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Executions that match all given filters, newest first (`created_at`, then `execution_id`, descending).
+
+        `states` matches any of them. `created_after` is inclusive, `created_before` exclusive. `cursor` is the
+        `next_cursor` of the page before: pages neither repeat nor miss an execution that existed when the first page
+        was read, however many are added meanwhile. Raises `InvalidRecord` for a limit below 1 or a cursor that this
+        store did not make.
+        """
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        """Takes the lease and reads the context, in one round trip.
+
+        None if the execution is unknown or over, while a lease on it lives, or before its `not_before` (a start time,
+        or a pause that nothing has ended yet). Otherwise the token grows by one, `crashes` by one, the state becomes
+        `thinking`, `rings` becomes 0, the lease and `due_at` end at now + ttl. What it waits for (`waiting`) and the
+        mailbox stay, for the engine to look at; the returned context shows the new state. `version` stays. Raises
+        `FormatTooNew` with nothing changed. Not repeatable: a claim that succeeded without its answer arriving holds
+        the execution until the ttl has passed.
+        """
+
+    @abstractmethod
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        """Moves the end of many leases, and `due_at` with it, to now + ttl, in one round trip.
+
+        A lease that is stale or has run out is not renewed, even if nobody else has claimed since; it is returned as
+        lost. Repeating is safe. An empty sequence does nothing.
+        """
+
+    @abstractmethod
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        """Gives the lease up, or (`crashed`) breaks that of a process that is seen to be dead.
+
+        `due_at` becomes now and `rings` 0; unless `crashed`, the claim is taken back from `crashes`. The state stays.
+        False, and no change, if the lease is stale, has run out or was given back already.
+        """
+
+    @abstractmethod
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        """The live leases whose owner starts with `owner_prefix`; `ttl` is what is left of them."""
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        """Applies one checkpoint, all or nothing, in one round trip, and bumps `version`.
+
+        Checked in this order, with no change when one fails:
+
+        1. `ExecutionNotFound`.
+        2. The id of the last applied checkpoint: success without any effect (a repetition after a lost answer).
+        3. With a lease: `LeaseLost` unless the token is the current one and the lease lives.
+        4. `ExecutionOver`, unless the write is the release of a dead letter (`failed` to `idle`).
+        5. Without a lease: `LeaseHeld` while a lease lives.
+        6. `IllegalTransition`.
+        7. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a
+           recorded intent (no result) of the same name, which it then replaces.
+
+        A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waiting`; its `due_at`
+        and `not_before` become `wake_at`, or never; but if the mailbox holds an unconsumed signal for that wait, or a
+        cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A state that is over
+        clears `due_at`, or sets it to now + `announce_within`. Both give the lease back. `failed` to `idle` clears the
+        error, `crashes` and `rings` and makes the execution due at once. Consuming an unknown signal is harmless.
+        Raises `NotSerialisable` or `ValueTooLarge` before anything is sent.
+        """
+
+    @abstractmethod
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        """Puts a signal into the mailbox.
+
+        Checked in this order, with no change when one fails: `ExecutionNotFound`; a signal id that was sent before
+        (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one of this kind
+        and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind and key.
+        Events, ends of children and cancels are always accepted.
+
+        If no lease lives and the execution is paused on this signal, or the signal is a cancel, then `due_at` becomes
+        now, `not_before` is lifted and `rings` set to 0, and `woke` is true. With a live lease the holder finds the
+        signal when it pauses, or the cancel at its next step boundary. A cancel sets `cancel_requested`.
+        """
+
+    # -- ringing -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        """Executions whose `due_at` has passed, longest due first as far as the backend can order them.
+
+        Their `due_at` moves to now + grace in the same step, so that of several sweepers only one gets each.
+        """
+
+    @abstractmethod
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        """Records that the bells of (execution id, token) pairs were rung.
+
+        `due_at` becomes now + min(first * 2**rings, maximum) and `rings` grows by one: a long queue is not flooded
+        with duplicates. Skips an execution whose token has changed, on which a lease lives, or that is not due for
+        anything.
+        """
+
+    @abstractmethod
+    def settle(self, execution_id: str) -> None:
+        """Clears the `due_at` of an execution that is over: its end has been announced. Otherwise nothing."""
+
+    # -- removing ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def delete_context(self, execution_id: str) -> bool:
+        """Removes an execution with everything of it, also from under a live lease; False if it was not there."""
+
+    @abstractmethod
+    def clear(self) -> int:
+        """Removes every execution of this store's own prefix or tables and nothing else; returns how many."""
+
+    def tidy(self, limit: int = 1000) -> int:
+        """Removes what expired executions left in indexes, at most `limit` of them; returns how many.
+
+        Called by the sweeper. For backends whose data expires by itself.
+        """
+        del limit
+        return 0
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises `StoreUnavailable` or `SchemaMismatch` unless the store answers and can be worked with."""
+
+    def durability_warning(self) -> str | None:
+        """One sentence if the server, as configured, forgets executions when it crashes; None if it does not."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees the connections. The store must not be used afterwards; closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
