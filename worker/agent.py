@@ -1,0 +1,160 @@
+"""`@agent`: a Python function `(run, input) -> output` whose executions are durable."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
+
+import pydantic
+
+from statestore.envelope import dump
+from statestore.errors import NotSerialisable
+from statestore.records import JSONValue
+from worker import schema
+from worker.errors import InvalidInput, RegistrationError
+from worker.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from worker.engine.run import Run
+    from worker.execution import Execution
+
+
+class Agent:
+    """A registered agent.
+
+    Attributes:
+        name: unique in the registry; the `agent_id` of its executions and the name that Flower shows.
+        max_steps: how many steps one execution may take; None for the worker's setting.
+        max_attempts: how many claims in a row may die without recording a step; None for the worker's setting.
+        queue: Celery queue of its executions; None for the worker's setting.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        max_steps: int | None = None,
+        max_attempts: int | None = None,
+        queue: str | None = None,
+    ) -> None:
+        if inspect.iscoroutinefunction(function):
+            raise RegistrationError(name, "an agent is a plain function; async functions are not supported yet")
+        parameters = list(inspect.signature(function).parameters.values())
+        if len(parameters) != 2:
+            raise RegistrationError(name, "an agent is a function of two parameters, (run, input)")
+        for limit_name, limit in (("max_steps", max_steps), ("max_attempts", max_attempts)):
+            if limit is not None and limit < 1:
+                raise RegistrationError(name, f"{limit_name} needs a number of at least 1, not {limit}")
+        self.name = name
+        self.function = function
+        self.max_steps = max_steps
+        self.max_attempts = max_attempts
+        self.queue = queue
+        self.origin = f"{function.__module__}.{function.__qualname__}"
+        self.description = inspect.getdoc(function) or ""
+        annotation = schema.hints(function).get(parameters[1].name, inspect.Parameter.empty)
+        self._input = schema.adapter_for(annotation, name)
+        self._output = schema.result_adapter(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, run: "Run", input: Any) -> Any:  # noqa: A002 - the field's standard name
+        return self.function(run, input)
+
+    def encode_input(self, value: Any) -> JSONValue:
+        """The input as JSON, held against the declared schema. Raises `InvalidInput`, which names the field."""
+        try:
+            encoded = schema.to_json(self._input, self._input.validate_python(value))
+            dump(encoded, "input")
+        except pydantic.ValidationError as error:
+            raise InvalidInput(self.name, schema.problems(error)) from error
+        except NotSerialisable as error:
+            raise InvalidInput(self.name, [str(error)]) from error
+        except ValueError as error:
+            raise InvalidInput(self.name, [f"input: not JSON-serialisable: {error}"]) from error
+        return encoded
+
+    def decode_input(self, value: JSONValue) -> Any:
+        """The typed input. Raises `InvalidInput` if the schema has changed since it was stored."""
+        try:
+            return schema.from_json(self._input, value, "input")
+        except pydantic.ValidationError as error:
+            raise InvalidInput(self.name, schema.problems(error)) from error
+
+    def encode_output(self, value: Any) -> JSONValue:
+        """The output as JSON. Raises `ValueError`."""
+        return schema.to_json(self._output, value)
+
+    @property
+    def input_schema(self) -> dict[str, JSONValue]:
+        """JSON Schema of the input."""
+        return self._input.json_schema()
+
+    def enqueue(
+        self,
+        input: Any = None,  # noqa: A002 - the field's standard name
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSONValue] | None = None,
+        idempotency_key: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        start_at: datetime | None = None,
+    ) -> "Execution":
+        """Starts an execution of this agent on the current app's workers; see `worker.client.enqueue`."""
+        from worker.client import enqueue  # here, because the client needs Celery and the agent itself does not
+
+        return enqueue(
+            self,
+            input,
+            session_id=session_id,
+            user_id=user_id,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            queue=queue,
+            priority=priority,
+            start_at=start_at,
+        )
+
+
+@overload
+def agent(function: Callable[..., Any], /) -> Agent: ...
+@overload
+def agent(
+    *,
+    name: str | None = None,
+    max_steps: int | None = None,
+    max_attempts: int | None = None,
+    queue: str | None = None,
+    registry: Registry | None = None,
+) -> Callable[[Callable[..., Any]], Agent]: ...
+def agent(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    max_steps: int | None = None,
+    max_attempts: int | None = None,
+    queue: str | None = None,
+    registry: Registry | None = None,
+) -> Agent | Callable[[Callable[..., Any]], Agent]:
+    """Makes a function `(run, input) -> output` an agent.
+
+    The annotation of `input` is its schema (pydantic), held against every input at `enqueue`; the return annotation
+    is that of the output. `name` defaults to the function's; for the others see `Agent`.
+    """
+
+    def register(function: Callable[..., Any]) -> Agent:
+        made = Agent(
+            function,
+            name=name or function.__name__,
+            max_steps=max_steps,
+            max_attempts=max_attempts,
+            queue=queue,
+        )
+        (registry or default_registry).add_agent(made)
+        return made
+
+    return register if function is None else register(function)

@@ -1,0 +1,86 @@
+"""The client for async code: a thin facade that runs the one implementation in threads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
+from statestore.states import AgentState
+from worker import client
+from worker.agent import Agent
+from worker.execution import Execution
+
+
+class AsyncExecution:
+    """`Execution` with awaitable methods; see there for the meaning and the errors of each."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+        return self._execution.id
+
+    async def state(self) -> AgentState:
+        """Where it stands."""
+        return (await self.summary()).state
+
+    async def summary(self) -> ExecutionSummary:
+        """Everything but its contents."""
+        return await asyncio.to_thread(self._execution.summary)
+
+    async def context(self) -> AgentContext:
+        """The whole context."""
+        return await asyncio.to_thread(self._execution.context)
+
+    async def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
+        """The recorded steps numbered above `after`."""
+        return await asyncio.to_thread(self._execution.steps, after)
+
+    async def question(self) -> Wait | None:
+        """The question that it waits to have answered, if it does."""
+        return await asyncio.to_thread(lambda: self._execution.question)
+
+    async def wait(self, timeout: float | None = None) -> JSONValue:
+        """The output, once the execution is over. No thread is held while it is not."""
+        async with asyncio.timeout(timeout):
+            pause = 0.02
+            while True:
+                if (await self.summary()).state.is_over:
+                    return await asyncio.to_thread(self._execution.wait, 0)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, 0.5)
+
+    async def __aiter__(self) -> AsyncIterator[AgentStep]:
+        """Follows the execution live."""
+        seen, pause = 0, 0.02
+        while True:
+            summary = await self.summary()
+            for step in await self.steps(after=seen) if summary.step_count > seen else ():
+                if step.result is None and not summary.state.is_over:
+                    break
+                seen, pause = step.step_number, 0.02
+                yield step
+            if summary.state.is_over and seen >= summary.step_count:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    async def resume(self, answer: JSONValue, **options: Any) -> None:
+        """Answers the question that the execution waits for."""
+        await asyncio.to_thread(lambda: self._execution.resume(answer, **options))
+
+    async def cancel(self, **options: Any) -> bool:
+        """Cancels the execution, for good."""
+        return await asyncio.to_thread(lambda: self._execution.cancel(**options))
+
+
+async def enqueue(agent: Agent | str, input: JSONValue = None, **options: Any) -> AsyncExecution:  # noqa: A002
+    """Starts an execution; takes what `worker.client.enqueue` takes."""
+    return (await asyncio.to_thread(lambda: client.enqueue(agent, input, **options))).aio
+
+
+async def get_execution(execution_id: str) -> AsyncExecution:
+    """The handle of an existing execution."""
+    return (await asyncio.to_thread(client.get_execution, execution_id)).aio

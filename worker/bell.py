@@ -1,0 +1,59 @@
+"""The bell: a message that says "look at execution X", and nothing else.
+
+It carries the execution's id, no input and no secret. Losing it, or getting it five times, changes nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from statestore.operations import Store
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TASK_NAME: Final = "agents.execute"
+
+
+def ring(
+    app: Celery, settings: Settings, *, execution_id: str, agent_id: str, queue: str | None, priority: int | None
+) -> bool:
+    """Publishes one bell; False (and a warning) if the broker cannot be reached.
+
+    The task's id is the execution's, for every attempt: one row in Flower and one `AsyncResult` follow the execution
+    to its end. `shadow` makes monitors show the agent's name.
+    """
+    options: dict[str, object] = {}
+    if queue or settings.queue:
+        options["queue"] = queue or settings.queue
+    if priority is not None:
+        options["priority"] = priority
+    try:
+        app.send_task(
+            TASK_NAME,
+            args=(execution_id,),
+            task_id=execution_id,
+            shadow=agent_id,
+            argsrepr=f"('{execution_id}',)",
+            kwargsrepr="{}",
+            serializer="json",
+            **options,
+        )
+    except (OperationalError, OSError) as error:
+        log.warning("execution %s: the broker could not be reached, the sweeper rings later: %s", execution_id, error)
+        return False
+    return True
+
+
+def mark_rung(store: Store, settings: Settings, rung: Sequence[tuple[str, int]]) -> None:
+    """Tells the store which (execution, token) were rung, so that they are not rung again too soon."""
+    if rung:
+        store.mark_rung(
+            rung,
+            timedelta(seconds=settings.ring_seconds),
+            timedelta(seconds=settings.ring_max_seconds),
+        )

@@ -1,0 +1,87 @@
+"""What every worker gets: a check before it starts, and the sweeper in its parent process."""
+
+import logging
+import threading
+from typing import Any
+
+import click
+from celery import bootsteps
+from celery.worker import state as worker_state
+
+from statestore.errors import StoreError
+from worker.errors import AgentsError
+from worker.runtime import Runtime, runtime_of
+from worker.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+# Pools whose tasks run in other processes than the worker's own, and so do not see its memory.
+_FORKING_POOLS = ("celery.concurrency.prefork", "celery.concurrency.processes")
+
+
+class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries no types
+    """Refuses to start a worker that could not work, with one sentence that says what to change."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        runtime = runtime_of(parent.app)
+        try:
+            self._check(runtime, parent)
+        except (AgentsError, StoreError) as error:
+            raise click.ClickException(str(error)) from error
+        runtime.drain.clear()
+
+    @staticmethod
+    def _check(runtime: Runtime, worker: Any) -> None:
+        store = runtime.store
+        if not store.is_shared and worker.pool_cls.__module__ in _FORKING_POOLS:
+            raise click.ClickException(
+                f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
+                "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"
+            )
+        store.check()
+        warning = store.durability_warning()
+        if warning:
+            log.warning("%s", warning)
+
+
+class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the sweeper beside the worker's main loop, from start to shutdown."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._stopping: threading.Event | None = None
+
+    def start(self, parent: Any) -> None:
+        """Called after every (re)connection to the broker."""
+        self.stop(parent)
+        runtime = runtime_of(parent.app)
+        self._stopping = threading.Event()
+        threading.Thread(target=_loop, args=(runtime, self._stopping), name="agents-sweeper", daemon=True).start()
+
+    def stop(self, parent: Any) -> None:
+        """Celery may call this twice."""
+        del parent
+        if self._stopping is not None:
+            self._stopping.set()
+            self._stopping = None
+
+
+def _loop(runtime: Runtime, stopping: threading.Event) -> None:
+    """A thread of its own, because a sweep waits for the store and the broker: the worker's event loop must not."""
+    settings, sweeper = runtime.settings, Sweeper(runtime)
+    tick = min(settings.watch_seconds, settings.sweep_seconds)
+    since_sweep = settings.sweep_seconds
+    while True:
+        try:
+            found_dead = sweeper.try_watch(set(worker_state.revoked))
+            if found_dead or since_sweep >= settings.sweep_seconds:
+                since_sweep = 0.0
+                sweeper.try_sweep()
+        except Exception:
+            log.exception("the sweeper failed; it goes on with the next round")
+        if stopping.wait(tick):
+            return
+        since_sweep += tick

@@ -1,0 +1,47 @@
+"""Cancel: a signal that is final. Whoever finds a cancelled execution without a lease records its end at once."""
+
+import logging
+from uuid import uuid4
+
+from statestore.checkpoint import Checkpoint
+from statestore.clock import SystemClock, from_us
+from statestore.errors import ExecutionOver, LeaseHeld
+from statestore.operations import Store
+from statestore.records import Signal, SignalKind
+from statestore.states import AgentState
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def request_cancel(store: Store, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
+    """Puts a cancel into the mailbox; False if the execution is over. Raises `ExecutionNotFound`."""
+    signal = Signal(
+        signal_id=uuid4().hex,
+        kind=SignalKind.CANCEL,
+        sender=sender,
+        reason=reason,
+        sent_at=from_us(SystemClock().now_us()),
+    )
+    try:
+        store.send(execution_id, signal)
+    except ExecutionOver:
+        return False
+    return True
+
+
+def finish_cancel(store: Store, settings: Settings, execution_id: str) -> bool:
+    """Records the end of an execution whose cancel was asked for, if nobody holds a lease on it.
+
+    False if somebody does: that worker ends it at its next step boundary.
+    """
+    try:
+        store.checkpoint(
+            execution_id,
+            Checkpoint(state=AgentState.CANCELLED, announce_within=settings.lease),
+        )
+    except LeaseHeld:
+        return False
+    except ExecutionOver:
+        pass
+    return True

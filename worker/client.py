@@ -1,0 +1,82 @@
+"""Starting executions and finding them again."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from statestore.checkpoint import NewExecution
+from statestore.errors import ExecutionNotFound
+from statestore.records import JSONValue
+from statestore.states import AgentState
+from worker import bell
+from worker.agent import Agent
+from worker.execution import Execution
+from worker.runtime import Runtime, current_runtime
+
+
+def enqueue(
+    agent: Agent | str,
+    input: JSONValue = None,  # noqa: A002 - the field's standard name
+    *,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    metadata: Mapping[str, JSONValue] | None = None,
+    idempotency_key: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    start_at: datetime | None = None,
+    runtime: Runtime | None = None,
+) -> Execution:
+    """Starts an execution of an agent, given as such or by name.
+
+    The input is held against the agent's schema before anything is stored. A second call with the same
+    `idempotency_key` returns the first one's execution. With `start_at` nothing runs before that moment. If the broker
+    cannot be reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
+
+    Raises `UnknownAgent`, `InvalidInput`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `StoreUnavailable`;
+    after any of them nothing is stored.
+    """
+    runtime = runtime or current_runtime()
+    settings = runtime.settings
+    if isinstance(agent, str):
+        _load_agents(runtime)
+        agent = runtime.registry.agent(agent)
+    context = runtime.store.create(
+        NewExecution(
+            agent_id=agent.name,
+            input=agent.encode_input(input),
+            session_id=session_id,
+            user_id=user_id,
+            metadata=metadata or {},
+            idempotency_key=idempotency_key,
+            queue=queue or agent.queue,
+            priority=priority,
+            start_at=start_at,
+            first_ring=timedelta(seconds=settings.publish_grace_seconds),
+        )
+    )
+    execution = Execution(context.execution_id, runtime)
+    if start_at is None and context.state is AgentState.IDLE:
+        rung = bell.ring(
+            runtime.app,
+            settings,
+            execution_id=context.execution_id,
+            agent_id=agent.name,
+            queue=context.queue,
+            priority=priority,
+        )
+        if rung:
+            bell.mark_rung(runtime.store, settings, [(context.execution_id, context.attempt)])
+    return execution
+
+
+def get_execution(execution_id: str, *, runtime: Runtime | None = None) -> Execution:
+    """The handle of an existing execution. Raises `ExecutionNotFound`."""
+    runtime = runtime or current_runtime()
+    if runtime.store.get_summary(execution_id) is None:
+        raise ExecutionNotFound(execution_id)
+    return Execution(execution_id, runtime)
+
+
+def _load_agents(runtime: Runtime) -> None:
+    """Imports the modules that the app is configured to import: there the agents are defined."""
+    runtime.app.loader.import_default_modules()

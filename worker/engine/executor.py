@@ -1,0 +1,183 @@
+"""From a claim to an outcome: calls the agent's function and records how it ended."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from statestore.errors import InvalidRecord, StoreError
+from statestore.operations import Store
+from statestore.records import Claim, JSONValue, WaitKind
+from statestore.states import AgentState
+from worker.agent import Agent
+from worker.engine.attempt import Attempt, Surroundings
+from worker.engine.events import EventKind, Subscriber, publish
+from worker.engine.failures import describe
+from worker.engine.journal import Journal
+from worker.engine.keeper import HeldLease, LeaseKeeper
+from worker.engine.memory import RunMemory
+from worker.engine.outcome import Ending, ExecutionStopped, Outcome
+from worker.engine.recorder import Recorder
+from worker.engine.run import Run
+from worker.errors import DeadLetter, InvalidResult
+from worker.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an execution may use unless its agent says otherwise; see `worker.settings` for the meaning."""
+
+    lease: timedelta = timedelta(seconds=15)
+    max_steps: int = 1000
+    max_attempts: int = 5
+    inline_wait_seconds: float = 5.0
+    announce_within: timedelta | None = None
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Runs executions on a store. One per process; thread-safe."""
+
+    store: Store
+    registry: Registry
+    keeper: LeaseKeeper
+    limits: Limits = field(default_factory=Limits)
+    is_draining: Callable[[], bool] = _never
+    subscribers: tuple[Subscriber, ...] = ()
+    jitter: random.Random = field(default_factory=random.SystemRandom)
+
+    def execute(self, execution_id: str, owner: str) -> Outcome | None:
+        """Claims the execution and runs its agent until it ends, pauses or has to stop.
+
+        None if it cannot be claimed: somebody else has it, it is over, or it waits. Whatever happens, the lease is
+        given back on the way out; only a process that dies at once leaves that to recovery.
+        """
+        requested_at = time.monotonic()
+        claim = self.store.claim(execution_id, owner, self.limits.lease)
+        if claim is None:
+            return None
+        with self.keeper.keep(claim.lease, requested_at) as held:
+            outcome: Outcome | None = None
+            try:
+                agent = self.registry.find(claim.context.agent_id)
+                outcome = self._unknown(claim) if agent is None else self._work(agent, claim, held)
+            finally:
+                if outcome is None:
+                    # An exception that ends the process (SystemExit of a cold shutdown) passes through: give the lease
+                    # back, so that another process goes on at once. It counts as a crash, because a step that exits
+                    # by itself would do so for ever.
+                    self._give_back(claim, crashed=True)
+            if outcome.ending in (Ending.DRAINED, Ending.UNKNOWN):
+                self._give_back(claim, crashed=False)
+            return replace(outcome, token=claim.lease.token)
+
+    def _work(self, agent: Agent, claim: Claim, held: HeldLease) -> Outcome:
+        attempt = self._attempt(agent, claim, held)
+        attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
+        if claim.context.cancel_requested:
+            held.mark_cancel_requested()
+        try:
+            outcome = self._record_end(attempt, self._call(agent, attempt, claim))
+        except ExecutionStopped as stopped:
+            outcome = stopped.outcome
+        attempt.announce(EventKind.ENDED, _state_after(outcome), ending=outcome.ending, waiting=outcome.waiting)
+        return outcome
+
+    def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
+        """Leads the agent's function through its steps."""
+        context = claim.context
+        max_attempts = agent.max_attempts or self.limits.max_attempts
+        try:
+            attempt.enter_boundary()
+            if context.crashes > max_attempts:
+                raise DeadLetter(max_attempts)
+            value = agent(Run(attempt), agent.decode_input(context.input))
+            if attempt.stopped is None:
+                attempt.enter_end()
+                return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
+        except ExecutionStopped as stopped:
+            return stopped.outcome
+        except Exception as error:  # noqa: BLE001 - recorded as the execution's failure
+            if attempt.stopped is None:
+                return Outcome(ending=Ending.FAILED, error=error)
+        # The agent's code caught what unwinds it: the execution has stopped nevertheless.
+        return attempt.stopped.outcome
+
+    def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
+        recorder, announce_within = attempt.recorder, self.limits.announce_within
+        if outcome.ending is Ending.COMPLETED:
+            try:
+                recorder.complete(outcome.output, announce_within)
+            except InvalidRecord as error:
+                failure = InvalidResult(attempt.context.agent_id, [str(error)])
+                outcome = Outcome(ending=Ending.FAILED, error=failure)
+        if outcome.ending is Ending.FAILED:
+            assert outcome.error is not None
+            recorder.fail(describe(outcome.error, with_traceback=True), announce_within)
+        elif outcome.ending is Ending.CANCELLED:
+            recorder.cancel(announce_within)
+        return outcome
+
+    def _unknown(self, claim: Claim) -> Outcome:
+        log.error(
+            "execution %s: its agent %r is not registered in this worker (agents_imports); leaving it to others",
+            claim.context.execution_id,
+            claim.context.agent_id,
+        )
+        return Outcome(ending=Ending.UNKNOWN)
+
+    def _give_back(self, claim: Claim, *, crashed: bool) -> None:
+        try:
+            self.store.release(claim.lease, crashed=crashed)
+        except StoreError as error:
+            log.warning(
+                "the lease on execution %s could not be given back and runs out by itself: %s",
+                claim.lease.execution_id,
+                error,
+            )
+
+    def _attempt(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
+        memory = RunMemory(claim.context, self.store.max_value_bytes)
+        return Attempt(
+            claim.context,
+            journal=Journal(claim.context.steps),
+            recorder=Recorder(self.store, claim, held, memory),
+            memory=memory,
+            held=held,
+            surroundings=Surroundings(
+                is_draining=self.is_draining,
+                publish=lambda event: publish(self.subscribers, event),
+                max_steps=agent.max_steps or self.limits.max_steps,
+                inline_wait_seconds=self.limits.inline_wait_seconds,
+                jitter=self.jitter,
+            ),
+        )
+
+
+def _encoded(agent: Agent, value: object) -> JSONValue:
+    try:
+        return agent.encode_output(value)
+    except ValueError as error:
+        raise InvalidResult(agent.name, [f"not JSON-serialisable: {error}"]) from error
+
+
+_STATES = {
+    Ending.COMPLETED: AgentState.COMPLETED,
+    Ending.FAILED: AgentState.FAILED,
+    Ending.CANCELLED: AgentState.CANCELLED,
+}
+
+
+def _state_after(outcome: Outcome) -> AgentState:
+    if outcome.waiting is not None:
+        return AgentState.WAITING_FOR_INPUT if outcome.waiting.kind is WaitKind.INPUT else AgentState.WAITING
+    return _STATES.get(outcome.ending, AgentState.THINKING)

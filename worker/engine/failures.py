@@ -1,0 +1,73 @@
+"""Exceptions to data and back, so that a recorded failure is raised again as the same error.
+
+No module is imported and no class other than an exception's is made on the word of stored data.
+"""
+
+import sys
+import traceback
+
+from statestore.envelope import dump, load
+from statestore.errors import InvalidRecord
+from statestore.records import ErrorInfo, JSONValue
+from worker.errors import StepFailed
+
+_MAX_TEXT = 16_000
+
+
+def describe(error: BaseException, *, with_traceback: bool = False) -> ErrorInfo:
+    """The exception as data. `args` are kept where JSON carries them."""
+    kind = type(error)
+    if isinstance(error, StepFailed):
+        return ErrorInfo(type=error.type, message=error.message, args=None)
+    try:
+        args = tuple(load(dump(list(error.args), "args", _MAX_TEXT)))
+    except InvalidRecord:
+        args = None
+    return ErrorInfo(
+        type=f"{kind.__module__}:{kind.__qualname__}",
+        message=_clean(_message(error)),
+        args=args,
+        traceback=_clean("".join(traceback.format_exception(error))) if with_traceback else None,
+    )
+
+
+def revive(info: ErrorInfo) -> Exception:
+    """The exception that the data describes, or `StepFailed` where its class is not at hand."""
+    kind = _class_of(info.type)
+    if kind is None:
+        return StepFailed(info.type, info.message)
+    error = None if info.args is None else _constructed(kind, info.args)
+    if error is not None and _clean(_message(error)) == info.message:
+        return error
+    # The class wants other arguments than it keeps in `args`: make it without its constructor.
+    error = kind.__new__(kind)
+    error.args = (info.message,)
+    return error if _clean(_message(error)) == info.message else StepFailed(info.type, info.message)
+
+
+def _class_of(type_name: str) -> type[Exception] | None:
+    module, _, qualified_name = type_name.partition(":")
+    found: object = sys.modules.get(module)
+    for name in qualified_name.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _constructed(kind: type[Exception], args: tuple[JSONValue, ...]) -> Exception | None:
+    try:
+        return kind(*args)
+    except Exception:  # noqa: BLE001 - a constructor may object to anything; None says that it did
+        return None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an exception's __str__ is foreign code
+        return f"<{type(error).__name__}, whose __str__ raised {type(broken).__name__}>"
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 carries, of bounded length; of a long traceback the end says most."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _MAX_TEXT else "... " + text[-_MAX_TEXT:]

@@ -1,0 +1,72 @@
+"""The journal: the steps that are recorded, looked up by key while the agent's code is led past them again."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from statestore.records import Action, AgentStep
+from worker.errors import JournalMismatch
+
+MARK = "#"
+
+
+class Journal:
+    """The recorded steps of one execution by key: a name plus its occurrence (`search`, `search#2`).
+
+    Keys, not positions, so that steps may be added to an agent's code between deploys.
+    """
+
+    def __init__(self, steps: Iterable[AgentStep]) -> None:
+        self._steps = {step.name: step for step in steps}
+        self._occurrences: Counter[str] = Counter()
+        self._reached: set[str] = set()
+        self._highest = max((step.step_number for step in self._steps.values()), default=0)
+
+    def __len__(self) -> int:
+        return self._highest
+
+    def next_key(self, name: str) -> str:
+        """The key of the next occurrence of `name` in the code's order."""
+        if not isinstance(name, str) or not name or MARK in name or len(name) > 200:
+            raise JournalMismatch(str(name), f"a step's name is a text of 1 to 200 characters without {MARK!r}")
+        self._occurrences[name] += 1
+        occurrence = self._occurrences[name]
+        key = name if occurrence == 1 else f"{name}{MARK}{occurrence}"
+        self._reached.add(key)
+        return key
+
+    def look_up(self, key: str, action: Action) -> AgentStep | None:
+        """The step recorded under `key`, if any. Raises `JournalMismatch` if it did something else than `action`."""
+        step = self._steps.get(key)
+        if step is None:
+            return None
+        recorded = step.action
+        if recorded.kind != action.kind:
+            raise JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
+        if recorded.tool != action.tool:
+            raise JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
+        if action.kind == "tool" and recorded.input != action.input:
+            raise JournalMismatch(
+                key,
+                f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "
+                f"{action.input!r}; values that differ between attempts (times, random numbers) belong into a step",
+            )
+        return step
+
+    def number_for(self, key: str) -> int:
+        """The number under which the step of this key is, or will be, recorded."""
+        step = self._steps.get(key)
+        return self._highest + 1 if step is None else step.step_number
+
+    def add(self, step: AgentStep) -> None:
+        """Takes in a step that was just recorded."""
+        self._steps[step.name] = step
+        self._highest = max(self._highest, step.step_number)
+
+    def check_all_reached(self) -> None:
+        """Raises `JournalMismatch` if the code came to its end past steps that are recorded.
+
+        They were renamed or removed: what the code did in their place may have happened twice.
+        """
+        for key in self._steps:
+            if key not in self._reached:
+                raise JournalMismatch(key, "recorded in an earlier attempt, but the code never came to it")

@@ -1,0 +1,176 @@
+"""What an agent writes besides its steps: working memory, messages, facts. It travels with the next checkpoint.
+
+On a replay the code before the last recorded step runs again, and so do its writes outside of steps. The memory
+therefore starts empty and is filled again by the code and by the recorded changes of steps, so that the agent sees at
+every point what it saw the first time; messages and facts that are stored already are counted and not stored twice.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from statestore.envelope import dump, load
+from statestore.records import AgentContext, JSONValue, Message, StepChanges
+
+
+@dataclass(slots=True)
+class Pending:
+    """Writes that the next checkpoint will carry."""
+
+    memory: dict[str, str | None] = field(default_factory=dict)  # JSON text; None = forgotten
+    messages: list[Message] = field(default_factory=list)
+    facts: list[JSONValue] = field(default_factory=list)
+
+    def written(self) -> dict[str, JSONValue]:
+        """The values to set."""
+        return {key: load(text) for key, text in self.memory.items() if text is not None}
+
+    def forgotten(self) -> tuple[str, ...]:
+        """The keys to remove."""
+        return tuple(key for key, text in self.memory.items() if text is None)
+
+
+class RunMemory(MutableMapping[str, JSONValue]):
+    """The working memory as a mapping of JSON values.
+
+    Reading gives a copy: assign to record a change. Raises `NotSerialisable` or `ValueTooLarge` on assignment.
+    """
+
+    def __init__(self, context: AgentContext, max_value_bytes: int) -> None:
+        self._max_value_bytes = max_value_bytes
+        self._values: dict[str, str] = {}
+        self._stored_messages = [message for message in context.memory.conversation_history if message.by_run]
+        self._stored_facts = list(context.memory.facts)
+        self._messages: list[Message] = []
+        self._facts: list[JSONValue] = []
+        self.pending = Pending()
+        self._step: _StepMark | None = None
+
+    # -- the mapping ---------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> JSONValue:
+        return load(self._values[key])
+
+    def __setitem__(self, key: str, value: JSONValue) -> None:
+        self._write(key, dump(value, f"memory[{key!r}]", self._max_value_bytes))
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self._values:
+            raise KeyError(key)
+        self._write(key, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    # -- messages and facts --------------------------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What this execution has said up to this point of its code."""
+        return tuple(self._messages)
+
+    @property
+    def facts(self) -> tuple[JSONValue, ...]:
+        """What this execution has remembered up to this point of its code."""
+        return tuple(self._facts)
+
+    def say(self, role: str, content: JSONValue, now: datetime) -> None:
+        """Appends a message, unless a replay has come to one that is stored."""
+        place = len(self._messages)
+        if place < len(self._stored_messages):
+            self._messages.append(self._stored_messages[place])
+            return
+        dump(content, "message", self._max_value_bytes)
+        message = Message(role=role, content=content, timestamp=now, by_run=True)
+        self._messages.append(message)
+        self.pending.messages.append(message)
+
+    def remember(self, fact: JSONValue) -> None:
+        """Appends a fact, unless a replay has come to one that is stored."""
+        place = len(self._facts)
+        if place < len(self._stored_facts):
+            self._facts.append(self._stored_facts[place])
+            return
+        dump(fact, "fact", self._max_value_bytes)
+        self._facts.append(fact)
+        self.pending.facts.append(fact)
+
+    # -- around a step -------------------------------------------------------------------------------------------------
+
+    def begin_step(self) -> None:
+        """Marks the point that `roll_back` returns to."""
+        self._step = _StepMark(
+            values=dict(self._values),
+            pending_memory=dict(self.pending.memory),
+            pending_messages=len(self.pending.messages),
+            pending_facts=len(self.pending.facts),
+            messages=len(self._messages),
+            facts=len(self._facts),
+        )
+
+    def roll_back(self) -> None:
+        """Undoes what the step changed: its try failed, and another one may change the same again."""
+        mark = self._mark()
+        self._values = mark.values
+        self.pending.memory = mark.pending_memory
+        del self.pending.messages[mark.pending_messages :]
+        del self.pending.facts[mark.pending_facts :]
+        del self._messages[mark.messages :]
+        del self._facts[mark.facts :]
+
+    def end_step(self) -> StepChanges | None:
+        """What the step changed, for its record; None if nothing."""
+        mark = self._mark()
+        changes = StepChanges(
+            memory={key: load(text) for key, text in mark.written.items() if text is not None},
+            forgotten=tuple(key for key, text in mark.written.items() if text is None),
+            messages=len(self._messages) - mark.messages,
+            facts=len(self._facts) - mark.facts,
+        )
+        return changes if changes != StepChanges() else None
+
+    def repeat_step(self, changes: StepChanges | None) -> None:
+        """Applies what a recorded step changed. All that was pending before it is stored: it came with that step."""
+        self.pending = Pending()
+        if changes is None:
+            return
+        for key, value in changes.memory.items():
+            self._values[key] = dump(value, "memory")
+        for key in changes.forgotten:
+            self._values.pop(key, None)
+        said, remembered = len(self._messages), len(self._facts)
+        self._messages.extend(self._stored_messages[said : said + changes.messages])
+        self._facts.extend(self._stored_facts[remembered : remembered + changes.facts])
+
+    def recorded(self) -> None:
+        """The pending writes are stored."""
+        self.pending = Pending()
+
+    def _write(self, key: str, text: str | None) -> None:
+        if text is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = text
+        self.pending.memory[key] = text
+        if self._step is not None:
+            self._step.written[key] = text
+
+    def _mark(self) -> "_StepMark":
+        if self._step is None:
+            raise RuntimeError("no step has begun")
+        mark, self._step = self._step, None
+        return mark
+
+
+@dataclass(slots=True, kw_only=True)
+class _StepMark:
+    values: dict[str, str]
+    pending_memory: dict[str, str | None]
+    pending_messages: int
+    pending_facts: int
+    messages: int
+    facts: int
+    written: dict[str, str | None] = field(default_factory=dict)

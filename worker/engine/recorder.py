@@ -1,0 +1,126 @@
+"""Writes the checkpoints of one claim, under its lease, and stops the execution when the lease is gone."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from statestore.checkpoint import Checkpoint
+from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StoreUnavailable
+from statestore.operations import Store
+from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
+from statestore.states import AgentState
+from worker.engine.keeper import HeldLease
+from worker.engine.memory import RunMemory
+from worker.engine.outcome import Ending, ExecutionStopped, Outcome
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 0.05
+_MAX_BACKOFF_SECONDS = 2.0
+
+
+class Recorder:
+    """Applies an execution's changes to the store, one round trip each.
+
+    While the store cannot be reached, a write waits with backoff up to the end of the lease; repeating it is harmless,
+    as a checkpoint carries its own id. Then, and whenever the store says that the lease is lost, `ExecutionStopped`
+    unwinds the agent, and nothing more is written.
+    """
+
+    def __init__(self, store: Store, claim: Claim, held: HeldLease, memory: RunMemory) -> None:
+        self._store = store
+        self._lease = claim.lease
+        self._held = held
+        self._memory = memory
+        self._consumed: list[str] = []
+        self._now = _store_time(claim)
+
+    def now(self) -> datetime:
+        """The time on the store's clock: the time of the claim plus what has passed here since."""
+        return self._now()
+
+    def consume(self, signal_id: str) -> None:
+        """The next write takes this signal out of the mailbox."""
+        self._consumed.append(signal_id)
+
+    def record(self, step: AgentStep, state: AgentState = AgentState.THINKING) -> None:
+        """Records a step, or an intent, with everything that is pending."""
+        self._write(self._checkpoint(steps=(step,), state=state))
+
+    def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> Checkpointed:
+        """Records that the execution waits, and gives the lease back."""
+        steps = () if intent is None else (intent,)
+        return self._write(self._checkpoint(steps=steps, state=state, waiting=waiting))
+
+    def complete(self, output: JSONValue, announce_within: timedelta | None) -> None:
+        """Records the end of a successful execution."""
+        self._write(self._checkpoint(state=AgentState.COMPLETED, output=output, announce_within=announce_within))
+
+    def fail(self, error: ErrorInfo, announce_within: timedelta | None) -> None:
+        """Records the end of a failed execution."""
+        self._write(self._checkpoint(state=AgentState.FAILED, error=error, announce_within=announce_within))
+
+    def cancel(self, announce_within: timedelta | None) -> None:
+        """Records the end of a cancelled execution."""
+        self._write(self._checkpoint(state=AgentState.CANCELLED, announce_within=announce_within))
+
+    def _checkpoint(
+        self,
+        *,
+        steps: tuple[AgentStep, ...] = (),
+        state: AgentState,
+        waiting: Wait | None = None,
+        output: JSONValue = None,
+        error: ErrorInfo | None = None,
+        announce_within: timedelta | None = None,
+    ) -> Checkpoint:
+        pending = self._memory.pending
+        return Checkpoint(
+            steps=steps,
+            messages=tuple(pending.messages),
+            working_memory=pending.written(),
+            forget=pending.forgotten(),
+            facts=tuple(pending.facts),
+            state=state,
+            waiting=waiting,
+            output=output,
+            error=error,
+            consumed=tuple(self._consumed),
+            announce_within=announce_within,
+        )
+
+    def _write(self, checkpoint: Checkpoint) -> Checkpointed:
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            if self._held.is_lost:
+                raise _lost()
+            try:
+                applied = self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
+            except StoreUnavailable as error:
+                log.warning(
+                    "execution %s: a checkpoint could not be written, trying again until the lease ends: %s",
+                    self._lease.execution_id,
+                    error,
+                )
+                time.sleep(min(backoff, max(self._held.deadline - time.monotonic(), 0.0)))
+                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+            except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
+                log.info("execution %s: %s; stopping without a trace", self._lease.execution_id, error)
+                self._held.mark_lost()
+                raise _lost() from error
+            else:
+                self._memory.recorded()
+                self._consumed.clear()
+                if applied.cancel_requested:
+                    self._held.mark_cancel_requested()
+                return applied
+
+
+def _lost() -> ExecutionStopped:
+    return ExecutionStopped(Outcome(ending=Ending.LOST))
+
+
+def _store_time(claim: Claim) -> Callable[[], datetime]:
+    claimed_at, at_claim = claim.now, time.monotonic()
+    return lambda: claimed_at + timedelta(seconds=time.monotonic() - at_claim)

@@ -1,0 +1,199 @@
+"""What can go wrong in a worker or a client.
+
+    AgentsError
+    |-- ConfigurationError      a setting is wrong; names it
+    |-- RegistrationError       an agent or tool that cannot be registered
+    |-- UnknownAgent            no agent of this name is registered here
+    |-- InvalidInput            the input does not fit the agent's declared schema, or is not JSON
+    |-- InvalidArguments        a tool's arguments do not fit its signature
+    |-- InvalidAnswer           an answer that does not fit the question's schema
+    |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
+    |-- StepFailed              a recorded failure whose own exception class cannot be made again
+    |-- AnswerTimeout           nobody answered before the deadline
+    |-- JournalMismatch         the recorded steps contradict the agent's code
+    |-- NestedStep              a step's function tried to take a step itself
+    |-- MaxStepsExceeded        the execution took more steps than it may
+    |-- DeadLetter              given up: too many claims in a row ended without recording a step
+    |-- ExecutionFailed         what `Execution.wait` raises for a failed execution
+    `-- ExecutionCancelled      what `Execution.wait` raises for a cancelled one
+
+Errors of the store (`statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
+"""
+
+
+class AgentsError(Exception):
+    """Root of this package's errors."""
+
+
+class ConfigurationError(AgentsError):
+    """A setting is wrong."""
+
+    def __init__(self, setting: str, reason: str) -> None:
+        super().__init__(setting, reason)
+        self.setting = setting
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.reason}"
+
+
+class RegistrationError(AgentsError):
+    """An agent or tool that cannot be registered."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class UnknownAgent(AgentsError):
+    """No agent of this name is registered in this process."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        registered = ", ".join(self.known) or "none; is the module that defines it listed in agents_imports?"
+        return f"unknown agent {self.name!r}; registered agents: {registered}"
+
+
+class _Invalid(AgentsError, ValueError):
+    """A value that does not fit. `problems` holds one sentence per fault, each naming its field."""
+
+    what = "value"
+
+    def __init__(self, name: str, problems: list[str]) -> None:
+        super().__init__(name, problems)
+        self.name = name
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name!r}: {'; '.join(self.problems)}"
+
+
+class InvalidInput(_Invalid):
+    """The input does not fit the agent's declared schema, or JSON cannot carry it."""
+
+    what = "invalid input for agent"
+
+
+class InvalidArguments(_Invalid):
+    """A tool's arguments do not fit its signature."""
+
+    what = "invalid arguments for tool"
+
+
+class InvalidAnswer(_Invalid):
+    """An answer does not fit the schema of its question."""
+
+    what = "invalid answer to question"
+
+
+class InvalidResult(_Invalid):
+    """What a function returned does not fit its return annotation, or JSON cannot carry it."""
+
+    what = "invalid result of"
+
+
+class StepFailed(AgentsError):
+    """A step failed with an exception whose class cannot be made again from the journal."""
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002 - the name of the recorded field
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class AnswerTimeout(AgentsError, TimeoutError):
+    """Nobody answered the question before its deadline."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"question {self.key!r} was not answered in time"
+
+
+class JournalMismatch(AgentsError):
+    """The recorded steps contradict the agent's code: it was changed in a way that this execution cannot follow."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the journal contradicts the code at step {self.key!r}: {self.reason}"
+
+
+class NestedStep(AgentsError):
+    """A step's function tried to take a durable step itself.
+
+    What is recorded as one step cannot be resumed in its middle; take the steps from the agent's function.
+    """
+
+    def __init__(self, name: str, inside: str) -> None:
+        super().__init__(name, inside)
+        self.name = name
+        self.inside = inside
+
+    def __str__(self) -> str:
+        return f"step {self.name!r} cannot be taken inside step {self.inside!r}: take it from the agent's function"
+
+
+class MaxStepsExceeded(AgentsError):
+    """The execution wants to take more steps than `max_steps`."""
+
+    def __init__(self, max_steps: int) -> None:
+        super().__init__(max_steps)
+        self.max_steps = max_steps
+
+    def __str__(self) -> str:
+        return f"the execution has taken {self.max_steps} steps, which is its limit (max_steps)"
+
+
+class DeadLetter(AgentsError):
+    """The execution was given up: its claims kept ending without recording anything."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(attempts)
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return (
+            f"given up as a dead letter: {self.attempts} attempts in a row died without recording a step "
+            "(max_attempts); after mending the cause, release it with `celery -A worker agents recover EXECUTION_ID`"
+        )
+
+
+class ExecutionFailed(AgentsError):
+    """The execution failed. `type` is the error's class as `module:qualified_name`."""
+
+    def __init__(self, execution_id: str, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(execution_id, type, message)
+        self.execution_id = execution_id
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id} failed with {self.type}: {self.message}"
+
+
+class ExecutionCancelled(AgentsError):
+    """The execution was cancelled."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id)
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id} was cancelled"

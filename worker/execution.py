@@ -1,0 +1,207 @@
+"""`Execution`: the handle that a client holds."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import jsonschema
+
+from statestore.clock import SystemClock, from_us
+from statestore.errors import ExecutionNotFound, ExecutionOver, QuestionNotAsked
+from statestore.records import (
+    AgentContext,
+    AgentStep,
+    ExecutionSummary,
+    JSONValue,
+    Signal,
+    SignalKind,
+    Wait,
+    WaitKind,
+)
+from statestore.states import AgentState
+from worker import bell
+from worker.cancelling import finish_cancel, request_cancel
+from worker.errors import ExecutionCancelled, ExecutionFailed, InvalidAnswer
+from worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from worker.aio import AsyncExecution
+
+_FIRST_POLL_SECONDS: Final = 0.02
+_MAX_POLL_SECONDS: Final = 0.5
+
+
+class Execution:
+    """One execution, from the outside. Cheap to make; every call looks at the store."""
+
+    def __init__(self, execution_id: str, runtime: Runtime) -> None:
+        self.id = execution_id
+        self._runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Execution) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def aio(self) -> "AsyncExecution":
+        """The same handle for async code."""
+        from worker.aio import AsyncExecution
+
+        return AsyncExecution(self)
+
+    @property
+    def state(self) -> AgentState:
+        """Where it stands. Raises `ExecutionNotFound`."""
+        return self.summary().state
+
+    def summary(self) -> ExecutionSummary:
+        """Everything but its contents: cheap. Raises `ExecutionNotFound`."""
+        summary = self._runtime.store.get_summary(self.id)
+        if summary is None:
+            raise ExecutionNotFound(self.id)
+        return summary
+
+    def context(self) -> AgentContext:
+        """The whole context. Raises `ExecutionNotFound`."""
+        context = self._runtime.store.get_context(self.id)
+        if context is None:
+            raise ExecutionNotFound(self.id)
+        return context
+
+    def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
+        """The recorded steps numbered above `after`."""
+        return self._runtime.store.get_steps(self.id, after)
+
+    @property
+    def question(self) -> Wait | None:
+        """The question that it waits to have answered, if it does."""
+        waiting = self.summary().waiting
+        return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+
+    def wait(self, timeout: float | None = None) -> JSONValue:
+        """Blocks until the execution is over and returns its output. `timeout` is in seconds.
+
+        Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
+        """
+        for _ in self._polls(timeout):
+            summary = self.summary()
+            if summary.state.is_over:
+                return self._output(summary)
+        raise TimeoutError(f"execution {self.id} is not over after {timeout} s")
+
+    def __iter__(self) -> Iterator[AgentStep]:
+        """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
+
+        An intent (a step without a result) is yielded once its result is there.
+        """
+        seen = 0
+        for _ in self._polls(None):
+            summary = self.summary()
+            if summary.step_count > seen:
+                for step in self.steps(after=seen):
+                    if step.result is None and not summary.state.is_over:
+                        break
+                    seen = step.step_number
+                    yield step
+                else:
+                    continue
+            if summary.state.is_over:
+                return
+
+    def resume(
+        self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
+    ) -> None:
+        """Answers the question that the execution waits for; it goes on at once on any worker.
+
+        `key` names the question (`Wait.key`) where there might be another one by now; `sender` and `reason` are
+        recorded. Raises `InvalidAnswer` for one that does not fit the question's schema, `QuestionNotAsked`,
+        `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`, `ExecutionNotFound`.
+        """
+        summary = self.summary()
+        if summary.state.is_over:
+            raise ExecutionOver(self.id, summary.state.value)
+        waiting = summary.waiting
+        asked = waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+        if key is None:
+            if asked is None:
+                raise QuestionNotAsked(self.id, "ask")
+            key = asked.key
+        if asked is not None and asked.key == key and asked.schema is not None:
+            _hold_against(asked, answer)
+        sent = self._runtime.store.send(
+            self.id,
+            Signal(
+                signal_id=uuid4().hex,
+                kind=SignalKind.ANSWER,
+                key=key,
+                payload=answer,
+                sender=sender,
+                reason=reason,
+                sent_at=from_us(SystemClock().now_us()),
+            ),
+        )
+        if sent.woke:
+            self._ring(summary)
+
+    def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
+        """Cancels the execution, for good; False if it was over already.
+
+        If nothing runs it, it is cancelled when this returns; else at its next step boundary. Raises
+        `ExecutionNotFound`.
+        """
+        store, settings = self._runtime.store, self._runtime.settings
+        if not request_cancel(store, self.id, sender=sender, reason=reason):
+            return False
+        if finish_cancel(store, settings, self.id):
+            self._ring(self.summary())  # a worker tells the result backend and Flower
+        return True
+
+    def _ring(self, summary: ExecutionSummary) -> None:
+        settings = self._runtime.settings
+        rung = bell.ring(
+            self._runtime.app,
+            settings,
+            execution_id=self.id,
+            agent_id=summary.agent_id,
+            queue=summary.queue,
+            priority=summary.priority,
+        )
+        if rung:
+            bell.mark_rung(self._runtime.store, settings, [(self.id, summary.attempt)])
+
+    def _output(self, summary: ExecutionSummary) -> JSONValue:
+        if summary.state is AgentState.CANCELLED:
+            raise ExecutionCancelled(self.id)
+        if summary.state is AgentState.FAILED:
+            error = summary.error
+            if error is None:
+                raise ExecutionFailed(self.id, "unknown", "no error was recorded")
+            raise ExecutionFailed(self.id, error.type, error.message)
+        return self.context().output
+
+    @staticmethod
+    def _polls(timeout: float | None) -> Iterator[None]:
+        """Yields at growing intervals, the last time when `timeout` seconds have passed."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_POLL_SECONDS
+        while True:
+            yield
+            remaining = None if give_up_at is None else give_up_at - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return
+            time.sleep(pause if remaining is None else min(pause, remaining))
+            pause = min(pause * 1.5, _MAX_POLL_SECONDS)
+
+
+def _hold_against(question: Wait, answer: JSONValue) -> None:
+    schema = dict(question.schema or {})
+    faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(answer), key=str)
+    if faults:
+        problems = [f"{'.'.join(str(part) for part in fault.path) or 'answer'}: {fault.message}" for fault in faults]
+        raise InvalidAnswer(question.key, problems)

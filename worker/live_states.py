@@ -1,0 +1,28 @@
+"""Live states for Flower: an engine event becomes a custom Celery event, which Flower shows as the task's state."""
+
+from celery import current_task
+
+from statestore.states import AgentState
+from worker.engine.events import Event, EventKind
+from worker.engine.outcome import Ending
+
+
+def send_live_state(event: Event) -> None:
+    """Sends `task-<state>` from the task that runs the execution, whenever the state changes.
+
+    Sent from the task's own dispatcher: any other would attribute it to a worker that does not exist. A custom state
+    outranks RECEIVED and STARTED, so the first event of an attempt also corrects what a crashed one left behind. Ends
+    are told by Celery itself (SUCCESS, FAILURE) and by `worker.tasks` (REVOKED).
+    """
+    task = current_task
+    if not task or task.request.id != event.execution_id or task.request.is_eager or not _changes_state(event):
+        return
+    task.send_event(f"task-{event.state.value}", retry=False, step=event.steps, tool=event.tool, attempt=event.attempt)
+
+
+def _changes_state(event: Event) -> bool:
+    if event.kind is EventKind.STATE:
+        return event.state is not AgentState.THINKING
+    if event.kind is EventKind.STEP_RECORDED:
+        return event.step is not None and event.step.action.kind == "tool"
+    return event.kind is EventKind.CLAIMED or event.ending is Ending.PAUSED

@@ -1,0 +1,59 @@
+"""Which agents and tools this process knows, by name."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from worker.errors import RegistrationError, UnknownAgent
+
+if TYPE_CHECKING:
+    from worker.agent import Agent
+    from worker.tool import Tool
+
+
+class Registry:
+    """Agents and tools by name. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._agents: dict[str, Agent] = {}
+        self._tools: dict[str, Tool[..., Any]] = {}
+
+    def add_agent(self, agent: "Agent") -> None:
+        """Registers an agent. The same function may be registered again (a reload); another one may not."""
+        with self._lock:
+            known = self._agents.get(agent.name)
+            if known is not None and known.origin != agent.origin:
+                raise RegistrationError(agent.name, f"{known.origin} is registered as an agent under this name already")
+            self._agents[agent.name] = agent
+
+    def add_tool(self, tool: "Tool[..., Any]") -> None:
+        """Registers a tool, like `add_agent`."""
+        with self._lock:
+            known = self._tools.get(tool.name)
+            if known is not None and known.origin != tool.origin:
+                raise RegistrationError(tool.name, f"{known.origin} is registered as a tool under this name already")
+            self._tools[tool.name] = tool
+
+    def agent(self, name: str) -> "Agent":
+        """The agent of this name. Raises `UnknownAgent`."""
+        try:
+            return self._agents[name]
+        except KeyError:
+            raise UnknownAgent(name, sorted(self._agents)) from None
+
+    def find(self, name: str) -> "Agent | None":
+        """The agent of this name, or None."""
+        return self._agents.get(name)
+
+    @property
+    def agents(self) -> "tuple[Agent, ...]":
+        """All agents, by name."""
+        return tuple(agent for _, agent in sorted(self._agents.items()))
+
+    @property
+    def tools(self) -> "tuple[Tool[..., Any], ...]":
+        """All tools, by name."""
+        return tuple(tool for _, tool in sorted(self._tools.items()))
+
+
+default_registry = Registry()

@@ -1,0 +1,43 @@
+"""When a failed step is tried again, and after how long."""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from worker.errors import AgentsError, RegistrationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+
+    `retries` counts the tries after the first; `retry_on` lists the exception classes worth another try. The n-th
+    retry waits between half of and the whole of min(`first_delay` * 2**(n-1), `max_delay`): never zero, so that a
+    struggling service gets its pause, and never in step with the other executions that it failed.
+    """
+
+    retries: int = 0
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+    first_delay: timedelta = timedelta(seconds=1)
+    max_delay: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise RegistrationError("retries", f"needs a number of at least 0, not {self.retries}")
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on):
+            raise RegistrationError("retry_on", "needs exception classes")
+
+    def allows(self, error: Exception, tries: int) -> bool:
+        """Whether a step that failed with `error` at its `tries`-th try gets another one.
+
+        The engine's own errors (a result that is not JSON, say) would only repeat themselves: never.
+        """
+        return tries <= self.retries and not isinstance(error, AgentsError) and isinstance(error, self.retry_on)
+
+    def delay_seconds(self, tries: int, jitter: random.Random) -> float:
+        """How long to wait after the `tries`-th try."""
+        full = min(self.first_delay.total_seconds() * 2.0 ** min(tries - 1, 60), self.max_delay.total_seconds())
+        return full * jitter.uniform(0.5, 1.0)
+
+
+NO_RETRY = Retry()

@@ -1,0 +1,102 @@
+"""What belongs together in one process: a Celery app, its settings, its registry, and one store."""
+
+import os
+import threading
+import weakref
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery, current_app
+
+from statestore.opening import open_store
+from statestore.operations import Store
+from worker.drain import DrainFlag
+from worker.engine.executor import Executor, Limits
+from worker.engine.keeper import LeaseKeeper
+from worker.errors import ConfigurationError
+from worker.live_states import send_live_state
+from worker.registry import Registry
+from worker.settings import Settings
+
+_runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary()
+
+
+class Runtime:
+    """The parts of one installation. The store is opened at first use, once; it is safe to share with a fork."""
+
+    def __init__(self, app: Celery, registry: Registry, drain: DrainFlag) -> None:
+        self.app = app
+        self.registry = registry
+        self.drain = drain
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._executor: Executor | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once, when first needed: the app may be configured after `install`."""
+        with self._lock:
+            if self._settings is None:
+                self._settings = Settings.load(dict(self.app.conf.table()), os.environ)
+            return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The store of `agents_store_url`."""
+        with self._lock:
+            if self._store is None:
+                settings = self.settings
+                self._store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+            return self._store
+
+    @property
+    def executor(self) -> Executor:
+        """Runs executions in this process."""
+        with self._lock:
+            if self._executor is None:
+                settings = self.settings
+                self._executor = Executor(
+                    store=self.store,
+                    registry=self.registry,
+                    keeper=LeaseKeeper(self.store),
+                    limits=Limits(
+                        lease=settings.lease,
+                        max_steps=settings.max_steps,
+                        max_attempts=settings.max_attempts,
+                        inline_wait_seconds=settings.inline_wait_seconds,
+                        announce_within=timedelta(seconds=settings.lease_seconds),
+                    ),
+                    is_draining=self.drain.is_set,
+                    subscribers=(send_live_state,) if settings.events else (),
+                )
+            return self._executor
+
+
+def bind(app: Celery, runtime: Runtime) -> None:
+    """Makes this the runtime of the app."""
+    _runtimes[app] = runtime
+
+
+def runtime_of(app: Celery) -> Runtime:
+    """The runtime of an app. Raises `ConfigurationError` if `install` was never called on it."""
+    found = _runtimes.get(app)
+    if found is None:
+        raise ConfigurationError("app", f"worker.install(app) was not called on the Celery app {app.main!r}")
+    return found
+
+
+def current_runtime() -> Runtime:
+    """The runtime of Celery's current app, else of the only installed app, else of the ready-made `worker.celery`."""
+    app = current_app._get_current_object()
+    found = _runtimes.get(app)
+    if found is not None:
+        return found
+    if not _runtimes:
+        from worker.celery import app as ready_made
+
+        return runtime_of(ready_made)
+    installed = list(_runtimes.values())
+    if len(installed) > 1:
+        raise ConfigurationError("app", "several apps are installed and none is current: call app.set_current()")
+    return installed[0]

@@ -1,0 +1,84 @@
+"""Types to JSON and back, by annotation: what goes into the journal, and the schemas that inputs are held against."""
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, get_type_hints
+
+import pydantic
+from pydantic_core import PydanticSerializationError
+
+from statestore.envelope import dump
+from statestore.records import JSONValue
+from worker.errors import RegistrationError
+
+Adapter = pydantic.TypeAdapter[Any]
+
+ANY: Adapter = pydantic.TypeAdapter(Any)
+
+
+def adapter_for(annotation: Any, name: str) -> Adapter:
+    """The adapter of an annotation; a missing one means Any. Raises `RegistrationError` where pydantic has none."""
+    if annotation is inspect.Parameter.empty:
+        return ANY
+    try:
+        return pydantic.TypeAdapter(annotation)
+    except (pydantic.PydanticUserError, NameError) as error:
+        raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def result_adapter(function: Callable[..., Any]) -> Adapter:
+    """The adapter of a function's return annotation; Any where there is none."""
+    return adapter_for(hints(function).get("return", inspect.Parameter.empty), name_of(function))
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """A callable's annotations, resolved. Raises `RegistrationError` for one that names an unknown type."""
+    target = unwrap(function)
+    if not (inspect.isroutine(target) or inspect.isclass(target)):
+        target = type(target).__call__
+    if inspect.isclass(target):
+        return {"return": target}
+    try:
+        return get_type_hints(target, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise RegistrationError(name_of(function), f"its annotations cannot be resolved: {error}") from error
+
+
+def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function inside any number of partials."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A callable's name, for messages."""
+    target = unwrap(function)
+    return getattr(target, "__qualname__", None) or type(target).__qualname__
+
+
+def to_json(adapter: Adapter, value: Any) -> JSONValue:
+    """The value as JSON-able Python. Raises `ValueError` with the reason if it has no JSON form."""
+    try:
+        # warnings="error" turns "this value is not of the annotated type" into an error instead of a log line.
+        return adapter.dump_python(value, mode="json", warnings="error" if adapter is not ANY else "none")
+    except PydanticSerializationError as error:
+        raise ValueError(str(error)) from error
+
+
+def from_json(adapter: Adapter, value: JSONValue, field: str) -> Any:
+    """The typed value of JSON-able Python. Raises `pydantic.ValidationError`.
+
+    Goes through JSON text, because pydantic's strict types accept a date's text, say, only from JSON.
+    """
+    return value if adapter is ANY else adapter.validate_json(dump(value, field))
+
+
+def problems(error: pydantic.ValidationError) -> list[str]:
+    """One sentence per fault, each naming its field."""
+    return [
+        f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+    ]

@@ -1,0 +1,86 @@
+"""All settings, with their defaults, in one place.
+
+Each is read from the environment (`AGENTS_LEASE_SECONDS`), else from Celery's configuration
+(`app.conf.agents_lease_seconds`), else it has the default below. A wrong value, and a name that does not exist, is
+refused at start-up by name.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, Self
+
+import pydantic
+from pydantic import Field
+
+from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from worker.errors import ConfigurationError
+
+PREFIX: Final = "agents_"
+
+# Read by `worker.celery` alone, before there is an app to ask: not settings of an installation in another app.
+APP_ONLY: Final = frozenset({"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports"})
+
+
+class Settings(pydantic.BaseModel):
+    """The settings of one process."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    store_url: str = Field("memory://", description="Where executions are kept; see `statestore.open_store`.")
+    queue: str | None = Field(
+        None, description="Celery queue for executions whose agent names none; unset: the app's default queue."
+    )
+    lease_seconds: float = Field(
+        15.0, ge=0.3, le=3600, description="How long a claim lasts without renewal: the longest unseen death."
+    )
+    sweep_seconds: float = Field(5.0, ge=0.05, le=3600, description="How often each worker looks for due executions.")
+    watch_seconds: float = Field(
+        1.0, ge=0.05, le=3600, description="How often each worker looks for dead processes on its host, and revokes."
+    )
+    sweep_batch: int = Field(100, ge=1, le=10_000, description="How many due executions one sweep takes at most.")
+    publish_grace_seconds: float = Field(
+        10.0, ge=0.05, le=3600, description="When to ring for an execution whose creator never published it."
+    )
+    ring_seconds: float = Field(
+        30.0, ge=0.05, le=86_400, description="When to ring again for a published execution that nobody claimed."
+    )
+    ring_max_seconds: float = Field(
+        3600.0, ge=0.05, le=604_800, description="The longest such interval; each ring doubles it up to here."
+    )
+    max_attempts: int = Field(
+        5, ge=1, le=1000, description="Claims in a row that may die without recording a step before the dead letter."
+    )
+    max_steps: int = Field(1000, ge=1, le=10_000_000, description="Steps that one execution may take.")
+    max_value_bytes: int = Field(
+        DEFAULT_MAX_VALUE_BYTES, ge=1024, le=1 << 30, description="Largest JSON value in bytes: input, result, message."
+    )
+    inline_wait_seconds: float = Field(
+        5.0, ge=0, le=300, description="Longest retry delay that is slept in place; longer ones free the slot."
+    )
+    events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
+
+    @classmethod
+    def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str]) -> Self:
+        """The settings from Celery's configuration and the environment. Raises `ConfigurationError`."""
+        values: dict[str, Any] = {}
+        for name, value in configured.items():
+            if name.startswith(PREFIX) and name not in APP_ONLY:
+                values[name.removeprefix(PREFIX)] = value
+        for name, text in environ.items():
+            lower = name.lower()
+            if name.isupper() and lower.startswith(PREFIX) and lower not in APP_ONLY:
+                values[lower.removeprefix(PREFIX)] = text
+        try:
+            return cls(**values)
+        except pydantic.ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False)[0]
+            name = PREFIX + ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                known = ", ".join(PREFIX + field for field in cls.model_fields)
+                raise ConfigurationError(name, f"no such setting; there are {known}") from error
+            raise ConfigurationError(name, f"{fault['msg']}, not {fault['input']!r}") from error
+
+    @property
+    def lease(self) -> timedelta:
+        """`lease_seconds` as a duration."""
+        return timedelta(seconds=self.lease_seconds)

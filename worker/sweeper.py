@@ -1,0 +1,106 @@
+"""The sweeper: finds executions whose time has come and rings their bells. It never executes anything.
+
+Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to the queue twice is harmless.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from statestore.errors import StoreError
+from worker import bell, owner
+from worker.cancelling import finish_cancel, request_cancel
+from worker.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one sweep did, in numbers of executions."""
+
+    rung: int = 0
+    cancelled: int = 0
+    broken: int = 0
+    tidied: int = 0
+
+
+class Sweeper:
+    """Looks for due executions, for leases of dead processes on this host, and for revoked tasks."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._revokes_seen: set[str] = set()
+
+    def sweep(self) -> Swept:
+        """Rings the bells of due executions, one batch."""
+        store, settings = self._runtime.store, self._runtime.settings
+        grace = timedelta(seconds=settings.publish_grace_seconds)
+        rung: list[tuple[str, int]] = []
+        cancelled = 0
+        for due in store.take_due(settings.sweep_batch, grace):
+            if due.cancel_requested and not due.over and finish_cancel(store, settings, due.execution_id):
+                cancelled += 1
+            if due.token and not due.over:
+                log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
+            if bell.ring(
+                self._runtime.app,
+                settings,
+                execution_id=due.execution_id,
+                agent_id=due.agent_id,
+                queue=due.queue,
+                priority=due.priority,
+            ):
+                rung.append((due.execution_id, due.token))
+        bell.mark_rung(store, settings, rung)
+        return Swept(rung=len(rung), cancelled=cancelled, tidied=store.tidy())
+
+    def break_dead_leases(self) -> int:
+        """Gives back the leases of processes on this host that can be seen to be dead; returns how many."""
+        store = self._runtime.store
+        broken = 0
+        for lease in store.find_leases(owner.host_prefix()):
+            if owner.is_dead(lease.owner) and store.release(lease, crashed=True):
+                log.warning("execution %s: its process %s is dead, it is free again", lease.execution_id, lease.owner)
+                broken += 1
+        return broken
+
+    def cancel_revoked(self, revoked: set[str]) -> int:
+        """Turns revokes of tasks (Flower's button, `app.control.revoke`) into cancels; returns how many.
+
+        A worker discards every later message with a revoked id, so the end is recorded here if nobody holds a lease.
+        """
+        store, settings = self._runtime.store, self._runtime.settings
+        cancelled = 0
+        for task_id in sorted(revoked - self._revokes_seen):
+            summary = store.get_summary(task_id)
+            if (
+                summary is not None
+                and not summary.state.is_over
+                and (
+                    summary.cancel_requested
+                    or request_cancel(store, task_id, sender="celery", reason="the task was revoked")
+                )
+            ):
+                finish_cancel(store, settings, task_id)
+                log.info("execution %s: its task was revoked, so it is cancelled", task_id)
+                cancelled += 1
+            self._revokes_seen.add(task_id)
+        self._revokes_seen &= revoked
+        return cancelled
+
+    def try_watch(self, revoked: set[str]) -> bool:
+        """`break_dead_leases` and `cancel_revoked`; True if a sweep should follow at once. Faults are logged."""
+        try:
+            self.cancel_revoked(revoked)
+            return self.break_dead_leases() > 0
+        except StoreError as error:
+            log.warning("the watch for dead processes failed, trying again: %s", error)
+            return False
+
+    def try_sweep(self) -> None:
+        """`sweep`, with faults of the store logged: the next one comes soon."""
+        try:
+            self.sweep()
+        except StoreError as error:
+            log.warning("a sweep failed, trying again: %s", error)
