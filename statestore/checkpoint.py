@@ -26,6 +26,18 @@ def new_execution_id() -> str:
     return str(uuid7())
 
 
+def require_name(field_name: str, value: object) -> None:
+    """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
+    if not isinstance(value, str) or not 0 < len(value) <= 255:
+        raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
+    if "\x00" in value:
+        raise InvalidRecord(field_name, "must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExecution:
     """Everything that is known of an execution when it is created.
@@ -50,16 +62,8 @@ class NewExecution:
         require_aware("start_at", self.start_at)
         for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):
             value = getattr(self, name)
-            if value is None and name != "agent_id":
-                continue
-            if not isinstance(value, str) or not 0 < len(value) <= 255:
-                raise InvalidRecord(name, "needs a text of 1 to 255 characters")
-            if "\x00" in value:
-                raise InvalidRecord(name, "must not contain a NUL character")
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidRecord(name, "must be valid Unicode text") from error
+            if value is not None or name == "agent_id":
+                require_name(name, value)
         if not isinstance(self.metadata, Mapping):
             raise InvalidRecord("metadata", "needs a mapping")
         if self.priority is not None and (isinstance(self.priority, bool) or not isinstance(self.priority, int)):
@@ -109,8 +113,7 @@ class Checkpoint:
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
         for name in (*self.working_memory, *self.forget, *self.entities):
-            if not isinstance(name, str) or not 0 < len(name) <= 255 or "\x00" in name:
-                raise InvalidRecord("key", "a key is a text of 1 to 255 characters without NUL")
+            require_name("key", name)
 
     @property
     def gives_back_lease(self) -> bool:
