@@ -1,0 +1,153 @@
+"""`find`: keyset pages over the indexes of all partitions, newest first."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from statestore.clock import to_us
+from statestore.codec import decode_summary
+from statestore.paging import Cursor, encode_cursor
+from statestore.records import ExecutionSummary, Page
+from statestore.redis.answers import SUMMARY_FIELDS, summary_header, text
+from statestore.redis.connection import Connection
+from statestore.redis.keys import PARTITIONS, Keys, entry_of, partition_of
+from statestore.redis.scripts import script
+
+# Times beyond this do not fit the indexes' 18 digits; Python's last datetime is well below.
+_LAST_US = 10**18 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What an execution must match; see `StorePrimitives.find`."""
+
+    equal: dict[str, str]
+    states: frozenset[str] | None
+    created_from_us: int | None
+    created_before_us: int | None
+    below: Cursor | None
+
+    def match(self, summary: ExecutionSummary) -> bool:
+        """Whether the header still says what an index said, and what the other filters ask."""
+        return (self.states is None or summary.state.value in self.states) and all(
+            getattr(summary, name) == value for name, value in self.equal.items()
+        )
+
+    def bounds(self) -> tuple[str, str]:
+        """Upper and lower end of the range in an index, in the words of ZREVRANGEBYLEX."""
+        ends = []
+        if self.below is not None:
+            ends.append(entry_of(_within(self.below.created_us), self.below.execution_id))
+        if self.created_before_us is not None:
+            ends.append(f"{_within(self.created_before_us):018d}")
+        lowest = "-" if self.created_from_us is None else f"[{_within(self.created_from_us):018d}"
+        return (f"({min(ends)}" if ends else "+"), lowest
+
+
+@dataclass(slots=True)
+class _Source:
+    """The rest of one index in one partition: a few entries at a time, newest first."""
+
+    key: bytes
+    upper: str
+    entries: list[str] = field(default_factory=list)
+    is_exhausted: bool = False
+
+    def fill(self, entries: Sequence[str], asked: int) -> None:
+        self.entries = list(reversed(entries))
+        self.is_exhausted = len(entries) < asked
+        if entries:
+            self.upper = f"({entries[-1]}"
+
+
+def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) -> Page:
+    """One page. Its cost grows with the entries of the best index that other filters refuse, not with the store."""
+    if filters.states is not None and not filters.states:
+        return Page(items=(), next_cursor=None)
+    upper, lower = filters.bounds()
+    sources = [_Source(key, upper) for key in _best_index(connection, keys, filters)]
+    batch = max(16, limit // 4)
+    found: list[ExecutionSummary] = []
+    last_entry = ""
+    while len(found) <= limit:
+        entries = []
+        for entry in _merge(connection, sources, lower, batch, limit + 1 - len(found)):
+            # An execution that changes its state between two reads may be met under both states.
+            if entry != last_entry:
+                entries.append(entry)
+            last_entry = entry
+        if not entries:
+            break
+        summaries = read_summaries(connection, keys, [entry.partition(":")[2] for entry in entries])
+        found += [summary for summary in summaries if summary is not None and filters.match(summary)]
+    items = tuple(found[:limit])
+    if len(found) <= limit:
+        return Page(items=items, next_cursor=None)
+    return Page(items=items, next_cursor=encode_cursor(Cursor(to_us(items[-1].created_at), items[-1].execution_id)))
+
+
+def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[str]) -> list[ExecutionSummary | None]:
+    """The summaries of these executions, None where one is gone, in one round trip."""
+    calls = [
+        (
+            (keys.header(execution_id), *keys.of_partition(partition_of(execution_id), "due")),
+            (execution_id, *SUMMARY_FIELDS),
+        )
+        for execution_id in execution_ids
+    ]
+    answers = connection.run_each(script("get_summary"), calls)
+    return [None if answer is None else decode_summary(summary_header(answer)) for answer in answers]
+
+
+def _merge(connection: Connection, sources: list[_Source], lower: str, batch: int, wanted: int) -> list[str]:
+    """Up to `wanted` next entries of all sources together, in order."""
+    merged: list[str] = []
+    while len(merged) < wanted:
+        empty = [source for source in sources if not source.entries and not source.is_exhausted]
+        commands = [("ZREVRANGEBYLEX", source.key, source.upper, lower, "LIMIT", 0, batch) for source in empty]
+        for source, answer in zip(empty, connection.send_each(commands), strict=True):
+            source.fill([text(entry) for entry in answer], batch)
+        heap = [(_descending(source.entries[-1]), number) for number, source in enumerate(sources) if source.entries]
+        heapq.heapify(heap)
+        if not heap:
+            break
+        while heap and len(merged) < wanted:
+            _, number = heapq.heappop(heap)
+            source = sources[number]
+            merged.append(source.entries.pop())
+            if source.entries:
+                heapq.heappush(heap, (_descending(source.entries[-1]), number))
+            elif not source.is_exhausted:
+                break  # its next entry may be newer than what the others hold
+    return merged
+
+
+def _best_index(connection: Connection, keys: Keys, filters: Filters) -> list[bytes]:
+    """The keys of the index that lists the fewest executions among those that the filters allow."""
+    candidates: list[list[bytes]] = [
+        [keys.index(partition, name.removesuffix("_id"), value) for partition in range(PARTITIONS)]
+        for name, value in filters.equal.items()
+    ]
+    if filters.states is not None:
+        candidates.append(
+            [keys.index(partition, "state", s) for s in sorted(filters.states) for partition in range(PARTITIONS)]
+        )
+    if not candidates:
+        return [keys.of_partition(partition, "all")[0] for partition in range(PARTITIONS)]
+    if len(candidates) == 1:
+        return candidates[0]
+    sizes = iter(connection.send_each([("ZCARD", key) for candidate in candidates for key in candidate]))
+    return min(candidates, key=lambda candidate: sum(next(sizes) for _ in candidate))
+
+
+def _within(us: int) -> int:
+    return min(max(us, 0), _LAST_US)
+
+
+class _descending(str):  # noqa: N801 - reads as a function where it is used
+    """An entry that a heap, which gives the smallest first, gives largest first."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: str) -> bool:
+        return str.__gt__(self, other)

@@ -1,0 +1,196 @@
+-- uses: clock states execution
+-- Applies one checkpoint, all or nothing: every check stands before the first write.
+--
+-- KEYS[1..24]   as in execution.lua; without a new state and a ttl only as many as the parts below need
+--
+-- ARGV[1]       injected time in us, or empty
+-- ARGV[2]       execution id
+-- ARGV[3]       checkpoint id
+-- ARGV[4]       fencing token, or empty for a write without a lease
+-- ARGV[5]       ttl in ms of what is over after this write, or else of what is working; or empty
+-- ARGV[6]       numbers of the parts below, joined by commas, without the zeros at the end: steps, messages, memory,
+--               forget, facts, entities, rag, consumed
+-- ARGV[7]       new state, or empty: then ARGV[8..15] are left out
+-- ARGV[8]       states from which it may be reached, as ",a,b,"
+-- ARGV[9..11]   waiting, wait_key, wait_signal; or empty
+-- ARGV[12]      wake_us, or empty
+-- ARGV[13..14]  output, error; or empty
+-- ARGV[15]      announce within us, or empty
+-- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
+--               entities as (name, text), rag, consumed signal ids
+--
+-- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'LEASE_LOST'}, {'OVER', state}, {'LEASE_HELD'},
+-- {'ILLEGAL', current state} or {'STEP_CONFLICT', step number, recorded steps}.
+
+local now, id, token, new = clock_us(ARGV[1]), ARGV[2], ARGV[4], ARGV[7]
+local h = redis.call('HMGET', KEYS[1],
+  'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count')
+local current = h[4]
+if not current then
+  return {'NOT_FOUND'}
+end
+
+local function answer(version, state)
+  local due_now = '0'
+  if is_paused(state) then
+    local due_us = redis.call('ZSCORE', KEYS[2], id)
+    due_now = (due_us and tonumber(due_us) <= now) and '1' or '0'
+  end
+  return {'OK', version, h[3], due_now}
+end
+
+if h[1] == ARGV[3] then
+  return answer(h[2], current)
+end
+local lease_lives = tonumber(h[6]) > now
+if token ~= '' and (h[5] ~= token or not lease_lives) then
+  return {'LEASE_LOST'}
+end
+if is_over(current) and not (current == 'failed' and new == 'idle') then
+  return {'OVER', current}
+end
+if token == '' and lease_lives then
+  return {'LEASE_HELD'}
+end
+if new ~= '' and not string.find(ARGV[8], ',' .. current .. ',', 1, true) then
+  return {'ILLEGAL', current}
+end
+
+local counts, kinds = {0, 0, 0, 0, 0, 0, 0, 0}, 0
+for count in string.gmatch(ARGV[6], '%d+') do
+  kinds = kinds + 1
+  counts[kinds] = tonumber(count)
+end
+local first_step = new == '' and 8 or 16
+local recorded = tonumber(h[7])
+local steps = recorded
+for i = 0, counts[1] - 1 do
+  local at = first_step + 4 * i
+  local number = tonumber(ARGV[at])
+  if number == steps + 1 then
+    steps = number
+  elseif number > steps or redis.call('HGET', KEYS[4], ARGV[at]) ~= ARGV[at + 1] then
+    return {'STEP_CONFLICT', ARGV[at], h[7]}
+  end
+end
+
+-- The header comes first: it is the write that a server out of memory refuses, while nothing is written yet.
+local version = text(tonumber(h[2]) + 1)
+local set = {'version', version, 'checkpoint_id', ARGV[3], 'updated_us', text(now), 'step_count', text(steps)}
+local unset = {}
+local gives_back = is_paused(new) or is_over(new)
+if counts[1] > 0 or is_paused(new) or new == 'idle' then
+  set[9], set[10] = 'crashes', '0'
+end
+if new ~= '' then
+  local function put(name, value)
+    if value == '' then
+      unset[#unset + 1] = name
+    else
+      set[#set + 1] = name
+      set[#set + 1] = value
+    end
+  end
+  put('state', new)
+  put('waiting', ARGV[9])
+  put('wait_key', ARGV[10])
+  put('wait_signal', ARGV[11])
+  if gives_back then
+    put('owner', '')
+    put('lease_until_us', '0')
+  end
+  if gives_back or new == 'idle' then
+    put('rings', '0')
+  end
+  if is_over(new) or new == 'idle' then
+    put('output', ARGV[13])
+    put('error', ARGV[14])
+  end
+  if new == 'idle' then
+    put('not_before_us', '0')
+  end
+end
+redis.call('HSET', KEYS[1], unpack(set))
+if #unset > 0 then
+  redis.call('HDEL', KEYS[1], unpack(unset))
+end
+
+local next_arg = first_step
+for _ = 1, counts[1] do
+  local number, name, done, step = ARGV[next_arg], ARGV[next_arg + 1], ARGV[next_arg + 2], ARGV[next_arg + 3]
+  if tonumber(number) <= recorded then
+    redis.call('LSET', KEYS[3], tonumber(number) - 1, step)
+    if done == '1' then
+      redis.call('HDEL', KEYS[4], number)
+    end
+  else
+    redis.call('RPUSH', KEYS[3], step)
+  end
+  if done == '0' then
+    redis.call('HSET', KEYS[4], number, name)
+  end
+  next_arg = next_arg + 4
+end
+-- Plain loops: closures would cost more than what they do.
+for at = next_arg, next_arg + counts[2] - 1 do
+  redis.call('RPUSH', KEYS[5], ARGV[at])
+end
+next_arg = next_arg + counts[2]
+for at = next_arg, next_arg + 2 * counts[3] - 1, 2 do
+  redis.call('HSET', KEYS[6], ARGV[at], ARGV[at + 1])
+end
+next_arg = next_arg + 2 * counts[3]
+for at = next_arg, next_arg + counts[4] - 1 do
+  redis.call('HDEL', KEYS[6], ARGV[at])
+end
+next_arg = next_arg + counts[4]
+for at = next_arg, next_arg + counts[5] - 1 do
+  redis.call('RPUSH', KEYS[7], ARGV[at])
+end
+next_arg = next_arg + counts[5]
+for at = next_arg, next_arg + 2 * counts[6] - 1, 2 do
+  redis.call('HSET', KEYS[8], ARGV[at], ARGV[at + 1])
+end
+next_arg = next_arg + 2 * counts[6]
+for at = next_arg, next_arg + counts[7] - 1 do
+  redis.call('RPUSH', KEYS[9], ARGV[at])
+end
+next_arg = next_arg + counts[7]
+for at = next_arg, next_arg + counts[8] - 1 do
+  local signal_id = ARGV[at]
+  if redis.call('ZREM', KEYS[10], signal_id) == 1 then
+    local address = 'n' .. redis.call('HGET', KEYS[11], 's' .. signal_id)
+    redis.call('HDEL', KEYS[11], 't' .. signal_id)
+    if redis.call('HINCRBY', KEYS[11], address, -1) == 0 then
+      redis.call('HDEL', KEYS[11], address)
+    end
+  end
+end
+
+if new ~= '' then
+  if is_paused(new) then
+    local due_us, not_before
+    local address = 'n' .. ARGV[11] .. ':' .. ARGV[10]
+    if h[3] == '1' or (ARGV[11] ~= '' and redis.call('HEXISTS', KEYS[11], address) == 1) then
+      due_us, not_before = now, '0'
+    elseif ARGV[12] ~= '' then
+      due_us, not_before = tonumber(ARGV[12]), ARGV[12]
+    else
+      due_us, not_before = nil, NEVER_US
+    end
+    redis.call('HSET', KEYS[1], 'not_before_us', not_before)
+    ring_at(id, due_us)
+  elseif is_over(new) then
+    ring_at(id, ARGV[15] ~= '' and now + tonumber(ARGV[15]) or nil)
+  elseif new == 'idle' then
+    ring_at(id, now)
+  end
+  if gives_back then
+    forget_lease(id)
+  end
+  move_state(id, current, new)
+end
+if #KEYS > 11 then
+  touch(id, new ~= '' and new or current, ARGV[5])
+end
+return answer(version, new ~= '' and new or current)

@@ -1,0 +1,37 @@
+-- Removes an execution from its keys and from every index.
+--
+-- KEYS[1..15]  as in execution.lua
+-- KEYS[16]  cards        hash  execution id -> what never changes
+-- KEYS[17]  idempotency  hash  "<agent id>\0<idempotency key>" -> execution id
+-- KEYS[18+] every index that may list it: the states, all, agent:<agent>, session:<session>, user:<user>; zsets
+--
+-- ARGV[1]   execution id
+-- ARGV[2]   its index entry, "<created_us>:<id>"
+-- ARGV[3]   its field in `idempotency`, or empty
+-- ARGV[4]   '1' to remove only what has expired, else '0'
+--
+-- Returns {execution was there, something was removed}, each 1 or 0.
+
+local id = ARGV[1]
+local was_there = redis.call('EXISTS', KEYS[1])
+if ARGV[4] == '1' and was_there == 1 then
+  return {1, 0}
+end
+redis.call('DEL', KEYS[1])
+for i = 3, 11 do
+  redis.call('DEL', KEYS[i])
+end
+redis.call('ZREM', KEYS[2], id)
+redis.call('HDEL', KEYS[12], id)
+redis.call('ZREM', KEYS[13], id)
+redis.call('HDEL', KEYS[14], id)
+redis.call('ZREM', KEYS[15], id)
+local known = redis.call('HDEL', KEYS[16], id)
+-- After an expiry the key may belong to a new execution already.
+if ARGV[3] ~= '' and redis.call('HGET', KEYS[17], ARGV[3]) == id then
+  redis.call('HDEL', KEYS[17], ARGV[3])
+end
+for i = 18, #KEYS do
+  redis.call('ZREM', KEYS[i], ARGV[2])
+end
+return {was_there, known}

@@ -1,0 +1,60 @@
+-- uses: clock states execution
+-- Puts a signal into the mailbox.
+--
+-- KEYS[1..15]  as in execution.lua
+-- ARGV[1]      injected time in us, or empty
+-- ARGV[2]      execution id
+-- ARGV[3]      signal id
+-- ARGV[4]      kind
+-- ARGV[5]      key
+-- ARGV[6]      text
+-- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
+-- ARGV[8]      '1' if it is a cancel, else '0'
+-- ARGV[9]      ttl of a working execution in ms, or empty
+--
+-- Returns {'OK', woke}, {'NOT_FOUND'}, {'OVER', state}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
+
+local now, id = clock_us(ARGV[1]), ARGV[2]
+local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key')
+if not h[1] then
+  return {'NOT_FOUND'}
+end
+if redis.call('HEXISTS', KEYS[11], 's' .. ARGV[3]) == 1 then
+  return {'OK', '0'}
+end
+if is_over(h[1]) then
+  return {'OVER', h[1]}
+end
+local address, is_answer, is_cancel = ARGV[4] .. ':' .. ARGV[5], ARGV[7] == '1', ARGV[8] == '1'
+local awaited = h[3] == ARGV[4] and h[4] == ARGV[5]
+if is_answer then
+  if redis.call('HEXISTS', KEYS[11], 'a' .. address) == 1 then
+    return {'ALREADY_ANSWERED'}
+  end
+  if not awaited then
+    return {'NOT_ASKED'}
+  end
+end
+
+local woke = tonumber(h[2]) <= now and (is_cancel or (awaited and is_paused(h[1])))
+redis.call('HSET', KEYS[1], 'updated_us', text(now))
+if is_cancel then
+  redis.call('HSET', KEYS[1], 'cancel_requested', '1')
+end
+redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], ARGV[6])
+redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)
+redis.call('ZADD', KEYS[10], redis.call('HINCRBY', KEYS[11], 'seq', 1), ARGV[3])
+if is_answer then
+  redis.call('HSET', KEYS[11], 'a' .. address, '1')
+end
+if woke then
+  redis.call('HSET', KEYS[1], 'not_before_us', '0', 'rings', '0')
+  ring_at(id, now)
+elseif is_cancel then
+  local due_us = redis.call('ZSCORE', KEYS[2], id)
+  if due_us then
+    ring_at(id, tonumber(due_us)) -- the bell has a copy of cancel_requested
+  end
+end
+touch(id, h[1], ARGV[9])
+return {'OK', woke and '1' or '0'}

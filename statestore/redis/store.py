@@ -1,0 +1,319 @@
+"""`RedisStore`: executions in Redis or Valkey. Each primitive is one script (`scripts/*.lua`), called in one place."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id
+from statestore.clock import Clock, duration_us, from_us, to_us
+from statestore.codec import decode_context, decode_step, encode_checkpoint, encode_new, encode_signal
+from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
+from statestore.errors import InvalidRecord, NotSerialisable
+from statestore.operations import Store
+from statestore.paging import check_limit, decode_cursor
+from statestore.records import (
+    AgentContext,
+    AgentStep,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    SignalKind,
+)
+from statestore.redis import answers, arguments, sweeping
+from statestore.redis.connection import Client, Connection, connect, masked_url_of, sibling_of
+from statestore.redis.durability import durability_warning
+from statestore.redis.finding import Filters, find_page, read_summaries
+from statestore.redis.keys import (
+    PARTITIONS,
+    Keys,
+    idempotency_field,
+    partition_of,
+    partition_of_idempotency_key,
+)
+from statestore.redis.scripts import script
+from statestore.states import AgentState
+
+DEFAULT_KEY_PREFIX: Final = "agent:state:"
+DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)
+DEFAULT_FAILED_TTL: Final = timedelta(days=7)
+
+_ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
+
+
+class RedisStore(Store):
+    """Keeps executions in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
+
+    Give a `url`, or a `client`: a `redis.Redis`, whose settings are taken over for connections of the store's own, or
+    a `redis.RedisCluster`, which is used as it is and should be made with `retry=Retry(NoBackoff(), 0)`, because a
+    silent repetition of `claim` makes an execution wait for its own lease.
+
+    Expiry: an execution that is completed or cancelled expires after `completed_ttl`, a failed one after `failed_ttl`
+    (None: never). One that is active never does unless `default_ttl` is set; then it expires that long after the last
+    write to it or renewal of its lease, but never while it is queued or paused. Expiry counts by the server's time,
+    also under an injected `clock`. `tidy` removes what it leaves in the indexes.
+
+    What survives a crash of the server is what its configuration says; see `durability_warning`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Client | None = None,
+        key_prefix: str = DEFAULT_KEY_PREFIX,
+        default_ttl: timedelta | None = None,
+        completed_ttl: timedelta | None = DEFAULT_COMPLETED_TTL,
+        failed_ttl: timedelta | None = DEFAULT_FAILED_TTL,
+        clock: Clock | None = None,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    ) -> None:
+        if (url is None) == (client is None):
+            raise InvalidRecord("url", "needs either a url or a client")
+        self._keys = Keys(key_prefix)
+        self._working_ttl = arguments.milliseconds("default_ttl", default_ttl)
+        self._over_ttl = {
+            AgentState.COMPLETED: arguments.milliseconds("completed_ttl", completed_ttl),
+            AgentState.CANCELLED: arguments.milliseconds("completed_ttl", completed_ttl),
+            AgentState.FAILED: arguments.milliseconds("failed_ttl", failed_ttl),
+        }
+        own = connect(url) if url is not None else sibling_of(client)  # type: ignore[arg-type]
+        self.url = masked_url_of(own if url is None else url)
+        self.max_value_bytes = max_value_bytes
+        self._clock = clock
+        # A client that could only be used as it is belongs to the caller, who closes it.
+        self._connection = Connection(own, self.url, closes=own is not client)
+
+    # -- creating and reading ------------------------------------------------------------------------------------------
+
+    def create(self, new: NewExecution) -> AgentContext:
+        field = "" if new.idempotency_key is None else idempotency_field(new.agent_id, new.idempotency_key)
+        while True:
+            execution_id = _new_id(new)
+            header = encode_new(execution_id, new, None, self.max_value_bytes)
+            card = arguments.new_card(header)
+            partition = partition_of(execution_id)
+            keys = [
+                self._keys.header(execution_id),
+                *self._keys.of_partition(partition, "due", "bells", "cards", "expiring", "idempotency"),
+                self._keys.index(partition, "state", AgentState.IDLE.value),
+                *self._keys.placing(partition, card),
+            ]
+            status, answer = self._connection.run(
+                script("create"), keys, arguments.new_execution(self._now(), header, card, field, new.first_ring)
+            )
+            if answers.text(status) == "OK":
+                created_us = int(answer)
+                header.update(created_us=created_us, updated_us=created_us)
+                if header["due_us"] is None:
+                    header["due_us"] = created_us + duration_us(new.first_ring)
+                return decode_context(
+                    header,
+                    steps=(),
+                    messages=(),
+                    working_memory={},
+                    facts=(),
+                    entities={},
+                    rag_context=(),
+                    signals=(),
+                )
+            existing = self.get_context(answers.text(answer))
+            if existing is not None:
+                return existing
+            # It was deleted, or expired, between the two looks: the key is free now.
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        parts = self._connection.run(script("get_context"), self._keys.execution(execution_id), (execution_id,))
+        return None if parts is None else answers.context(parts)
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        return read_summaries(self._connection, self._keys, (execution_id,))[0]
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        key = self._keys.own(execution_id)[1]
+        (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1)])
+        return tuple(decode_step(text) for text in texts)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        check_limit(limit)
+        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
+        filters = Filters(
+            equal={name: value for name, value in wanted.items() if value is not None},
+            states=None if states is None else frozenset(state.value for state in states),
+            created_from_us=None if created_after is None else to_us(created_after),
+            created_before_us=None if created_before is None else to_us(created_before),
+            below=None if cursor is None else decode_cursor(cursor),
+        )
+        return find_page(self._connection, self._keys, filters, limit)
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        keys = self._keys.execution_and_shared(execution_id, with_states=True)
+        answer = self._connection.run(
+            script("claim"), keys, (self._now(), execution_id, owner, duration_us(ttl), self._working_ttl, FORMAT)
+        )
+        if answer is None:
+            return None
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(answer, execution_id)
+        token, until_us, now_us = (int(number) for number in answer[1:4])
+        lease = Lease(execution_id=execution_id, token=token, owner=owner, ttl=ttl, expires_at=from_us(until_us))
+        return Claim(lease=lease, context=answers.context(answer[4]), now=from_us(now_us))
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        by_partition: defaultdict[int, list[Lease]] = defaultdict(list)
+        for lease in leases:
+            by_partition[partition_of(lease.execution_id)].append(lease)
+        now, calls = self._now(), []
+        for partition, group in by_partition.items():
+            keys = [*self._keys.of_partition(partition, "due", "leases", "expiring")]
+            per_lease = len(self._keys.own("")) if self._working_ttl else 1
+            values: list[str | int] = [now, duration_us(ttl), self._working_ttl, per_lease]
+            for lease in group:
+                keys += self._keys.own(lease.execution_id)[:per_lease]
+                values += [lease.execution_id, lease.token]
+            calls.append((keys, values))
+        outcome: dict[str, set[str]] = {"0": set(), "1": set(), "2": set()}
+        answered = self._connection.run_each(script("renew"), calls)
+        for group, answer in zip(by_partition.values(), answered, strict=True):
+            for lease, status in zip(group, answer, strict=True):
+                outcome[answers.text(status)].add(lease.execution_id)
+        return Renewed(lost=frozenset(outcome["0"]), cancel_requested=frozenset(outcome["2"]))
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        execution_id = lease.execution_id
+        values = (self._now(), execution_id, lease.token, "1" if crashed else "0", self._working_ttl)
+        return bool(self._connection.run(script("release"), self._keys.execution_and_shared(execution_id), values))
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        now = self._now()
+        calls = [
+            (self._keys.of_partition(partition, "leases", "holders"), (now, owner_prefix))
+            for partition in range(PARTITIONS)
+        ]
+        found = []
+        for now_us, *flat in self._connection.run_each(script("find_leases"), calls):
+            for at in range(0, len(flat), 3):
+                execution_id, until_us, holder = (answers.text(item) for item in flat[at : at + 3])
+                token, _, owner = holder.partition(":")
+                found.append(
+                    Lease(
+                        execution_id=execution_id,
+                        token=int(token),
+                        owner=owner,
+                        ttl=timedelta(microseconds=int(until_us) - int(now_us)),
+                        expires_at=from_us(int(until_us)),
+                    )
+                )
+        return tuple(found)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        for name in (*checkpoint.working_memory, *checkpoint.forget, *checkpoint.entities):
+            _require_utf8(name)
+        token = None if lease is None else lease.token
+        state = change.state
+        ttl = self._working_ttl if state is None else self._over_ttl.get(state, self._working_ttl)
+        if state is None and not ttl:
+            keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
+        else:
+            keys = self._keys.execution_and_shared(execution_id, with_states=state is not None)
+        answer = self._connection.run(
+            script("checkpoint"), keys, arguments.checkpoint(self._now(), execution_id, change, token, ttl)
+        )
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(answer, execution_id, token=token or 0, new_state="" if state is None else state.value)
+        version, cancel_requested, due_now = (int(number) for number in answer[1:])
+        return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=bool(due_now))
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        values = (
+            self._now(),
+            execution_id,
+            signal.signal_id,
+            signal.kind.value,
+            signal.key,
+            encode_signal(signal, self.max_value_bytes),
+            "1" if signal.kind in _ANSWERS else "0",
+            "1" if signal.kind is SignalKind.CANCEL else "0",
+            self._working_ttl,
+        )
+        answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(answer, execution_id, key=signal.key)
+        return Sent(woke=answers.text(answer[1]) == "1")
+
+    # -- ringing -------------------------------------------------------------------------------------------------------
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        return sweeping.take_due(self._connection, self._keys, self._now(), limit, grace)
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        sweeping.mark_rung(self._connection, self._keys, self._now(), rung, first, maximum)
+
+    def settle(self, execution_id: str) -> None:
+        due_and_bells = self._keys.of_partition(partition_of(execution_id), "due", "bells")
+        self._connection.run(script("settle"), (self._keys.header(execution_id), *due_and_bells), (execution_id,))
+
+    # -- removing ------------------------------------------------------------------------------------------------------
+
+    def delete_context(self, execution_id: str) -> bool:
+        return sweeping.delete(self._connection, self._keys, execution_id)
+
+    def clear(self) -> int:
+        return sweeping.clear(self._connection, self._keys)
+
+    def tidy(self, limit: int = 1000) -> int:
+        return sweeping.tidy(self._connection, self._keys, limit)
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        self._connection.call("ping")
+
+    def durability_warning(self) -> str | None:
+        return durability_warning(self._connection, self.url)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _now(self) -> str | int:
+        """The injected time, or an empty text, for which the scripts take the server's."""
+        return "" if self._clock is None else self._clock.now_us()
+
+
+def _new_id(new: NewExecution) -> str:
+    """A new execution id, for an idempotency key one in the key's partition: about 16 tries of a microsecond each."""
+    execution_id = new_execution_id()
+    if new.idempotency_key is not None:
+        partition = partition_of_idempotency_key(new.agent_id, new.idempotency_key)
+        while partition_of(execution_id) != partition:
+            execution_id = new_execution_id()
+    return execution_id
+
+
+def _require_utf8(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise NotSerialisable("key", "the text contains a lone surrogate, which UTF-8 cannot carry") from error

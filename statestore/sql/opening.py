@@ -1,0 +1,21 @@
+"""The opener of `sqlite:///` and `postgresql://` URLs."""
+
+from statestore.clock import Clock
+from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from statestore.sql.store import SQLStore
+
+
+def open_sql(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> SQLStore:
+    """The backend of `sqlite:///file.db`, `postgresql://` and `postgresql+psycopg://`.
+
+    Options in the URL's query, taken out before the driver sees it:
+
+    * `table_prefix`: what the names of all tables start with (`agent_`);
+    * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
+      never to a killed process; `EXTRA`; `OFF`), `busy_timeout_ms` (10000);
+    * PostgreSQL: `pool_size` (5 connections per process), `max_overflow` (10 more under load).
+
+    Raises `UnsupportedURL` for a database in memory or a bad option, and `ModuleNotFoundError` without psycopg, which
+    `open_store` turns into `MissingDriver`.
+    """
+    return SQLStore(url, max_value_bytes=max_value_bytes, clock=clock)

@@ -1,0 +1,262 @@
+"""The texts of the writing statements on PostgreSQL: one writable CTE per primitive.
+
+Each begins with the conditional UPDATE of the row in `contexts`, named `head`; the other parts insert what `head`
+returned, so nothing is written when its condition does not hold. READ COMMITTED decides what may be relied on when
+such an UPDATE had to wait for another writer of the row:
+
+* the condition and the new values of the row itself are computed again, from the row as the other left it;
+* every other table is seen as it was when the statement began, before the other's commit. So conditions use columns
+  of the row only (`pending`, `intents`, counters), and a statement that does read other tables joins the row as it
+  was at the beginning, `seen`, and does not apply unless that is still what it has locked; it is then repeated;
+* a unique index sees the other's rows at all times.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from statestore.codec import NEVER_US, EncodedCheckpoint
+from statestore.records import SignalKind
+from statestore.sql.checks import writable_states
+from statestore.sql.single import quoted
+from statestore.sql.tables import ANSWERING, COLUMNS, WORKING, Tables
+from statestore.states import ACTIVE, PAUSED, AgentState
+
+
+class Steps(StrEnum):
+    """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more."""
+
+    NONE = "none"
+    RESULT = "result"
+    INTENT = "intent"
+    MANY = "many"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which parts a checkpoint has: what its statement's text depends on."""
+
+    state: AgentState | None
+    leased: bool
+    steps: Steps
+    notes: bool
+    memory: bool
+    forget: bool
+    consumed: bool
+
+
+def shape_of(change: EncodedCheckpoint, *, leased: bool) -> Shape:
+    """The shape of a checkpoint."""
+    steps = Steps.MANY if change.steps else Steps.NONE
+    if len(change.steps) == 1:
+        steps = Steps.RESULT if change.steps[0].is_done else Steps.INTENT
+    return Shape(
+        state=change.state,
+        leased=leased,
+        steps=steps,
+        notes=bool(change.messages or change.facts or change.rag_context),
+        memory=bool(change.working_memory or change.entities),
+        forget=bool(change.forget),
+        consumed=bool(change.consumed),
+    )
+
+
+_IS_PENDING: Final = (
+    "(c.cancel_requested = 1 OR EXISTS "
+    "(SELECT 1 FROM jsonb_each_text({pending}) AS waiting(id, address) WHERE waiting.address = :address))"
+)
+
+
+_INTENTS: Final = {
+    Steps.RESULT: "c.intents - CAST(:step_key AS text)",
+    Steps.INTENT: "c.intents || jsonb_build_object(CAST(:step_key AS text), CAST(:step_name AS text))",
+    Steps.MANY: "(c.intents - CAST(:done AS text[])) || CAST(:opened AS jsonb)",
+}
+
+
+def _changes(shape: Shape, now: str) -> list[str]:
+    """The assignments to the row. `c` is the row before."""
+    sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
+    pending = "c.pending"
+    if shape.steps is not Steps.NONE:
+        sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0", "intents": _INTENTS[shape.steps]}
+    if shape.notes:
+        sets["note_count"] = "c.note_count + :added_notes"
+    if shape.consumed:
+        pending = sets["pending"] = "(c.pending - CAST(:consumed AS text[]))"
+    state = shape.state
+    if state is None:
+        return [f"{name} = {value}" for name, value in sets.items()]
+    sets |= {"state": f"'{state}'", "waiting": ":waiting", "wait_key": ":wait_key", "wait_signal": ":wait_signal"}
+    if state.is_paused:
+        is_pending = _IS_PENDING.format(pending=pending)
+        sets["due_us"] = f"CASE WHEN {is_pending} THEN {now} ELSE CAST(:wake_us AS bigint) END"
+        sets["not_before_us"] = f"CASE WHEN {is_pending} THEN 0 ELSE COALESCE(CAST(:wake_us AS bigint), {NEVER_US}) END"
+        sets["crashes"] = "0"
+    if state.is_over:
+        sets |= {"output": ":output", "error": ":error", "due_us": f"{now} + CAST(:announce_us AS bigint)"}
+    if state.is_over or state.is_paused:
+        sets |= {"owner": "NULL", "lease_until_us": "0", "rings": "0"}
+    if state is AgentState.IDLE:
+        sets |= {"output": "NULL", "error": "NULL", "crashes": "0", "rings": "0", "not_before_us": "0", "due_us": now}
+    return [f"{name} = {value}" for name, value in sets.items()]
+
+
+def _conditions(shape: Shape, now: str) -> list[str]:
+    """When the checkpoint applies: `statestore.sql.checks.check_checkpoint` in SQL."""
+    conditions = [
+        "c.execution_id = :execution_id",
+        "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",
+        f"c.state IN ({quoted(writable_states(shape.state))})",
+    ]
+    if shape.leased:
+        conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
+    else:
+        conditions.append(f"c.lease_until_us <= {now}")
+    # A step that is not new replaces an intent of its name.
+    if shape.steps is Steps.MANY:
+        conditions += [
+            "c.step_count >= :run_start - 1",
+            (
+                "(c.step_count < :first_number OR NOT EXISTS (SELECT 1 "
+                "FROM jsonb_each_text(CAST(:named AS jsonb)) AS step(number, name) "
+                "WHERE CAST(step.number AS integer) <= c.step_count "
+                "AND c.intents ->> step.number IS DISTINCT FROM step.name))"
+            ),
+        ]
+    elif shape.steps is not Steps.NONE:
+        conditions.append("(c.step_count = :last_number - 1 OR c.intents ->> :step_key = :step_name)")
+    return conditions
+
+
+@lru_cache(maxsize=512)
+def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
+    """The statement for checkpoints of this shape. No row: refused. Else version, cancel_requested, due_now."""
+    # Where the change sets several times, they are one. An ordinary step saves what that costs.
+    is_timed = shape.state is not None and (
+        shape.state.is_paused or shape.state.is_over or shape.state is AgentState.IDLE
+    )
+    at = "clock.now_us" if is_timed else now
+    sources, conditions = ["clock"] if is_timed else [], _conditions(shape, at)
+    if shape.forget:
+        # A value that another writer set after this statement began could not be seen, and would stay.
+        sources.append(f"{tables.contexts} AS seen")
+        conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version"]
+    parts = [f"clock AS MATERIALIZED (SELECT {now} AS now_us)"] if is_timed else []
+    source = f"FROM {', '.join(sources)} " if sources else ""
+    parts.append(
+        f"head AS (UPDATE {tables.contexts} AS c SET {', '.join(_changes(shape, at))} {source}"
+        f"WHERE {' AND '.join(conditions)} RETURNING c.execution_id, c.version, c.cancel_requested, c.note_count, "
+        f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at} AS due_now)"
+    )
+    if shape.steps is not Steps.NONE:
+        rows = (
+            "step.* FROM head, unnest(CAST(:numbers AS integer[]), CAST(:names AS text[]), "
+            "CAST(:are_done AS boolean[]), CAST(:step_texts AS text[])) AS step"
+            if shape.steps is Steps.MANY
+            else f":last_number, :step_name, {shape.steps is Steps.RESULT}, :step_text FROM head"
+        )
+        parts.append(
+            f"steps AS (INSERT INTO {tables.steps} (execution_id, step_number, name, is_done, data) "
+            f"SELECT head.execution_id, {rows} "
+            "ON CONFLICT (execution_id, step_number) DO UPDATE SET is_done = excluded.is_done, data = excluded.data)"
+        )
+    if shape.notes:
+        parts.append(
+            f"notes AS (INSERT INTO {tables.notes} (execution_id, position, kind, data) "
+            "SELECT head.execution_id, head.note_count - :added_notes + note.place, note.kind, note.data "
+            "FROM head, unnest(CAST(:note_kinds AS text[]), CAST(:note_texts AS text[])) "
+            "WITH ORDINALITY AS note(kind, data, place))"
+        )
+    if shape.memory:
+        parts.append(
+            f"memory AS (INSERT INTO {tables.memory} (execution_id, kind, name, data) "
+            "SELECT head.execution_id, value.* FROM head, unnest(CAST(:value_kinds AS text[]), "
+            "CAST(:value_names AS text[]), CAST(:value_texts AS text[])) AS value "
+            "ON CONFLICT (execution_id, kind, name) DO UPDATE SET data = excluded.data)"
+        )
+    if shape.forget:
+        parts.append(
+            f"forgotten AS (DELETE FROM {tables.memory} AS m USING head WHERE m.execution_id = head.execution_id "
+            f"AND m.kind = '{WORKING}' AND m.name = ANY(CAST(:forget AS text[])))"
+        )
+    return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now FROM head"
+
+
+def claim_statement(tables: Tables, now: str) -> str:
+    """Takes the lease and reads the context. No row: refused. Else `COLUMNS`, the parts, and the time."""
+    returned = ", ".join(f"c.{name}" for name in COLUMNS)
+    return (
+        f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
+        f"head AS (UPDATE {tables.contexts} AS c SET state = '{AgentState.THINKING}', token = c.token + 1, "
+        "crashes = c.crashes + 1, rings = 0, owner = :owner, lease_until_us = clock.now_us + :ttl, not_before_us = 0, "
+        "due_us = clock.now_us + :ttl, updated_us = clock.now_us "
+        f"FROM clock, {tables.contexts} AS seen "
+        "WHERE c.execution_id = :execution_id AND c.format <= :format "
+        f"AND c.state IN ({quoted(ACTIVE)}) AND c.lease_until_us <= clock.now_us AND c.not_before_us <= clock.now_us "
+        "AND seen.execution_id = c.execution_id AND seen.version = c.version AND seen.signal_count = c.signal_count "
+        f"RETURNING {returned}, clock.now_us) "
+        f"SELECT {', '.join(f'head.{name}' for name in COLUMNS)}, {parts_of(tables, 'head')}, head.now_us FROM head"
+    )
+
+
+def parts_of(tables: Tables, header: str) -> str:
+    """The parts of a context as array columns: steps, notes (kinds, texts), memory (kinds, names, texts), signals."""
+    steps, notes, memory, signals = tables.steps, tables.notes, tables.memory, tables.signals
+
+    def texts(column: str, table: str, order: str) -> str:
+        return (
+            f"ARRAY(SELECT p.{column} FROM {table} AS p WHERE p.execution_id = {header}.execution_id ORDER BY {order})"
+        )
+
+    return ", ".join(
+        (
+            texts("data", steps, "p.step_number"),
+            texts("kind", notes, "p.position"),
+            texts("data", notes, "p.position"),
+            texts("kind", memory, "p.kind, p.name"),
+            texts("name", memory, "p.kind, p.name"),
+            texts("data", memory, "p.kind, p.name"),
+            (
+                f"ARRAY(SELECT p.data FROM jsonb_object_keys({header}.pending) AS unconsumed(id) JOIN {signals} AS p "
+                f"ON p.execution_id = {header}.execution_id AND p.signal_id = unconsumed.id ORDER BY p.position)"
+            ),
+        )
+    )
+
+
+def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
+    """Puts a signal of this kind into the mailbox. No row: refused. Else whether it woke the execution."""
+    is_cancel = kind is SignalKind.CANCEL
+    awaited = f"c.wait_signal = '{kind}' AND c.wait_key = :signal_key"
+    wakes = "c.lease_until_us <= clock.now_us"
+    if not is_cancel:
+        wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"
+    conditions = ["c.execution_id = :execution_id", f"c.state IN ({quoted(ACTIVE)})"]
+    if kind.value in ANSWERING:
+        conditions.append(f"{awaited}")
+    return (
+        f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
+        f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
+        "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
+        f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
+        f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
+        f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
+        f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
+        # The index refuses a second signal of the same id, or a second answer; asking first spares the server's log
+        # most of these errors.
+        f"FROM clock WHERE {' AND '.join(conditions)} AND NOT EXISTS (SELECT 1 FROM {tables.signals} AS sent "
+        "WHERE sent.execution_id = :execution_id AND (sent.signal_id = :signal_id OR (sent.kind = :kind "
+        f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
+        # The lease, the state and the wait are as they were before.
+        f"RETURNING c.execution_id, c.signal_count, COALESCE({wakes}, FALSE) AS woke), "
+        f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
+        "SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, :data FROM head) "
+        "SELECT woke FROM head"
+    )
+
+
+def quoted_kinds() -> str:
+    """The kinds of which only the first signal under a key is accepted, as an SQL list."""
+    return ", ".join(f"'{kind}'" for kind in ANSWERING)
