@@ -26,6 +26,7 @@ from statestore.errors import (
     StoreUnavailable,
     UnknownRevision,
     UnknownScheme,
+    UnsupportedURL,
     ValueTooLarge,
 )
 from statestore.memory import MemoryStore
@@ -114,5 +115,6 @@ __all__ = [  # noqa: RUF022 - grouped
     "StoreConfigurationError",
     "UnknownScheme",
     "MissingDriver",
+    "UnsupportedURL",
     "UnknownRevision",
 ]

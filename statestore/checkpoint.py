@@ -17,6 +17,7 @@ from statestore.records import (
     RagChunk,
     Wait,
     require_aware,
+    require_name,
 )
 from statestore.states import AgentState
 
@@ -24,18 +25,6 @@ from statestore.states import AgentState
 def new_execution_id() -> str:
     """A UUIDv7: unique, and ordered by time of creation."""
     return str(uuid7())
-
-
-def require_name(field_name: str, value: object) -> None:
-    """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
-    if not isinstance(value, str) or not 0 < len(value) <= 255:
-        raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
-    if "\x00" in value:
-        raise InvalidRecord(field_name, "must not contain a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,9 @@ from statestore.states import AgentState
 # Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
 NEVER_US: Final = 2**53 - 1
 
+# A failure must always fit: one that says "the value is too large" would otherwise be too large itself.
+ERROR_ROOM_BYTES: Final = 256 * 1024
+
 # name: meaning. Times are microseconds since the epoch.
 HEADER_FIELDS: Final = {
     "execution_id": "the execution",
@@ -194,7 +197,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
             },
         },
         f"step {step.name!r}",
-        max_bytes,
+        max_bytes if result is None or result.success else max_bytes + ERROR_ROOM_BYTES,
     )
     return EncodedStep(step.step_number, step.name, text, result is not None)
 
@@ -425,7 +428,7 @@ def _encode_wait(wait: Wait, max_bytes: int) -> str:
 
 
 def _encode_error(error: ErrorInfo, max_bytes: int) -> str:
-    return seal(_error_fields(error), "error", max_bytes)
+    return seal(_error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
 
 
 def _error_fields(error: ErrorInfo) -> Fields:

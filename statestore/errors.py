@@ -19,6 +19,7 @@
     `-- StoreConfigurationError
         |-- UnknownScheme       no backend for this URL
         |-- MissingDriver       the backend's driver is not installed
+        |-- UnsupportedURL      the backend cannot work with this URL
         `-- UnknownRevision     a migration target that does not exist
 
 Constructors take facts and keep them as attributes; the sentence is made by `__str__`. All survive pickling.
@@ -229,6 +230,18 @@ class MissingDriver(StoreConfigurationError):
         return (
             f"the store {self.scheme}:// needs the package {self.package!r}: pip install 'celery-agents[{self.extra}]'"
         )
+
+
+class UnsupportedURL(StoreConfigurationError):
+    """The backend of this URL's scheme cannot work with the rest of it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use {self.url} as a store: {self.reason}"
 
 
 class UnknownRevision(StoreConfigurationError):

@@ -47,7 +47,7 @@ from statestore.records import (
     Signal,
     SignalKind,
 )
-from statestore.states import AgentState, may_move
+from statestore.states import WORKING, AgentState, may_move
 
 
 @dataclass(slots=True)
@@ -248,6 +248,8 @@ class MemoryStore(Store):
             if execution is None:
                 raise ExecutionNotFound(execution_id)
             header = execution.header
+            if lease is None:
+                require_readable(f"execution {execution_id}", header["format"])
             if header["checkpoint_id"] == change.checkpoint_id:
                 return self._checkpointed(header, now_us)
             self._check_writable(header, change, lease, now_us)
@@ -255,6 +257,8 @@ class MemoryStore(Store):
             _apply_parts(execution, change)
             if change.state is not None:
                 _apply_state(execution, change, change.state, now_us)
+                if lease is None and change.state in WORKING:
+                    header.update(due_us=now_us, not_before_us=0)
             if change.steps or (change.state is not None and change.state.is_paused):
                 header["crashes"] = 0
             header.update(version=header["version"] + 1, checkpoint_id=change.checkpoint_id, updated_us=now_us)
@@ -267,6 +271,7 @@ class MemoryStore(Store):
             if execution is None:
                 raise ExecutionNotFound(execution_id)
             header = execution.header
+            require_readable(f"execution {execution_id}", header["format"])
             if signal.signal_id in execution.mailbox:
                 return Sent(woke=False)
             if AgentState(header["state"]).is_over:

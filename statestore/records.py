@@ -24,6 +24,18 @@ def require_aware(name: str, moment: datetime | None) -> None:
         raise InvalidRecord(name, "a datetime needs a time zone")
 
 
+def require_name(field_name: str, value: object) -> None:
+    """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
+    if not isinstance(value, str) or not 0 < len(value) <= 255:
+        raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
+    if "\x00" in value:
+        raise InvalidRecord(field_name, "must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
+
+
 class WaitKind(StrEnum):
     """What a paused execution waits for."""
 
@@ -114,8 +126,7 @@ class AgentStep:
     def __post_init__(self) -> None:
         if self.step_number < 1:
             raise InvalidRecord("step_number", "steps are numbered from 1")
-        if not self.name:
-            raise InvalidRecord("name", "a step needs a name")
+        require_name("name", self.name)
         require_aware("timestamp", self.timestamp)
 
 
@@ -172,8 +183,7 @@ class Wait:
     wake_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        if not self.key:
-            raise InvalidRecord("key", "a wait needs a key")
+        require_name("key", self.key)
         require_aware("asked_at", self.asked_at)
         require_aware("wake_at", self.wake_at)
 
@@ -194,10 +204,9 @@ class Signal:
     sent_at: datetime
 
     def __post_init__(self) -> None:
-        if not self.signal_id:
-            raise InvalidRecord("signal_id", "a signal needs an id")
-        if not self.key and self.kind is not SignalKind.CANCEL:
-            raise InvalidRecord("key", f"a signal of kind {self.kind} needs the key of what it is for")
+        require_name("signal_id", self.signal_id)
+        if self.key or self.kind is not SignalKind.CANCEL:
+            require_name("key", self.key)
         require_aware("sent_at", self.sent_at)
 
 

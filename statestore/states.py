@@ -39,12 +39,12 @@ PAUSED: Final = frozenset({AgentState.WAITING_FOR_INPUT, AgentState.WAITING_FOR_
 OVER: Final = frozenset({AgentState.COMPLETED, AgentState.FAILED, AgentState.CANCELLED})
 ACTIVE: Final = frozenset(AgentState) - OVER
 
-_WORKING: Final = frozenset({AgentState.THINKING, AgentState.USING_TOOL})
+WORKING: Final = frozenset({AgentState.THINKING, AgentState.USING_TOOL})
 
 # From each state, the states that a write may move to. A state may always be written over itself while the execution
 # is active. Nothing leads back to IDLE except the release of a dead letter; COMPLETED and CANCELLED are final.
 TRANSITIONS: Final[dict[AgentState, frozenset[AgentState]]] = {
-    **{state: ACTIVE - {AgentState.IDLE} | OVER for state in _WORKING | PAUSED},
+    **{state: ACTIVE - {AgentState.IDLE} | OVER for state in WORKING | PAUSED},
     AgentState.IDLE: ACTIVE | OVER,
     AgentState.COMPLETED: frozenset(),
     AgentState.FAILED: frozenset({AgentState.IDLE}),

@@ -32,8 +32,10 @@ class StorePrimitives(ABC):
 
     Invariants, for every backend:
 
-    * Each method is atomic: it happens as a whole or not at all, and concurrent calls from any number of threads and
-      processes have the outcome of some serial order. No method reads in one round trip and writes in a second.
+    * Each method is atomic for each execution that it touches: it happens as a whole or not at all, and concurrent
+      calls from any number of threads and processes have the outcome of some serial order. Methods on many executions
+      (`renew`, `take_due`, `mark_rung`, `find`, `clear`) need not be atomic across them. No method reads in one round
+      trip and, from what it read, writes in a second.
     * An instance is safe to share between threads, and to use on both sides of a `fork`.
     * Time is the store's clock (see `statestore.clock`), never the caller's.
     * A *live lease* is one whose `lease_until` is after now. Tokens of one execution grow by one with each claim, for
@@ -47,6 +49,7 @@ class StorePrimitives(ABC):
         url: where the store is, with any password masked; for messages.
         is_shared: whether other processes see the same data. False only for the in-memory store.
         max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
+            A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
     """
 
     url: str
@@ -139,7 +142,7 @@ class StorePrimitives(ABC):
 
         Checked in this order, with no change when one fails:
 
-        1. `ExecutionNotFound`.
+        1. `ExecutionNotFound`, and (without a lease) `FormatTooNew`.
         2. The id of the last applied checkpoint: success without any effect (a repetition after a lost answer).
         3. With a lease: `LeaseLost` unless the token is the current one and the lease lives.
         4. `ExecutionOver`, unless the write is the release of a dead letter (`failed` to `idle`).
@@ -150,9 +153,11 @@ class StorePrimitives(ABC):
 
         A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waiting`; its `due_at`
         and `not_before` become `wake_at`, or never; but if the mailbox holds an unconsumed signal for that wait, or a
-        cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A state that is over
-        clears `due_at`, or sets it to now + `announce_within`. Both give the lease back. `failed` to `idle` clears the
-        error, `crashes` and `rings` and makes the execution due at once. Consuming an unknown signal is harmless.
+        cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A working state that is
+        written without a lease makes the execution due at once and claimable: its writer does not hold it. A state
+        that is over clears `due_at`, or sets it to now + `announce_within`. Both paused and over give the lease back.
+        `failed` to `idle` clears the error, `crashes` and `rings` and makes the execution due at once. Consuming an
+        unknown signal is harmless.
         Raises `NotSerialisable` or `ValueTooLarge` before anything is sent.
         """
 
@@ -160,9 +165,10 @@ class StorePrimitives(ABC):
     def send(self, execution_id: str, signal: Signal) -> Sent:
         """Puts a signal into the mailbox.
 
-        Checked in this order, with no change when one fails: `ExecutionNotFound`; a signal id that was sent before
-        (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one of this kind
-        and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind and key.
+        Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
+        sent before (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one
+        of this kind and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this
+        kind and key.
         Events, ends of children and cancels are always accepted.
 
         If no lease lives and the execution is paused on this signal, or the signal is a cancel, then `due_at` becomes
@@ -181,7 +187,7 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
-        """Records that the bells of (execution id, token) pairs were rung.
+        """Records that the bells of these (execution id, token) pairs, each given once, were rung.
 
         `due_at` becomes now + min(first * 2**rings, maximum) and `rings` grows by one: a long queue is not flooded
         with duplicates. Skips an execution whose token has changed, on which a lease lives, or that is not due for

@@ -1,8 +1,9 @@
 """Types to JSON and back, by annotation: what goes into the journal, and the schemas that inputs are held against."""
 
 import inspect
+import weakref
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, get_type_hints
 
 import pydantic
@@ -14,12 +15,13 @@ from worker.errors import RegistrationError
 
 Adapter = pydantic.TypeAdapter[Any]
 
-ANY: Adapter = pydantic.TypeAdapter(Any)
+# "constants" leaves NaN as it is, for the envelope to refuse; pydantic would write null in its place.
+ANY: Adapter = pydantic.TypeAdapter(Any, config=pydantic.ConfigDict(ser_json_inf_nan="constants"))
 
 
 def adapter_for(annotation: Any, name: str) -> Adapter:
     """The adapter of an annotation; a missing one means Any. Raises `RegistrationError` where pydantic has none."""
-    if annotation is inspect.Parameter.empty:
+    if annotation is inspect.Parameter.empty or annotation is Any:
         return ANY
     try:
         return pydantic.TypeAdapter(annotation)
@@ -27,23 +29,39 @@ def adapter_for(annotation: Any, name: str) -> Adapter:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
 
 
-@lru_cache(maxsize=4096)
+# Keyed weakly: a lambda that is made anew for each step must not be kept alive with all that it closes over.
+_result_adapters: "weakref.WeakKeyDictionary[Callable[..., Any], Adapter]" = weakref.WeakKeyDictionary()
+
+
 def result_adapter(function: Callable[..., Any]) -> Adapter:
     """The adapter of a function's return annotation; Any where there is none."""
-    return adapter_for(hints(function).get("return", inspect.Parameter.empty), name_of(function))
+    target = plain_function(function)
+    if inspect.isclass(target):
+        return adapter_for(target, name_of(target))
+    if "return" not in getattr(target, "__annotations__", ()):
+        return ANY
+    known = _result_adapters.get(target)
+    if known is None:
+        known = _result_adapters[target] = adapter_for(hints(target)["return"], name_of(target))
+    return known
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """A callable's annotations, resolved. Raises `RegistrationError` for one that names an unknown type."""
-    target = unwrap(function)
-    if not (inspect.isroutine(target) or inspect.isclass(target)):
-        target = type(target).__call__
-    if inspect.isclass(target):
-        return {"return": target}
+    """A function's annotations, resolved. Raises `RegistrationError` for one that names an unknown type."""
     try:
-        return get_type_hints(target, include_extras=True)
+        return get_type_hints(plain_function(function), include_extras=True)
     except (NameError, TypeError) as error:
         raise RegistrationError(name_of(function), f"its annotations cannot be resolved: {error}") from error
+
+
+def plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What carries the annotations: the function inside partials and methods, the `__call__` of an object."""
+    target = unwrap(function)
+    if inspect.isclass(target) or inspect.isbuiltin(target):
+        return target
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    return getattr(target, "__func__", target)
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,22 +10,9 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError
 from redis.retry import Retry
 
-from statestore.errors import StoreConfigurationError, StoreUnavailable
+from statestore.errors import StoreUnavailable, UnsupportedURL
 from statestore.opening import masked
 from statestore.redis.scripts import Script
-
-
-class UnsupportedURL(StoreConfigurationError):
-    """A URL that the Redis store does not work with."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(url, reason)
-        self.url = url
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use {self.url} as a store: {self.reason}"
-
 
 Client: TypeAlias = redis.Redis | RedisCluster
 Keys: TypeAlias = Sequence[bytes]

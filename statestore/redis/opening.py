@@ -8,8 +8,8 @@ from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 
 from statestore.clock import Clock
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from statestore.errors import UnsupportedURL
 from statestore.opening import masked
-from statestore.redis.connection import UnsupportedURL
 from statestore.redis.store import RedisStore
 
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis"}

@@ -7,9 +7,8 @@ from hashlib import sha1
 from importlib.resources import files
 
 from statestore.codec import NEVER_US
-from statestore.states import OVER, PAUSED, AgentState
-
-_WORKING = (AgentState.THINKING, AgentState.USING_TOOL)
+from statestore.envelope import FORMAT
+from statestore.states import OVER, PAUSED, WORKING, AgentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,10 @@ def _states() -> str:
         [
             _predicate("is_over", OVER),
             _predicate("is_paused", PAUSED),
-            _predicate("is_working", _WORKING),
+            _predicate("is_working", WORKING),
             f"local function state_number(state) return ({{{numbers}}})[state] end",
             f"local NEVER_US = '{NEVER_US}'",
+            f"local NEWEST_FORMAT = {FORMAT}",
         ]
     )
 

@@ -5,7 +5,6 @@ transaction per primitive) or `postgresql` and `postgresql_writing` (one stateme
 schema, `migrations` its history.
 """
 
-from statestore.sql.settings import UnsupportedURL
 from statestore.sql.store import SQLStore
 
-__all__ = ["SQLStore", "UnsupportedURL"]
+__all__ = ["SQLStore"]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from statestore.codec import EncodedCheckpoint
+from statestore.envelope import require_readable
 from statestore.errors import (
     AlreadyAnswered,
     ExecutionNotFound,
@@ -29,6 +30,7 @@ Header = dict[str, Any]
 # What decides whether a checkpoint or a signal is accepted, and what it changes; none of it is large.
 DECISIVE: Final = (
     "execution_id",
+    "format",
     "state",
     "wait_key",
     "wait_signal",
@@ -70,6 +72,8 @@ def check_checkpoint(
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
+    if lease is None:
+        require_readable(f"execution {execution_id}", header["format"])
     if header["checkpoint_id"] == change.checkpoint_id:
         return outcome(header, now_us)
     leased = header["lease_until_us"] > now_us
@@ -106,6 +110,7 @@ def check_signal(execution_id: str, header: Header | None, signal: Signal, *, an
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
+    require_readable(f"execution {execution_id}", header["format"])
     if AgentState(header["state"]).is_over:
         raise ExecutionOver(execution_id, header["state"])
     if signal.kind.value in ANSWERING:

@@ -30,7 +30,7 @@ from statestore.states import AgentState
 
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0}
 # What tells why a statement applied to no row.
-_LOOKED_AT: Final = (*DECISIVE, "format", "not_before_us")
+_LOOKED_AT: Final = (*DECISIVE, "not_before_us")
 # Where the parts begin in a row of a context.
 _PARTS: Final = slice(len(COLUMNS), len(COLUMNS) + 7)
 # What the server fills in at creation.

@@ -17,11 +17,13 @@ from functools import lru_cache
 from typing import Final
 
 from statestore.codec import NEVER_US, EncodedCheckpoint
+from statestore.envelope import FORMAT
 from statestore.records import SignalKind
 from statestore.sql.checks import writable_states
 from statestore.sql.single import quoted
 from statestore.sql.tables import ANSWERING, COLUMNS, WORKING, Tables
 from statestore.states import ACTIVE, PAUSED, AgentState
+from statestore.states import WORKING as WORKING_STATES
 
 
 class Steps(StrEnum):
@@ -98,6 +100,8 @@ def _changes(shape: Shape, now: str) -> list[str]:
         sets |= {"output": ":output", "error": ":error", "due_us": f"{now} + CAST(:announce_us AS bigint)"}
     if state.is_over or state.is_paused:
         sets |= {"owner": "NULL", "lease_until_us": "0", "rings": "0"}
+    if state in WORKING_STATES and not shape.leased:
+        sets |= {"due_us": now, "not_before_us": "0"}
     if state is AgentState.IDLE:
         sets |= {"output": "NULL", "error": "NULL", "crashes": "0", "rings": "0", "not_before_us": "0", "due_us": now}
     return [f"{name} = {value}" for name, value in sets.items()]
@@ -113,7 +117,7 @@ def _conditions(shape: Shape, now: str) -> list[str]:
     if shape.leased:
         conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
     else:
-        conditions.append(f"c.lease_until_us <= {now}")
+        conditions += [f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
     # A step that is not new replaces an intent of its name.
     if shape.steps is Steps.MANY:
         conditions += [
@@ -233,7 +237,7 @@ def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
     wakes = "c.lease_until_us <= clock.now_us"
     if not is_cancel:
         wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"
-    conditions = ["c.execution_id = :execution_id", f"c.state IN ({quoted(ACTIVE)})"]
+    conditions = ["c.execution_id = :execution_id", f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
     if kind.value in ANSWERING:
         conditions.append(f"{awaited}")
     return (

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from statestore.errors import StoreConfigurationError
+from statestore.errors import UnsupportedURL
 from statestore.opening import masked
 from statestore.sql.tables import DEFAULT_PREFIX, Tables
 
@@ -18,18 +18,6 @@ _DRIVERS: Final = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 _SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
-
-
-class UnsupportedURL(StoreConfigurationError):
-    """A database URL that the SQL store does not work with."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(url, reason)
-        self.url = url
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use {self.url} as a store: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from statestore.sql.database import SQLiteDatabase
 from statestore.sql.parts import context_of, notes_of, values_of
 from statestore.sql.single import IS_OVER
 from statestore.sql.tables import COLUMNS, WORKING, address_of
+from statestore.states import WORKING as WORKING_STATES
 from statestore.states import AgentState
 
 
@@ -157,6 +158,8 @@ class SQLitePrimitives:
             assert header is not None
             notes = notes_of(change)
             changes = _changes(header, change, len(notes), now_us)
+            if lease is None and change.state in WORKING_STATES:
+                changes |= {"due_us": now_us, "not_before_us": 0}
             self._update(connection, execution_id, changes)
             for step in change.steps:
                 connection.execute(self._put_step, (execution_id, step.number, step.name, step.is_done, step.text))

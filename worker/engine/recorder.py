@@ -92,8 +92,11 @@ class Recorder:
 
     def _write(self, checkpoint: Checkpoint) -> Checkpointed:
         backoff = _FIRST_BACKOFF_SECONDS
+        # The end of the lease as it is now: a store that takes renewals but never this write must not hold us for ever.
+        give_up_at = self._held.deadline
         while True:
-            if self._held.is_lost:
+            if self._held.is_lost or time.monotonic() >= give_up_at:
+                self._held.mark_lost()
                 raise _lost()
             try:
                 applied = self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
@@ -103,7 +106,7 @@ class Recorder:
                     self._lease.execution_id,
                     error,
                 )
-                time.sleep(min(backoff, max(self._held.deadline - time.monotonic(), 0.0)))
+                time.sleep(min(backoff, max(give_up_at - time.monotonic(), 0.0)))
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
             except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
                 log.info("execution %s: %s; stopping without a trace", self._lease.execution_id, error)

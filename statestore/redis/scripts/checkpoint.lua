@@ -19,12 +19,12 @@
 -- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
 --               entities as (name, text), rag, consumed signal ids
 --
--- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'LEASE_LOST'}, {'OVER', state}, {'LEASE_HELD'},
+-- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'LEASE_LOST'}, {'OVER', state}, {'LEASE_HELD'},
 -- {'ILLEGAL', current state} or {'STEP_CONFLICT', step number, recorded steps}.
 
 local now, id, token, new = clock_us(ARGV[1]), ARGV[2], ARGV[4], ARGV[7]
 local h = redis.call('HMGET', KEYS[1],
-  'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count')
+  'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count', 'format')
 local current = h[4]
 if not current then
   return {'NOT_FOUND'}
@@ -39,6 +39,9 @@ local function answer(version, state)
   return {'OK', version, h[3], due_now}
 end
 
+if token == '' and tonumber(h[8]) > NEWEST_FORMAT then
+  return {'FORMAT_TOO_NEW', h[8]}
+end
 if h[1] == ARGV[3] then
   return answer(h[2], current)
 end
@@ -79,6 +82,7 @@ local version = text(tonumber(h[2]) + 1)
 local set = {'version', version, 'checkpoint_id', ARGV[3], 'updated_us', text(now), 'step_count', text(steps)}
 local unset = {}
 local gives_back = is_paused(new) or is_over(new)
+local frees = new == 'idle' or (token == '' and is_working(new))
 if counts[1] > 0 or is_paused(new) or new == 'idle' then
   set[9], set[10] = 'crashes', '0'
 end
@@ -106,7 +110,7 @@ if new ~= '' then
     put('output', ARGV[13])
     put('error', ARGV[14])
   end
-  if new == 'idle' then
+  if frees then
     put('not_before_us', '0')
   end
 end
@@ -182,7 +186,7 @@ if new ~= '' then
     ring_at(id, due_us)
   elseif is_over(new) then
     ring_at(id, ARGV[15] ~= '' and now + tonumber(ARGV[15]) or nil)
-  elseif new == 'idle' then
+  elseif frees then
     ring_at(id, now)
   end
   if gives_back then

@@ -12,12 +12,15 @@
 -- ARGV[8]      '1' if it is a cancel, else '0'
 -- ARGV[9]      ttl of a working execution in ms, or empty
 --
--- Returns {'OK', woke}, {'NOT_FOUND'}, {'OVER', state}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
+-- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
-local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key')
+local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key', 'format')
 if not h[1] then
   return {'NOT_FOUND'}
+end
+if tonumber(h[5]) > NEWEST_FORMAT then
+  return {'FORMAT_TOO_NEW', h[5]}
 end
 if redis.call('HEXISTS', KEYS[11], 's' .. ARGV[3]) == 1 then
   return {'OK', '0'}
