@@ -1,6 +1,14 @@
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from celery import Celery
 
 from tests.worker.driving import Calls, Engine
+from worker import Registry, install
+from worker.runtime import Runtime, runtime_of
 
 
 @pytest.fixture
@@ -13,3 +21,25 @@ def engine() -> Engine:
 def calls() -> Calls:
     """A ledger of effects."""
     return Calls()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    """A user's own app with agents installed, on kombu's in-memory broker and SQLite; no worker runs."""
+    app = Celery("theirs", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.conf.task_default_queue = f"queue-{uuid.uuid4().hex}"  # the in-memory broker is one for the whole process
+    app.conf.agents_store_url = f"sqlite:///{tmp_path}/executions.db"
+    install(app, registry=Registry())
+    runtime = runtime_of(app)
+    yield runtime
+    runtime.store.close()
+    app.close()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of this host on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,48 @@
+"""A wrong setting is refused at start-up, by name."""
+
+from typing import Any
+
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.settings import Settings
+
+
+def test_the_defaults_hold_where_nothing_is_set() -> None:
+    settings = Settings.load({}, {})
+    assert (settings.store_url, settings.lease_seconds, settings.sweep_seconds) == ("memory://", 15.0, 5.0)
+
+
+def test_the_environment_wins_over_celerys_configuration() -> None:
+    settings = Settings.load(
+        {"agents_lease_seconds": 30, "agents_max_steps": 7, "broker_url": "x"},
+        {"AGENTS_LEASE_SECONDS": "45.5", "PATH": "/bin", "agents_max_steps": "not read in lower case"},
+    )
+    assert (settings.lease_seconds, settings.max_steps) == (45.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "name"),
+    [
+        ({"agents_lease_seconds": 0}, {}, "agents_lease_seconds"),
+        ({}, {"AGENTS_MAX_STEPS": "many"}, "agents_max_steps"),
+        ({}, {"AGENTS_MAX_STEPS": "0"}, "agents_max_steps"),
+        ({"agents_max_attempts": -1}, {}, "agents_max_attempts"),
+        ({"agents_lease_secnods": 3}, {}, "agents_lease_secnods"),
+        ({}, {"AGENTS_STORE": "redis://"}, "agents_store"),
+        ({"agents_store_url": 5}, {}, "agents_store_url"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(configured: dict[str, Any], environ: dict[str, str], name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.load(configured, environ)
+
+
+def test_the_ready_made_apps_own_variables_are_no_settings() -> None:
+    Settings.load(
+        {}, {"AGENTS_HOME": "x", "AGENTS_BROKER_URL": "y", "AGENTS_IMPORTS": "z", "AGENTS_RESULT_BACKEND": "w"}
+    )
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert all(field.description for field in Settings.model_fields.values())

@@ -1,0 +1,157 @@
+"""The sweeper rings the bells of what is due, and of nothing else."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+import pytest
+
+from statestore import AgentState, ManualClock, open_store
+from tests.worker.test_client import published
+from worker import Agent, Run, agent, enqueue, get_execution
+from worker.bell import ring
+from worker.owner import host_prefix
+from worker.runtime import Runtime
+from worker.sweeper import Sweeper
+
+
+def one_step(run: Run, input: Any) -> Any:
+    return run.step("one", lambda: input)
+
+
+@pytest.fixture
+def simple(runtime: Runtime) -> Agent:
+    return agent(registry=runtime.registry)(one_step)
+
+
+@pytest.fixture
+def clock(runtime: Runtime) -> ManualClock:
+    """Puts the runtime's store on a clock that stands still."""
+    clock = ManualClock(datetime.now(UTC))
+    runtime._store = open_store(runtime.settings.store_url, clock=clock)
+    return clock
+
+
+def rung_ids(runtime: Runtime) -> list[str]:
+    return [message.headers["id"] for message in published(runtime)]
+
+
+def test_an_execution_that_was_created_but_never_published_is_rung_after_the_grace(
+    runtime: Runtime, simple: Agent, clock: ManualClock
+) -> None:
+    execution_id = runtime.store.create_context(simple.name, 1).execution_id
+    sweeper = Sweeper(runtime)
+    assert sweeper.sweep().rung == 0
+    clock.advance(timedelta(seconds=runtime.settings.publish_grace_seconds))
+    assert sweeper.sweep().rung == 1
+    assert rung_ids(runtime) == [execution_id]
+
+
+def test_a_published_execution_is_rung_again_at_doubling_intervals(
+    runtime: Runtime, simple: Agent, clock: ManualClock
+) -> None:
+    enqueue(simple, 1, runtime=runtime)
+    sweeper = Sweeper(runtime)
+    intervals = []
+    waited = 0
+    while len(intervals) < 4:
+        clock.advance(timedelta(seconds=10))
+        waited += 10
+        if sweeper.sweep().rung:
+            intervals.append(waited)
+            waited = 0
+    assert intervals == [30, 60, 120, 240]
+
+
+def test_an_abandoned_execution_is_rung_when_its_lease_is_over(
+    runtime: Runtime, simple: Agent, clock: ManualClock
+) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    published(runtime)
+    assert runtime.store.claim(execution.id, "elsewhere/1/0", runtime.settings.lease) is not None
+    sweeper = Sweeper(runtime)
+    clock.advance(timedelta(seconds=14))
+    assert sweeper.sweep().rung == 0
+    clock.advance(timedelta(seconds=1))
+    assert sweeper.sweep().rung == 1
+    assert rung_ids(runtime) == [execution.id]
+
+
+def test_a_paused_and_a_finished_execution_are_left_alone(runtime: Runtime, clock: ManualClock) -> None:
+    def asks(run: Run, input: bool) -> Any:
+        return run.ask("?") if input else None
+
+    made = agent(registry=runtime.registry)(asks)
+    for value in (True, False):
+        execution = enqueue(made, value, runtime=runtime)
+        runtime.executor.execute(execution.id, "host/1/0")
+        runtime.store.settle(execution.id)
+    published(runtime)
+    clock.advance(timedelta(weeks=3))
+    assert Sweeper(runtime).sweep().rung == 0
+
+
+def test_an_end_that_nobody_announced_is_rung_once_more(runtime: Runtime, simple: Agent, clock: ManualClock) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    published(runtime)
+    runtime.executor.execute(execution.id, "host/1/0")  # and the process dies before it tells the result backend
+    clock.advance(runtime.settings.lease)
+    assert Sweeper(runtime).sweep().rung == 1
+    assert rung_ids(runtime) == [execution.id]
+
+
+def test_the_lease_of_a_dead_process_on_this_host_is_broken_at_once(runtime: Runtime, simple: Agent) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = f"{host_prefix()}{child.pid}/{psutil.Process(child.pid).create_time():.2f}"
+    assert runtime.store.claim(execution.id, owner, runtime.settings.lease) is not None
+    sweeper = Sweeper(runtime)
+    assert sweeper.break_dead_leases() == 0
+    child.kill()
+    child.communicate()
+    assert sweeper.break_dead_leases() == 1
+    published(runtime)
+    assert sweeper.sweep().rung == 1
+    assert execution.summary().crashes == 1
+
+
+def test_a_revoked_task_is_a_cancelled_execution(runtime: Runtime, simple: Agent) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    sweeper = Sweeper(runtime)
+    assert sweeper.cancel_revoked({execution.id, "the id of somebody else's task"}) == 1
+    assert execution.state is AgentState.CANCELLED
+    assert sweeper.cancel_revoked({execution.id}) == 0
+
+
+def test_a_cancel_whose_sender_died_is_finished_by_the_sweeper(runtime: Runtime, simple: Agent) -> None:
+    from worker.cancelling import request_cancel
+
+    execution = enqueue(simple, 1, runtime=runtime)
+    request_cancel(runtime.store, execution.id, sender=None, reason=None)
+    assert execution.state is AgentState.IDLE
+    assert Sweeper(runtime).sweep().cancelled == 1
+    assert execution.state is AgentState.CANCELLED
+
+
+def test_a_broker_that_is_away_costs_no_ring(
+    runtime: Runtime, simple: Agent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = runtime.store.create_context(simple.name, 1).execution_id
+    clock.advance(timedelta(minutes=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.app, "send_task", _refuse)
+        assert Sweeper(runtime).sweep().rung == 0
+    clock.advance(timedelta(seconds=runtime.settings.publish_grace_seconds))
+    assert Sweeper(runtime).sweep().rung == 1
+    assert get_execution(execution_id, runtime=runtime).summary().due_at is not None
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise ConnectionRefusedError("no broker")
+
+
+def test_ringing_says_whether_it_reached_the_broker(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.app, "send_task", _refuse)
+    assert not ring(runtime.app, runtime.settings, execution_id="x", agent_id="a", queue=None, priority=None)
