@@ -6,7 +6,7 @@ It carries the execution's id, no input and no secret. Losing it, or getting it 
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -28,6 +28,8 @@ def ring(
     to its end. `shadow` makes monitors show the agent's name.
     """
     options: dict[str, object] = {}
+    if app.conf.task_send_sent_event:
+        options["event_dispatcher"] = _SentUnderAgentsName(app, agent_id)
     if queue or settings.queue:
         options["queue"] = queue or settings.queue
     if priority is not None:
@@ -47,6 +49,21 @@ def ring(
         log.warning("execution %s: the broker could not be reached, the sweeper rings later: %s", execution_id, error)
         return False
     return True
+
+
+class _SentUnderAgentsName:
+    """Publishes Celery's `task-sent` with the agent's name.
+
+    Celery tells workers the shadow name, but monitors the task's own: an execution that nobody has received yet would
+    be listed, filtered and counted in Flower as `agents.execute`.
+    """
+
+    def __init__(self, app: Celery, agent_id: str) -> None:
+        self._dispatcher = app.events.Dispatcher(enabled=False)  # publishes through the message's own producer
+        self._agent_id = agent_id
+
+    def publish(self, kind: str, fields: dict[str, Any], producer: Any, **options: Any) -> None:
+        self._dispatcher.publish(kind, fields | {"name": self._agent_id}, producer, **options)
 
 
 def mark_rung(store: Store, settings: Settings, rung: Sequence[tuple[str, int]]) -> None:

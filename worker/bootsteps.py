@@ -59,7 +59,10 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.stop(parent)
         runtime = runtime_of(parent.app)
         self._stopping = threading.Event()
-        threading.Thread(target=_loop, args=(runtime, self._stopping), name="agents-sweeper", daemon=True).start()
+        sweeper = Sweeper(runtime, parent.hostname)
+        threading.Thread(
+            target=_loop, args=(runtime, sweeper, self._stopping), name="agents-sweeper", daemon=True
+        ).start()
 
     def stop(self, parent: Any) -> None:
         """Celery may call this twice."""
@@ -69,9 +72,9 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._stopping = None
 
 
-def _loop(runtime: Runtime, stopping: threading.Event) -> None:
+def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
     """A thread of its own, because a sweep waits for the store and the broker: the worker's event loop must not."""
-    settings, sweeper = runtime.settings, Sweeper(runtime)
+    settings = runtime.settings
     tick = min(settings.watch_seconds, settings.sweep_seconds)
     since_sweep = settings.sweep_seconds
     while True:

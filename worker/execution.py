@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _FIRST_POLL_SECONDS: Final = 0.02
 _MAX_POLL_SECONDS: Final = 0.5
+_POLL_GROWTH: Final = 1.5
 
 
 class Execution:
@@ -89,30 +90,33 @@ class Execution:
 
         Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
         """
-        for _ in self._polls(timeout):
-            summary = self.summary()
-            if summary.state.is_over:
-                return self._output(summary)
-        raise TimeoutError(f"execution {self.id} is not over after {timeout} s")
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_POLL_SECONDS
+        while not (summary := self.summary()).state.is_over:
+            remaining = pause if give_up_at is None else give_up_at - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"execution {self.id} is not over after {timeout} s")
+            time.sleep(min(pause, remaining))
+            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
+        return self._output(summary)
 
     def __iter__(self) -> Iterator[AgentStep]:
         """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
 
         An intent (a step without a result) is yielded once its result is there.
         """
-        seen = 0
-        for _ in self._polls(None):
+        seen, pause = 0, _FIRST_POLL_SECONDS
+        while True:
             summary = self.summary()
-            if summary.step_count > seen:
-                for step in self.steps(after=seen):
-                    if step.result is None and not summary.state.is_over:
-                        break
-                    seen = step.step_number
-                    yield step
-                else:
-                    continue
-            if summary.state.is_over:
+            for step in self.steps(after=seen) if summary.step_count > seen else ():
+                if step.result is None and not summary.state.is_over:
+                    break
+                seen, pause = step.step_number, _FIRST_POLL_SECONDS
+                yield step
+            if summary.state.is_over and seen >= summary.step_count:
                 return
+            time.sleep(pause)
+            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
 
     def resume(
         self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
@@ -184,19 +188,6 @@ class Execution:
                 raise ExecutionFailed(self.id, "unknown", "no error was recorded")
             raise ExecutionFailed(self.id, error.type, error.message)
         return self.context().output
-
-    @staticmethod
-    def _polls(timeout: float | None) -> Iterator[None]:
-        """Yields at growing intervals, the last time when `timeout` seconds have passed."""
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_POLL_SECONDS
-        while True:
-            yield
-            remaining = None if give_up_at is None else give_up_at - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                return
-            time.sleep(pause if remaining is None else min(pause, remaining))
-            pause = min(pause * 1.5, _MAX_POLL_SECONDS)
 
 
 def _hold_against(question: Wait, answer: JSONValue) -> None:

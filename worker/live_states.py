@@ -1,6 +1,6 @@
 """Live states for Flower: an engine event becomes a custom Celery event, which Flower shows as the task's state."""
 
-from celery import current_task
+from celery import Celery, current_task
 
 from statestore.states import AgentState
 from worker.engine.events import Event, EventKind
@@ -18,6 +18,16 @@ def send_live_state(event: Event) -> None:
     if not task or task.request.id != event.execution_id or task.request.is_eager or not _changes_state(event):
         return
     task.send_event(f"task-{event.state.value}", retry=False, step=event.steps, tool=event.tool, attempt=event.attempt)
+
+
+def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:
+    """Tells the result backend and the monitors that an execution is cancelled, in the name of a worker.
+
+    For executions whose task no worker runs any more, and whose messages the workers discard as revoked.
+    """
+    app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)
+    with app.events.default_dispatcher(hostname=worker_name) as dispatcher:
+        dispatcher.send("task-revoked", uuid=execution_id, retry=False, terminated=False, signum=None, expired=False)
 
 
 def _changes_state(event: Event) -> bool:

@@ -22,7 +22,11 @@ _runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary
 
 
 class Runtime:
-    """The parts of one installation. The store is opened at first use, once; it is safe to share with a fork."""
+    """The parts of one installation. Each is made at first use, once; the store is safe to share with a fork.
+
+    What is made already is returned without the lock: a worker makes settings and store before its pool forks, so that
+    no child is born while the sweeper's thread holds it.
+    """
 
     def __init__(self, app: Celery, registry: Registry, drain: DrainFlag) -> None:
         self.app = app
@@ -36,6 +40,8 @@ class Runtime:
     @property
     def settings(self) -> Settings:
         """The settings, read once, when first needed: the app may be configured after `install`."""
+        if self._settings is not None:
+            return self._settings
         with self._lock:
             if self._settings is None:
                 self._settings = Settings.load(dict(self.app.conf.table()), os.environ)
@@ -44,6 +50,8 @@ class Runtime:
     @property
     def store(self) -> Store:
         """The store of `agents_store_url`."""
+        if self._store is not None:
+            return self._store
         with self._lock:
             if self._store is None:
                 settings = self.settings
@@ -53,6 +61,8 @@ class Runtime:
     @property
     def executor(self) -> Executor:
         """Runs executions in this process."""
+        if self._executor is not None:
+            return self._executor
         with self._lock:
             if self._executor is None:
                 settings = self.settings

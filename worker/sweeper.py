@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from statestore.errors import StoreError
+from statestore.states import AgentState
 from worker import bell, owner
 from worker.cancelling import finish_cancel, request_cancel
+from worker.live_states import announce_cancel
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,15 @@ class Swept:
 
 
 class Sweeper:
-    """Looks for due executions, for leases of dead processes on this host, and for revoked tasks."""
+    """Looks for due executions, for leases of dead processes on this host, and for revoked tasks.
 
-    def __init__(self, runtime: Runtime) -> None:
+    `worker_name` is the worker that it runs in, if any: in its name ends are told that no bell can bring about.
+    """
+
+    def __init__(self, runtime: Runtime, worker_name: str | None = None) -> None:
         self._runtime = runtime
+        self._worker_name = worker_name
+        self._revoked: set[str] = set()
         self._revokes_seen: set[str] = set()
 
     def sweep(self) -> Swept:
@@ -39,8 +46,12 @@ class Sweeper:
         rung: list[tuple[str, int]] = []
         cancelled = 0
         for due in store.take_due(settings.sweep_batch, grace):
-            if due.cancel_requested and not due.over and finish_cancel(store, settings, due.execution_id):
+            over = due.over
+            if due.cancel_requested and not over and finish_cancel(store, settings, due.execution_id):
                 cancelled += 1
+                over = True
+            if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
+                continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
             if bell.ring(
@@ -68,9 +79,11 @@ class Sweeper:
     def cancel_revoked(self, revoked: set[str]) -> int:
         """Turns revokes of tasks (Flower's button, `app.control.revoke`) into cancels; returns how many.
 
-        A worker discards every later message with a revoked id, so the end is recorded here if nobody holds a lease.
+        A worker discards every later message with a revoked id, so the end is recorded and told here if nobody holds a
+        lease.
         """
         store, settings = self._runtime.store, self._runtime.settings
+        self._revoked = revoked
         cancelled = 0
         for task_id in sorted(revoked - self._revokes_seen):
             summary = store.get_summary(task_id)
@@ -82,12 +95,31 @@ class Sweeper:
                     or request_cancel(store, task_id, sender="celery", reason="the task was revoked")
                 )
             ):
-                finish_cancel(store, settings, task_id)
                 log.info("execution %s: its task was revoked, so it is cancelled", task_id)
                 cancelled += 1
+                if finish_cancel(store, settings, task_id):
+                    self._tell_of_cancel(task_id)
             self._revokes_seen.add(task_id)
         self._revokes_seen &= revoked
         return cancelled
+
+    def _tell_of_cancel(self, execution_id: str) -> bool:
+        """Tells everybody of a cancelled execution's end; False if that is for another worker, or for later.
+
+        A bell would not do it: each worker discards a message whose id is revoked, and before that the message waits
+        for a free slot.
+        """
+        store = self._runtime.store
+        summary = store.get_summary(execution_id)
+        if self._worker_name is None or summary is None or summary.state is not AgentState.CANCELLED:
+            return False
+        try:
+            announce_cancel(self._runtime.app, execution_id, self._worker_name)
+        except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
+            log.warning("execution %s: its cancel will be announced once more: %s", execution_id, error)
+            return False
+        store.settle(execution_id)
+        return True
 
     def try_watch(self, revoked: set[str]) -> bool:
         """`break_dead_leases` and `cancel_revoked`; True if a sweep should follow at once. Faults are logged."""

@@ -63,8 +63,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             self._announce_cancel(runtime, execution_id)
         elif outcome.ending is Ending.PAUSED:
             assert outcome.waiting is not None
-            state = AgentState.WAITING_FOR_INPUT if outcome.waiting.prompt is not None else AgentState.WAITING
-            self.update_state(state=state.name, meta={"waiting_for": outcome.waiting.key})
+            self.update_state(state=outcome.state.name, meta={"waiting_for": outcome.waiting.key})
         elif outcome.ending is Ending.UNKNOWN:
             bell.mark_rung(runtime.store, runtime.settings, [(execution_id, outcome.token)])
         if outcome.ring:

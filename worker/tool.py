@@ -18,6 +18,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _OwnFault(Exception):
+    """Carries a ValidationError of the tool's own code past the check of its arguments."""
+
+    def __init__(self, error: pydantic.ValidationError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _telling_own_faults_apart(function: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise _OwnFault(error) from error
+
+    return call
+
+
 class Tool(Generic[P, T]):
     """A registered tool. Calling it calls the function, with its arguments validated.
 
@@ -36,21 +55,16 @@ class Tool(Generic[P, T]):
         self.description = inspect.getdoc(function) or ""
         self.origin = f"{function.__module__}.{function.__qualname__}"
         self._signature = inspect.signature(function)
-        self._validate = pydantic.validate_call(function)
+        self._validate = pydantic.validate_call(_telling_own_faults_apart(function))
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._validate(*args, **kwargs)
+        except _OwnFault as own:
+            raise own.error from None
         except pydantic.ValidationError as error:
-            # The tool's own code may use pydantic too: only a fault in this call's arguments is ours to rename.
-            if error.title != self._title:
-                raise
             raise InvalidArguments(self.name, schema.problems(error)) from error
-
-    @property
-    def _title(self) -> str:
-        return schema.name_of(self.function).rpartition(".")[2]
 
     @property
     def json_schema(self) -> dict[str, JSONValue]:

@@ -448,3 +448,26 @@ def test_a_resume_counts_recorded_steps_towards_the_limit(engine: Engine, calls:
 
     assert calls.made == [0, 1, 2]
     assert engine.context(execution_id).step_count == 3
+
+
+def refuses_to_be_made() -> Exception:
+    try:
+        Person.model_validate({})
+    except pydantic.ValidationError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("make", [refuses_to_be_made], ids=["pydantic"])
+def test_an_error_that_refuses_to_be_made_again_keeps_its_message(engine: Engine, make: Any) -> None:
+    def fail() -> None:
+        raise make()
+
+    def work(run: Run, input: None) -> None:
+        run.step("fail", fail)
+
+    outcome = engine.execute(engine.start(engine.agent(work)))
+
+    assert outcome is not None
+    assert isinstance(outcome.error, StepFailed)
+    assert "validation errors for Person" in str(outcome.error)

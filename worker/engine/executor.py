@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from statestore.errors import InvalidRecord, StoreError
 from statestore.operations import Store
-from statestore.records import Claim, JSONValue, WaitKind
+from statestore.records import Claim, JSONValue
 from statestore.states import AgentState
 from worker.agent import Agent
 from worker.engine.attempt import Attempt, Surroundings
@@ -88,7 +88,7 @@ class Executor:
             outcome = self._record_end(attempt, self._call(agent, attempt, claim))
         except ExecutionStopped as stopped:
             outcome = stopped.outcome
-        attempt.announce(EventKind.ENDED, _state_after(outcome), ending=outcome.ending, waiting=outcome.waiting)
+        attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
     def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
@@ -168,16 +168,3 @@ def _encoded(agent: Agent, value: object) -> JSONValue:
         return agent.encode_output(value)
     except ValueError as error:
         raise InvalidResult(agent.name, [f"not JSON-serialisable: {error}"]) from error
-
-
-_STATES = {
-    Ending.COMPLETED: AgentState.COMPLETED,
-    Ending.FAILED: AgentState.FAILED,
-    Ending.CANCELLED: AgentState.CANCELLED,
-}
-
-
-def _state_after(outcome: Outcome) -> AgentState:
-    if outcome.waiting is not None:
-        return AgentState.WAITING_FOR_INPUT if outcome.waiting.kind is WaitKind.INPUT else AgentState.WAITING
-    return _STATES.get(outcome.ending, AgentState.THINKING)

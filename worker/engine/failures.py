@@ -40,9 +40,10 @@ def revive(info: ErrorInfo) -> Exception:
     if error is not None and _clean(_message(error)) == info.message:
         return error
     # The class wants other arguments than it keeps in `args`: make it without its constructor.
-    error = kind.__new__(kind)
-    error.args = (info.message,)
-    return error if _clean(_message(error)) == info.message else StepFailed(info.type, info.message)
+    error = _bare(kind, info.message)
+    if error is not None and _clean(_message(error)) == info.message:
+        return error
+    return StepFailed(info.type, info.message)
 
 
 def _class_of(type_name: str) -> type[Exception] | None:
@@ -58,6 +59,15 @@ def _constructed(kind: type[Exception], args: tuple[JSONValue, ...]) -> Exceptio
         return kind(*args)
     except Exception:  # noqa: BLE001 - a constructor may object to anything; None says that it did
         return None
+
+
+def _bare(kind: type[Exception], message: str) -> Exception | None:
+    try:
+        error = kind.__new__(kind)
+        error.args = (message,)
+    except Exception:  # noqa: BLE001 - as above; pydantic's ValidationError is one that objects
+        return None
+    return error
 
 
 def _message(error: BaseException) -> str:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from statestore.records import JSONValue, Wait
+from statestore.records import JSONValue, Wait, WaitKind
+from statestore.states import AgentState
 
 
 class Ending(StrEnum):
@@ -32,6 +34,27 @@ class Outcome:
     waiting: Wait | None = None
     ring: bool = False
     token: int = 0
+
+    @property
+    def state(self) -> AgentState:
+        """The execution's state after the claim; still `thinking` where another one goes on."""
+        if self.waiting is not None:
+            return _WAITING[self.waiting.kind]
+        return _OVER.get(self.ending, AgentState.THINKING)
+
+
+_WAITING: Final = {
+    WaitKind.INPUT: AgentState.WAITING_FOR_INPUT,
+    WaitKind.APPROVAL: AgentState.WAITING_FOR_APPROVAL,
+    WaitKind.TIMER: AgentState.WAITING,
+    WaitKind.EVENT: AgentState.WAITING,
+    WaitKind.CHILD: AgentState.WAITING,
+}
+_OVER: Final = {
+    Ending.COMPLETED: AgentState.COMPLETED,
+    Ending.FAILED: AgentState.FAILED,
+    Ending.CANCELLED: AgentState.CANCELLED,
+}
 
 
 class ExecutionStopped(BaseException):

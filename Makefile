@@ -1,0 +1,62 @@
+# celery-agents. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show the targets
+	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make \033[36m<target>\033[0m\n\n"} \
+		/^[a-zA-Z_-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(INSTALLED) ## Create .venv with everything for development (PYTHON=python3.12 chooses the Python)
+
+# A file, so that pip runs again only when the dependencies have changed.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## Kill a worker in the middle of an agent's execution, and see it go on elsewhere
+	@$(BIN)/python -m examples.demo
+
+.PHONY: check
+check: $(INSTALLED) ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy examples benchmarks
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED) ## Format, and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# More processes than cores: most tests wait for other processes. Each brings its own servers.
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+PROCESSES ?= 3
+
+.PHONY: test
+test: $(INSTALLED) ## All tests: conformance on every store, crash tests with real workers, Flower, the demo
+	@$(PYTEST)
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed at random
+	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=
+
+.PHONY: bench
+bench: $(INSTALLED) ## Cost of a step and executions per second, as ratios to the raw clients and to bare Celery
+	@$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## Remove the virtual environment and what the embedded defaults have stored
+	@rm -rf $(VENV) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,46 @@
+"""A worker that could not work does not start, and says in one sentence what to change."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs `celery -A worker worker` until it ends; one that starts after all is stopped after a while."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1", *options],
+        cwd=folder,
+        env=clean | {"AGENTS_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"} | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"AGENTS_STORE_URL": "memory://"}, "the worker's pool forks"),
+        ({"AGENTS_STORE_URL": "mongodb://x"}, "unknown store scheme 'mongodb'"),
+        ({"AGENTS_STORE_URL": "redis://127.0.0.1:1/0"}, "the store at redis://127.0.0.1:1/0 is not available"),
+        ({"AGENTS_LEASE_SECONDS": "soon"}, "agents_lease_seconds"),
+        ({"AGENTS_LEESE_SECONDS": "3"}, "agents_leese_seconds: no such setting"),
+    ],
+)
+def test_a_worker_that_could_not_work_does_not_start(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
+    ended = start(tmp_path, **environ)
+    assert ended.returncode != 0
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_database_that_was_not_migrated_is_said_so(tmp_path: Path, postgresql_database_url: str) -> None:
+    ended = start(tmp_path, AGENTS_STORE_URL=postgresql_database_url)
+    assert ended.returncode != 0
+    assert "agents migrate" in ended.stderr
+    assert "Traceback" not in ended.stderr
