@@ -1,0 +1,58 @@
+"""`agents migrate`."""
+
+import sys
+from typing import Protocol, TextIO, runtime_checkable
+
+import click
+
+from worker.cli.invocation import app_runtime
+
+
+@runtime_checkable
+class _Migratable(Protocol):
+    """A store with a schema; see `statestore.sql.SQLStore`."""
+
+    url: str
+
+    def migrate(self, revision: str = "head", *, sql: bool = False, output: TextIO | None = None) -> None: ...
+
+    def downgrade(self, revision: str = "base") -> None: ...
+
+    def revision(self) -> str | None: ...
+
+
+@click.command()
+@click.argument("revision", required=False)
+@click.option("--sql", "sql_only", is_flag=True, help="Print the SQL instead, connecting to nothing.")
+@click.option("--downgrade", is_flag=True, help="Go down: to REVISION, or to nothing, which drops all executions.")
+@click.option("--yes", is_flag=True, help="Do not ask before everything is dropped.")
+@click.pass_context
+def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade: bool, yes: bool) -> None:
+    """Bring a SQL store's schema to REVISION, by default the newest.
+
+    \b
+      celery -A worker agents migrate
+      celery -A worker agents migrate --sql > schema.sql
+      celery -A worker agents migrate --downgrade
+    """
+    target = revision or ("base" if downgrade else "head")
+    if target == "base" and not downgrade:
+        raise click.UsageError("revision base drops all executions: add --downgrade if that is meant")
+    store = app_runtime(ctx).store
+    if not isinstance(store, _Migratable):
+        click.echo(f"The store {store.url} has no schema: there is nothing to migrate.")
+        return
+    if sql_only:
+        store.migrate(target, sql=True, output=sys.stdout)
+        return
+    before = store.revision()
+    if target == "base" and before is not None and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("this drops all executions, and there is no terminal to ask: add --yes")
+        click.confirm(f"Drop all executions in {store.url}?", abort=True)
+    (store.downgrade if downgrade else store.migrate)(target)
+    after = store.revision()
+    if before == after:
+        click.echo(f"The schema of {store.url} is at revision {after or 'none'} already.")
+    else:
+        click.echo(f"The schema of {store.url} went from revision {before or 'none'} to {after or 'none'}.")
