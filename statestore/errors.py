@@ -133,6 +133,8 @@ class QuestionNotAsked(SignalRefused):
     """The execution does not wait for this answer."""
 
     def __str__(self) -> str:
+        if not self.key:
+            return f"execution {self.execution_id} does not wait for an answer"
         return f"execution {self.execution_id} has not asked {self.key!r}"
 
 

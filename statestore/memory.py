@@ -330,7 +330,12 @@ class MemoryStore(Store):
                 if execution is None:
                     continue
                 header = execution.header
-                if header["token"] != token or header["lease_until_us"] > now_us or header["due_us"] is None:
+                if (
+                    header["token"] != token
+                    or header["lease_until_us"] > now_us
+                    or header["not_before_us"] > now_us
+                    or header["due_us"] is None
+                ):
                     continue
                 wait_us = min(duration_us(first) << min(header["rings"], 32), duration_us(maximum))
                 header.update(due_us=now_us + wait_us, rings=header["rings"] + 1)

@@ -1,5 +1,6 @@
 """`open_store(url)`: from a URL to a store, through the entry-point group `statestore.backends`."""
 
+import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import urlsplit, urlunsplit
@@ -13,6 +14,10 @@ GROUP = "statestore.backends"
 
 # Which package a backend module needs, and in which extra it comes.
 _DRIVERS = {"redis": ("redis", "redis"), "psycopg": ("psycopg", "postgresql")}
+
+
+# Drivers also take secrets as query parameters: password, sslpassword, ssl_keyfile_password, ...
+_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&#]*", re.IGNORECASE)
 
 
 def open_store(
@@ -44,6 +49,7 @@ def open_store(
 
 def masked(url: str) -> str:
     """The URL without its password, for messages."""
+    url = _QUERY_SECRET.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

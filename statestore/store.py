@@ -190,8 +190,8 @@ class StorePrimitives(ABC):
         """Records that the bells of these (execution id, token) pairs, each given once, were rung.
 
         `due_at` becomes now + min(first * 2**rings, maximum) and `rings` grows by one: a long queue is not flooded
-        with duplicates. Skips an execution whose token has changed, on which a lease lives, or that is not due for
-        anything.
+        with duplicates. Skips an execution whose token has changed, on which a lease lives, whose `not_before` has not
+        come (its start time or timer is not to be moved), or that is not due for anything.
         """
 
     @abstractmethod

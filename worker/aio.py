@@ -1,7 +1,7 @@
 """The client for async code: a thin facade that runs the one implementation in threads."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
@@ -44,11 +44,19 @@ class AsyncExecution:
 
     async def wait(self, timeout: float | None = None) -> JSONValue:
         """The output, once the execution is over. No thread is held while it is not."""
+        await self._look_until(lambda: self._execution.state.is_over, timeout)
+        return await asyncio.to_thread(self._execution.wait, 0)
+
+    async def wait_for_question(self, timeout: float | None = None) -> Wait | None:
+        """The question, once there is one; None if the execution ended without."""
+        await self._look_until(lambda: self._execution.question is not None or self._execution.state.is_over, timeout)
+        return await self.question()
+
+    @staticmethod
+    async def _look_until(is_met: Callable[[], bool], timeout: float | None) -> None:
         async with asyncio.timeout(timeout):
             pause = 0.02
-            while True:
-                if (await self.summary()).state.is_over:
-                    return await asyncio.to_thread(self._execution.wait, 0)
+            while not await asyncio.to_thread(is_met):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, 0.5)
 

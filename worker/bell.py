@@ -22,7 +22,7 @@ TASK_NAME: Final = "agents.execute"
 def ring(
     app: Celery, settings: Settings, *, execution_id: str, agent_id: str, queue: str | None, priority: int | None
 ) -> bool:
-    """Publishes one bell; False (and a warning) if the broker cannot be reached.
+    """Publishes one bell; False, with a warning, if that failed.
 
     The task's id is the execution's, for every attempt: one row in Flower and one `AsyncResult` follow the execution
     to its end. `shadow` makes monitors show the agent's name.
@@ -45,8 +45,15 @@ def ring(
             serializer="json",
             **options,
         )
-    except (OperationalError, OSError) as error:
-        log.warning("execution %s: the broker could not be reached, the sweeper rings later: %s", execution_id, error)
+    except Exception as error:
+        # Besides the broker's errors these are any that the result backend's client raises when it is told of the new
+        # task. The execution is stored; a bell that was not rung is rung by a sweeper. So nothing may come through.
+        log.warning(
+            "execution %s: its bell could not be rung, the sweeper does so later: %s",
+            execution_id,
+            error or type(error).__name__,
+            exc_info=not isinstance(error, OperationalError | OSError),
+        )
         return False
     return True
 

@@ -19,10 +19,11 @@ def make_app() -> Celery:
     home = Path(os.environ.get("AGENTS_HOME", ".agents")).absolute()
     broker_url = os.environ.get("AGENTS_BROKER_URL", "filesystem://localhost/")
     store_url = os.environ.get("AGENTS_STORE_URL", f"sqlite:///{home}/executions.db")
+    result_backend = os.environ.get("AGENTS_RESULT_BACKEND", f"db+sqlite:///{home}/results.db")
     app = Celery("agents")
     app.conf.update(
         broker_url=broker_url,
-        result_backend=os.environ.get("AGENTS_RESULT_BACKEND", f"db+sqlite:///{home}/results.db"),
+        result_backend=result_backend,
         agents_store_url=store_url,
         imports=tuple(name.strip() for name in os.environ.get("AGENTS_IMPORTS", "").split(",") if name.strip()),
         accept_content=["json"],
@@ -33,7 +34,7 @@ def make_app() -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=True,
     )
-    if str(home) in store_url or broker_url.startswith("filesystem://"):
+    if any(str(home) in url for url in (store_url, result_backend)):
         home.mkdir(parents=True, exist_ok=True)
     if broker_url.startswith("filesystem://"):
         app.conf.broker_transport_options = _folders(home / "broker")

@@ -1,11 +1,9 @@
 """`Execution`: the handle that a client holds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
-
-import jsonschema
 
 from statestore.clock import SystemClock, from_us
 from statestore.errors import ExecutionNotFound, ExecutionOver, QuestionNotAsked
@@ -82,23 +80,22 @@ class Execution:
     @property
     def question(self) -> Wait | None:
         """The question that it waits to have answered, if it does."""
-        waiting = self.summary().waiting
-        return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+        return _question_of(self.summary())
 
     def wait(self, timeout: float | None = None) -> JSONValue:
         """Blocks until the execution is over and returns its output. `timeout` is in seconds.
 
         Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
         """
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_POLL_SECONDS
-        while not (summary := self.summary()).state.is_over:
-            remaining = pause if give_up_at is None else give_up_at - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"execution {self.id} is not over after {timeout} s")
-            time.sleep(min(pause, remaining))
-            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
-        return self._output(summary)
+        return self._output(self._look_until(lambda summary: summary.state.is_over, timeout))
+
+    def wait_for_question(self, timeout: float | None = None) -> Wait | None:
+        """Blocks until the execution asks a person something, and returns the question; None if it ended without.
+
+        `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
+        """
+        summary = self._look_until(lambda summary: summary.state.is_over or _question_of(summary) is not None, timeout)
+        return _question_of(summary)
 
     def __iter__(self) -> Iterator[AgentStep]:
         """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
@@ -130,11 +127,10 @@ class Execution:
         summary = self.summary()
         if summary.state.is_over:
             raise ExecutionOver(self.id, summary.state.value)
-        waiting = summary.waiting
-        asked = waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+        asked = _question_of(summary)
         if key is None:
             if asked is None:
-                raise QuestionNotAsked(self.id, "ask")
+                raise QuestionNotAsked(self.id, "")
             key = asked.key
         if asked is not None and asked.key == key and asked.schema is not None:
             _hold_against(asked, answer)
@@ -166,6 +162,18 @@ class Execution:
             self._ring(self.summary())  # a worker tells the result backend and Flower
         return True
 
+    def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
+        """Looks at growing intervals, the last time when `timeout` seconds have passed."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_POLL_SECONDS
+        while not is_met(summary := self.summary()):
+            remaining = pause if give_up_at is None else give_up_at - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s")
+            time.sleep(min(pause, remaining))
+            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
+        return summary
+
     def _ring(self, summary: ExecutionSummary) -> None:
         settings = self._runtime.settings
         rung = bell.ring(
@@ -190,7 +198,14 @@ class Execution:
         return self.context().output
 
 
+def _question_of(summary: ExecutionSummary) -> Wait | None:
+    waiting = summary.waiting
+    return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+
+
 def _hold_against(question: Wait, answer: JSONValue) -> None:
+    import jsonschema  # here, because every celery command imports this module and few need that
+
     schema = dict(question.schema or {})
     faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(answer), key=str)
     if faults:

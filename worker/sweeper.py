@@ -54,7 +54,7 @@ class Sweeper:
                 continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
-            if bell.ring(
+            if not bell.ring(
                 self._runtime.app,
                 settings,
                 execution_id=due.execution_id,
@@ -62,7 +62,8 @@ class Sweeper:
                 queue=due.queue,
                 priority=due.priority,
             ):
-                rung.append((due.execution_id, due.token))
+                break  # the rest would wait as long for the broker; they are due again after the grace
+            rung.append((due.execution_id, due.token))
         bell.mark_rung(store, settings, rung)
         return Swept(rung=len(rung), cancelled=cancelled, tidied=store.tidy())
 

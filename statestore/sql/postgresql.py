@@ -87,7 +87,7 @@ class PostgreSQLPrimitives:
             f"{clock_part}, rung AS (SELECT c.execution_id FROM {contexts} AS c, clock, "
             "unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS bell(id, token) "
             "WHERE c.execution_id = bell.id AND c.token = bell.token AND c.lease_until_us <= clock.now_us "
-            "AND c.due_us IS NOT NULL ORDER BY c.execution_id FOR UPDATE OF c) "
+            "AND c.not_before_us <= clock.now_us AND c.due_us IS NOT NULL ORDER BY c.execution_id FOR UPDATE OF c) "
             f"UPDATE {contexts} AS c SET due_us = clock.now_us + {wait}, rings = c.rings + 1 "
             "FROM rung, clock WHERE c.execution_id = rung.execution_id"
         )

@@ -77,7 +77,8 @@ class SQLitePrimitives:
         # A product that does not fit an integer becomes a float, which the smaller maximum then replaces.
         self._mark_rung = (
             f"UPDATE {contexts} SET due_us = :now + min(:first * (1 << min(rings, 32)), :maximum), rings = rings + 1 "
-            f"{here} AND token = :token AND lease_until_us <= :now AND due_us IS NOT NULL"
+            f"{here} AND token = :token AND lease_until_us <= :now AND not_before_us <= :now "
+            "AND due_us IS NOT NULL"
         )
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext:

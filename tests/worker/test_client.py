@@ -227,7 +227,7 @@ def test_an_unreachable_broker_delays_the_execution_and_loses_nothing(
     due_at = execution.summary().due_at
     assert due_at is not None
     assert due_at - execution.summary().created_at <= timedelta(seconds=10)
-    assert "the sweeper rings later" in caplog.text
+    assert "the sweeper does so later" in caplog.text
     runtime.store.close()
 
 
@@ -236,6 +236,26 @@ def test_an_idempotency_key_starts_one_execution(runtime: Runtime, asking: Agent
 
     assert first == second
     assert first.context().input == 1
+
+
+def test_a_second_enqueue_under_a_key_does_not_move_the_start_time(runtime: Runtime, asking: Agent) -> None:
+    start_at = datetime.now(UTC) + timedelta(hours=5)
+    execution = enqueue(asking, 1, idempotency_key="k", start_at=start_at, runtime=runtime)
+    assert enqueue(asking, 1, idempotency_key="k", runtime=runtime) == execution
+    assert execution.summary().due_at == start_at
+
+
+def test_a_result_backend_that_fails_does_not_fail_the_enqueue(
+    runtime: Runtime, asking: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Retry limit exceeded while trying to reconnect to the Celery result store backend.")
+
+    monkeypatch.setattr(runtime.app.backend, "on_task_call", fail)
+    execution = enqueue(asking, 1, runtime=runtime)
+
+    assert execution.state is AgentState.IDLE
+    assert "the sweeper does so later" in caplog.text
 
 
 def test_a_start_time_is_not_published_but_due_then(runtime: Runtime, asking: Agent) -> None:

@@ -1,0 +1,141 @@
+"""What the README and the docs show works."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker.driving import Engine
+from worker.agent import Agent
+from worker.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str = "python") -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def run_block(text: str, **names: Any) -> dict[str, Any]:
+    """Runs one block as a module of its own."""
+    namespace: dict[str, Any] = {"__name__": "block", **names}
+    exec(compile(text, "a block of the docs", "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "output"),
+    [
+        ("quoting", None, "2026 [1, 2] (1, 2)"),
+        ("planner", "Rome", "Picnic, for Rome: sun for 3 days"),
+        ("chatting", "otters", 2),
+        ("dice", 1, [1, 1, 1]),
+    ],
+)
+def test_the_agents_of_the_guide_do_what_it_says(engine: Engine, name: str, value: Any, output: Any) -> None:
+    (text,) = [block for block in blocks(ROOT / "docs/agents.md") if f"def {name}(" in block]
+    made = run_block(text)[name]
+    assert isinstance(made, Agent)
+    engine.registry.add_agent(made)
+
+    outcome = engine.execute(engine.start(made, value))
+
+    assert outcome is not None
+    assert outcome.output == output
+
+
+def test_every_block_of_the_guide_is_tested() -> None:
+    assert len(blocks(ROOT / "docs/agents.md")) == 4
+
+
+@pytest.mark.parametrize("number", range(len(blocks(ROOT / "docs/stores.md"))))
+def test_the_blocks_about_stores_run(number: int) -> None:
+    run_block(blocks(ROOT / "docs/stores.md")[number])
+
+
+def test_the_readmes_agent_runs_as_the_readme_says(tmp_path: Path) -> None:
+    agent, client, own_app = blocks(ROOT / "README.md")
+    (tmp_path / "research.py").write_text(agent)
+    (tmp_path / "client.py").write_text("from research import research\n" + client)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
+    environ |= {"AGENTS_IMPORTS": "research", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1"]
+    with (tmp_path / "worker.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=log)
+    try:
+        said = subprocess.run(
+            [sys.executable, "client.py"],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert said.returncode == 0, said.stderr + (tmp_path / "worker.log").read_text()
+    assert said.stdout == textwrap.dedent("""\
+        Publish 'a page about Why is the sky blue?'?
+        1 search ['a page about Why is the sky blue?']
+        2 summarise a page about Why is the sky blue?
+        3 ask yes
+        4 publish published: a page about Why is the sky blue?
+        published: a page about Why is the sky blue?
+        """)
+    run_block(own_app)
+
+
+def test_the_table_of_settings_is_complete_and_right() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| `agents_(\w+)` \| `(.*?)` \| (.*?) \|$", page, flags=re.MULTILINE)
+    assert rows == [(name, str(field.default), field.description) for name, field in Settings.model_fields.items()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        path, anchor = target
+        found = (page.parent / path) if path else page
+        assert found.exists(), f"{page.name} links to {path}"
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", found.read_text(), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_the_commands_of_the_docs_exist() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker", "agents", "--help"],
+        cwd=ROOT,
+        env=os.environ | {"AGENTS_STORE_URL": "memory://", "AGENTS_BROKER_URL": "memory://"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    shown = {command for page in PAGES for command in re.findall(r"agents ([a-z]+)\b(?= |`|$)", page.read_text())}
+    commands = shown & {
+        "enqueue",
+        "list",
+        "show",
+        "watch",
+        "resume",
+        "cancel",
+        "recover",
+        "migrate",
+        "settings",
+        "check",
+    }
+    assert len(commands) == 10
+    assert all(re.search(rf"^  {command} ", listed, flags=re.MULTILINE) for command in commands), listed
+    targets = (ROOT / "Makefile").read_text()
+    for target in {name for page in PAGES for name in re.findall(r"(?:`|\$ )make ([a-z]+)", page.read_text())}:
+        assert f".PHONY: {target}" in targets
