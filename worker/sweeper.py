@@ -6,6 +6,7 @@ Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to th
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from statestore.errors import StoreError
 from statestore.states import AgentState
@@ -15,6 +16,10 @@ from worker.live_states import announce_cancel
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+# How often a worker is asked to announce the end of an execution whose end nobody announced. Workers discard every
+# message of a revoked task, so without a limit such an execution would be rung for ever.
+_ANNOUNCEMENTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,9 @@ class Sweeper:
                 continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
+            if due.over and due.rings >= _ANNOUNCEMENTS:
+                store.settle(due.execution_id)
+                continue
             if not bell.ring(
                 self._runtime.app,
                 settings,

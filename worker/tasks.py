@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore
 
-from statestore.errors import StoreUnavailable
+from statestore.errors import StoreError, StoreUnavailable
 from statestore.records import AgentContext
 from statestore.states import AgentState
 from worker import bell
@@ -39,8 +39,9 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             outcome = runtime.executor.execute(execution_id, this_process())
             if outcome is None:
                 return self._announce_end(runtime, execution_id)
-        except StoreUnavailable as error:
-            log.error("execution %s: %s; the sweeper rings again", execution_id, error)
+        except StoreError as error:
+            # Also a format that only a newer worker reads: the execution is not to be failed here.
+            log.error("execution %s is left to later: %s", execution_id, error)
             raise Ignore from error
         return self._translate(runtime, execution_id, outcome)
 

@@ -297,6 +297,22 @@ def test_a_long_retry_delay_frees_the_worker_and_remembers_the_tries(engine: Eng
     assert (step.tries, flaky.calls) == (3, 3)
 
 
+def test_a_retry_of_the_last_permitted_step_is_no_further_step(engine: Engine) -> None:
+    flaky = Flaky(1, OSError("down"))
+    slow = Retry(retries=1, first_delay=timedelta(minutes=10))
+
+    def work(run: Run, input: None) -> str:
+        return run.options(retry=slow).step("call", flaky)
+
+    execution_id = engine.start(engine.agent(work, max_steps=1))
+    engine.execute(execution_id)
+    engine.clock.advance(timedelta(hours=1))
+    outcome = engine.execute(execution_id)
+
+    assert outcome is not None
+    assert outcome.output == "ok"
+
+
 def test_what_a_failed_try_wrote_to_memory_is_undone(engine: Engine) -> None:
     attempts: list[int] = []
 

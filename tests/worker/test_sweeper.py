@@ -102,6 +102,19 @@ def test_an_end_that_nobody_announced_is_rung_once_more(runtime: Runtime, simple
     assert rung_ids(runtime) == [execution.id]
 
 
+def test_an_end_that_nobody_ever_announces_is_not_rung_for_ever(
+    runtime: Runtime, simple: Agent, clock: ManualClock
+) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    runtime.executor.execute(execution.id, "host/1/0")
+    sweeper, rung = Sweeper(runtime), 0
+    for _ in range(50):
+        clock.advance(timedelta(hours=1))
+        rung += sweeper.sweep().rung
+    assert rung == 3
+    assert execution.summary().due_at is None
+
+
 def test_the_lease_of_a_dead_process_on_this_host_is_broken_at_once(runtime: Runtime, simple: Agent) -> None:
     execution = enqueue(simple, 1, runtime=runtime)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -95,10 +95,10 @@ class Attempt:
             self.stop(Outcome(ending=Ending.CANCELLED))
         self.journal.check_all_reached()
 
-    def begin_step(self, action: Action) -> None:
-        """A step that is not recorded is about to run. Raises `MaxStepsExceeded`."""
+    def begin_step(self, key: str, action: Action) -> None:
+        """A step that has no result yet is about to run. Raises `MaxStepsExceeded`."""
         self.enter_boundary()
-        if len(self.journal) >= self.surroundings.max_steps:
+        if self.journal.number_for(key) > self.surroundings.max_steps:
             raise MaxStepsExceeded(self.surroundings.max_steps)
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         self.announce(EventKind.STATE, state, tool=action.tool)

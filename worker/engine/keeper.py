@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from statestore.errors import StoreError, StoreUnavailable
+from statestore.errors import StoreUnavailable
 from statestore.operations import Store
 from statestore.records import Lease
 
@@ -113,8 +113,9 @@ class LeaseKeeper:
         except StoreUnavailable as error:
             log.warning("leases could not be renewed, trying again: %s", error)
             return False
-        except StoreError:
-            log.exception("leases could not be renewed")
+        except Exception:
+            # This thread is all that keeps the leases: it must outlive any fault of a driver.
+            log.exception("leases could not be renewed, trying again")
             return False
         for one in held:
             execution_id = one.lease.execution_id

@@ -36,7 +36,7 @@ class Step:
         key, recorded = attempt.reach(self.name, self.action)
         if recorded is not None and recorded.result is not None:
             return self._replayed(key, recorded.result)
-        attempt.begin_step(self.action)
+        attempt.begin_step(key, self.action)
         tries = 0 if recorded is None else recorded.tries
         while True:
             tries += 1
