@@ -1,0 +1,1 @@
+"""Agents that do something useful without any key or network."""
