@@ -54,8 +54,8 @@ chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed a
 	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=
 
 .PHONY: bench
-bench: $(INSTALLED) ## Cost of a step and executions per second, as ratios to the raw clients and to bare Celery
-	@$(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## Measure steps, resumes and workers, as ratios (BENCH=--quick for a first impression)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored

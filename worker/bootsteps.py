@@ -77,7 +77,7 @@ def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None
     settings = runtime.settings
     tick = min(settings.watch_seconds, settings.sweep_seconds)
     since_sweep = settings.sweep_seconds
-    while True:
+    while not runtime.drain.is_set():  # a bell that is rung now might be fetched by this worker, and lost with it
         try:
             found_dead = sweeper.try_watch(set(worker_state.revoked))
             if found_dead or since_sweep >= settings.sweep_seconds:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from celery import Celery
 
+from worker.files_broker import Transport
 from worker.installing import install
 
 
@@ -37,7 +38,11 @@ def make_app() -> Celery:
     if any(str(home) in url for url in (store_url, result_backend)):
         home.mkdir(parents=True, exist_ok=True)
     if broker_url.startswith("filesystem://"):
+        app.conf.broker_transport = f"{Transport.__module__}:{Transport.__name__}"
         app.conf.broker_transport_options = _folders(home / "broker")
+        # This transport has no event loop. With these locks a prefork worker whose slots are taken would block on the
+        # next message it receives, and meanwhile hear no revoke and send no heartbeat.
+        app.conf.worker_pool_putlocks = False
     # Agents live in the project that is being worked on, which Celery itself puts on the path only for its commands.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

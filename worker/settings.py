@@ -42,7 +42,7 @@ class Settings(pydantic.BaseModel):
         10.0, ge=0.05, le=3600, description="When to ring for an execution whose creator never published it."
     )
     ring_seconds: float = Field(
-        30.0, ge=0.05, le=86_400, description="When to ring again for a published execution that nobody claimed."
+        15.0, ge=0.05, le=86_400, description="When to ring again for a published execution that nobody claimed."
     )
     ring_max_seconds: float = Field(
         3600.0, ge=0.05, le=604_800, description="The longest such interval; each ring doubles it up to here."

@@ -57,12 +57,12 @@ def test_a_published_execution_is_rung_again_at_doubling_intervals(
     intervals = []
     waited = 0
     while len(intervals) < 4:
-        clock.advance(timedelta(seconds=10))
-        waited += 10
+        clock.advance(timedelta(seconds=5))
+        waited += 5
         if sweeper.sweep().rung:
             intervals.append(waited)
             waited = 0
-    assert intervals == [30, 60, 120, 240]
+    assert intervals == [15, 30, 60, 120]
 
 
 def test_an_abandoned_execution_is_rung_when_its_lease_is_over(

@@ -34,6 +34,8 @@ class Recorder:
         self._held = held
         self._memory = memory
         self._consumed: list[str] = []
+        # A claim leaves what was waited for in place, for the engine to look at: the first write clears it.
+        self._must_set_state = claim.context.waiting is not None
         self._now = _store_time(claim)
 
     def now(self) -> datetime:
@@ -44,9 +46,13 @@ class Recorder:
         """The next write takes this signal out of the mailbox."""
         self._consumed.append(signal_id)
 
-    def record(self, step: AgentStep, state: AgentState = AgentState.THINKING) -> None:
-        """Records a step, or an intent, with everything that is pending."""
-        self._write(self._checkpoint(steps=(step,), state=state))
+    def record(self, step: AgentStep) -> None:
+        """Records a step with everything that is pending.
+
+        The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
+        """
+        self._write(self._checkpoint(steps=(step,), state=AgentState.THINKING if self._must_set_state else None))
+        self._must_set_state = False
 
     def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> Checkpointed:
         """Records that the execution waits, and gives the lease back."""
@@ -69,7 +75,7 @@ class Recorder:
         self,
         *,
         steps: tuple[AgentStep, ...] = (),
-        state: AgentState,
+        state: AgentState | None,
         waiting: Wait | None = None,
         output: JSONValue = None,
         error: ErrorInfo | None = None,

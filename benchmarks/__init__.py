@@ -1,0 +1,8 @@
+"""What durability costs, as ratios measured in one run: `python -m benchmarks`.
+
+Each figure is taken in turns with the one that it is compared with (ABBA..., medians of rounds), so that what else the
+machine does meets both. Never timed tests: how many microseconds a machine takes says nothing about the code.
+
+Sections: `overhead` (a step against the raw client), `growth` (a step after many steps), `storage` (bytes kept),
+`resuming` (claim and replay), `throughput` (real workers against bare Celery tasks).
+"""

@@ -1,0 +1,8 @@
+"""A Celery app as it comes: no events, no results, no agents. `celery -A benchmarks.bare worker`."""
+
+import os
+
+from celery import Celery
+
+app = Celery("bare", broker=os.environ.get("BENCHMARK_BROKER_URL", "memory://"))
+app.conf.update(imports=("benchmarks.tasks",), broker_connection_retry_on_startup=True)

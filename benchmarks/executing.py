@@ -1,0 +1,134 @@
+"""Executions to measure: steps written to a store directly, and taken through the engine."""
+
+import random
+import string
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from statestore import Action, AgentStep, Checkpoint, Lease, NewExecution, Result, Store
+from worker.agent import agent
+from worker.engine.executor import Executor, Limits
+from worker.engine.keeper import LeaseKeeper
+from worker.engine.outcome import Ending
+from worker.engine.run import Run
+from worker.registry import Registry
+
+AGENT: Final = "benchmarks.steps"
+OWNER: Final = "benchmark/1/0"
+LEASE: Final = timedelta(minutes=30)
+_SMALL_BATCH: Final = 20
+_BATCH: Final = 200
+
+
+def payload(size_bytes: int) -> str:
+    """A text that does not compress well, the same in each run."""
+    return "".join(random.Random(size_bytes).choices(string.ascii_letters + string.digits, k=size_bytes))
+
+
+def make_step(number: int, output: str) -> AgentStep:
+    """A step as `Engine` records it."""
+    return AgentStep(
+        step_number=number,
+        name="step" if number == 1 else f"step#{number}",
+        action=Action(kind="step"),
+        result=Result(success=True, output=output),
+        attempt=1,
+        timestamp=datetime.now(UTC),
+        duration=timedelta(microseconds=10),
+    )
+
+
+class Writer:
+    """One claimed execution, written to by `store.checkpoint` without the engine."""
+
+    def __init__(self, store: Store, output: str, *, steps: int = 0) -> None:
+        self._store = store
+        self._output = output
+        self.execution_id = store.create(NewExecution(agent_id=AGENT, input=0)).execution_id
+        self._lease = _claim(store, self.execution_id)
+        self.steps = 0
+        while self.steps < steps:
+            numbers = range(self.steps + 1, min(self.steps + _SMALL_BATCH, steps) + 1)
+            self.steps = numbers[-1]
+            batch = tuple(make_step(number, output) for number in numbers)
+            store.checkpoint(self.execution_id, Checkpoint(steps=batch), self._lease)
+
+    def write(self) -> float:
+        """Records one more step; returns how many seconds that took."""
+        self.steps += 1
+        checkpoint = Checkpoint(steps=(make_step(self.steps, self._output),))
+        started = time.perf_counter()
+        self._store.checkpoint(self.execution_id, checkpoint, self._lease)
+        return time.perf_counter() - started
+
+
+def prefilled(store: Store, steps: int, output: str) -> str:
+    """The id of an unclaimed execution whose first steps are recorded, for `Engine.take_steps` to go on with."""
+    execution_id = store.create(NewExecution(agent_id=AGENT, input=0)).execution_id
+    lease = _claim(store, execution_id)
+    for first in range(1, steps + 1, _BATCH):
+        numbers = range(first, min(first + _BATCH, steps + 1))
+        batch = tuple(make_step(number, output) for number in numbers)
+        store.checkpoint(execution_id, Checkpoint(steps=batch), lease)
+    store.release(lease)
+    return execution_id
+
+
+class Engine:
+    """Runs executions of one agent whose steps do nothing but return a text."""
+
+    def __init__(self, store: Store, output: str) -> None:
+        self.store = store
+        registry = Registry()
+        self._output = output
+        self._goal = 0
+        self._times: list[float] = []
+        self._called_at: list[float] = []
+
+        def work() -> str:
+            self._called_at.append(time.perf_counter())
+            return self._output
+
+        @agent(name=AGENT, registry=registry, max_steps=1_000_000)
+        def steps(run: Run, input: int) -> None:  # noqa: A002 - the field's standard name
+            del input
+            for _ in range(self._goal):
+                started = time.perf_counter()
+                run.step("step", work)
+                self._times.append(time.perf_counter() - started)
+
+        self._executor = Executor(store=store, registry=registry, keeper=LeaseKeeper(store), limits=Limits(lease=LEASE))
+
+    def take_steps(self, steps: int, execution_id: str | None = None) -> list[float]:
+        """Takes `steps` new steps after what is recorded, to the execution's end; returns the seconds of each."""
+        self._run(steps, execution_id)
+        return self._times[-steps:]
+
+    def resume(self, execution_id: str) -> float:
+        """Claims and replays an execution; returns the seconds up to the function of its first new step."""
+        started = self._run(1, execution_id)
+        return self._called_at[0] - started
+
+    def _run(self, steps: int, execution_id: str | None) -> float:
+        recorded = 0
+        if execution_id is None:
+            execution_id = self.store.create(NewExecution(agent_id=AGENT, input=0)).execution_id
+        else:
+            summary = self.store.get_summary(execution_id)
+            assert summary is not None
+            recorded = summary.step_count
+        self._goal = recorded + steps
+        self._times.clear()
+        self._called_at.clear()
+        started = time.perf_counter()
+        outcome = self._executor.execute(execution_id, OWNER)
+        if outcome is None or outcome.ending is not Ending.COMPLETED or len(self._called_at) != steps:
+            raise RuntimeError(f"the execution did not go as planned: {outcome}")
+        return started
+
+
+def _claim(store: Store, execution_id: str) -> Lease:
+    claim = store.claim(execution_id, OWNER, LEASE)
+    assert claim is not None
+    return claim.lease

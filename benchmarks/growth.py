@@ -1,0 +1,60 @@
+"""Whether a step costs more after many steps."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.executing import Engine, Writer, payload, prefilled
+from benchmarks.measuring import Turn, take_turns
+from benchmarks.report import Table, Value
+from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
+from statestore import Store, open_store
+
+STEP_BYTES = 2048
+_CALLS = 10
+
+
+def measure(servers: Servers, sizes: Sizes) -> list[Table]:
+    """The cost of steps 1 to 10 and of ten steps around each later place, by the store and through the engine."""
+    output = payload(STEP_BYTES)
+    first, *later = sizes.growth_at
+    rows: list[dict[str, Value]] = []
+    for name, url in servers.store_urls().items():
+        with ExitStack() as stack:
+            store = stack.enter_context(open_store(url))
+            engine = Engine(store, output)
+            turns: dict[str, Turn] = {}
+            for at in sizes.growth_at:
+                turns[f"checkpoint {at}"] = _store_turn(store, output, at)
+                turns[f"run.step {at}"] = partial(_engine_turn, store, engine, output, at)
+            measured = take_turns(turns, sizes.growth_rounds)
+        row: dict[str, Value] = {"store": name}
+        for kind in ("checkpoint", "run.step"):
+            row[f"{kind} 1-10, us"] = measured.median(f"{kind} {first}") * 1e6
+            for at in later:
+                row[f"{kind} at {at} / 1-10"] = measured.ratio(f"{kind} {at}", f"{kind} {first}")
+        rows.append(row)
+    table = Table(
+        name="growth",
+        title="A step after many steps, in times of steps 1 to 10",
+        note="2 KB each. Left: store.checkpoint. Right: run.step on an execution resumed with that many steps.",
+        rows=rows,
+    )
+    return [table]
+
+
+def _store_turn(store: Store, output: str, at: int) -> Callable[[], list[float]]:
+    """Goes on with one execution, half before and half after the place; steps 1 to 10 need a new one each time."""
+    if not at:
+        return lambda: _write(Writer(store, output))
+    writer = Writer(store, output, steps=max(at - 50, 0))
+    return lambda: _write(writer)
+
+
+def _write(writer: Writer) -> list[float]:
+    return [writer.write() for _ in range(_CALLS)]
+
+
+def _engine_turn(store: Store, engine: Engine, output: str, at: int) -> list[float]:
+    return engine.take_steps(_CALLS, prefilled(store, at, output) if at else None)

@@ -1,0 +1,57 @@
+"""Tables of figures, for people and as JSON."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table. `rows` all have the same keys, which are the headings and name the unit; `note` says how to read it.
+
+    A figure under a heading with a slash between spaces is a ratio.
+    """
+
+    name: str
+    title: str
+    note: str
+    rows: Sequence[Mapping[str, Value]]
+
+
+def show(table: Table, console: Console) -> None:
+    """Prints a table."""
+    shown = RichTable(title=table.title, title_justify="left", caption=table.note, caption_justify="left")
+    for number, heading in enumerate(table.rows[0]):
+        shown.add_column(heading, justify="left" if number == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*(text_of(heading, value) for heading, value in row.items()))
+    console.print(shown)
+    console.print()
+
+
+def text_of(heading: str, value: Value) -> str:
+    """A figure with as many digits as mean something."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if "/ " in heading:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def environment() -> dict[str, Value]:
+    """What the figures depend on."""
+    packages = ("celery", "kombu", "redis", "psycopg", "SQLAlchemy", "pydantic")
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

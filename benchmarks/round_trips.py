@@ -1,0 +1,65 @@
+"""How many round trips a step takes through the engine, counted and not timed."""
+
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine as SQLAlchemyEngine
+
+from benchmarks.executing import Engine, payload
+from benchmarks.proxy import CountingProxy
+from statestore import open_store
+
+_FEW: Final = 5
+_MANY: Final = 45
+_ADDRESS: Final = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)(?=[/?]|$)")
+
+
+def round_trips_per_step(url: str) -> float:
+    """Round trips of each further step to the server at `url`; transactions of each further step for a SQLite file.
+
+    A long execution is held against a short one, so that what comes once (connecting, claim, end) does not count.
+    """
+    with ExitStack() as stack:
+        if url.startswith("sqlite"):
+            count = _counted_commits(stack)
+        else:
+            address = _ADDRESS.search(url)
+            if address is None:
+                raise ValueError(f"no host and port in {url}")
+            proxy = stack.enter_context(CountingProxy(address["host"], int(address["port"])))
+            url = url[: address.start()] + f"127.0.0.1:{proxy.port}" + url[address.end() :]
+
+            def count() -> int:
+                return proxy.turns
+
+        engine = Engine(stack.enter_context(open_store(url)), payload(2048))
+
+        def counted(steps: int) -> int:
+            before = count()
+            engine.take_steps(steps)
+            return count() - before
+
+        counted(_MANY)  # loads scripts, prepares statements
+        return (counted(_MANY) - counted(_FEW)) / (_MANY - _FEW)
+
+
+def _counted_commits(stack: ExitStack) -> Callable[[], int]:
+    """Counts the commits of every SQLite connection that is opened from now on."""
+    commits: list[str] = []
+
+    def note(statement: str) -> None:
+        if statement.upper().startswith("COMMIT"):
+            commits.append(statement)
+
+    def watch(connection: object, record: object) -> None:
+        del record
+        if isinstance(connection, sqlite3.Connection):
+            connection.set_trace_callback(note)
+
+    event.listen(SQLAlchemyEngine, "connect", watch)
+    stack.callback(event.remove, SQLAlchemyEngine, "connect", watch)
+    return lambda: len(commits)

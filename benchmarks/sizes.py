@@ -1,0 +1,62 @@
+"""How much is measured."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The sizes of one run.
+
+    `rounds` is how often each of the figures that are compared takes its turn, `calls` how many steps a turn has.
+    `growth_at` are the numbers of recorded steps at which a further step is measured. `executions` and
+    `long_executions` (agents of one and of ten steps) are how many a worker drains in a turn.
+    `worker_stores` are stores, with the live-state events on or off.
+    """
+
+    rounds: int
+    calls: int
+    growth_rounds: int
+    growth_at: tuple[int, ...]
+    storage_steps: int
+    resume_rounds: int
+    resume_steps: int
+    pools: tuple[tuple[str, int], ...]
+    worker_stores: tuple[tuple[str, bool], ...]
+    drain_rounds: int
+    executions: int
+    long_executions: int
+    latencies: int
+
+
+DEFAULT: Final = Sizes(
+    rounds=30,
+    calls=20,
+    growth_rounds=15,
+    growth_at=(0, 100, 1000),
+    storage_steps=800,
+    resume_rounds=7,
+    resume_steps=1000,
+    pools=(("prefork", 2), ("threads", 8)),
+    worker_stores=(("Redis", False), ("Redis", True), ("PostgreSQL", False), ("SQLite FULL", False)),
+    drain_rounds=3,
+    executions=300,
+    long_executions=60,
+    latencies=150,
+)
+
+QUICK: Final = Sizes(
+    rounds=5,
+    calls=10,
+    growth_rounds=2,
+    growth_at=(0, 100, 1000),
+    storage_steps=100,
+    resume_rounds=3,
+    resume_steps=1000,
+    pools=(("prefork", 2),),
+    worker_stores=(("Redis", False),),
+    drain_rounds=1,
+    executions=150,
+    long_executions=30,
+    latencies=50,
+)

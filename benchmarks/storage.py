@@ -1,0 +1,79 @@
+"""How many bytes a store keeps for each byte of payload."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+
+from benchmarks.executing import Writer, payload
+from benchmarks.report import Table, Value
+from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
+from statestore import open_store
+from tests.services.postgresql import driver_url
+
+STEP_BYTES = 1024
+
+
+def measure(servers: Servers, sizes: Sizes) -> list[Table]:
+    """Bytes stored by one execution of many steps of 1 KB."""
+    output = payload(STEP_BYTES)
+    total = STEP_BYTES * sizes.storage_steps
+    rows: list[dict[str, Value]] = []
+    for name, url in servers.store_urls().items():
+        if name in ("memory", "SQLite NORMAL"):
+            continue
+        with open_store(url) as store:
+            Writer(store, output).write()  # what the first execution makes is not what each one costs
+            before = stored_bytes(url)
+            writer = Writer(store, output)
+            for _ in range(sizes.storage_steps):
+                writer.write()
+            stored = stored_bytes(url) - before
+        rows.append(
+            {
+                "store": name,
+                "payload, KB": total / 1024,
+                "stored, KB": stored / 1024,
+                "stored / payload": stored / total,
+            }
+        )
+    table = Table(
+        name="storage",
+        title=f"Bytes stored, {sizes.storage_steps} steps of 1 KB",
+        note=(
+            "Redis: MEMORY USAGE of the execution's keys. PostgreSQL: pg_total_relation_size, dead rows included. "
+            "SQLite: the file after a WAL checkpoint."
+        ),
+        rows=rows,
+    )
+    return [table]
+
+
+def stored_bytes(url: str) -> int:
+    """What the store at `url` holds now. Other stores on the same server do not count."""
+    if url.startswith("redis"):
+        server, _, prefix = url.partition("?key_prefix=")
+        client: Any = redis.Redis.from_url(server)
+        with client:
+            keys = list(client.scan_iter(match=f"{prefix}*", count=1000))
+            return sum(client.memory_usage(key, samples=0) or 0 for key in keys)
+    if url.startswith("postgresql"):
+        server, _, prefix = url.partition("?table_prefix=")
+        with psycopg.connect(driver_url(server), autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class "
+                "WHERE relkind = 'r' AND starts_with(relname, %s)",
+                (prefix,),
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    sqlite = sqlite3.connect(path)
+    try:
+        sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        sqlite.close()
+    return path.stat().st_size

@@ -1,0 +1,67 @@
+"""Real Celery workers as processes, frozen except while they are measured."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+ROOT: Final = Path(__file__).parents[1]
+
+
+class Worker:
+    """`celery -A <app> worker` in a process group of its own."""
+
+    def __init__(self, app: str, pool: str, concurrency: int, environ: dict[str, str], folder: Path) -> None:
+        self.concurrency = concurrency
+        self._log = folder / f"{app}-{pool}-{time.monotonic_ns()}.log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool),
+                    *("--concurrency", str(concurrency), "--hostname", f"{app}@%h", "--loglevel", "WARNING"),
+                    *("--without-mingle", "--without-gossip"),
+                ],
+                env=inherited | environ | {"PYTHONPATH": str(ROOT)},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raises `RuntimeError`, with the end of the log, if the worker has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"a worker ended:\n{self.log()[-3000:]}")
+
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text(errors="replace")
+
+    def freeze(self) -> None:
+        """Stops all its processes where they are."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kills it: nothing that it holds is needed any more."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

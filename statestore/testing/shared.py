@@ -1,0 +1,211 @@
+"""What holds for a store that several processes share, and for several stores on one server."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from statestore.checkpoint import Checkpoint
+from statestore.clock import ManualClock
+from statestore.errors import AlreadyAnswered, LeaseLost, StepConflict
+from statestore.operations import Store
+from statestore.testing.builders import (
+    TTL,
+    YEAR,
+    answer,
+    claim,
+    claimed,
+    context_of,
+    create,
+    done,
+    due_ids,
+    pause,
+    summary_of,
+)
+from statestore.testing.processes import ProcessTeam, Reopen, process_team
+from statestore.testing.races import add_many, assert_nothing_lost, sweep
+from statestore.testing.suite import Suite
+
+PROCESSES = 3
+ROUNDS = 6
+
+
+def claim_token(store: Store, member: int, execution_id: str) -> int | None:
+    made = store.claim(execution_id, f"process:{member}", TTL)
+    return None if made is None else made.lease.token
+
+
+def add(store: Store, member: int, execution_id: str) -> None:
+    add_many(store, execution_id, member)
+
+
+def write_step(store: Store, member: int, execution_id: str, number: int) -> bool:
+    try:
+        store.checkpoint(execution_id, Checkpoint(steps=(done(number, output=member),)))
+    except StepConflict:
+        return False
+    return True
+
+
+def send_answer(store: Store, member: int, execution_id: str) -> bool:
+    try:
+        return store.send(execution_id, answer(member)).woke
+    except AlreadyAnswered:
+        return False
+
+
+def create_once(store: Store, member: int, key: str) -> str:
+    return store.create_context("agent", member, idempotency_key=key).execution_id
+
+
+def take_all(store: Store, member: int) -> list[str]:
+    del member
+    return sweep(store, 7)
+
+
+class SharedConformance(Suite):
+    """Processes."""
+
+    @pytest.fixture
+    def reopen(self) -> Reopen:
+        """Opens the store of this test anew, also in another process. The backend's test class overrides this."""
+        raise NotImplementedError("override the fixture `reopen`")
+
+    @pytest.fixture
+    def store(self, reopen: Reopen, clock: ManualClock) -> Iterator[Store]:
+        """The store of this test, emptied."""
+        with reopen(clock=clock) as store:
+            store.clear()
+            yield store
+            store.clear()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def team(cls) -> Iterator[ProcessTeam]:
+        """The processes that race."""
+        with process_team(PROCESSES) as team:
+            yield team
+
+    def test_it_says_that_it_is_shared(self, store: Store) -> None:
+        assert store.is_shared is True
+
+    def test_what_one_instance_wrote_another_reads(self, store: Store, reopen: Reopen, clock: ManualClock) -> None:
+        execution_id, lease = claimed(store, session_id="s", idempotency_key="key")
+        with reopen(clock=clock) as other:
+            assert other.get_context(execution_id) == context_of(store, execution_id)
+            assert create(other, idempotency_key="key") == execution_id
+            assert other.claim(execution_id, "host:2", TTL) is None
+            other.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+        assert store.get_steps(execution_id) == (done(1),)
+
+    def test_it_outlives_the_instance_that_wrote_it(self, store: Store, reopen: Reopen, clock: ManualClock) -> None:
+        with reopen(clock=clock) as other:
+            execution_id, _ = claimed(other)
+            before = context_of(other, execution_id)
+        other.close()  # closing twice is harmless
+        assert context_of(store, execution_id) == before
+
+    def test_without_an_injected_clock_the_servers_time_counts(self, store: Store, reopen: Reopen) -> None:
+        with reopen(clock=None) as real:
+            execution_id, lease = claimed(real)
+            summary = summary_of(store, execution_id)
+            assert abs(datetime.now(UTC) - summary.created_at) < timedelta(minutes=5)
+            assert summary.due_at == summary.lease_expires_at == lease.expires_at
+            assert lease.expires_at - claim(real, create(real)).now < TTL
+            assert real.renew([lease], timedelta(hours=1)).lost == frozenset()
+            assert [found.execution_id for found in real.find_leases("")].count(execution_id) == 1
+            assert due_ids(real) == []
+            real.release(lease)
+            assert due_ids(real) == [execution_id]
+            real.mark_rung([(execution_id, 1)], TTL, TTL)
+            assert due_ids(real) == []
+            lease = claim(real, execution_id, ttl=timedelta(microseconds=1)).lease
+            with pytest.raises(LeaseLost):
+                real.checkpoint(execution_id, Checkpoint(), lease)
+            assert real.renew([lease], TTL).lost == {execution_id}
+            claim(real, execution_id)
+
+    def test_of_several_claiming_processes_exactly_one_wins(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        execution_id = create(store)
+        for token in range(1, ROUNDS + 1):
+            tokens = team.run(reopen, clock, claim_token, execution_id)
+            assert sorted(tokens, key=str) == [token] + [None] * (len(team) - 1)
+            clock.advance(TTL)
+
+    def test_writing_processes_lose_nothing_and_leave_no_gap(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        execution_id = create(store)
+        team.run(reopen, clock, add, execution_id)
+        assert_nothing_lost(store, execution_id, len(team))
+
+    def test_of_several_processes_with_one_step_number_exactly_one_wins(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        execution_id = create(store)
+        for number in range(1, ROUNDS + 1):
+            assert sorted(team.run(reopen, clock, write_step, execution_id, number)) == [False] * (len(team) - 1) + [
+                True
+            ]
+        assert summary_of(store, execution_id).step_count == ROUNDS
+
+    def test_of_several_answering_processes_exactly_the_first_wins(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        for _ in range(ROUNDS):
+            execution_id = create(store)
+            store.checkpoint(execution_id, pause())
+            woke = team.run(reopen, clock, send_answer, execution_id)
+            (kept,) = context_of(store, execution_id).signals
+            assert [member for member, did in enumerate(woke) if did] == [kept.payload]
+
+    def test_of_several_processes_with_one_idempotency_key_exactly_one_creates(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        for number in range(ROUNDS):
+            assert len(set(team.run(reopen, clock, create_once, str(number)))) == 1
+        assert len(store.find().items) == ROUNDS
+
+    def test_several_sweeping_processes_take_each_due_execution_exactly_once(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        made = sorted(create(store) for _ in range(60))
+        clock.advance(YEAR)
+        taken = [execution_id for part in team.run(reopen, clock, take_all) for execution_id in part]
+        assert sorted(taken + sweep(store, 7)) == made
+
+
+class NeighbourConformance(Suite):
+    """Two stores on one server, each with a prefix of its own."""
+
+    @pytest.fixture
+    def neighbour(self, clock: ManualClock) -> Iterator[Store]:
+        """A second store on the server of `store`. The backend's test class overrides this."""
+        raise NotImplementedError("override the fixture `neighbour`")
+
+    def test_neighbours_do_not_see_each_other(self, store: Store, neighbour: Store, clock: ManualClock) -> None:
+        here, there = create(store, idempotency_key="key"), create(neighbour, idempotency_key="key")
+        assert here != there
+        assert store.get_context(there) is None
+        assert [item.execution_id for item in store.find().items] == [here]
+        claim(neighbour, there)
+        assert store.find_leases("") == ()
+        clock.advance(YEAR)
+        assert due_ids(store) == [here]
+        assert due_ids(neighbour) == [there]
+
+    def test_clearing_leaves_the_neighbour_alone(self, store: Store, neighbour: Store, clock: ManualClock) -> None:
+        for _ in range(3):
+            create(store)
+        kept, lease = claimed(neighbour, session_id="s", idempotency_key="key")
+        neighbour.checkpoint(kept, Checkpoint(steps=(done(1),), working_memory={"a": 1}), lease)
+        before = context_of(neighbour, kept)
+        assert store.clear() == 3
+        assert context_of(neighbour, kept) == before
+        assert [item.execution_id for item in neighbour.find(session_id="s").items] == [kept]
+        assert create(neighbour, idempotency_key="key") == kept
+        clock.advance(TTL)
+        assert due_ids(neighbour) == [kept]
+        assert neighbour.clear() == 1

@@ -1,0 +1,22 @@
+"""The fixtures of every part of the suite."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from statestore.clock import ManualClock
+from statestore.operations import Store
+
+
+class Suite:
+    """Base of the parts of the suite: an empty store whose time stands still until the test moves it."""
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        """The clock of `store`."""
+        return ManualClock()
+
+    @pytest.fixture
+    def store(self, clock: ManualClock) -> Iterator[Store]:
+        """An empty store on `clock`. The backend's test class overrides this."""
+        raise NotImplementedError("override the fixture `store`")

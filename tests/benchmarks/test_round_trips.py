@@ -1,0 +1,94 @@
+"""One round trip per step, counted between client and server; on SQLite one transaction."""
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from benchmarks.executing import Engine
+from benchmarks.proxy import CountingProxy
+from benchmarks.round_trips import round_trips_per_step
+from statestore import MemoryStore
+from tests.services.postgresql import driver_url
+
+
+def test_redis(redis_url: str, redis_prefix: str) -> None:
+    assert round_trips_per_step(f"{redis_url}?key_prefix={redis_prefix}") == 1
+
+
+def test_postgresql(postgresql_migrated_url: str) -> None:
+    assert round_trips_per_step(postgresql_migrated_url) == 1
+
+
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+def test_sqlite(tmp_path: Path, synchronous: str) -> None:
+    assert round_trips_per_step(f"sqlite:///{tmp_path}/agents.db?synchronous={synchronous}") == 1
+
+
+def test_the_engine_makes_one_call_per_step() -> None:
+    store = NotingStore()
+    Engine(store, "output").take_steps(7)
+    assert store.calls == ["create", "claim", *["checkpoint"] * 7, "checkpoint"]
+
+
+class NotingStore(MemoryStore):
+    """Notes what is called on it from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self._inside = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or not callable(found) or self._inside:
+            return found
+
+        def noted(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            self._inside = True
+            try:
+                return found(*arguments, **options)
+            finally:
+                self._inside = False
+
+        return noted
+
+
+class TestTheProxyItself:
+    """What counts must see a second round trip, or the tests above prove nothing."""
+
+    def test_each_redis_command_is_one_and_a_pipeline_is_one(self, redis_url: str, redis_prefix: str) -> None:
+        with redis.Redis.from_url(redis_url) as direct:
+            settings = direct.connection_pool.connection_kwargs
+            host, port = settings.get("host", "localhost"), settings.get("port", 6379)
+        with CountingProxy(host, port) as proxy, redis.Redis(port=proxy.port) as client:
+            client.ping()
+            before = proxy.turns
+            for _ in range(10):
+                client.get(redis_prefix)
+            assert proxy.turns - before == 10
+            pipeline = client.pipeline(transaction=False)
+            for _ in range(10):
+                pipeline.get(redis_prefix)
+            pipeline.execute()
+            assert proxy.turns - before == 11
+
+    def test_a_postgresql_transaction_of_four_statements_is_four(self, postgresql_database_url: str) -> None:
+        with psycopg.connect(driver_url(postgresql_database_url)) as direct:
+            host, port = direct.info.host, direct.info.port
+            user, database = direct.info.user, direct.info.dbname
+        with (
+            CountingProxy(host, port) as proxy,
+            psycopg.connect(
+                host="127.0.0.1", port=proxy.port, user=user, dbname=database, autocommit=True
+            ) as connection,
+        ):
+            before = proxy.turns
+            for statement in ("BEGIN", "SELECT 1", "SELECT 2", "COMMIT"):
+                connection.execute(statement)
+            assert proxy.turns - before == 4
+            connection.execute("SELECT 1 WHERE %s", (True,))
+            assert proxy.turns - before == 5

@@ -1,0 +1,40 @@
+"""The store is killed and started again while executions run."""
+
+from pathlib import Path
+
+import pytest
+
+from statestore.sql import SQLStore
+from tests.crash import scenarios
+from tests.crash.scene import Cell, Scene
+from tests.services.process import ServerProcess
+
+STORES = [Cell("embedded", store, pool) for store in ("postgresql", "redis") for pool in ("prefork", "threads")]
+
+
+@pytest.fixture
+def store_server(request: pytest.FixtureRequest, cell: Cell) -> ServerProcess:
+    """A durable server of the test's own."""
+    server: ServerProcess = request.getfixturevalue(f"{cell.store}_server")
+    return server
+
+
+@pytest.fixture
+def store_url(store_server: ServerProcess, cell: Cell, folder: Path) -> str:
+    del folder
+    if cell.store == "postgresql":
+        with SQLStore(store_server.url) as store:
+            store.migrate()
+    return store_server.url
+
+
+@pytest.mark.worker(lease_seconds=30.0)
+@pytest.mark.parametrize("cell", STORES, ids=str, indirect=True)
+def test_a_checkpoint_waits_for_the_store(scene: Scene, store_server: ServerProcess) -> None:
+    scenarios.survive_short_outage(scene, store_server)
+
+
+@pytest.mark.worker(lease_seconds=1.0)
+@pytest.mark.parametrize("cell", STORES, ids=str, indirect=True)
+def test_an_outage_longer_than_the_lease_costs_the_step_in_flight(scene: Scene, store_server: ServerProcess) -> None:
+    scenarios.survive_long_outage(scene, store_server)

@@ -1,0 +1,1 @@
+"""The real Flower, read back through its API, beside real workers."""

