@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from statestore import ManualClock
 from statestore.checkpoint import Checkpoint, NewExecution
-from statestore.errors import InvalidRecord, NotSerialisable, StoreUnavailable, UnknownScheme
+from statestore.errors import InvalidRecord, NotSerialisable, StoreUnavailable, UnknownScheme, UnsupportedURL
 from statestore.opening import open_store
 from statestore.records import (
     Action,
@@ -30,7 +30,6 @@ from statestore.records import (
     WaitKind,
 )
 from statestore.redis import RedisStore, open_redis
-from statestore.errors import UnsupportedURL
 from statestore.redis.connection import no_retry
 from statestore.redis.keys import PARTITIONS, partition_of
 from statestore.states import AgentState
