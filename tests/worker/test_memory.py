@@ -52,6 +52,35 @@ def test_an_agent_sees_the_same_memory_at_every_point_of_every_attempt(engine: E
     assert memory.facts == ("a fact from inside", "a fact")
 
 
+def test_a_failed_step_leaves_memory_as_it_was(engine: Engine) -> None:
+    def work(run: Run, input: None) -> Any:
+        run.memory["recorded"] = 1
+        run.step("one", lambda: 1)
+        run.memory["pending"] = 2
+
+        def fail() -> None:
+            run.memory["recorded"] = "overwritten"
+            run.memory["recorded"] = "twice"
+            del run.memory["pending"]
+            run.memory["new"] = 3
+            del run.memory["new"]
+            run.say("assistant", "from a failed step")
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            run.step("fail", fail)
+        return dict(run.memory)
+
+    execution_id = engine.start(engine.agent(work))
+    outcome = engine.execute(execution_id)
+
+    assert outcome is not None
+    assert outcome.output == {"recorded": 1, "pending": 2}
+    memory = engine.context(execution_id).memory
+    assert memory.working_memory == {"recorded": 1, "pending": 2}
+    assert memory.conversation_history == ()
+
+
 def test_changes_without_a_later_step_travel_with_the_end(engine: Engine) -> None:
     def work(run: Run, input: None) -> None:
         run.memory["x"] = {"deep": [1, 2]}

@@ -8,9 +8,12 @@ every point what it saw the first time; messages and facts that are stored alrea
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from statestore.envelope import dump, load
 from statestore.records import AgentContext, JSONValue, Message, StepChanges
+
+_ABSENT: Final = object()
 
 
 @dataclass(slots=True)
@@ -103,8 +106,6 @@ class RunMemory(MutableMapping[str, JSONValue]):
     def begin_step(self) -> None:
         """Marks the point that `roll_back` returns to."""
         self._step = _StepMark(
-            values=dict(self._values),
-            pending_memory=dict(self.pending.memory),
             pending_messages=len(self.pending.messages),
             pending_facts=len(self.pending.facts),
             messages=len(self._messages),
@@ -114,8 +115,8 @@ class RunMemory(MutableMapping[str, JSONValue]):
     def roll_back(self) -> None:
         """Undoes what the step changed: its try failed, and another one may change the same again."""
         mark = self._mark()
-        self._values = mark.values
-        self.pending.memory = mark.pending_memory
+        _restore(self._values, mark.values_before)
+        _restore(self.pending.memory, mark.pending_before)
         del self.pending.messages[mark.pending_messages :]
         del self.pending.facts[mark.pending_facts :]
         del self._messages[mark.messages :]
@@ -150,13 +151,15 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self.pending = Pending()
 
     def _write(self, key: str, text: str | None) -> None:
+        if self._step is not None:
+            self._step.values_before.setdefault(key, self._values.get(key, _ABSENT))
+            self._step.pending_before.setdefault(key, self.pending.memory.get(key, _ABSENT))
+            self._step.written[key] = text
         if text is None:
             self._values.pop(key, None)
         else:
             self._values[key] = text
         self.pending.memory[key] = text
-        if self._step is not None:
-            self._step.written[key] = text
 
     def _mark(self) -> "_StepMark":
         if self._step is None:
@@ -167,10 +170,19 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
 @dataclass(slots=True, kw_only=True)
 class _StepMark:
-    values: dict[str, str]
-    pending_memory: dict[str, str | None]
     pending_messages: int
     pending_facts: int
     messages: int
     facts: int
     written: dict[str, str | None] = field(default_factory=dict)
+    # What the keys that the step wrote held before it: undoing costs what the step changed, not what there is.
+    values_before: dict[str, Any] = field(default_factory=dict)
+    pending_before: dict[str, Any] = field(default_factory=dict)
+
+
+def _restore(values: dict[str, Any], before: dict[str, Any]) -> None:
+    for key, value in before.items():
+        if value is _ABSENT:
+            values.pop(key, None)
+        else:
+            values[key] = value
