@@ -23,6 +23,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
     """Executes a claim. Acknowledged early: nothing stays unacknowledged while an agent works."""
 
     name = bell.TASK_NAME
+    Request = "worker.requests:ExecutionRequest"
     acks_late = False
     reject_on_worker_lost = False
     ignore_result = False

@@ -38,7 +38,7 @@ def kill_pool_child_and_ask_celery(scene: Scene) -> AgentContext:
     worker = scene.worker_of(first)
     worker.kill_child(first.pid)
     scene.wait_for_call(execution, 3, attempt=2)
-    scene.wait_for_log(worker, "WorkerLostError")
+    scene.wait_for_log(worker, "its process is gone")
     status, _ = scene.told_by_celery(execution)
     assert status != "FAILURE", "a client that waits for the result is told that the execution failed"
     scene.open(execution, 3)

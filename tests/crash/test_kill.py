@@ -21,9 +21,6 @@ def test_an_execution_that_kills_every_process_becomes_a_dead_letter(scene: Scen
     scenarios.execute_poison(scene)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Celery itself records a FAILURE (WorkerLostError) for an execution that goes on elsewhere"
-)
 @pytest.mark.parametrize("cell", [Cell("redis", "sqlite", "prefork")], ids=str, indirect=True)
 def test_celery_does_not_call_an_execution_failed_that_goes_on(scene: Scene) -> None:
     scenarios.kill_pool_child_and_ask_celery(scene)

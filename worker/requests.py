@@ -1,0 +1,39 @@
+"""What a worker's parent makes of a process that died while it executed: nothing.
+
+Celery would record a FAILURE (`WorkerLostError`, `TimeLimitExceeded`) for the task. The execution has not failed: its
+lease is broken or runs out, and another process goes on with it under the same task id. An `AsyncResult` that had read
+the FAILURE would keep it for ever.
+"""
+
+import logging
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+from celery.worker.state import task_ready
+
+log = logging.getLogger(__name__)
+
+
+class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
+    """A request whose task lives on in the store when its process does not."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+            self._leave_to_recovery(str(error) or type(error).__name__)
+            return None
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        if not soft:
+            self._leave_to_recovery(f"the hard time limit of {timeout} s")
+            return None
+        return super().on_timeout(soft, timeout)
+
+    def _leave_to_recovery(self, reason: str) -> None:
+        task_ready(self)
+        log.warning("execution %s: its process is gone (%s); another one goes on", self.id, reason)
