@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "StoreConfigurationError": ("why",),
     "UnknownScheme": ("mongo", ["memory", "redis"]),
     "MissingDriver": ("redis", "redis", "redis"),
+    "UnsupportedURL": ("sqlite://", "it has no file"),
     "UnknownRevision": ("0009", "never heard of"),
 }
 ALL = {

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from statestore import ManualClock
 from statestore.checkpoint import Checkpoint, NewExecution
-from statestore.errors import InvalidRecord, NotSerialisable, StoreUnavailable, UnknownScheme, UnsupportedURL
+from statestore.errors import InvalidRecord, StoreUnavailable, UnknownScheme, UnsupportedURL
 from statestore.opening import open_store
 from statestore.records import (
     Action,
@@ -301,7 +301,7 @@ class TestValues:
 
     def test_a_key_that_utf8_cannot_carry_is_refused(self, store: RedisStore) -> None:
         execution_id = store.create_context("a").execution_id
-        with pytest.raises(NotSerialisable):
+        with pytest.raises(InvalidRecord):
             store.set_working_memory(execution_id, "\ud800", 1)
 
     def test_thousands_of_parts_at_once(self, store: RedisStore) -> None:
