@@ -1,0 +1,137 @@
+"""What only a real worker shows: time limits, children that come and go, solo, an app of the user's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
+
+from statestore import AgentState
+from tests.services.commands import Command, environment
+from worker import ExecutionFailed, bell
+from worker.celery import make_app
+from worker.execution import Execution
+from worker.runtime import Runtime, runtime_of
+
+AGENTS = """
+import os, time
+from pathlib import Path
+from worker import agent
+
+@agent
+def overruns_once(run, input: str) -> list[int]:
+    def slow() -> int:
+        mark = Path(input)
+        if not mark.exists():
+            mark.touch()
+            time.sleep(600)
+        return 1
+    return [run.step("quick", lambda: 0), run.step("slow", slow)]
+
+@agent
+def pids(run, input: int) -> list[int]:
+    return [run.step("pid", os.getpid) for _ in range(input)]
+
+@agent
+def asks(run, input: None) -> str:
+    return run.ask("Name?", schema=str)
+
+@agent
+def odd_failure(run, input: str) -> None:
+    class Unpicklable(Exception):
+        def __init__(self, a, b):
+            super().__init__(a, b)
+            self.lock = __import__("threading").Lock()
+    raise Unpicklable(object(), "é" * 50_000 if input == "huge" else "é")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "their_agents.py").write_text(AGENTS)
+    return tmp_path
+
+
+@pytest.fixture
+def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """A client on the embedded defaults in the folder."""
+    monkeypatch.setenv("AGENTS_HOME", str(folder / "home"))
+    for name in ("AGENTS_STORE_URL", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    app = make_app()
+    runtime = runtime_of(app)
+    yield runtime
+    runtime.store.close()
+    app.close()
+
+
+def worker(folder: Path, options: str) -> Command:
+    """A worker on the embedded defaults in the folder."""
+    env = environment(
+        AGENTS_HOME=str(folder / "home"),
+        AGENTS_IMPORTS="their_agents",
+        AGENTS_WATCH_SECONDS="0.2",
+        AGENTS_SWEEP_SECONDS="0.5",
+    )
+    env["PYTHONPATH"] += f":{folder}"
+    arguments = f"celery -A worker worker -l INFO --without-mingle --without-gossip {options}"
+    return Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready.")
+
+
+def start(client: Runtime, name: str, value: object) -> Execution:
+    """Starts an execution of an agent that this process has no code of."""
+    execution_id = client.store.create_context(name, value).execution_id
+    assert bell.ring(client.app, client.settings, execution_id=execution_id, agent_id=name, queue=None, priority=None)
+    return Execution(execution_id, client)
+
+
+def test_a_hard_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, client: Runtime) -> None:
+    with worker(folder, "-P prefork -c 1 --time-limit 2") as running:
+        execution = start(client, "overruns_once", str(folder / "mark"))
+        assert execution.wait(60) == [0, 1], running.output
+        assert AsyncResult(execution.id, app=client.app).get(timeout=30) == [0, 1]
+    assert [step.attempt for step in execution.steps()] == [1, 2]
+    assert "the hard time limit of 2" in running.output
+
+
+def test_children_that_serve_one_task_each_leave_nothing_behind(folder: Path, client: Runtime) -> None:
+    with worker(folder, "-P prefork -c 2 --max-tasks-per-child 1"):
+        executions = [start(client, "pids", 5) for _ in range(6)]
+        outputs = [execution.wait(60) for execution in executions]
+    assert all(len(set(pids)) == 1 for pids in outputs)
+    assert len({pids[0] for pids in outputs}) == 6
+    assert {execution.summary().attempt for execution in executions} == {1}
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+def test_a_paused_execution_holds_no_slot(folder: Path, client: Runtime, pool: str) -> None:
+    with worker(folder, f"-P {pool} -c 1"):
+        paused = [start(client, "asks", None) for _ in range(3)]
+        for execution in paused:
+            assert execution.wait_for_question(30) is not None
+        assert start(client, "pids", 1).wait(30) is not None
+        paused[1].resume("Ada")
+        assert paused[1].wait(30) == "Ada"
+        assert AsyncResult(paused[1].id, app=client.app).get(timeout=30) == "Ada"
+        assert paused[0].cancel() is True
+        with pytest.raises(TaskRevokedError):
+            AsyncResult(paused[0].id, app=client.app).get(timeout=30)
+    assert [execution.state for execution in paused] == [
+        AgentState.CANCELLED,
+        AgentState.COMPLETED,
+        AgentState.WAITING_FOR_INPUT,
+    ]
+
+
+@pytest.mark.parametrize("size", ["small", "huge"])
+def test_a_failure_that_cannot_be_pickled_is_told_all_the_same(folder: Path, client: Runtime, size: str) -> None:
+    with worker(folder, "-P prefork -c 1"):
+        execution = start(client, "odd_failure", size)
+        with pytest.raises(ExecutionFailed, match="Unpicklable"):
+            execution.wait(30)
+        outcome = AsyncResult(execution.id, app=client.app)
+        with pytest.raises(Exception, match="é"):
+            outcome.get(timeout=30)
+        assert outcome.state == "FAILURE"
+        assert start(client, "pids", 1).wait(30) is not None
