@@ -131,6 +131,14 @@ class RingingConformance(Suite):
         store.mark_rung([(execution_id, 1)], FIRST, MAXIMUM)
         assert summary_of(store, execution_id).due_at == from_us(clock.now_us()) + FIRST
 
+    def test_a_start_time_and_a_timer_are_not_moved_by_a_ring(self, store: Store, clock: ManualClock) -> None:
+        later = from_us(clock.now_us()) + timedelta(hours=5)
+        queued = create(store, start_at=later)
+        paused, lease = claimed(store)
+        store.checkpoint(paused, pause(kind=WaitKind.TIMER, wake_at=later), lease)
+        store.mark_rung([(queued, 0), (paused, lease.token)], FIRST, MAXIMUM)
+        assert [summary_of(store, execution_id).due_at for execution_id in (queued, paused)] == [later, later]
+
     def test_an_execution_under_a_living_lease_is_not_marked(self, store: Store) -> None:
         execution_id, lease = claimed(store)
         store.mark_rung([(execution_id, lease.token)], FIRST, MAXIMUM)
