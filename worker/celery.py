@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from worker.files_broker import Transport
 from worker.installing import install
@@ -38,7 +39,8 @@ def make_app() -> Celery:
     if any(str(home) in url for url in (store_url, result_backend)):
         home.mkdir(parents=True, exist_ok=True)
     if broker_url.startswith("filesystem://"):
-        app.conf.broker_transport = f"{Transport.__module__}:{Transport.__name__}"
+        # Under kombu's own name, which is what the worker's banner, Flower and error messages then show.
+        TRANSPORT_ALIASES["filesystem"] = f"{Transport.__module__}:{Transport.__name__}"
         app.conf.broker_transport_options = _folders(home / "broker")
         # This transport has no event loop. With these locks a prefork worker whose slots are taken would block on the
         # next message it receives, and meanwhile hear no revoke and send no heartbeat.

@@ -61,7 +61,7 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """`filesystem://` with `Channel`: the name of this class is a value of Celery's setting `broker_transport`."""
+    """`filesystem://` with `Channel`: `worker.celery` puts it in kombu's table of transports."""
 
     Channel = Channel
 

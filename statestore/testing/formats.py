@@ -18,6 +18,7 @@ from statestore.testing.suite import Suite
 @contextmanager
 def newer_package(store: Store) -> Iterator[None]:
     """As if the calls inside were made by a later version of this package, which knows one more format."""
+    _prepare(store)
     packages = {"statestore", type(store).__module__.partition(".")[0]}
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
@@ -26,6 +27,16 @@ def newer_package(store: Store) -> Iterator[None]:
                 patch.setattr(module, "FORMAT", envelope.FORMAT + 1)
         patch.setattr(envelope, "FORMAT", envelope.FORMAT + 1)
         yield
+
+
+def _prepare(store: Store) -> None:
+    """What a backend prepares once (a script, a statement), it prepares now, with its own format."""
+    execution_id, lease = claimed(store)
+    store.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+    store.release(lease)
+    store.checkpoint(execution_id, pause())
+    store.send(execution_id, cancel())
+    store.delete_context(execution_id)
 
 
 class FormatConformance(Suite):
