@@ -9,11 +9,14 @@ import logging
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 log = logging.getLogger(__name__)
+
+# The pool tells of a hard time limit by `on_timeout`, and by `on_failure` too, in either order.
+_PROCESS_LOST = (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
 
 
 class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
@@ -23,7 +26,7 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
-        if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+        if isinstance(error, _PROCESS_LOST):
             self._leave_to_recovery(str(error) or type(error).__name__)
             return None
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
