@@ -7,12 +7,13 @@ from uuid import uuid4
 
 from uuid6 import uuid7
 
-from statestore.errors import InvalidRecord
+from statestore.errors import InvalidRecord, LeaseLost
 from statestore.records import (
     DEFAULT_FIRST_RING,
     AgentStep,
     ErrorInfo,
     JSONValue,
+    Lease,
     Message,
     RagChunk,
     Wait,
@@ -64,7 +65,8 @@ class Checkpoint:
     """The durable, atomic write after a step: only what changed.
 
     `steps` are new ones, numbered on from the last, or a result for a recorded intent (same number, same name).
-    `messages`, `facts` and `rag_context` are appended; `working_memory` and `entities` are set by key; `forget` then
+    `messages`, `facts` and `rag_context` are appended; `facts_by_run` marks the facts as
+    the agent's own. `working_memory` and `entities` are set by key; `forget` then
     removes keys of the working memory. `consumed` lists the ids of signals that this write takes out of the mailbox.
 
     `state` None leaves the state as it is. A paused state needs `waiting`, and any other state clears it. A state that
@@ -81,6 +83,7 @@ class Checkpoint:
     working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
     forget: tuple[str, ...] = ()
     facts: tuple[JSONValue, ...] = ()
+    facts_by_run: bool = False
     entities: Mapping[str, JSONValue] = field(default_factory=dict)
     rag_context: tuple[RagChunk, ...] = ()
     state: AgentState | None = None
@@ -108,3 +111,12 @@ class Checkpoint:
     def gives_back_lease(self) -> bool:
         """Whether this write ends the claim: the execution pauses or is over."""
         return self.state is not None and (self.state.is_paused or self.state.is_over)
+
+
+def require_lease_of(execution_id: str, lease: Lease | None) -> None:
+    """Raises `LeaseLost` for a lease of another execution.
+
+    Tokens count from one in every execution, so that the number alone would often let the wrong writer in.
+    """
+    if lease is not None and lease.execution_id != execution_id:
+        raise LeaseLost(execution_id, lease.token)

@@ -154,10 +154,13 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
     return EncodedCheckpoint(
         checkpoint_id=checkpoint.checkpoint_id,
         steps=tuple(encode_step(step, max_bytes) for step in checkpoint.steps),
-        messages=tuple(_encode_message(message, max_bytes) for message in checkpoint.messages),
+        messages=tuple(encode_message(message, max_bytes) for message in checkpoint.messages),
         working_memory=_encode_items("working_memory", checkpoint.working_memory, max_bytes),
         forget=checkpoint.forget,
-        facts=tuple(dump(fact, "facts", max_bytes) for fact in checkpoint.facts),
+        facts=tuple(
+            seal({"fact": fact, "by_run": checkpoint.facts_by_run or None}, "facts", max_bytes)
+            for fact in checkpoint.facts
+        ),
         entities=_encode_items("entities", checkpoint.entities, max_bytes),
         rag_context=tuple(_encode_rag(chunk, max_bytes) for chunk in checkpoint.rag_context),
         state=checkpoint.state,
@@ -237,6 +240,7 @@ def decode_context(
 ) -> AgentContext:
     """The context made of a stored header and the parts in their order. `signals` are the unconsumed ones."""
     output = header.get("output")
+    noted = [unseal(text, "fact") for text in facts]
     return AgentContext(
         **_summary_fields(header),
         input=load(header["input"]),
@@ -245,7 +249,8 @@ def decode_context(
         memory=Memory(
             conversation_history=tuple(_decode_message(text) for text in messages),
             working_memory={key: load(text) for key, text in working_memory.items()},
-            facts=tuple(load(text) for text in facts),
+            facts=tuple(fields.get("fact") for fields in noted),
+            run_facts=tuple(fields.get("fact") for fields in noted if fields.get("by_run")),
             entities={key: load(text) for key, text in entities.items()},
         ),
         rag_context=tuple(_decode_rag(text) for text in rag_context),
@@ -364,7 +369,8 @@ def _encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple
     return tuple((key, dump(value, f"{field}[{key!r}]", max_bytes)) for key, value in items.items())
 
 
-def _encode_message(message: Message, max_bytes: int) -> str:
+def encode_message(message: Message, max_bytes: int) -> str:
+    """A message as stored. Raises `NotSerialisable` or `ValueTooLarge`."""
     return seal(
         {
             "role": message.role,
@@ -436,6 +442,7 @@ def _error_fields(error: ErrorInfo) -> Fields:
         type=error.type,
         message=error.message,
         args=None if error.args is None else list(error.args),
+        bases=list(error.bases) or None,
         traceback=error.traceback,
     )
 
@@ -446,5 +453,6 @@ def _error_of(fields: Fields) -> ErrorInfo:
         type=fields["type"],
         message=fields["message"],
         args=None if args is None else tuple(args),
+        bases=tuple(fields.get("bases", ())),
         traceback=fields.get("traceback"),
     )

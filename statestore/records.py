@@ -60,12 +60,14 @@ class SignalKind(StrEnum):
 class ErrorInfo:
     """An error as data: enough to show it, and to raise it again.
 
-    `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None.
+    `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None. `bases`
+    are the classes that it derives from, nearest first, for a process that has not got the class itself.
     """
 
     type: str
     message: str
     args: tuple[JSONValue, ...] | None = None
+    bases: tuple[str, ...] = ()
     traceback: str | None = None
 
 
@@ -141,8 +143,7 @@ class Message:
     by_run: bool = False
 
     def __post_init__(self) -> None:
-        if not self.role:
-            raise InvalidRecord("role", "a message needs a role")
+        require_name("role", self.role)
         require_aware("timestamp", self.timestamp)
 
 
@@ -158,11 +159,15 @@ class RagChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What an execution remembers: the conversation, a working set of named values, facts, and entities by name."""
+    """What an execution remembers: the conversation, a working set of named values, facts, and entities by name.
+
+    `run_facts` are those of the `facts` that the agent's own `run.remember` wrote.
+    """
 
     conversation_history: tuple[Message, ...] = ()
     working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
     facts: tuple[JSONValue, ...] = ()
+    run_facts: tuple[JSONValue, ...] = ()
     entities: Mapping[str, JSONValue] = field(default_factory=dict)
 
 

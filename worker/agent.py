@@ -41,6 +41,8 @@ class Agent:
     ) -> None:
         if inspect.iscoroutinefunction(function):
             raise RegistrationError(name, "an agent is a plain function; async functions are not supported yet")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise RegistrationError(name, "an agent is a plain function, not a generator")
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != 2:
             raise RegistrationError(name, "an agent is a function of two parameters, (run, input)")

@@ -39,6 +39,8 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
                 f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
                 "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"
             )
+        if not {"json", "application/json"} & set(worker.app.conf.accept_content or ()):
+            raise click.ClickException("accept_content must contain json: executions' messages are JSON")
         store.check()
         warning = store.durability_warning()
         if warning:
@@ -79,12 +81,18 @@ def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None
     since_sweep = settings.sweep_seconds
     while not runtime.drain.is_set():  # a bell that is rung now might be fetched by this worker, and lost with it
         try:
-            found_dead = sweeper.try_watch(set(worker_state.revoked))
-            if found_dead or since_sweep >= settings.sweep_seconds:
+            if sweeper.try_watch(set(worker_state.revoked)):
+                since_sweep = settings.sweep_seconds
+            while sweeper.void_revokes:
+                worker_state.revoked.discard(sweeper.void_revokes.pop())
+        except Exception:
+            log.exception("the watch for dead processes failed; it goes on with the next round")
+        try:
+            if since_sweep >= settings.sweep_seconds:
                 since_sweep = 0.0
                 sweeper.try_sweep()
         except Exception:
-            log.exception("the sweeper failed; it goes on with the next round")
+            log.exception("the sweep failed; it goes on with the next round")
         if stopping.wait(tick):
             return
         since_sweep += tick

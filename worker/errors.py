@@ -20,6 +20,8 @@
 Errors of the store (`statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
 """
 
+from typing import Self
+
 
 class AgentsError(Exception):
     """Root of this package's errors."""
@@ -107,6 +109,12 @@ class StepFailed(AgentsError):
         super().__init__(type, message)
         self.type = type
         self.message = message
+        self.bases: tuple[str, ...] = ()
+
+    def with_bases(self, bases: tuple[str, ...]) -> Self:
+        """The same, with the names of the classes that the lost one derived from."""
+        self.bases = bases
+        return self
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

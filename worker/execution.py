@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from statestore.clock import SystemClock, from_us
+from statestore.envelope import dump
 from statestore.errors import ExecutionNotFound, ExecutionOver, QuestionNotAsked
 from statestore.records import (
     AgentContext,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _FIRST_POLL_SECONDS: Final = 0.02
 _MAX_POLL_SECONDS: Final = 0.5
 _POLL_GROWTH: Final = 1.5
+# What the record of a step holds besides its values: names, times, counts.
+_STEP_ROOM_BYTES: Final = 512
 
 
 class Execution:
@@ -132,8 +135,11 @@ class Execution:
             if asked is None:
                 raise QuestionNotAsked(self.id, "")
             key = asked.key
-        if asked is not None and asked.key == key and asked.schema is not None:
-            _hold_against(asked, answer)
+        if asked is not None and asked.key == key:
+            # Both stand in the record of the step. What would not fit there is refused here.
+            dump([asked.prompt, answer], "answer", self._runtime.store.max_value_bytes - _STEP_ROOM_BYTES)
+            if asked.schema is not None:
+                _hold_against(asked, answer)
         sent = self._runtime.store.send(
             self.id,
             Signal(

@@ -8,7 +8,7 @@ from worker import tasks
 from worker.bootsteps import Preflight, SweeperStep
 from worker.drain import DrainFlag
 from worker.registry import Registry, default_registry
-from worker.runtime import Runtime, bind
+from worker.runtime import Runtime, bind, runtime_of
 
 
 def install(app: Celery, *, registry: Registry | None = None) -> Celery:
@@ -26,7 +26,7 @@ def install(app: Celery, *, registry: Registry | None = None) -> Celery:
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:
-        runtime.drain.set()
+        runtime_of(app).drain.set()  # looked up: after a second `install` it is another one
 
     signals.worker_shutting_down.connect(drain, weak=False, dispatch_uid=f"agents-drain-{id(app)}")
     return app

@@ -13,14 +13,21 @@ from pathlib import Path
 import psutil
 
 _SEPARATOR = "/"
-# A process's start is counted from the boot time, which moves when the host's clock is set. A process id is not used
+# Where the start of a process is only known by the wall clock, it moves when that is set. A process id is not used
 # again within so short a time.
 _CLOCK_STEP_SECONDS = 5.0
 
 
 def this_process() -> str:
     """The owner string of the calling process, also after a fork."""
-    return _owner_of(os.getpid())
+    return owner_of(os.getpid())
+
+
+@lru_cache(maxsize=8)
+def owner_of(pid: int) -> str:
+    """The owner string of a live process of this host."""
+    ticks = _start_in_ticks(pid)
+    return _SEPARATOR.join((_host(), str(pid), ticks or f"{psutil.Process(pid).create_time():.2f}"))
 
 
 def host_prefix() -> str:
@@ -35,12 +42,26 @@ def is_dead(owner: str) -> bool:
     _, pid, started = owner.rsplit(_SEPARATOR, 2)
     try:
         process = psutil.Process(int(pid))
-        is_another = abs(process.create_time() - float(started)) > _CLOCK_STEP_SECONDS
-        return is_another or process.status() == psutil.STATUS_ZOMBIE
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        ticks = _start_in_ticks(int(pid))
+        if ticks is not None:
+            return ticks != started
+        return abs(process.create_time() - float(started)) > _CLOCK_STEP_SECONDS
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:
         return False
+
+
+def _start_in_ticks(pid: int) -> str | None:
+    """When a process started, in clock ticks since the boot, which setting the clock does not move (Linux only).
+
+    Field 22 of /proc/PID/stat, see proc(5); the name in field 2 may contain anything, but no parenthesis after its end.
+    """
+    stat = _read(f"/proc/{pid}/stat")
+    fields = stat.rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else None
 
 
 @lru_cache(maxsize=1)
@@ -52,11 +73,6 @@ def _host() -> str:
         parts.append("")
     digest = sha256("\n".join(parts).encode()).hexdigest()[:12]
     return f"{parts[0][:100]}-{digest}"
-
-
-@lru_cache(maxsize=8)
-def _owner_of(pid: int) -> str:
-    return _SEPARATOR.join((_host(), str(pid), f"{psutil.Process(pid).create_time():.2f}"))
 
 
 def _read(path: str) -> str:

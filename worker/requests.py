@@ -31,6 +31,15 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
             return None
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        if pool.__class__.__module__ == "celery.concurrency.solo":
+            # A cold shutdown. Celery's own attempt to end the job raises NotImplementedError here, inside the step that
+            # this very thread is working on, and would have it recorded as the step's failure.
+            raise SystemExit
+        if pool.__class__.__module__ == "celery.concurrency.thread":
+            return  # a thread cannot be ended; the drain stops it at its next step boundary
+        super().cancel(pool, signal, emit_retry)
+
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         if not soft:
             self._leave_to_recovery(f"the hard time limit of {timeout} s")

@@ -27,7 +27,7 @@ class Retry:
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on):
             raise RegistrationError("retry_on", "needs exception classes")
 
-    def allows(self, error: Exception, tries: int) -> bool:
+    def allows(self, error: BaseException, tries: int) -> bool:
         """Whether a step that failed with `error` at its `tries`-th try gets another one.
 
         The engine's own errors (a result that is not JSON, say) would only repeat themselves: never.

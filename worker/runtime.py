@@ -1,5 +1,6 @@
 """What belongs together in one process: a Celery app, its settings, its registry, and one store."""
 
+import logging
 import os
 import threading
 import weakref
@@ -7,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery, current_app
+from celery.exceptions import SoftTimeLimitExceeded
 
 from statestore.opening import open_store
 from statestore.operations import Store
@@ -17,6 +19,8 @@ from worker.errors import ConfigurationError
 from worker.live_states import send_live_state
 from worker.registry import Registry
 from worker.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary()
 
@@ -44,7 +48,7 @@ class Runtime:
             return self._settings
         with self._lock:
             if self._settings is None:
-                self._settings = Settings.load(dict(self.app.conf.table()), os.environ)
+                self._settings = Settings.load(self.app.conf.table(), os.environ, namespace=self.app.namespace)
             return self._settings
 
     @property
@@ -56,6 +60,11 @@ class Runtime:
             if self._store is None:
                 settings = self.settings
                 self._store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+                if not self._store.is_shared and not str(self.app.conf.broker_url or "memory://").startswith("memory"):
+                    log.warning(
+                        "executions are kept in the memory of this process alone, while the broker is shared: set "
+                        "agents_store_url, or AGENTS_STORE_URL"
+                    )
             return self._store
 
     @property
@@ -79,6 +88,7 @@ class Runtime:
                     ),
                     is_draining=self.drain.is_set,
                     subscribers=(send_live_state,) if settings.events else (),
+                    interrupts=(SoftTimeLimitExceeded,),
                 )
             return self._executor
 

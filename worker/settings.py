@@ -60,10 +60,16 @@ class Settings(pydantic.BaseModel):
     events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
 
     @classmethod
-    def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str]) -> Self:
-        """The settings from Celery's configuration and the environment. Raises `ConfigurationError`."""
+    def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:
+        """The settings from Celery's configuration and the environment. Raises `ConfigurationError`.
+
+        `namespace` is that of `app.config_from_object`: names in the configuration may begin with it, and may be in
+        upper case, as Celery's own may.
+        """
         values: dict[str, Any] = {}
-        for name, value in configured.items():
+        own = f"{namespace.lower()}_" if namespace else ""
+        for raw, value in configured.items():
+            name = raw.lower().removeprefix(own)
             if name.startswith(PREFIX) and name not in APP_ONLY:
                 values[name.removeprefix(PREFIX)] = value
         for name, text in environ.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from statestore.errors import StoreError
+from statestore.errors import StoreError, StoreUnavailable
 from statestore.states import AgentState
 from worker import bell, owner
 from worker.cancelling import finish_cancel, request_cancel
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # How often a worker is asked to announce the end of an execution whose end nobody announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
-_ANNOUNCEMENTS: Final = 3
+_ANNOUNCEMENTS: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,9 @@ class Sweeper:
         self._worker_name = worker_name
         self._revoked: set[str] = set()
         self._revokes_seen: set[str] = set()
+        # Revoked after they had ended otherwise. Celery would go on to discard their messages, also when a dead letter
+        # is released: whoever holds Celery's set takes them out of it.
+        self.void_revokes: set[str] = set()
 
     def sweep(self) -> Swept:
         """Rings the bells of due executions, one batch."""
@@ -51,17 +54,24 @@ class Sweeper:
         rung: list[tuple[str, int]] = []
         cancelled = 0
         for due in store.take_due(settings.sweep_batch, grace):
-            over = due.over
-            if due.cancel_requested and not over and finish_cancel(store, settings, due.execution_id):
-                cancelled += 1
-                over = True
-            if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
+            try:
+                over = due.over
+                if due.cancel_requested and not over and finish_cancel(store, settings, due.execution_id):
+                    cancelled += 1
+                    over = True
+                if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
+                    continue
+                if due.over and due.rings >= _ANNOUNCEMENTS:
+                    store.settle(due.execution_id)
+                    continue
+            except StoreUnavailable:
+                raise  # all of them, later
+            except StoreError as error:
+                # One that cannot be read here (a newer format, say) must not keep the others waiting.
+                log.warning("execution %s could not be swept: %s", due.execution_id, error)
                 continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
-            if due.over and due.rings >= _ANNOUNCEMENTS:
-                store.settle(due.execution_id)
-                continue
             if not bell.ring(
                 self._runtime.app,
                 settings,
@@ -91,26 +101,36 @@ class Sweeper:
         A worker discards every later message with a revoked id, so the end is recorded and told here if nobody holds a
         lease.
         """
-        store, settings = self._runtime.store, self._runtime.settings
         self._revoked = revoked
         cancelled = 0
-        for task_id in sorted(revoked - self._revokes_seen):
-            summary = store.get_summary(task_id)
-            if (
-                summary is not None
-                and not summary.state.is_over
-                and (
-                    summary.cancel_requested
-                    or request_cancel(store, task_id, sender="celery", reason="the task was revoked")
-                )
-            ):
-                log.info("execution %s: its task was revoked, so it is cancelled", task_id)
-                cancelled += 1
-                if finish_cancel(store, settings, task_id):
-                    self._tell_of_cancel(task_id)
+        for task_id in revoked - self._revokes_seen:
+            try:
+                cancelled += isinstance(task_id, str) and self._cancel_revoked(task_id)
+            except StoreUnavailable:
+                raise  # all of them, later
+            except (StoreError, ValueError) as error:
+                log.warning("revoked task %r could not be looked up: %s", task_id, error)
             self._revokes_seen.add(task_id)
         self._revokes_seen &= revoked
         return cancelled
+
+    def _cancel_revoked(self, task_id: str) -> bool:
+        store, settings = self._runtime.store, self._runtime.settings
+        summary = store.get_summary(task_id)
+        if summary is None:
+            return False
+        if summary.state.is_over:
+            if summary.state is not AgentState.CANCELLED:
+                self.void_revokes.add(task_id)
+            return False
+        if not summary.cancel_requested and not request_cancel(
+            store, task_id, sender="celery", reason="the task was revoked"
+        ):
+            return False
+        log.info("execution %s: its task was revoked, so it is cancelled", task_id)
+        if finish_cancel(store, settings, task_id):
+            self._tell_of_cancel(task_id)
+        return True
 
     def _tell_of_cancel(self, execution_id: str) -> bool:
         """Tells everybody of a cancelled execution's end; False if that is for another worker, or for later.

@@ -1,22 +1,26 @@
 """The Celery task that a bell calls: it runs one claim of one execution and translates the outcome for Celery."""
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, SoftTimeLimitExceeded, TaskPredicate
+from celery.states import READY_STATES
 
 from statestore.errors import StoreError, StoreUnavailable
 from statestore.records import AgentContext
 from statestore.states import AgentState
 from worker import bell
-from worker.engine.failures import revive
+from worker.engine.failures import describe, revive
 from worker.engine.outcome import Ending, Outcome
 from worker.errors import ExecutionFailed
 from worker.owner import this_process
 from worker.runtime import Runtime, runtime_of
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
@@ -34,17 +38,33 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         runtime = runtime_of(self.app)
         if runtime.drain.is_set():
             # The message came out of the queue just before the shutdown: put it back for another worker.
-            self._ring_again(runtime, execution_id, token=None)
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id, token=None))
             raise Ignore
+        ended = self._leaving_to_later(execution_id, lambda: self._work(runtime, execution_id))
+        if isinstance(ended, Outcome):
+            return self._translate(runtime, execution_id, ended)
+        if ended is not None and self._is_untold(ended):
+            return self._tell(runtime, ended)
+        raise Ignore
+
+    def _work(self, runtime: Runtime, execution_id: str) -> Outcome | AgentContext | None:
+        """Works on one claim; if it cannot be claimed, the context."""
         try:
             outcome = runtime.executor.execute(execution_id, this_process())
-            if outcome is None:
-                return self._announce_end(runtime, execution_id)
+        except SoftTimeLimitExceeded:
+            log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
+            raise Ignore from None
+        return runtime.store.get_context(execution_id) if outcome is None else outcome
+
+    @staticmethod
+    def _leaving_to_later(execution_id: str, work: Callable[[], R]) -> R:
+        """Does something with the store. A fault of it is none of the execution, which a sweeper brings back."""
+        try:
+            return work()
         except StoreError as error:
-            # Also a format that only a newer worker reads: the execution is not to be failed here.
+            # Also a format that only a newer worker reads.
             log.error("execution %s is left to later: %s", execution_id, error)
             raise Ignore from error
-        return self._translate(runtime, execution_id, outcome)
 
     def after_return(
         self, status: str, retval: Any, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], einfo: Any
@@ -60,17 +80,25 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             return outcome.output
         if outcome.ending is Ending.FAILED:
             assert outcome.error is not None
-            raise outcome.error
+            raise _tellable(execution_id, outcome.error)
         if outcome.ending is Ending.CANCELLED:
-            self._announce_cancel(runtime, execution_id)
+            self._tell_of_cancel(runtime, execution_id)
         elif outcome.ending is Ending.PAUSED:
             assert outcome.waiting is not None
-            self.update_state(state=outcome.state.name, meta={"waiting_for": outcome.waiting.key})
+            self._show_pause(outcome.state, outcome.waiting.key)
         elif outcome.ending is Ending.UNKNOWN:
-            bell.mark_rung(runtime.store, runtime.settings, [(execution_id, outcome.token)])
+            rung = [(execution_id, outcome.token)]
+            self._leaving_to_later(execution_id, lambda: bell.mark_rung(runtime.store, runtime.settings, rung))
         if outcome.ring:
-            self._ring_again(runtime, execution_id, outcome.token)
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id, outcome.token))
         raise Ignore
+
+    def _show_pause(self, state: AgentState, key: str) -> None:
+        """Shows the pause to those who look at the task's state. The store knows of it in any case."""
+        try:
+            self.update_state(state=state.name, meta={"waiting_for": key})
+        except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
+            log.warning("execution %s: its pause is not in the result backend: %s", self.request.id, error)
 
     def _ring_again(self, runtime: Runtime, execution_id: str, token: int | None) -> None:
         summary = runtime.store.get_summary(execution_id)
@@ -88,22 +116,36 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             number = summary.attempt if token is None else token
             bell.mark_rung(runtime.store, runtime.settings, [(execution_id, number)])
 
-    def _announce_end(self, runtime: Runtime, execution_id: str) -> Any:
-        """The execution could not be claimed. If it is over and nobody was told, tell them."""
-        context = runtime.store.get_context(execution_id)
-        if context is None or not context.state.is_over or context.due_at is None:
-            raise Ignore
+    def _is_untold(self, context: AgentContext) -> bool:
+        """Whether an execution is over and Celery's result backend does not know.
+
+        The process that recorded the end may have died before it could tell.
+        """
+        if not context.state.is_over:
+            return False
+        if context.due_at is not None:
+            return True
+        try:
+            return self.backend.get_state(context.execution_id) not in READY_STATES
+        except NotImplementedError:
+            return False  # there is no result backend
+
+    def _tell(self, runtime: Runtime, context: AgentContext) -> Any:
         if context.state is AgentState.CANCELLED:
-            self._announce_cancel(runtime, execution_id)
+            self._tell_of_cancel(runtime, context.execution_id)
             raise Ignore
         if context.state is AgentState.FAILED:
-            raise _failure_of(context)
+            raise _tellable(context.execution_id, _failure_of(context))
         return context.output
 
-    def _announce_cancel(self, runtime: Runtime, execution_id: str) -> None:
-        self.backend.mark_as_revoked(execution_id, reason="cancelled", request=self.request, store_result=True)
-        self.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
-        self._settle(runtime, execution_id)
+    def _tell_of_cancel(self, runtime: Runtime, execution_id: str) -> None:
+        try:
+            self.backend.mark_as_revoked(execution_id, reason="cancelled", request=self.request, store_result=True)
+            self.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
+        except Exception as error:  # noqa: BLE001 - as above; the sweeper rings once more
+            log.warning("execution %s: its cancel will be announced once more: %s", execution_id, error)
+        else:
+            self._settle(runtime, execution_id)
 
     def _settle(self, runtime: Runtime, execution_id: str) -> None:
         try:
@@ -116,6 +158,14 @@ def _failure_of(context: AgentContext) -> Exception:
     if context.error is None:
         return ExecutionFailed(context.execution_id, "unknown", "no error was recorded")
     return revive(context.error)
+
+
+def _tellable(execution_id: str, error: Exception) -> Exception:
+    """The error as Celery may be given it: some of its own exceptions mean something else than a failure there."""
+    if isinstance(error, TaskPredicate):
+        info = describe(error)
+        return ExecutionFailed(execution_id, info.type, info.message)
+    return error
 
 
 def register(app: Celery) -> None:

@@ -17,8 +17,8 @@ from worker.registry import Registry
 LEASE = timedelta(seconds=15)
 
 
-class Crash(BaseException):
-    """Stands for the death of the process: nothing that catches Exception sees it."""
+class Crash(SystemExit):
+    """Stands for the death of the process: nothing that catches Exception sees it, and nothing records it."""
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Engine:
     limits: Limits = field(default_factory=lambda: Limits(lease=LEASE))
     events: list[Event] = field(default_factory=list)
     draining: bool = False
+    interrupts: tuple[type[BaseException], ...] = ()
     store: Store = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +53,7 @@ class Engine:
             limits=self.limits,
             is_draining=lambda: self.draining,
             subscribers=(self.events.append,),
+            interrupts=self.interrupts,
         )
         return executor.execute(execution_id, "host/1/0")
 

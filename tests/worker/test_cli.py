@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 from celery import Celery
 from click.testing import CliRunner, Result
@@ -23,7 +22,7 @@ from worker import Registry, Run, agent, install
 from worker.cli import agents, overview
 from worker.cli.group import _COMMANDS
 from worker.execution import Execution
-from worker.owner import host_prefix, this_process
+from worker.owner import owner_of, this_process
 from worker.runtime import Runtime, runtime_of
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -519,10 +518,10 @@ def test_cancel(cli: CLI) -> None:
 
 def dead_owner() -> str:
     """An owner on this host whose process is gone."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    started = psutil.Process(child.pid).create_time()
-    child.wait()
-    return f"{host_prefix()}{child.pid}/{started:.2f}"
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    owner = owner_of(child.pid)
+    child.communicate()
+    return owner
 
 
 def test_recover_rings_everything_due_and_frees_what_the_dead_held(cli: CLI) -> None:

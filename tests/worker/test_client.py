@@ -288,6 +288,20 @@ def test_an_answer_that_fails_the_question_is_refused_and_may_be_given_again(run
     assert execution.wait(0) == "yes"
 
 
+def test_an_answer_that_does_not_fit_with_its_question_is_refused(runtime: Runtime) -> None:
+    def long_question(run: Run, input: None) -> Any:
+        return run.ask("?" * 1500)
+
+    runtime.store.max_value_bytes = 2500
+    execution = enqueue(agent(registry=runtime.registry)(long_question), runtime=runtime)
+    work(runtime, execution)
+    with pytest.raises(ValueTooLarge, match="answer"):
+        execution.resume("x" * 1500)
+    execution.resume("short")
+    work(runtime, execution)
+    assert execution.wait(0) == "short"
+
+
 def test_the_second_answer_is_refused(runtime: Runtime, asking: Agent) -> None:
     execution = enqueue(asking, 1, runtime=runtime)
     work(runtime, execution)

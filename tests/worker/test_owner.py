@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
-from worker.owner import host_prefix, is_dead, this_process
+from worker.owner import host_prefix, is_dead, owner_of, this_process
 
 
 def test_the_own_process_lives() -> None:
@@ -16,7 +17,7 @@ def test_the_own_process_lives() -> None:
 
 def test_a_process_that_was_killed_is_dead_even_before_it_is_reaped() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = f"{host_prefix()}{child.pid}/{psutil.Process(child.pid).create_time():.2f}"
+    owner = owner_of(child.pid)
     assert not is_dead(owner)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -28,7 +29,15 @@ def test_a_process_that_was_killed_is_dead_even_before_it_is_reaped() -> None:
 
 def test_another_process_under_the_same_number_is_not_the_owner() -> None:
     host, pid, started = this_process().rsplit("/", 2)
-    assert is_dead(f"{host}/{pid}/{float(started) - 3600:.2f}")
+    assert is_dead(f"{host}/{pid}/{int(started) - 1}")
+
+
+def test_setting_the_clock_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = owner_of(child.pid)
+    monkeypatch.setattr("psutil.Process.create_time", lambda _: 0.0)
+    assert not is_dead(owner)
+    child.communicate()
 
 
 def test_a_process_of_another_host_is_never_taken_for_dead() -> None:

@@ -44,5 +44,13 @@ def test_the_ready_made_apps_own_variables_are_no_settings() -> None:
     )
 
 
+def test_names_with_the_apps_namespace_and_in_upper_case_are_read_and_checked() -> None:
+    configured = {"CELERY_AGENTS_STORE_URL": "redis://h", "CELERY_BROKER_URL": "x", "AGENTS_MAX_STEPS": 3}
+    settings = Settings.load(configured, {}, namespace="CELERY")
+    assert (settings.store_url, settings.max_steps) == ("redis://h", 3)
+    with pytest.raises(ConfigurationError, match="agents_lease_second"):
+        Settings.load({"CELERY_AGENTS_LEASE_SECOND": 3}, {}, namespace="CELERY")
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())

@@ -5,14 +5,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psutil
 import pytest
 
-from statestore import AgentState, ManualClock, open_store
+from statestore import AgentState, FormatTooNew, ManualClock, open_store
 from tests.worker.test_client import published
 from worker import Agent, Run, agent, enqueue, get_execution
 from worker.bell import ring
-from worker.owner import host_prefix
+from worker.owner import owner_of
 from worker.runtime import Runtime
 from worker.sweeper import Sweeper
 
@@ -109,16 +108,16 @@ def test_an_end_that_nobody_ever_announces_is_not_rung_for_ever(
     runtime.executor.execute(execution.id, "host/1/0")
     sweeper, rung = Sweeper(runtime), 0
     for _ in range(50):
-        clock.advance(timedelta(hours=1))
+        clock.advance(timedelta(hours=2))
         rung += sweeper.sweep().rung
-    assert rung == 3
+    assert rung == 12
     assert execution.summary().due_at is None
 
 
 def test_the_lease_of_a_dead_process_on_this_host_is_broken_at_once(runtime: Runtime, simple: Agent) -> None:
     execution = enqueue(simple, 1, runtime=runtime)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = f"{host_prefix()}{child.pid}/{psutil.Process(child.pid).create_time():.2f}"
+    owner = owner_of(child.pid)
     assert runtime.store.claim(execution.id, owner, runtime.settings.lease) is not None
     sweeper = Sweeper(runtime)
     assert sweeper.break_dead_leases() == 0
@@ -136,6 +135,46 @@ def test_a_revoked_task_is_a_cancelled_execution(runtime: Runtime, simple: Agent
     assert sweeper.cancel_revoked({execution.id, "the id of somebody else's task"}) == 1
     assert execution.state is AgentState.CANCELLED
     assert sweeper.cancel_revoked({execution.id}) == 0
+
+
+def test_a_revoke_after_another_end_is_void(runtime: Runtime) -> None:
+    def fails(run: Run, input: None) -> None:
+        raise LookupError
+
+    execution = enqueue(agent(registry=runtime.registry)(fails), runtime=runtime)
+    runtime.executor.execute(execution.id, "host/1/0")
+    sweeper = Sweeper(runtime)
+    assert sweeper.cancel_revoked({execution.id}) == 0
+    assert sweeper.void_revokes == {execution.id}
+
+
+@pytest.mark.parametrize("odd", [7, "\ud800", "a\x00b", None])
+def test_an_odd_id_among_the_revoked_does_not_keep_the_others_waiting(
+    runtime: Runtime, simple: Agent, odd: Any
+) -> None:
+    execution = enqueue(simple, 1, runtime=runtime)
+    assert Sweeper(runtime).cancel_revoked({odd, execution.id}) == 1
+    assert execution.state is AgentState.CANCELLED
+
+
+def test_an_execution_that_cannot_be_swept_does_not_keep_the_others_waiting(
+    runtime: Runtime, simple: Agent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import sweeper as module
+    from worker.cancelling import request_cancel
+
+    newer = enqueue(simple, 1, runtime=runtime)
+    request_cancel(runtime.store, newer.id, sender=None, reason=None)
+    clock.advance(timedelta(minutes=1))
+    healthy = runtime.store.create_context(simple.name, 1, first_ring=timedelta(0)).execution_id
+    published(runtime)
+
+    def too_new(*_: Any) -> bool:
+        raise FormatTooNew("execution", 2, 1)
+
+    monkeypatch.setattr(module, "finish_cancel", too_new)
+    Sweeper(runtime).sweep()
+    assert rung_ids(runtime) == [healthy]
 
 
 def test_a_cancel_whose_sender_died_is_finished_by_the_sweeper(runtime: Runtime, simple: Agent) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import pydantic
 
+from statestore.envelope import dump
+from statestore.errors import NotSerialisable
 from statestore.records import Action, JSONValue, Result, SignalKind, Wait, WaitKind
 from statestore.states import AgentState
 from worker import schema
@@ -91,11 +93,16 @@ class Question:
     def _unanswered(self, key: str) -> Result:
         if self.default is MISSING:
             return Result(success=False, error=describe(AnswerTimeout(key)))
-        return Result(success=True, output=schema.to_json(self.answer, self.default))
+        return Result(success=True, output=self._default_as_json())
+
+    def _default_as_json(self) -> JSONValue:
+        return schema.to_json(schema.ANY, self.default)
 
     def _typed(self, key: str, result: Result) -> Any:
         if result.error is not None:
             raise revive(result.error)
+        if self.default is not MISSING and result.output == self._default_as_json():
+            return self.default  # which need not be a valid answer: None, say, for "nobody answered"
         try:
             return schema.from_json(self.answer, result.output, key)
         except pydantic.ValidationError as error:
@@ -112,7 +119,12 @@ def question(
     timeout: timedelta | None,
     default: Any,
 ) -> Question:
-    """A question from the arguments of `Run.ask`."""
+    """A question from the arguments of `Run.ask`. Raises `NotSerialisable` for a default that JSON cannot carry."""
+    if default is not MISSING:
+        try:
+            dump(schema.to_json(schema.ANY, default), "default")
+        except ValueError as error:
+            raise NotSerialisable("default", str(error)) from error
     return Question(
         name=name,
         prompt=prompt,

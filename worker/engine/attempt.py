@@ -25,7 +25,8 @@ class Surroundings:
     """What an attempt needs from the process that it runs in.
 
     `inline_wait_seconds` is the longest retry delay that is slept in place; a longer one pauses the execution and
-    frees the worker's slot.
+    frees the worker's slot. `interrupts` are exceptions that come from outside into a step (a time limit): they end the
+    attempt, and say nothing about the step.
     """
 
     is_draining: Callable[[], bool]
@@ -33,6 +34,7 @@ class Surroundings:
     max_steps: int
     inline_wait_seconds: float
     jitter: random.Random
+    interrupts: tuple[type[BaseException], ...] = ()
 
 
 class Attempt:
@@ -47,8 +49,10 @@ class Attempt:
         memory: RunMemory,
         held: HeldLease,
         surroundings: Surroundings,
+        max_value_bytes: int,
     ) -> None:
         self.context = context
+        self.max_value_bytes = max_value_bytes
         self.journal = journal
         self.recorder = recorder
         self.memory = memory
@@ -57,6 +61,11 @@ class Attempt:
         self._signals = list(context.signals)
         self._stopped: ExecutionStopped | None = None
         self._inside: str | None = None
+
+    @property
+    def interrupts(self) -> tuple[type[BaseException], ...]:
+        """What passes through a step and through the agent without being recorded as their failure."""
+        return (SystemExit, KeyboardInterrupt, ExecutionStopped, *self.surroundings.interrupts)
 
     def now(self) -> datetime:
         """The time on the store's clock."""

@@ -14,7 +14,7 @@ from statestore.states import AgentState
 from worker.agent import Agent
 from worker.engine.attempt import Attempt, Surroundings
 from worker.engine.events import EventKind, Subscriber, publish
-from worker.engine.failures import describe
+from worker.engine.failures import describe, revive
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease, LeaseKeeper
 from worker.engine.memory import RunMemory
@@ -52,6 +52,7 @@ class Executor:
     limits: Limits = field(default_factory=Limits)
     is_draining: Callable[[], bool] = _never
     subscribers: tuple[Subscriber, ...] = ()
+    interrupts: tuple[type[BaseException], ...] = ()
     jitter: random.Random = field(default_factory=random.SystemRandom)
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
@@ -105,9 +106,12 @@ class Executor:
                 return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
         except ExecutionStopped as stopped:
             return stopped.outcome
-        except Exception as error:  # noqa: BLE001 - recorded as the execution's failure
+        except attempt.interrupts:
+            raise
+        except BaseException as error:  # noqa: BLE001 - recorded as the execution's failure
             if attempt.stopped is None:
-                return Outcome(ending=Ending.FAILED, error=error)
+                failure = error if isinstance(error, Exception) else revive(describe(error))
+                return Outcome(ending=Ending.FAILED, error=failure)
         # The agent's code caught what unwinds it: the execution has stopped nevertheless.
         return attempt.stopped.outcome
 
@@ -122,7 +126,12 @@ class Executor:
                 outcome = Outcome(ending=Ending.FAILED, error=failure)
         if outcome.ending is Ending.FAILED:
             assert outcome.error is not None
-            recorder.fail(describe(outcome.error, with_traceback=True), announce_within)
+            info = describe(outcome.error, with_traceback=True)
+            try:
+                recorder.fail(info, announce_within)
+            except InvalidRecord:
+                recorder.forget_pending()
+                recorder.fail(info, announce_within)
         elif outcome.ending is Ending.CANCELLED:
             recorder.cancel(announce_within)
         return outcome
@@ -153,12 +162,14 @@ class Executor:
             recorder=Recorder(self.store, claim, held, memory),
             memory=memory,
             held=held,
+            max_value_bytes=self.store.max_value_bytes,
             surroundings=Surroundings(
                 is_draining=self.is_draining,
                 publish=lambda event: publish(self.subscribers, event),
                 max_steps=agent.max_steps or self.limits.max_steps,
                 inline_wait_seconds=self.limits.inline_wait_seconds,
                 jitter=self.jitter,
+                interrupts=self.interrupts,
             ),
         )
 

@@ -12,13 +12,14 @@ from statestore.records import ErrorInfo, JSONValue
 from worker.errors import StepFailed
 
 _MAX_TEXT = 16_000
+_COMMON = (Exception, BaseException, object)
 
 
 def describe(error: BaseException, *, with_traceback: bool = False) -> ErrorInfo:
     """The exception as data. `args` are kept where JSON carries them."""
     kind = type(error)
     if isinstance(error, StepFailed):
-        return ErrorInfo(type=error.type, message=error.message, args=None)
+        return ErrorInfo(type=error.type, message=error.message, args=None, bases=error.bases)
     try:
         args = tuple(load(dump(list(error.args), "args", _MAX_TEXT)))
     except InvalidRecord:
@@ -27,6 +28,7 @@ def describe(error: BaseException, *, with_traceback: bool = False) -> ErrorInfo
         type=f"{kind.__module__}:{kind.__qualname__}",
         message=_clean(_message(error)),
         args=args,
+        bases=tuple(f"{base.__module__}:{base.__qualname__}" for base in kind.__mro__[1:] if base not in _COMMON),
         traceback=_clean("".join(traceback.format_exception(error))) if with_traceback else None,
     )
 
@@ -35,7 +37,7 @@ def revive(info: ErrorInfo) -> Exception:
     """The exception that the data describes, or `StepFailed` where its class is not at hand."""
     kind = _class_of(info.type)
     if kind is None:
-        return StepFailed(info.type, info.message)
+        return _stand_in(info)
     error = None if info.args is None else _constructed(kind, info.args)
     if error is not None and _clean(_message(error)) == info.message:
         return error
@@ -43,7 +45,25 @@ def revive(info: ErrorInfo) -> Exception:
     error = _bare(kind, info.message)
     if error is not None and _clean(_message(error)) == info.message:
         return error
-    return StepFailed(info.type, info.message)
+    return _stand_in(info)
+
+
+def _stand_in(info: ErrorInfo) -> Exception:
+    """A `StepFailed` that is also of the nearest class at hand that the lost one derived from.
+
+    The class may live in a module that only the step itself imported. An `except OSError` of the agent must catch its
+    failure after a crash as it did before.
+    """
+    for name in info.bases:
+        base = _class_of(name)
+        if base is not None and not issubclass(StepFailed, base):
+            try:
+                kind = type(StepFailed.__name__, (StepFailed, base), {"__module__": StepFailed.__module__})
+                error: Exception = kind(info.type, info.message)
+            except TypeError:
+                continue  # its layout or constructor does not go with ours
+            return error.with_bases(info.bases) if isinstance(error, StepFailed) else error
+    return StepFailed(info.type, info.message).with_bases(info.bases)
 
 
 def _class_of(type_name: str) -> type[Exception] | None:

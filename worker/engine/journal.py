@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from statestore.records import Action, AgentStep
+from statestore.errors import InvalidRecord
+from statestore.records import Action, AgentStep, require_name
 from worker.errors import JournalMismatch
 
 MARK = "#"
@@ -26,8 +27,12 @@ class Journal:
 
     def next_key(self, name: str) -> str:
         """The key of the next occurrence of `name` in the code's order."""
-        if not isinstance(name, str) or not name or MARK in name or len(name) > 200:
-            raise JournalMismatch(str(name), f"a step's name is a text of 1 to 200 characters without {MARK!r}")
+        try:
+            require_name("step", name)
+        except InvalidRecord as error:
+            raise JournalMismatch(ascii(name), f"not a name for a step: {error.reason}") from error
+        if MARK in name or len(name) > 200:
+            raise JournalMismatch(name, f"a step's name has at most 200 characters and no {MARK!r}")
         self._occurrences[name] += 1
         occurrence = self._occurrences[name]
         key = name if occurrence == 1 else f"{name}{MARK}{occurrence}"
@@ -44,7 +49,8 @@ class Journal:
             raise JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
         if recorded.tool != action.tool:
             raise JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
-        if action.kind == "tool" and recorded.input != action.input:
+        # A parameter that was added to the tool since, with a default, is no contradiction.
+        if action.kind == "tool" and {name: action.input.get(name) for name in recorded.input} != recorded.input:
             raise JournalMismatch(
                 key,
                 f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "

@@ -75,10 +75,10 @@ class LeaseKeeper:
             self._held[lease.execution_id] = held
             if self._pid != os.getpid():
                 # Threads do not survive a fork: the first lease in a child starts its own.
-                self._pid = os.getpid()
                 self._held = {lease.execution_id: held}
                 self._wake = threading.Event()
                 threading.Thread(target=self._loop, args=(self._wake,), name="lease-keeper", daemon=True).start()
+                self._pid = os.getpid()
         self._wake.set()
         try:
             yield held

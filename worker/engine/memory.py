@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from statestore.envelope import dump, load
-from statestore.records import AgentContext, JSONValue, Message, StepChanges
+from statestore.codec import encode_message
+from statestore.envelope import dump, load, seal
+from statestore.records import AgentContext, JSONValue, Message, StepChanges, require_name
 
 _ABSENT: Final = object()
 
@@ -43,7 +44,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._max_value_bytes = max_value_bytes
         self._values: dict[str, str] = {}
         self._stored_messages = [message for message in context.memory.conversation_history if message.by_run]
-        self._stored_facts = list(context.memory.facts)
+        self._stored_facts = list(context.memory.run_facts)
         self._messages: list[Message] = []
         self._facts: list[JSONValue] = []
         self.pending = Pending()
@@ -55,6 +56,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
         return load(self._values[key])
 
     def __setitem__(self, key: str, value: JSONValue) -> None:
+        require_name("memory key", key)
         self._write(key, dump(value, f"memory[{key!r}]", self._max_value_bytes))
 
     def __delitem__(self, key: str) -> None:
@@ -86,8 +88,8 @@ class RunMemory(MutableMapping[str, JSONValue]):
         if place < len(self._stored_messages):
             self._messages.append(self._stored_messages[place])
             return
-        dump(content, "message", self._max_value_bytes)
         message = Message(role=role, content=content, timestamp=now, by_run=True)
+        encode_message(message, self._max_value_bytes)  # refused here, where it is given, or never
         self._messages.append(message)
         self.pending.messages.append(message)
 
@@ -97,7 +99,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
         if place < len(self._stored_facts):
             self._facts.append(self._stored_facts[place])
             return
-        dump(fact, "fact", self._max_value_bytes)
+        seal({"fact": fact, "by_run": True}, "fact", self._max_value_bytes)
         self._facts.append(fact)
         self.pending.facts.append(fact)
 
@@ -122,9 +124,11 @@ class RunMemory(MutableMapping[str, JSONValue]):
         del self._messages[mark.messages :]
         del self._facts[mark.facts :]
 
-    def end_step(self) -> StepChanges | None:
+    def step_changes(self) -> StepChanges | None:
         """What the step changed, for its record; None if nothing."""
-        mark = self._mark()
+        mark = self._step
+        if mark is None:
+            raise RuntimeError("no step has begun")
         changes = StepChanges(
             memory={key: load(text) for key, text in mark.written.items() if text is not None},
             forgotten=tuple(key for key, text in mark.written.items() if text is None),
@@ -132,6 +136,10 @@ class RunMemory(MutableMapping[str, JSONValue]):
             facts=len(self._facts) - mark.facts,
         )
         return changes if changes != StepChanges() else None
+
+    def keep_step(self) -> None:
+        """The step is recorded: what it changed stays."""
+        self._step = None
 
     def repeat_step(self, changes: StepChanges | None) -> None:
         """Applies what a recorded step changed. All that was pending before it is stored: it came with that step."""

@@ -59,6 +59,11 @@ class Recorder:
         steps = () if intent is None else (intent,)
         return self._write(self._checkpoint(steps=steps, state=state, waiting=waiting))
 
+    def forget_pending(self) -> None:
+        """Gives up what is pending: it cannot be stored, and the failure that says so must be."""
+        self._memory.recorded()
+        self._consumed.clear()
+
     def complete(self, output: JSONValue, announce_within: timedelta | None) -> None:
         """Records the end of a successful execution."""
         self._write(self._checkpoint(state=AgentState.COMPLETED, output=output, announce_within=announce_within))
@@ -88,6 +93,7 @@ class Recorder:
             working_memory=pending.written(),
             forget=pending.forgotten(),
             facts=tuple(pending.facts),
+            facts_by_run=True,
             state=state,
             waiting=waiting,
             output=output,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
+from statestore.envelope import dump
 from statestore.records import Action, JSONValue, Message
 from worker import schema as types
 from worker.engine.asking import MISSING, question
@@ -84,6 +85,8 @@ class Run:
         action, retry = Action(kind="step"), NO_RETRY
         if isinstance(function, Tool):
             described = function.describe_arguments(args, kwargs)
+            # What cannot be recorded must not be done.
+            dump(described, f"arguments of tool {function.name!r}", self._attempt.max_value_bytes)
             action, retry = Action(kind="tool", tool=function.name, input=described), function.retry
         step = Step(
             name=name,
@@ -133,6 +136,7 @@ class Run:
         before it is sent. After `timeout` the answer is `default`, or `AnswerTimeout` is raised. `name` is what an
         answer names the question by, for agents that ask more than one thing.
         """
+        dump(prompt, "prompt", self._attempt.max_value_bytes)
         return question(name, prompt, schema, choices, timeout, default).put(self._attempt)
 
     def _returns_of(self, function: Callable[..., Any], name: str) -> types.Adapter:

@@ -45,20 +45,24 @@ class Step:
             try:
                 with attempt.inside_step(key):
                     value, output = self._round_trip(key, self.call())
-            except Exception as error:
+            except attempt.interrupts:
+                raise  # not the step's own: the process, or the whole attempt, is being ended
+            except BaseException as error:
                 attempt.memory.roll_back()
                 if self.retry.allows(error, tries):
                     self._wait_to_retry(attempt, key, tries)
                     continue
                 raise self._recorded_failure(attempt, key, error, started, tries) from error
-            changes = attempt.memory.end_step()
+            changes = attempt.memory.step_changes()
             result = Result(success=True, output=output)
             try:
                 attempt.record(
                     attempt.make_step(key, self.action, result, started=started, tries=tries, changes=changes)
                 )
             except InvalidRecord as error:  # JSON cannot carry the result, or it is too large
+                attempt.memory.roll_back()
                 raise self._recorded_failure(attempt, key, error, started, tries) from error
+            attempt.memory.keep_step()
             return value
 
     def _replayed(self, key: str, result: Result) -> Any:
@@ -84,7 +88,7 @@ class Step:
             raise InvalidResult(key, [f"not JSON-serialisable: {error}"]) from error
 
     def _recorded_failure(
-        self, attempt: Attempt, key: str, error: Exception, started: datetime, tries: int
+        self, attempt: Attempt, key: str, error: BaseException, started: datetime, tries: int
     ) -> Exception:
         """Records the failure. The error to raise is made from the record, as it will be after a crash."""
         info = describe(error)
