@@ -84,7 +84,9 @@ def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None
             if sweeper.try_watch(set(worker_state.revoked)):
                 since_sweep = settings.sweep_seconds
             while sweeper.void_revokes:
-                worker_state.revoked.discard(sweeper.void_revokes.pop())
+                execution_id = sweeper.void_revokes.pop()
+                worker_state.revoked.discard(execution_id)
+                log.info("execution %s: it was over when its task was revoked, which means nothing then", execution_id)
         except Exception:
             log.exception("the watch for dead processes failed; it goes on with the next round")
         try:

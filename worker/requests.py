@@ -13,6 +13,8 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from worker.runtime import runtime_of
+
 log = logging.getLogger(__name__)
 
 # The pool tells of a hard time limit by `on_timeout`, and by `on_failure` too, in either order.
@@ -37,7 +39,9 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
             # this very thread is working on, and would have it recorded as the step's failure.
             raise SystemExit
         if pool.__class__.__module__ == "celery.concurrency.thread":
-            return  # a thread cannot be ended; the drain stops it at its next step boundary
+            # A thread cannot be ended. Celery tells of the shutdown only after this, so drain from here.
+            runtime_of(self.task.app).drain.set()
+            return
         super().cancel(pool, signal, emit_retry)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:

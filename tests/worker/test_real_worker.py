@@ -1,14 +1,16 @@
 """What only a real worker shows: time limits, children that come and go, solo, an app of the user's own."""
 
+import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
-from statestore import AgentState
-from tests.services.commands import Command, environment
+from statestore import AgentState, Checkpoint, ErrorInfo
+from tests.services.commands import Command, environment, wait_until
 from worker import ExecutionFailed, bell
 from worker.celery import make_app
 from worker.execution import Execution
@@ -36,6 +38,23 @@ def pids(run, input: int) -> list[int]:
 @agent
 def asks(run, input: None) -> str:
     return run.ask("Name?", schema=str)
+
+@agent
+def ten_short_steps(run, input: None) -> list[int]:
+    def short(number: int) -> int:
+        time.sleep(0.3)
+        return number
+    return [run.step("short", short, number) for number in range(10)]
+
+@agent
+def ignores(run, input: None) -> None:
+    from celery.exceptions import Ignore
+    raise Ignore("please")
+
+@agent
+def rejects(run, input: None) -> None:
+    from celery.exceptions import Reject
+    raise Reject("please", requeue=True)
 
 @agent
 def odd_failure(run, input: str) -> None:
@@ -135,3 +154,68 @@ def test_a_failure_that_cannot_be_pickled_is_told_all_the_same(folder: Path, cli
             outcome.get(timeout=30)
         assert outcome.state == "FAILURE"
         assert start(client, "pids", 1).wait(30) is not None
+
+
+def test_a_soft_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, client: Runtime) -> None:
+    with worker(folder, "-P prefork -c 1 --soft-time-limit 2") as running:
+        execution = start(client, "overruns_once", str(folder / "mark"))
+        assert execution.wait(60) == [0, 1], running.output
+        assert AsyncResult(execution.id, app=client.app).get(timeout=30) == [0, 1]
+    assert "the soft time limit ended this attempt" in running.output
+
+
+@pytest.mark.parametrize("name", ["ignores", "rejects"])
+def test_an_agent_that_fails_with_an_exception_of_celerys_own_is_told_as_failed(
+    folder: Path, client: Runtime, name: str
+) -> None:
+    with worker(folder, "-P threads -c 1"):
+        execution = start(client, name, None)
+        with pytest.raises(ExecutionFailed):
+            execution.wait(30)
+        with pytest.raises(Exception, match=r"celery\.exceptions"):
+            AsyncResult(execution.id, app=client.app).get(timeout=30)
+
+
+def test_ends_that_nobody_was_told_of_are_told(folder: Path, client: Runtime) -> None:
+    """The process died after it had recorded the end, completed and settled, or failed by an error of the store."""
+    settled = client.store.create_context("pids", 1).execution_id
+    failed = client.store.create_context("pids", 1).execution_id
+    with worker(folder, "-P threads -c 1"):
+        client.store.checkpoint(settled, Checkpoint(state=AgentState.COMPLETED, output=[42]))
+        error = ErrorInfo(
+            type="statestore.errors:InvalidRecord", message="limit: too small", args=("limit", "too small")
+        )
+        client.store.checkpoint(
+            failed, Checkpoint(state=AgentState.FAILED, error=error, announce_within=timedelta(seconds=0.1))
+        )
+        bell.ring(client.app, client.settings, execution_id=settled, agent_id="pids", queue=None, priority=None)
+        assert AsyncResult(settled, app=client.app).get(timeout=30) == [42]
+        with pytest.raises(Exception, match="too small"):
+            AsyncResult(failed, app=client.app).get(timeout=30)
+
+
+def test_a_dead_letter_that_was_revoked_runs_once_it_is_released(folder: Path, client: Runtime) -> None:
+    execution_id = client.store.create_context("pids", 1).execution_id
+    client.store.checkpoint(
+        execution_id, Checkpoint(state=AgentState.FAILED, error=ErrorInfo(type="x:Y", message="dead letter"))
+    )
+    with worker(folder, "-P threads -c 1") as running:
+        client.app.control.revoke(execution_id)
+        running.wait_for("which means nothing then")
+        client.store.requeue(execution_id)
+        assert Execution(execution_id, client).wait(30) is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_shutdown_of_any_kind_ends_the_attempt_and_not_the_execution(
+    folder: Path, client: Runtime, pool: str, number: signal.Signals
+) -> None:
+    with worker(folder, f"-P {pool} -c 1") as first:
+        execution = start(client, "ten_short_steps", None)
+        wait_until("a first step", lambda: execution.steps() or None)
+        first.send(number)
+        first.wait()
+    assert execution.state is AgentState.THINKING
+    with worker(folder, f"-P {pool} -c 1"):
+        assert execution.wait(60) == list(range(10))
