@@ -4,11 +4,11 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id
+from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from statestore.codec import (
     NEVER_US,
@@ -242,6 +242,7 @@ class MemoryStore(Store):
             )
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         with self._lock:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
@@ -381,7 +382,7 @@ class MemoryStore(Store):
         self, header: dict[str, Any], change: EncodedCheckpoint, lease: Lease | None, now_us: int
     ) -> None:
         execution_id = header["execution_id"]
-        if lease is not None and self._header_under(replace(lease, execution_id=execution_id), now_us) is None:
+        if lease is not None and self._header_under(lease, now_us) is None:
             raise LeaseLost(execution_id, lease.token)
         current, new = AgentState(header["state"]), change.state
         released = current is AgentState.FAILED and new is AgentState.IDLE

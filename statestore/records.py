@@ -143,7 +143,8 @@ class Message:
     by_run: bool = False
 
     def __post_init__(self) -> None:
-        require_name("role", self.role)
+        if not isinstance(self.role, str) or not self.role:
+            raise InvalidRecord("role", "a message needs a role")
         require_aware("timestamp", self.timestamp)
 
 

@@ -151,6 +151,8 @@ class StorePrimitives(ABC):
         7. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a
            recorded intent (no result) of the same name, which it then replaces.
 
+        A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
+
         A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waiting`; its `due_at`
         and `not_before` become `wake_at`, or never; but if the mailbox holds an unconsumed signal for that wait, or a
         cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A working state that is

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id
+from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, duration_us, from_us, to_us
 from statestore.codec import decode_context, decode_step, encode_checkpoint, encode_new, encode_signal
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
@@ -228,6 +228,7 @@ class RedisStore(Store):
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         for name in (*checkpoint.working_memory, *checkpoint.forget, *checkpoint.entities):
             _require_utf8(name)

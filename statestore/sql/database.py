@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from statestore.sql.boundary import reraise, sqlstate_of
 from statestore.sql.engine import create_pooled_engine
+from statestore.sql.fork_gate import sqlite_gate
 from statestore.sql.settings import Settings
 
 Params = Mapping[str, Any]
@@ -128,24 +129,26 @@ class SQLiteDatabase:
 
     @contextmanager
     def _transaction(self, begin: str, lock: AbstractContextManager[object]) -> Iterator[sqlite3.Connection]:
-        if not self.is_ready:
-            self._make_ready()
-        try:
-            with lock:
-                pooled = self._engine.raw_connection()
-                try:
-                    connection: sqlite3.Connection = pooled.driver_connection  # type: ignore[assignment]
-                    connection.execute(begin)
+        # The gate comes before any lock: who has to wait for a fork must hold nothing that a thread inside waits for.
+        with sqlite_gate:
+            if not self.is_ready:
+                self._make_ready()
+            try:
+                with lock:
+                    pooled = self._engine.raw_connection()
                     try:
-                        yield connection
-                        connection.commit()
-                    except BaseException:
-                        connection.rollback()  # also after a commit that found the disk full or busy
-                        raise
-                finally:
-                    pooled.close()
-        except (sqlite3.Error, SQLAlchemyError) as error:
-            reraise(error, self.settings)
+                        connection: sqlite3.Connection = pooled.driver_connection  # type: ignore[assignment]
+                        connection.execute(begin)
+                        try:
+                            yield connection
+                            connection.commit()
+                        except BaseException:
+                            connection.rollback()  # also after a commit that found the disk full or busy
+                            raise
+                    finally:
+                        pooled.close()
+            except (sqlite3.Error, SQLAlchemyError) as error:
+                reraise(error, self.settings)
 
     def _make_ready(self) -> None:
         with self._ready_lock:
@@ -155,7 +158,8 @@ class SQLiteDatabase:
 
     def dispose(self) -> None:
         """Closes the pooled connections."""
-        self._engine.dispose()
+        with sqlite_gate:
+            self._engine.dispose()
 
 
 def to_pyformat(statement: str) -> str:
@@ -167,7 +171,10 @@ _sqlite_databases: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """A lock that another thread held at the fork would stay locked in the child for ever."""
+    """A lock that another thread held at the fork would stay locked in the child for ever.
+
+    The gate leaves only forks that lost their patience, and the lock of a call in whose middle its own thread forked.
+    """
     for database in list(_sqlite_databases):
         database._make_locks()
 

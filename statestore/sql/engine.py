@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from statestore.sql.fork_gate import GatedConnection
 from statestore.sql.settings import Settings
 
 
@@ -53,6 +54,7 @@ def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool) ->
             "isolation_level": None,
             "check_same_thread": False,
             "timeout": settings.busy_timeout_ms / 1000,
+            "factory": GatedConnection,
         }
         engine = create_engine(settings.url, connect_args=arguments, **options)
 

@@ -1,7 +1,8 @@
 """The primitives on PostgreSQL: each is one statement in autocommit, so one round trip and one transaction.
 
 Only when a statement applied to no row, a second one finds out why. Between the two the reason may have gone; the
-first is then tried again.
+first is then tried again, but not without end: a condition in SQL that says other than the diagnosis in Python, after
+somebody edited a row by hand say, would otherwise keep the caller and the server busy for ever.
 """
 
 import json
@@ -13,6 +14,7 @@ from statestore.checkpoint import NewExecution, new_execution_id
 from statestore.clock import Clock, duration_us, from_us
 from statestore.codec import EncodedCheckpoint, encode_new
 from statestore.envelope import FORMAT, require_readable
+from statestore.errors import StoreUnavailable
 from statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal
 from statestore.sql.checks import DECISIVE, Header, check_checkpoint, check_signal, header_of
 from statestore.sql.database import PostgreSQLDatabase, Refused
@@ -27,6 +29,9 @@ from statestore.sql.postgresql_writing import (
 from statestore.sql.single import IS_OVER
 from statestore.sql.tables import COLUMNS, address_of
 from statestore.states import AgentState
+
+# Each but the first means that another writer came between two statements; so many in a row do not happen.
+ROUNDS: Final = 20
 
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0}
 # What tells why a statement applied to no row.
@@ -96,7 +101,7 @@ class PostgreSQLPrimitives:
         execution_id = new_execution_id()
         header = encode_new(execution_id, new, None, max_bytes)
         params = header | _NEW | {"first_ring": duration_us(new.first_ring), "now": self.now_us()}
-        while True:
+        for _ in range(ROUNDS):
             for created_us, due_us in self._database.run(self._create, params):
                 made = header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us}
                 return context_of(made)
@@ -106,6 +111,7 @@ class PostgreSQLPrimitives:
             )
             if rows:
                 return _context_of(rows[0])
+        raise self._unexplained("create", execution_id)
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         rows = self._database.run(f"{self._get}c.execution_id = :execution_id", {"execution_id": execution_id})
@@ -119,7 +125,7 @@ class PostgreSQLPrimitives:
             "format": FORMAT,
             "now": self.now_us(),
         }
-        while True:
+        for _ in range(ROUNDS):
             for row in self._database.run(self._claim, params):
                 context, now_us = _context_of(row), row[-1]
                 return Claim(
@@ -143,6 +149,7 @@ class PostgreSQLPrimitives:
                 or header["not_before_us"] > now_us
             ):
                 return None
+        raise self._unexplained("claim", execution_id)
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         if not leases:
@@ -163,7 +170,7 @@ class PostgreSQLPrimitives:
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed:
         statement = checkpoint_statement(self._tables, shape_of(change, leased=lease is not None), self._database.now)
         params = _checkpoint_params(execution_id, change, lease)
-        while True:
+        for _ in range(ROUNDS):
             params["now"] = self.now_us()
             for version, cancel_requested, due_now in self._database.run(statement, params):
                 return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=due_now)
@@ -171,6 +178,7 @@ class PostgreSQLPrimitives:
             applied = check_checkpoint(execution_id, header, change, lease, now_us)
             if applied is not None:
                 return applied
+        raise self._unexplained("checkpoint", execution_id)
 
     def send(self, execution_id: str, signal: Signal, text: str) -> Sent:
         kind = signal.kind.value
@@ -184,7 +192,7 @@ class PostgreSQLPrimitives:
         }
         statement = send_statement(self._tables, signal.kind, self._database.now)
         signals = self._tables.signals
-        while True:
+        for _ in range(ROUNDS):
             try:
                 for (woke,) in self._database.run(statement, params | {"now": self.now_us()}):
                     return Sent(woke=woke)
@@ -199,6 +207,7 @@ class PostgreSQLPrimitives:
             if header is not None and any(same for (same,) in earlier):
                 return Sent(woke=False)
             check_signal(execution_id, header, signal, answered=bool(earlier))
+        raise self._unexplained("send", execution_id)
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
         params = {"rows": limit, "grace": duration_us(grace), "now": self.now_us()}
@@ -249,6 +258,10 @@ class PostgreSQLPrimitives:
         """The header as it is now, and the time."""
         rows = self._database.run(self._header, {"execution_id": execution_id, "now": self.now_us()})
         return (header_of(rows[0], _LOOKED_AT), rows[0][-1]) if rows else (None, 0)
+
+    def _unexplained(self, primitive: str, execution_id: str) -> StoreUnavailable:
+        reason = f"`{primitive}` of execution {execution_id} applied to no row {ROUNDS} times, without a reason to find"
+        return StoreUnavailable(self._database.settings.shown_url, reason)
 
 
 def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from statestore.errors import SchemaMismatch, UnknownRevision
 from statestore.sql.boundary import reraise
 from statestore.sql.engine import create_migration_engine
+from statestore.sql.fork_gate import sqlite_gate
 from statestore.sql.settings import Settings
 from statestore.sql.tables import REVISION
 
@@ -33,14 +36,8 @@ def current_revision(connection: Connection, settings: Settings) -> str | None:
 
 def read_revision(settings: Settings) -> str | None:
     """The revision of the database's schema; None without one."""
-    engine = create_migration_engine(settings)
-    try:
-        with engine.connect() as connection:
-            return current_revision(connection, settings)
-    except SQLAlchemyError as error:
-        reraise(error, settings)
-    finally:
-        engine.dispose()
+    with _migration_engine(settings) as engine, engine.connect() as connection:
+        return current_revision(connection, settings)
 
 
 def check_schema(settings: Settings) -> None:
@@ -70,27 +67,22 @@ def migrate(settings: Settings, revision: str) -> None:
 
     config = _config(settings)
     target = _resolve(config, revision)
-    engine = create_migration_engine(settings)
-    try:
-        with engine.begin() as connection:  # on SQLite this takes the write lock
-            if not settings.is_sqlite:
-                connection.exec_driver_sql(
-                    f"SELECT pg_advisory_xact_lock({_LOCK_KEY}, hashtext('{settings.tables.prefix}'))"
-                )
-            found = current_revision(connection, settings)
-            if found is not None and found not in _known(config):
-                raise SchemaMismatch(settings.shown_url, found, REVISION)
-            if found == target:
-                return
-            config.attributes["connection"] = connection
-            if target is None or (found is not None and found in _above(config, target)):
-                command.downgrade(config, target or "base")
-            else:
-                command.upgrade(config, target)
-    except SQLAlchemyError as error:
-        reraise(error, settings)
-    finally:
-        engine.dispose()
+    # On SQLite the transaction takes the write lock.
+    with _migration_engine(settings) as engine, engine.begin() as connection:
+        if not settings.is_sqlite:
+            connection.exec_driver_sql(
+                f"SELECT pg_advisory_xact_lock({_LOCK_KEY}, hashtext('{settings.tables.prefix}'))"
+            )
+        found = current_revision(connection, settings)
+        if found is not None and found not in _known(config):
+            raise SchemaMismatch(settings.shown_url, found, REVISION)
+        if found == target:
+            return
+        config.attributes["connection"] = connection
+        if target is None or (found is not None and found in _above(config, target)):
+            command.downgrade(config, target or "base")
+        else:
+            command.upgrade(config, target)
 
 
 def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -> None:
@@ -109,6 +101,19 @@ def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -
     else:
         command.upgrade(config, target, sql=True)
     (output or sys.stdout).write(buffer.getvalue())
+
+
+@contextmanager
+def _migration_engine(settings: Settings) -> Iterator[Engine]:
+    """An engine for one look or migration, inside the gate on SQLite; turns the driver's errors into the store's."""
+    with sqlite_gate if settings.is_sqlite else nullcontext():
+        engine = create_migration_engine(settings)
+        try:
+            yield engine
+        except SQLAlchemyError as error:
+            reraise(error, settings)
+        finally:
+            engine.dispose()
 
 
 def _config(settings: Settings) -> "Config":

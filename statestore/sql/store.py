@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TextIO
 
-from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
 from statestore.clock import Clock, SystemClock
 from statestore.codec import encode_checkpoint, encode_signal
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
@@ -97,6 +97,7 @@ class SQLStore(Store):
         return self._reading.leases(owner_prefix, self._primitives.now_us())
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         return self._primitives.checkpoint(execution_id, change, lease)
 

@@ -1,5 +1,6 @@
 """Creating executions and reading them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -152,7 +153,7 @@ class CreatingConformance(Suite):
 
     @pytest.mark.parametrize("execution_id", UNKNOWN_IDS)
     def test_writing_to_an_unknown_execution_raises_execution_not_found(self, store: Store, execution_id: str) -> None:
-        lease = claimed(store)[1]
+        lease = replace(claimed(store)[1], execution_id=execution_id)  # as after a deletion
         with pytest.raises(ExecutionNotFound):
             store.checkpoint(execution_id, Checkpoint())
         with pytest.raises(ExecutionNotFound):

@@ -178,6 +178,26 @@ class FencingConformance(Suite):
             store.checkpoint(execution_id, Checkpoint(), forged)
 
     @every_write
+    def test_a_lease_of_another_execution_is_refused_though_its_token_is_the_same(
+        self, store: Store, write: Write
+    ) -> None:
+        execution_id, lease = prepared(store)
+        other = prepared(store)[1]
+        assert other.token == lease.token
+        before = context_of(store, execution_id), context_of(store, other.execution_id)
+        with pytest.raises(LeaseLost) as refused:
+            write(store, execution_id, other)
+        assert (refused.value.execution_id, refused.value.token) == (execution_id, other.token)
+        assert (context_of(store, execution_id), context_of(store, other.execution_id)) == before
+
+    def test_a_lease_of_another_execution_does_not_even_repeat(self, store: Store) -> None:
+        execution_id, lease = prepared(store)
+        change = Checkpoint(steps=(done(2),))
+        store.checkpoint(execution_id, change, lease)
+        with pytest.raises(LeaseLost):
+            store.checkpoint(execution_id, change, prepared(store)[1])
+
+    @every_write
     def test_without_a_lease_nobody_writes_while_one_lives(
         self, store: Store, clock: ManualClock, write: Write
     ) -> None:

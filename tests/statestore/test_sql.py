@@ -30,6 +30,7 @@ from statestore import (
 )
 from statestore.errors import UnsupportedURL
 from statestore.sql import SQLStore
+from statestore.sql.postgresql import ROUNDS
 from statestore.testing.builders import (
     TTL,
     answer,
@@ -404,6 +405,31 @@ def test_what_the_database_cannot_hold_is_an_invalid_record(postgresql: SQLStore
         postgresql.checkpoint(execution_id, Checkpoint(steps=(done(1, name="nul\x00"),)))
     with pytest.raises(InvalidRecord):
         postgresql.send(execution_id, signal(SignalKind.EVENT, key="nul\x00"))
+
+
+NO_ROW = "SELECT 1 WHERE false"
+
+
+@pytest.mark.parametrize("primitive", ["create", "claim", "checkpoint", "send"])
+def test_a_refusal_without_a_reason_is_not_repeated_without_end(
+    postgresql: SQLStore, sent: list[str], monkeypatch: pytest.MonkeyPatch, primitive: str
+) -> None:
+    """As after an edit by hand, which the condition in SQL and the diagnosis in Python judge differently."""
+    execution_id = postgresql.create_context("agent").execution_id
+    for name in ("_create", "_claim"):
+        monkeypatch.setattr(postgresql._primitives, name, NO_ROW)
+    for name in ("checkpoint_statement", "send_statement"):
+        monkeypatch.setattr(f"statestore.sql.postgresql.{name}", lambda *_: NO_ROW)
+    calls = {
+        "create": lambda: postgresql.create_context("agent"),
+        "claim": lambda: postgresql.claim(execution_id, "host:1", TTL),
+        "checkpoint": lambda: postgresql.checkpoint(execution_id, Checkpoint()),
+        "send": lambda: postgresql.send(execution_id, event()),
+    }
+    sent.clear()
+    with pytest.raises(StoreUnavailable, match=f"`{primitive}` of execution .* without a reason"):
+        calls[primitive]()
+    assert sent.count(NO_ROW) == ROUNDS
 
 
 def test_a_restarted_server_is_found_again(postgresql_server: PostgresServer) -> None:
