@@ -1,3 +1,4 @@
+import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from tests.worker.cli_driving import CLI, make_app
 from tests.worker.driving import Calls, Engine
 from worker import Registry, install
 from worker.runtime import Runtime, runtime_of
@@ -43,3 +45,22 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.startswith("AGENTS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[CLI]:
+    app = make_app(f"sqlite:///{tmp_path}/s.db", "memory://")
+    cli = CLI(app)
+    cli.bells()
+    yield cli
+    cli.bells()
+    cli.store.close()
+    app.close()
