@@ -14,7 +14,7 @@ from statestore.states import AgentState
 from worker import bell
 from worker.engine.failures import describe, revive
 from worker.engine.outcome import Ending, Outcome
-from worker.errors import ExecutionFailed
+from worker.errors import ExecutionFailed, StepFailed
 from worker.owner import this_process
 from worker.runtime import Runtime, runtime_of
 
@@ -80,7 +80,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             return outcome.output
         if outcome.ending is Ending.FAILED:
             assert outcome.error is not None
-            raise _tellable(execution_id, outcome.error)
+            raise tellable(execution_id, outcome.error)
         if outcome.ending is Ending.CANCELLED:
             self._tell_of_cancel(runtime, execution_id)
         elif outcome.ending is Ending.PAUSED:
@@ -135,7 +135,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             self._tell_of_cancel(runtime, context.execution_id)
             raise Ignore
         if context.state is AgentState.FAILED:
-            raise _tellable(context.execution_id, _failure_of(context))
+            raise tellable(context.execution_id, _failure_of(context))
         return context.output
 
     def _tell_of_cancel(self, runtime: Runtime, execution_id: str) -> None:
@@ -160,11 +160,13 @@ def _failure_of(context: AgentContext) -> Exception:
     return revive(context.error)
 
 
-def _tellable(execution_id: str, error: Exception) -> Exception:
+def tellable(execution_id: str, error: Exception) -> Exception:
     """The error as Celery may be given it: some of its own exceptions mean something else than a failure there."""
     if isinstance(error, TaskPredicate):
         info = describe(error)
         return ExecutionFailed(execution_id, info.type, info.message)
+    if isinstance(error, StepFailed):
+        return StepFailed(error.type, error.message)  # without the bases that were put to it here: those do not pickle
     return error
 
 

@@ -1,6 +1,7 @@
 """What an attack on the engine found, one test each."""
 
 import asyncio
+import pickle
 import sys
 import types
 from datetime import timedelta
@@ -12,6 +13,7 @@ from statestore import AgentState, InvalidRecord, ValueTooLarge
 from tests.worker.driving import Calls, Crash, Engine
 from worker import RegistrationError, Run, StepFailed, tool
 from worker.engine.outcome import Ending
+from worker.tasks import tellable
 
 
 @pytest.mark.parametrize("key", ["https://example.org/" + "p" * 300, "", "a\x00b", "\ud800", 7])
@@ -130,6 +132,8 @@ def test_a_failure_is_caught_alike_by_a_process_that_has_not_got_its_class(
 
     assert outcome is not None
     assert outcome.output == "fell back"
+    told = tellable(execution_id, caught[1])
+    assert str(pickle.loads(pickle.dumps(told))) == str(caught[1])
     assert isinstance(caught[0], ConnectionLost)
     assert isinstance(caught[1], StepFailed)
     assert "no route" in str(caught[1])
