@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, SoftTimeLimitExceeded, TaskPredicate
 from celery.states import READY_STATES
 
 from statestore.errors import StoreError, StoreUnavailable
-from statestore.records import AgentContext
+from statestore.records import ExecutionSummary
 from statestore.states import AgentState
 from worker import bell
 from worker.engine.failures import describe, revive
@@ -47,14 +47,14 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             return self._tell(runtime, ended)
         raise Ignore
 
-    def _work(self, runtime: Runtime, execution_id: str) -> Outcome | AgentContext | None:
-        """Works on one claim; if it cannot be claimed, the context."""
+    def _work(self, runtime: Runtime, execution_id: str) -> Outcome | ExecutionSummary | None:
+        """Works on one claim; if it cannot be claimed, the summary: a stray bell must not cost a whole context."""
         try:
             outcome = runtime.executor.execute(execution_id, this_process())
         except SoftTimeLimitExceeded:
             log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
             raise Ignore from None
-        return runtime.store.get_context(execution_id) if outcome is None else outcome
+        return runtime.store.get_summary(execution_id) if outcome is None else outcome
 
     @staticmethod
     def _leaving_to_later(execution_id: str, work: Callable[[], R]) -> R:
@@ -116,26 +116,30 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             number = summary.attempt if token is None else token
             bell.mark_rung(runtime.store, runtime.settings, [(execution_id, number)])
 
-    def _is_untold(self, context: AgentContext) -> bool:
+    def _is_untold(self, summary: ExecutionSummary) -> bool:
         """Whether an execution is over and Celery's result backend does not know.
 
         The process that recorded the end may have died before it could tell.
         """
-        if not context.state.is_over:
+        if not summary.state.is_over:
             return False
-        if context.due_at is not None:
+        if summary.due_at is not None:
             return True
         try:
-            return self.backend.get_state(context.execution_id) not in READY_STATES
+            return self.backend.get_state(summary.execution_id) not in READY_STATES
         except NotImplementedError:
             return False  # there is no result backend
 
-    def _tell(self, runtime: Runtime, context: AgentContext) -> Any:
-        if context.state is AgentState.CANCELLED:
-            self._tell_of_cancel(runtime, context.execution_id)
+    def _tell(self, runtime: Runtime, summary: ExecutionSummary) -> Any:
+        execution_id = summary.execution_id
+        if summary.state is AgentState.CANCELLED:
+            self._tell_of_cancel(runtime, execution_id)
             raise Ignore
-        if context.state is AgentState.FAILED:
-            raise tellable(context.execution_id, _failure_of(context))
+        if summary.state is AgentState.FAILED:
+            raise tellable(execution_id, _failure_of(summary))
+        context = self._leaving_to_later(execution_id, lambda: runtime.store.get_context(execution_id))
+        if context is None:
+            raise Ignore  # deleted meanwhile
         return context.output
 
     def _tell_of_cancel(self, runtime: Runtime, execution_id: str) -> None:
@@ -154,10 +158,10 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             log.warning("execution %s: its end will be announced once more: %s", execution_id, error)
 
 
-def _failure_of(context: AgentContext) -> Exception:
-    if context.error is None:
-        return ExecutionFailed(context.execution_id, "unknown", "no error was recorded")
-    return revive(context.error)
+def _failure_of(summary: ExecutionSummary) -> Exception:
+    if summary.error is None:
+        return ExecutionFailed(summary.execution_id, "unknown", "no error was recorded")
+    return revive(summary.error)
 
 
 def tellable(execution_id: str, error: Exception) -> Exception:

@@ -9,7 +9,7 @@ from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, re
 from statestore.clock import Clock, duration_us, from_us, to_us
 from statestore.codec import decode_context, decode_step, encode_checkpoint, encode_new, encode_signal
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
-from statestore.errors import InvalidRecord, NotSerialisable
+from statestore.errors import InvalidRecord
 from statestore.operations import Store
 from statestore.paging import check_limit, decode_cursor
 from statestore.records import (
@@ -230,8 +230,6 @@ class RedisStore(Store):
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
-        for name in (*checkpoint.working_memory, *checkpoint.forget, *checkpoint.entities):
-            _require_utf8(name)
         token = None if lease is None else lease.token
         state = change.state
         ttl = self._working_ttl if state is None else self._over_ttl.get(state, self._working_ttl)
@@ -311,10 +309,3 @@ def _new_id(new: NewExecution) -> str:
         while partition_of(execution_id) != partition:
             execution_id = new_execution_id()
     return execution_id
-
-
-def _require_utf8(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise NotSerialisable("key", "the text contains a lone surrogate, which UTF-8 cannot carry") from error
