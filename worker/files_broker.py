@@ -29,8 +29,9 @@ class Channel(filesystem.Channel):
     """A channel on files that appear whole."""
 
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
-        # Names sort by age. What is not renamed yet is hidden from readers, as no queue is called `part`.
-        name = f"{time.monotonic_ns() // 1_000_000}_{uuid.uuid4()}"
+        # Names sort by age, as text: hence the zeros. What is not renamed yet is hidden from readers, as no queue is
+        # called `part`.
+        name = f"{time.monotonic_ns() // 1_000_000:020d}_{uuid.uuid4()}"
         _write_whole(Path(self.data_folder_out), f"{name}.{queue}.msg", dumps(payload))
 
     def _get(self, queue: str) -> Any:

@@ -66,8 +66,8 @@ def test_processes_that_bind_and_publish_at_once_read_no_half_written_file(folde
 
 
 def test_an_unreadable_message_is_dropped_and_the_next_one_read(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "m" / "1_left-by-a-killed-client.work.msg").touch()
-    with connection(folder) as one:
+    (folder / "m" / "!left-by-a-killed-client.work.msg").touch()
+    with connection(folder) as one:  # which reads in the order of names, "!" before any digit
         channel = one.channel()
         channel.basic_publish(channel.prepare_message("hello"), "", "work")
         channel.basic_get("work", no_ack=True)
@@ -75,3 +75,16 @@ def test_an_unreadable_message_is_dropped_and_the_next_one_read(folder: Path, ca
     assert message is not None
     assert message.payload == "hello"
     assert "was dropped" in caplog.text
+
+
+def test_messages_are_read_in_the_order_of_their_age_whatever_the_hosts_uptime(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connection(folder) as one:
+        channel = one.channel()
+        for milliseconds in (999, 1000, 9_999_999, 10_000_000):
+            monkeypatch.setattr("time.monotonic_ns", lambda now=milliseconds: now * 1_000_000)
+            channel.basic_publish(channel.prepare_message(str(milliseconds)), "", "work")
+        monkeypatch.undo()
+        read = [channel.basic_get("work", no_ack=True).payload for _ in range(4)]
+    assert read == ["999", "1000", "9999999", "10000000"]
