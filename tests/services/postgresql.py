@@ -1,8 +1,6 @@
 """A PostgreSQL server of the tests' own."""
 
 import importlib.util
-import os
-import pwd
 import re
 import shutil
 import signal
@@ -12,35 +10,26 @@ from pathlib import Path
 
 import psycopg
 
-from tests.services.process import ServerProcess
+from tests.services.process import ServerProcess, unprivileged_user
 
 PREFERRED_MAJOR = 16
 SUPERUSER = "postgres"
 
 
-def find_postgresql() -> Path | None:
+def find_postgresql(major: int | None = None) -> Path | None:
     """The folder of `postgres` and `initdb`: on PATH if it is recent, else that of the wheel, else an old one, or None.
 
-    The server refuses to run as root; what root's substitute cannot reach is not considered.
+    With `major`, only that version counts. The server refuses to run as root; what root's substitute cannot reach is
+    not considered.
     """
     on_path = _folder_on_path()
-    if on_path is not None and _major(on_path) >= PREFERRED_MAJOR:
+    if on_path is not None and _major(on_path) >= PREFERRED_MAJOR and major in {None, _major(on_path)}:
         return on_path
     for folder in (*_folders_of_wheel(), on_path):
-        if folder is not None and (unprivileged_user() is None or _is_reachable(folder)):
-            return folder
-    return None
-
-
-def unprivileged_user() -> str | None:
-    """Whom the server runs as when the tests run as root; None for the own user."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
+        if folder is None or not (_user() is None or _is_reachable(folder)):
             continue
+        if major is None or _major(folder) == major:
+            return folder
     return None
 
 
@@ -59,7 +48,7 @@ class PostgresServer(ServerProcess):
         return f"postgresql+psycopg://{SUPERUSER}@127.0.0.1:{self.port}/postgres"
 
     def user(self) -> str | None:
-        return unprivileged_user()
+        return _user()
 
     @property
     def data(self) -> Path:
@@ -67,11 +56,7 @@ class PostgresServer(ServerProcess):
         return self.folder / "data"
 
     def prepare(self) -> None:
-        self.data.mkdir(mode=0o700, exist_ok=True)
-        user = self.user()
-        if user is not None:
-            self.folder.chmod(0o755)
-            os.chown(self.data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+        self.make_folder(self.data.name)
         subprocess.run(
             [
                 self.binaries / "initdb",
@@ -112,6 +97,10 @@ def driver_url(url: str) -> str:
 def with_database(url: str, name: str) -> str:
     """The same server's URL with another database."""
     return re.sub(r"^(\w+(?:\+\w+)?://[^/?]*)(?:/[^?]*)?", rf"\1/{name}", url, count=1)
+
+
+def _user() -> str | None:
+    return unprivileged_user("postgres")
 
 
 def _folder_on_path() -> Path | None:

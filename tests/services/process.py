@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import psutil
 import pytest
@@ -21,6 +21,8 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 PORT_TRIES = 5
 
+T = TypeVar("T")
+
 
 def absent(service: str, reason: str) -> None:
     """Skips the test on a laptop; in CI a missing service is a failure, not a hole in the coverage."""
@@ -28,6 +30,14 @@ def absent(service: str, reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(sentence, pytrace=False)
     pytest.skip(sentence)
+
+
+def found(service: str, program: T | None, hint: str) -> T:
+    """What a search has found, or `absent`."""
+    if program is None:
+        absent(service, hint)
+    assert program is not None
+    return program
 
 
 def free_port() -> int:
@@ -95,6 +105,16 @@ class ServerProcess(ABC):
         """The system user that the server runs as, or None for the own one."""
         return None
 
+    def make_folder(self, name: str) -> Path:
+        """Makes a folder inside `folder` that belongs to the server's user."""
+        path = self.folder / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        user = self.user()
+        if user is not None:
+            self.folder.chmod(0o755)
+            shutil.chown(path, user, primary_group(user))
+        return path
+
     stop_signal = signal.SIGTERM
 
     @property
@@ -103,6 +123,11 @@ class ServerProcess(ABC):
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and neither stopped nor killed since."""
+        return self._process is not None
 
     def start(self) -> Self:
         """Starts the server and returns when it answers."""
@@ -145,7 +170,7 @@ class ServerProcess(ABC):
         self.kill()
         return False
 
-    def as_user(self) -> dict[str, object]:
+    def as_user(self) -> dict[str, Any]:
         """Arguments of Popen that run a program as `user`."""
         user = self.user()
         return {} if user is None else {"user": user, "group": primary_group(user), "extra_groups": []}
@@ -229,6 +254,20 @@ class ServerProcess(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def unprivileged_user(*preferred: str) -> str | None:
+    """Whom a server that shall not be root runs as when the tests run as root; None for the own user."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    import pwd
+
+    for name in (*preferred, "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    return None
 
 
 def primary_group(user: str) -> int:
