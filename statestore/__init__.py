@@ -11,11 +11,13 @@ from statestore.errors import (
     ExecutionNotFound,
     ExecutionOver,
     FormatTooNew,
+    IdempotencyKeyTaken,
     IllegalTransition,
     InvalidRecord,
     LeaseHeld,
     LeaseLost,
     MissingDriver,
+    NoTransactions,
     NotSerialisable,
     QuestionNotAsked,
     SchemaMismatch,
@@ -29,6 +31,7 @@ from statestore.errors import (
     UnsupportedURL,
     ValueTooLarge,
 )
+from statestore.export import ExportedExecution
 from statestore.memory import MemoryStore
 from statestore.opening import open_store
 from statestore.operations import Store
@@ -36,6 +39,8 @@ from statestore.records import (
     Action,
     AgentContext,
     AgentStep,
+    AuditEntry,
+    AuditEvent,
     Checkpointed,
     Claim,
     Due,
@@ -57,6 +62,8 @@ from statestore.records import (
     WaitKind,
 )
 from statestore.states import AgentState
+from statestore.transactions import StepTransaction
+from statestore.watching import Watch
 
 __all__ = [  # noqa: RUF022 - grouped
     # stores
@@ -79,11 +86,14 @@ __all__ = [  # noqa: RUF022 - grouped
     "WaitKind",
     "Signal",
     "SignalKind",
+    "AuditEntry",
+    "AuditEvent",
     "Page",
     "JSONValue",
     # what is written
     "NewExecution",
     "Checkpoint",
+    "ExportedExecution",
     # the outcomes of primitives
     "Lease",
     "Claim",
@@ -91,6 +101,8 @@ __all__ = [  # noqa: RUF022 - grouped
     "Checkpointed",
     "Sent",
     "Due",
+    "Watch",
+    "StepTransaction",
     # time
     "Clock",
     "SystemClock",
@@ -107,6 +119,8 @@ __all__ = [  # noqa: RUF022 - grouped
     "SignalRefused",
     "QuestionNotAsked",
     "AlreadyAnswered",
+    "IdempotencyKeyTaken",
+    "NoTransactions",
     "InvalidRecord",
     "NotSerialisable",
     "ValueTooLarge",

@@ -19,6 +19,7 @@ from statestore.records import (
     Wait,
     require_aware,
     require_name,
+    require_text,
 )
 from statestore.states import AgentState
 
@@ -26,6 +27,11 @@ from statestore.states import AgentState
 def new_execution_id() -> str:
     """A UUIDv7: unique, and ordered by time of creation."""
     return str(uuid7())
+
+
+def new_checkpoint_id() -> str:
+    """An id for one checkpoint, by which its repetition is recognised."""
+    return uuid4().hex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,9 @@ class Checkpoint:
     `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
     that the end is announced (to a result backend, say) even when the process dies right after this write.
 
+    `by` and `reason` go into the audit trail when the state changes: who asked for it, and why. Without a `reason` a
+    failure's is its error.
+
     `checkpoint_id` makes a repetition harmless: a checkpoint whose id is that of the last applied one does nothing.
     """
 
@@ -92,7 +101,9 @@ class Checkpoint:
     error: ErrorInfo | None = None
     consumed: tuple[str, ...] = ()
     announce_within: timedelta | None = None
-    checkpoint_id: str = field(default_factory=lambda: uuid4().hex)
+    by: str | None = None
+    reason: str | None = None
+    checkpoint_id: str = field(default_factory=new_checkpoint_id)
 
     def __post_init__(self) -> None:
         paused = self.state is not None and self.state.is_paused
@@ -104,6 +115,8 @@ class Checkpoint:
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
+        require_text("by", self.by)
+        require_text("reason", self.reason)
         for name in (*self.working_memory, *self.forget, *self.entities):
             require_name("key", name)
 

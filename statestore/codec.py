@@ -8,7 +8,7 @@ never looks into the texts. The header of an execution is a flat mapping whose n
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from statestore.checkpoint import Checkpoint, NewExecution
 from statestore.clock import duration_us, from_us, to_us
@@ -17,6 +17,8 @@ from statestore.records import (
     Action,
     AgentContext,
     AgentStep,
+    AuditEntry,
+    AuditEvent,
     ErrorInfo,
     ExecutionSummary,
     Memory,
@@ -69,7 +71,11 @@ HEADER_FIELDS: Final = {
     "checkpoint_id": "id of the last applied checkpoint, or null",
     "created_us": "creation",
     "updated_us": "last write",
+    "ended_us": "when it was over, or null",
 }
+
+# Of a failure's error, what its entry in the audit trail keeps.
+_REASON_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,23 @@ class EncodedCheckpoint:
     consumed: tuple[str, ...]
     announce_us: int | None
     gives_back_lease: bool
+    by: str | None
+    reason: str | None
+
+
+class AuditRow(NamedTuple):
+    """An entry of the audit trail as stored; see `AuditEntry`. `signal` is what `encode_signal` made."""
+
+    position: int
+    at_us: int
+    event: str
+    from_state: str | None
+    to_state: str | None
+    attempt: int
+    worker: str | None
+    by: str | None
+    reason: str | None
+    signal: str | None
 
 
 def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_bytes: int) -> dict[str, str | int | None]:
@@ -144,26 +167,31 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "checkpoint_id": None,
         "created_us": now_us,
         "updated_us": now_us,
+        "ended_us": None,
     }
 
 
 def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
     """The texts of a checkpoint. Raises `NotSerialisable` or `ValueTooLarge`, naming the part."""
-    waiting = checkpoint.waiting
-    over = checkpoint.state is not None and checkpoint.state.is_over
+    state, waiting, announce_within = checkpoint.state, checkpoint.waiting, checkpoint.announce_within
+    over = state is not None and state.is_over
+    # Most parts of most checkpoints are empty: for those not even a generator is made.
     return EncodedCheckpoint(
         checkpoint_id=checkpoint.checkpoint_id,
-        steps=tuple(encode_step(step, max_bytes) for step in checkpoint.steps),
-        messages=tuple(encode_message(message, max_bytes) for message in checkpoint.messages),
-        working_memory=_encode_items("working_memory", checkpoint.working_memory, max_bytes),
+        steps=tuple([encode_step(step, max_bytes) for step in checkpoint.steps]) if checkpoint.steps else (),
+        messages=tuple([encode_message(message, max_bytes) for message in checkpoint.messages])
+        if checkpoint.messages
+        else (),
+        working_memory=_encode_items("working_memory", checkpoint.working_memory, max_bytes)
+        if checkpoint.working_memory
+        else (),
         forget=checkpoint.forget,
-        facts=tuple(
-            seal({"fact": fact, "by_run": checkpoint.facts_by_run or None}, "facts", max_bytes)
-            for fact in checkpoint.facts
-        ),
-        entities=_encode_items("entities", checkpoint.entities, max_bytes),
-        rag_context=tuple(_encode_rag(chunk, max_bytes) for chunk in checkpoint.rag_context),
-        state=checkpoint.state,
+        facts=_encode_facts(checkpoint, max_bytes) if checkpoint.facts else (),
+        entities=_encode_items("entities", checkpoint.entities, max_bytes) if checkpoint.entities else (),
+        rag_context=tuple([_encode_rag(chunk, max_bytes) for chunk in checkpoint.rag_context])
+        if checkpoint.rag_context
+        else (),
+        state=state,
         waiting=None if waiting is None else _encode_wait(waiting, max_bytes),
         wait_key=None if waiting is None else waiting.key,
         wait_signal=None if waiting is None else WAIT_SIGNAL.get(waiting.kind),
@@ -171,20 +199,30 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
         output=dump(checkpoint.output, "output", max_bytes) if over else None,
         error=None if checkpoint.error is None else _encode_error(checkpoint.error, max_bytes),
         consumed=checkpoint.consumed,
-        announce_us=None if checkpoint.announce_within is None else duration_us(checkpoint.announce_within),
-        gives_back_lease=checkpoint.gives_back_lease,
+        announce_us=None if announce_within is None else duration_us(announce_within),
+        gives_back_lease=state is not None and checkpoint.gives_back_lease,
+        by=checkpoint.by,
+        reason=checkpoint.reason if checkpoint.reason is not None else _reason_of(checkpoint.error),
     )
 
 
 def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
     """A step as stored."""
     action, result, changes = step.action, step.result, step.changes
+    does: Fields = {"kind": action.kind}
+    if action.tool is not None or action.input is not None or action.thought is not None:
+        does = _present(kind=action.kind, tool=action.tool, input=action.input, thought=action.thought)
+    did: Fields | None = None
+    if result is not None:
+        did = {"ok": result.success}
+        if result.output is not None:
+            did["output"] = result.output
     text = seal(
         {
             "n": step.step_number,
             "name": step.name,
-            "action": _present(kind=action.kind, tool=action.tool, input=action.input, thought=action.thought),
-            "result": None if result is None else _present(ok=result.success, output=result.output),
+            "action": does,
+            "result": did,
             "error": None if result is None or result.error is None else _error_fields(result.error),
             "attempt": step.attempt,
             "tries": None if step.tries == 1 else step.tries,
@@ -311,6 +349,26 @@ WAIT_SIGNAL: Final = {
 }
 
 
+def decode_audit(row: AuditRow) -> AuditEntry:
+    """A stored entry of the audit trail."""
+    return AuditEntry(
+        position=row.position,
+        at=from_us(row.at_us),
+        event=AuditEvent(row.event),
+        from_state=None if row.from_state is None else AgentState(row.from_state),
+        to_state=None if row.to_state is None else AgentState(row.to_state),
+        attempt=row.attempt,
+        worker=row.worker,
+        by=row.by,
+        reason=row.reason,
+        signal=None if row.signal is None else decode_signal(row.signal),
+    )
+
+
+# The signals with which people decide something: they go into the audit trail.
+DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
+
+
 def decode_wait(text: str | bytes) -> Wait:
     """A stored wait."""
     fields = unseal(text, "wait")
@@ -330,7 +388,7 @@ def _summary_fields(header: Mapping[str, Any]) -> Fields:
     require_readable(f"execution {execution_id}", int(header["format"]))
     waiting, error = header.get("waiting"), header.get("error")
     priority, due_us = header.get("priority"), header.get("due_us")
-    lease_until_us = int(header["lease_until_us"])
+    lease_until_us, ended_us = int(header["lease_until_us"]), header.get("ended_us")
     return {
         "execution_id": execution_id,
         "agent_id": _text(header["agent_id"]),
@@ -354,6 +412,7 @@ def _summary_fields(header: Mapping[str, Any]) -> Fields:
         "due_at": None if due_us is None else from_us(int(due_us)),
         "created_at": from_us(int(header["created_us"])),
         "updated_at": from_us(int(header["updated_us"])),
+        "ended_at": None if ended_us is None else from_us(int(ended_us)),
     }
 
 
@@ -363,6 +422,11 @@ def _text(value: str | bytes | None) -> str | None:
 
 def _present(**fields: Any) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encode_facts(checkpoint: Checkpoint, max_bytes: int) -> tuple[str, ...]:
+    by_run = checkpoint.facts_by_run or None
+    return tuple([seal({"fact": fact, "by_run": by_run}, "facts", max_bytes) for fact in checkpoint.facts])
 
 
 def _encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple[tuple[str, str], ...]:
@@ -435,6 +499,12 @@ def _encode_wait(wait: Wait, max_bytes: int) -> str:
 
 def _encode_error(error: ErrorInfo, max_bytes: int) -> str:
     return seal(_error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
+
+
+def _reason_of(error: ErrorInfo | None) -> str | None:
+    if error is None:
+        return None
+    return f"{error.type}: {error.message}"[:_REASON_CHARACTERS].replace("\x00", "\ufffd")
 
 
 def _error_fields(error: ErrorInfo) -> Fields:

@@ -11,6 +11,8 @@
     |-- SignalRefused
     |   |-- QuestionNotAsked    an answer to something that the execution does not wait for
     |   `-- AlreadyAnswered     the first answer won; this is the second
+    |-- NoTransactions          a transactional step on a store that has no transactions to share
+    |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
     |-- InvalidRecord (also ValueError)
     |   |-- NotSerialisable     a value that JSON cannot carry
     |   `-- ValueTooLarge       a value over the store's limit
@@ -143,6 +145,29 @@ class AlreadyAnswered(SignalRefused):
 
     def __str__(self) -> str:
         return f"question {self.key!r} of execution {self.execution_id} already has an answer"
+
+
+class NoTransactions(StoreError):
+    """The store cannot share a transaction with a step. SQL stores can."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"the store at {self.url} has no transactions that a step could take part in: use a SQL store"
+
+
+class IdempotencyKeyTaken(StoreError):
+    """`Store.restore` was refused: another execution of the agent has the key."""
+
+    def __init__(self, agent_id: str, idempotency_key: str) -> None:
+        super().__init__(agent_id, idempotency_key)
+        self.agent_id = agent_id
+        self.idempotency_key = idempotency_key
+
+    def __str__(self) -> str:
+        return f"another execution of agent {self.agent_id!r} has the idempotency key {self.idempotency_key!r} here"
 
 
 class InvalidRecord(StoreError, ValueError):

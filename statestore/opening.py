@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote
 
 from statestore.clock import Clock
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
@@ -13,11 +13,18 @@ from statestore.operations import Store
 GROUP = "statestore.backends"
 
 # Which package a backend module needs, and in which extra it comes.
-_DRIVERS = {"redis": ("redis", "redis"), "psycopg": ("psycopg", "postgresql")}
+_DRIVERS = {"redis": ("redis", "redis"), "psycopg": ("psycopg", "postgresql"), "pymysql": ("pymysql", "mysql")}
 
 
 # Drivers also take secrets as query parameters: password, sslpassword, ssl_keyfile_password, ...
-_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&#]*", re.IGNORECASE)
+_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:passw(?:or)?d|secret|token)[^=&]*=)[^&#]*", re.IGNORECASE)
+
+# `scheme://user:password@`, up to the last @ before the path.
+_PASSWORD = re.compile(r"([^:/?#]+://[^:/?#@]*:)[^/?#]*@")
+# A password in which /, ? or # was not escaped. What follows the colon is not a port.
+_LOOSE_PASSWORD = re.compile(r"([^:/?#]+://[^:/?#@]*:)(?!\d*(?:[/?#,]|$)).*@", re.DOTALL)
+# A percent-encoded URL as the value of an option.
+_INNER_URL = re.compile(r"(?<==)[^&=#]*%3A(?:%2F|/){2}[^&#]*", re.IGNORECASE)
 
 
 def open_store(
@@ -26,9 +33,10 @@ def open_store(
     """Opens the store at `url`.
 
     `memory://`, `sqlite:///file.db`, `postgresql+psycopg://user:password@host/db`, `redis://host:6379/0`, `rediss://`,
-    `valkey://`; other packages add schemes through the entry-point group `statestore.backends`, whose functions take
-    (url, *, max_value_bytes, clock) and return a `Store`. The scheme is the part before `://` and before any `+`. No
-    connection is made before the first use; `Store.check` makes one.
+    `valkey://`, `redis+sentinel://host1:26379,host2:26379/0?service=mymaster`, `redis+cluster://host1:6379,host2:6379`;
+    other packages add schemes through the entry-point group `statestore.backends`, whose functions take (url, *,
+    max_value_bytes, clock) and return a `Store`. The scheme is the part before `://` and before any `+`. No connection
+    is made before the first use; `Store.check` makes one.
 
     Raises `UnknownScheme`, and `MissingDriver`, which names the extra to install.
     """
@@ -48,13 +56,12 @@ def open_store(
 
 
 def masked(url: str) -> str:
-    """The URL without its password, for messages."""
+    """The URL without its password, for messages; also of one that is malformed, or names several hosts."""
+    url = _INNER_URL.sub(lambda inner: quote(masked(unquote(inner[0])), safe="*"), url)
     url = _QUERY_SECRET.sub(r"\1***", url)
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user_and_host = parts.netloc.replace(f":{parts.password}@", ":***@", 1)
-    return urlunsplit(parts._replace(netloc=user_and_host))
+    return (
+        _PASSWORD.sub(r"\1***@", url, count=1) if _PASSWORD.match(url) else _LOOSE_PASSWORD.sub(r"\1***@", url, count=1)
+    )
 
 
 def _backends() -> dict[str, EntryPoint]:

@@ -1,6 +1,6 @@
 """The familiar operations on a context, built once on the primitives; every backend inherits them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from statestore.checkpoint import Checkpoint, NewExecution
@@ -20,6 +20,7 @@ from statestore.records import (
     Wait,
 )
 from statestore.states import AgentState
+from statestore.stats import Activity, Stats, StepTiming, collect_stats
 from statestore.store import StorePrimitives
 
 
@@ -70,15 +71,17 @@ class Store(StorePrimitives):
         waiting: Wait | None = None,
         output: JSONValue = None,
         error: ErrorInfo | None = None,
+        by: str | None = None,
+        reason: str | None = None,
         lease: Lease | None = None,
     ) -> None:
-        """Moves the execution to `state`."""
-        change = Checkpoint(state=state, waiting=waiting, output=output, error=error)
+        """Moves the execution to `state`; `by` and `reason` go into the audit trail."""
+        change = Checkpoint(state=state, waiting=waiting, output=output, error=error, by=by, reason=reason)
         self.checkpoint(execution_id, change, lease)
 
-    def requeue(self, execution_id: str) -> None:
+    def requeue(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> None:
         """Releases a failed execution (a dead letter, say): it is `idle` again, due at once, its steps kept."""
-        self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE))
+        self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE, by=by, reason=reason))
 
     def add_step(
         self,
@@ -191,6 +194,29 @@ class Store(StorePrimitives):
         page = self.find(session_id=session_id, limit=limit)
         contexts = (self.get_context(summary.execution_id) for summary in page.items)
         return tuple(context for context in contexts if context is not None)
+
+    def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
+        """The timings of the steps and the audit trails of these executions: what statistics are made of."""
+        return {
+            execution_id: Activity(
+                steps=tuple(
+                    StepTiming(
+                        name=step.name,
+                        success=None if step.result is None else step.result.success,
+                        duration=step.duration,
+                    )
+                    for step in self.get_steps(execution_id)
+                ),
+                audit=self.get_audit(execution_id),
+            )
+            for execution_id in execution_ids
+        }
+
+    def stats(
+        self, *, since: datetime | None = None, until: datetime | None = None, agent_id: str | None = None
+    ) -> Stats:
+        """What the executions that were created in this span of time did; see `statestore.stats`."""
+        return collect_stats(self, since=since, until=until, agent_id=agent_id)
 
     def _context(self, execution_id: str) -> AgentContext:
         context = self.get_context(execution_id)

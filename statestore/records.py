@@ -28,6 +28,15 @@ def require_name(field_name: str, value: object) -> None:
     """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
     if not isinstance(value, str) or not 0 < len(value) <= 255:
         raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
+    require_text(field_name, value)
+
+
+def require_text(field_name: str, value: object) -> None:
+    """Raises `InvalidRecord` unless the value is None or a text that every backend can keep."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InvalidRecord(field_name, f"needs a text, not {value!r:.80}")
     if "\x00" in value:
         raise InvalidRecord(field_name, "must not contain a NUL character")
     try:
@@ -44,6 +53,20 @@ class WaitKind(StrEnum):
     TIMER = "timer"
     EVENT = "event"
     CHILD = "child"
+
+
+class AuditEvent(StrEnum):
+    """What an entry of the audit trail tells of.
+
+    `CREATED`: the execution came to be. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
+    person's answer, approval or cancel was accepted. `DELETED`: it was deleted (and not yet purged).
+    """
+
+    CREATED = "created"
+    CLAIMED = "claimed"
+    MOVED = "moved"
+    DECIDED = "decided"
+    DELETED = "deleted"
 
 
 class SignalKind(StrEnum):
@@ -213,7 +236,30 @@ class Signal:
         require_name("signal_id", self.signal_id)
         if self.key or self.kind is not SignalKind.CANCEL:
             require_name("key", self.key)
+        require_text("sender", self.sender)
+        require_text("reason", self.reason)
         require_aware("sent_at", self.sent_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One entry of an execution's audit trail, which only ever grows.
+
+    `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far and `worker` the
+    owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as far
+    as the caller told, and `reason` why; a failure's reason is its error. `signal` is what was decided.
+    """
+
+    position: int
+    at: datetime
+    event: AuditEvent
+    from_state: AgentState | None = None
+    to_state: AgentState | None = None
+    attempt: int = 0
+    worker: str | None = None
+    by: str | None = None
+    reason: str | None = None
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +282,8 @@ class ExecutionSummary:
 
     `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
     nothing happens; None when nothing is to be done. `owner` and `lease_expires_at` belong to the last claim and are
-    None once its lease was given back. `crashes` counts claims that ended without recording anything.
+    None once its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is
+    when it was over.
     """
 
     execution_id: str
@@ -261,6 +308,7 @@ class ExecutionSummary:
     due_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

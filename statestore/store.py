@@ -6,14 +6,19 @@ built on these primitives once, in `statestore.operations`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.errors import NoTransactions
+from statestore.export import ExportedExecution
+from statestore.paging import check_limit
 from statestore.records import (
     AgentContext,
     AgentStep,
+    AuditEntry,
     Checkpointed,
     Claim,
     Due,
@@ -25,6 +30,8 @@ from statestore.records import (
     Signal,
 )
 from statestore.states import AgentState
+from statestore.transactions import StepTransaction
+from statestore.watching import PollingWatch, Watch
 
 
 class StorePrimitives(ABC):
@@ -42,18 +49,26 @@ class StorePrimitives(ABC):
       ever, also across release and expiry.
     * Returned records share nothing with what is stored.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
+    * The audit trail of an execution grows in the same atomic step as what it tells of, one entry for each: creation,
+      claim, accepted answer, approval or cancel, deletion, and checkpoint that changes the state.
     * `due_at` drives all recovery: when it has passed, `take_due` hands the execution to a sweeper, which rings its
       bell (publishes a message). Each method below says what it does to it.
 
     Attributes:
         url: where the store is, with any password masked; for messages.
         is_shared: whether other processes see the same data. False only for the in-memory store.
+        keeps_deleted: whether `delete_context` hides an execution and leaves it to `purge`; otherwise it purges.
+        has_transactions: whether `transaction` works.
+        holds_finished: see `hold_finished`.
         max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
             A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
     """
 
     url: str
     is_shared: bool = True
+    keeps_deleted: bool = False
+    has_transactions: bool = False
+    holds_finished: bool = False
     max_value_bytes: int
 
     # -- creating and reading ------------------------------------------------------------------------------------------
@@ -98,6 +113,25 @@ class StorePrimitives(ABC):
         `next_cursor` of the page before: pages neither repeat nor miss an execution that existed when the first page
         was read, however many are added meanwhile. Raises `InvalidRecord` for a limit below 1 or a cursor that this
         store did not make.
+        """
+
+    @abstractmethod
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        """The context that `create` would return instead of a new one for this key, or None."""
+
+    @abstractmethod
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        """The audit trail, oldest entry first, also of a deleted execution; empty for an unknown or purged one."""
+
+    @abstractmethod
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        """The ids of at most `limit` executions that were over before that time, the longest over first.
+
+        Only those whose end needs no more announcing (no `due_at`) and that are still to be archived or purged: not
+        what `drop_archived` has accepted. `states` restricts them to some of the states that are over. Costs what it
+        returns, as far as the backend can; raises `InvalidRecord` for a limit below 1.
         """
 
     # -- the lease -----------------------------------------------------------------------------------------------------
@@ -157,9 +191,9 @@ class StorePrimitives(ABC):
         and `not_before` become `wake_at`, or never; but if the mailbox holds an unconsumed signal for that wait, or a
         cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A working state that is
         written without a lease makes the execution due at once and claimable: its writer does not hold it. A state
-        that is over clears `due_at`, or sets it to now + `announce_within`. Both paused and over give the lease back.
-        `failed` to `idle` clears the error, `crashes` and `rings` and makes the execution due at once. Consuming an
-        unknown signal is harmless.
+        that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`. Both paused and over
+        give the lease back. `failed` to `idle` clears the error, `ended_at`, `crashes` and `rings` and makes the
+        execution due at once. Consuming an unknown signal is harmless.
         Raises `NotSerialisable` or `ValueTooLarge` before anything is sent.
         """
 
@@ -177,6 +211,15 @@ class StorePrimitives(ABC):
         now, `not_before` is lifted and `rings` set to 0, and `woke` is true. With a live lease the holder finds the
         signal when it pauses, or the cancel at its next step boundary. A cancel sets `cancel_requested`.
         """
+
+    def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
+        """Opens a transaction in which writes of the caller's own and one checkpoint commit together.
+
+        Raises `NoTransactions` unless the store `has_transactions`, and `StoreUnavailable`, also when the connection is
+        lost inside the block.
+        """
+        del execution_id, lease
+        raise NoTransactions(self.url)
 
     # -- ringing -------------------------------------------------------------------------------------------------------
 
@@ -203,12 +246,32 @@ class StorePrimitives(ABC):
     # -- removing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def delete_context(self, execution_id: str) -> bool:
-        """Removes an execution with everything of it, also from under a live lease; False if it was not there."""
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        """Deletes an execution, also from under a live lease; False if it was not there.
+
+        Every read and write then finds nothing, and its idempotency key is free. A store that `keeps_deleted` keeps
+        the contents until `purge`, and the audit trail, which gets an entry with `by` and `reason`, stays readable.
+        Any other store purges at once.
+        """
+
+    @abstractmethod
+    def purge(self, execution_id: str) -> bool:
+        """Removes an execution for good, deleted or not, with everything of it and its audit trail; False if nothing
+        was there."""
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        """The ids of at most `limit` executions that were deleted before that time and not purged, the first first.
+
+        Raises `InvalidRecord` for a limit below 1.
+        """
+        del before
+        check_limit(limit)
+        return ()
 
     @abstractmethod
     def clear(self) -> int:
-        """Removes every execution of this store's own prefix or tables and nothing else; returns how many."""
+        """Purges every execution of this store's own prefix or tables and nothing else; returns how many there were,
+        deleted ones not counted."""
 
     def tidy(self, limit: int = 1000) -> int:
         """Removes what expired executions left in indexes, at most `limit` of them; returns how many.
@@ -217,6 +280,47 @@ class StorePrimitives(ABC):
         """
         del limit
         return 0
+
+    # -- moving between stores -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        """Everything of an execution in one consistent look, as stored; None if it is unknown. Raises `FormatTooNew`.
+
+        A lease on it is told of, not taken along.
+        """
+
+    @abstractmethod
+    def restore(self, exported: ExportedExecution) -> bool:
+        """Stores an execution exactly as it was exported, all or nothing: the same id, times and audit trail, due when
+        it was due, and without a lease.
+
+        A copy that is there already is replaced if it has not come as far (`ExportedExecution.place`) and no lease on
+        it lives; otherwise, and if it is deleted here, nothing is changed and the answer is False. So repeating is
+        harmless. Raises `IdempotencyKeyTaken` if another execution of the agent has its key here.
+        """
+
+    @abstractmethod
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        """Lets go of an execution that is over and of which another store has committed a copy.
+
+        It is purged, or on a store whose data expires by itself its time to live starts. False, and no change, unless
+        it is over, no `due_at` is left, and it is still at that `place`.
+        """
+
+    def hold_finished(self) -> None:
+        """From now on nothing that becomes over through this instance expires before `drop_archived` allows it."""
+        self.holds_finished = True
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def watch(self, execution_id: str) -> Watch:
+        """Wakes a client as soon as something about an execution may have changed.
+
+        The changes noticed are those since this call. A store without such a mechanism is looked at in intervals.
+        """
+        del execution_id
+        return PollingWatch()
 
     # -- the connection ------------------------------------------------------------------------------------------------
 

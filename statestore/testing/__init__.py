@@ -11,8 +11,12 @@ Which class to inherit is the backend's declaration of what it can do; nothing i
 
 * `StoreConformance`: everything that holds for any store. Override `store`.
 * `SharedStoreConformance`: the same, and races between processes. For a store with `is_shared`. Override `reopen`.
+* `KeepsDeletedConformance`: besides one of these, for a store with `keeps_deleted`.
 * `NeighbourConformance`: besides one of these, for a backend that keeps several stores on one server, under prefixes
   of their own. Override `neighbour`.
+
+Executions are moved from the store to another one and back: to `other_store`, which is a `MemoryStore` unless the test
+class overrides it.
 """
 
 import pkgutil
@@ -22,6 +26,11 @@ import pytest
 # Before any of them is imported, so that a failing assert shows its values, in other people's test runs too.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
-from statestore.testing.conformance import NeighbourConformance, SharedStoreConformance, StoreConformance  # noqa: E402
+from statestore.testing.conformance import (  # noqa: E402
+    KeepsDeletedConformance,
+    NeighbourConformance,
+    SharedStoreConformance,
+    StoreConformance,
+)
 
-__all__ = ["NeighbourConformance", "SharedStoreConformance", "StoreConformance"]
+__all__ = ["KeepsDeletedConformance", "NeighbourConformance", "SharedStoreConformance", "StoreConformance"]

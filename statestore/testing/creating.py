@@ -126,6 +126,17 @@ class CreatingConformance(Suite):
         assert create(store, "one", idempotency_key="key") != create(store, "two", idempotency_key="key")
         assert create(store, "a:b", idempotency_key="c") != create(store, "a", idempotency_key="b:c")
 
+    def test_an_execution_is_found_by_its_idempotency_key(self, store: Store) -> None:
+        execution_id = create(store, "agent", idempotency_key="key")
+        create(store, "agent")
+        assert store.get_by_idempotency_key("agent", "key") == context_of(store, execution_id)
+        store.add_message(execution_id, "user", "hello")
+        store.update_state(execution_id, AgentState.COMPLETED, output="done")
+        assert store.get_by_idempotency_key("agent", "key") == context_of(store, execution_id)
+        for agent_id, key in (("agent", "other"), ("other", "key"), ("key", "agent"), ("agent:key", ""), ("", "")):
+            assert store.get_by_idempotency_key(agent_id, key) is None
+        assert len(store.find().items) == 2
+
     def test_executions_without_an_idempotency_key_are_all_new(self, store: Store) -> None:
         assert create(store) != create(store)
 

@@ -1,14 +1,19 @@
 """What holds for a store that several processes share, and for several stores on one server."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from statestore.checkpoint import Checkpoint
-from statestore.clock import ManualClock
-from statestore.errors import AlreadyAnswered, LeaseLost, StepConflict
+from statestore.clock import ManualClock, from_us
+from statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict
+from statestore.export import ExportedExecution
 from statestore.operations import Store
+from statestore.records import AuditEvent
+from statestore.states import AgentState
+from statestore.testing.auditing import assert_chained, decide_and_move
 from statestore.testing.builders import (
     TTL,
     YEAR,
@@ -22,9 +27,13 @@ from statestore.testing.builders import (
     pause,
     summary_of,
 )
+from statestore.testing.ending import ended
 from statestore.testing.processes import ProcessTeam, Reopen, process_team
 from statestore.testing.races import add_many, assert_nothing_lost, sweep
+from statestore.testing.removal_races import assert_no_trace
+from statestore.testing.stories import SITUATIONS, export_of
 from statestore.testing.suite import Suite
+from statestore.testing.watching import Change, every_change, slowly, wait_until
 
 PROCESSES = 3
 ROUNDS = 6
@@ -61,6 +70,31 @@ def create_once(store: Store, member: int, key: str) -> str:
 def take_all(store: Store, member: int) -> list[str]:
     del member
     return sweep(store, 7)
+
+
+def decide(store: Store, member: int, execution_id: str) -> None:
+    del member
+    decide_and_move(store, execution_id, ROUNDS)
+
+
+def delete(store: Store, member: int, execution_id: str) -> bool:
+    return store.delete_context(execution_id, by=str(member))
+
+
+def delete_or_write(store: Store, member: int, execution_id: str) -> bool:
+    """The first member deletes, the others write."""
+    if member == 0:
+        return store.delete_context(execution_id)
+    try:
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1),), state=AgentState.COMPLETED, output=member))
+    except (ExecutionNotFound, ExecutionOver):
+        return False
+    return True
+
+
+def restore(store: Store, member: int, exported: ExportedExecution) -> bool:
+    del member
+    return store.restore(exported)
 
 
 class SharedConformance(Suite):
@@ -176,6 +210,89 @@ class SharedConformance(Suite):
         taken = [execution_id for part in team.run(reopen, clock, take_all) for execution_id in part]
         assert sorted(taken + sweep(store, 7)) == made
 
+    def test_without_an_injected_clock_trails_and_ends_have_the_servers_time(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        with reopen(clock=None) as real:
+            execution_id = create(real)
+            real.update_state(execution_id, AgentState.COMPLETED)
+            margin, now = timedelta(minutes=5), datetime.now(UTC)
+            ended_at = summary_of(real, execution_id).ended_at
+            assert ended_at is not None
+            for moment in (ended_at, *(entry.at for entry in real.get_audit(execution_id))):
+                assert abs(now - moment) < margin
+            assert real.find_ended(now - margin) == ()
+            assert real.find_ended(now + margin) == (execution_id,)
+            real.delete_context(execution_id)
+            assert real.find_deleted(now - margin) == ()
+            assert bool(real.find_deleted(now + margin)) is store.keeps_deleted
+
+    def test_what_one_instance_removed_or_moved_another_sees(
+        self, store: Store, reopen: Reopen, clock: ManualClock
+    ) -> None:
+        execution_id = create(store, idempotency_key="key")
+        with reopen(clock=clock) as other:
+            exported, trail = export_of(other, execution_id), other.get_audit(execution_id)
+            assert exported == export_of(store, execution_id)
+            assert trail == store.get_audit(execution_id)
+            assert other.get_by_idempotency_key("agent", "key") == context_of(store, execution_id)
+            other.delete_context(execution_id)
+            assert store.export(execution_id) is None
+            assert store.purge(execution_id) is store.keeps_deleted
+            assert other.get_audit(execution_id) == ()
+            assert other.restore(exported) is True
+        assert store.get_audit(execution_id) == trail
+        assert store.restore(exported) is False
+
+    @every_change
+    def test_a_change_through_another_instance_wakes(
+        self, store: Store, reopen: Reopen, clock: ManualClock, change: Change
+    ) -> None:
+        execution_id = create(store)
+        before = store.export(execution_id)
+        with reopen(clock=clock) as other, store.watch(execution_id) as watch, ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(slowly, change, other, execution_id)
+            wait_until(watch, lambda: store.export(execution_id) != before)
+            changing.result()
+
+    def test_deciding_processes_leave_no_gap_in_the_trail(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        execution_id = create(store)
+        team.run(reopen, clock, decide, execution_id)
+        trail = store.get_audit(execution_id)
+        assert_chained(trail)
+        assert [entry.event for entry in trail].count(AuditEvent.DECIDED) == ROUNDS * len(team)
+
+    def test_of_several_deleting_processes_exactly_one_deletes(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        for _ in range(ROUNDS):
+            execution_id = create(store)
+            assert sorted(team.run(reopen, clock, delete, execution_id)) == [False] * (len(team) - 1) + [True]
+            trail = store.get_audit(execution_id)
+            assert [entry.event for entry in trail].count(AuditEvent.DELETED) == int(store.keeps_deleted)
+
+    def test_a_deletion_in_one_process_and_writes_in_others_leave_no_half(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        for _ in range(ROUNDS):
+            execution_id = create(store, session_id="s")
+            outcomes = team.run(reopen, clock, delete_or_write, execution_id)
+            assert outcomes[0] is True
+            assert outcomes[1:].count(True) <= 1
+            assert_no_trace(store, clock, execution_id)
+
+    def test_of_several_restoring_processes_exactly_one_restores(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam, other_store: Store
+    ) -> None:
+        exported = export_of(other_store, SITUATIONS["everything"](other_store, clock))
+        for _ in range(ROUNDS):
+            outcomes = team.run(reopen, clock, restore, exported)
+            assert sorted(outcomes) == [False] * (len(team) - 1) + [True]
+            assert export_of(store, exported.execution_id) == exported
+            store.purge(exported.execution_id)
+
 
 class NeighbourConformance(Suite):
     """Two stores on one server, each with a prefix of its own."""
@@ -209,3 +326,28 @@ class NeighbourConformance(Suite):
         clock.advance(TTL)
         assert due_ids(neighbour) == [kept]
         assert neighbour.clear() == 1
+
+    def test_neighbours_do_not_see_each_others_ends_trails_and_copies(
+        self, store: Store, neighbour: Store, clock: ManualClock
+    ) -> None:
+        there = ended(neighbour, AgentState.FAILED)
+        deleted = create(neighbour, idempotency_key="key")
+        neighbour.delete_context(deleted)
+        kept = create(neighbour, idempotency_key="key")
+        exported, trail = export_of(neighbour, there), neighbour.get_audit(deleted)
+        later = from_us(clock.now_us()) + YEAR
+        assert store.find_ended(later) == store.find_deleted(later) == ()
+        assert store.get_audit(there) == store.get_audit(deleted) == ()
+        assert store.get_by_idempotency_key("agent", "key") is None
+        assert store.export(there) is None
+        assert store.purge(there) is store.purge(deleted) is store.delete_context(kept) is False
+        assert store.drop_archived(there, exported.place) is False
+        assert store.restore(exported) is True
+        assert store.restore(export_of(neighbour, kept)) is True
+        store.requeue(there)
+        assert store.clear() == 2
+        assert export_of(neighbour, there) == exported
+        assert neighbour.find_ended(later) == (there,)
+        assert neighbour.get_audit(deleted) == trail
+        assert bool(neighbour.find_deleted(later)) is neighbour.keeps_deleted
+        assert create(neighbour, idempotency_key="key") == kept

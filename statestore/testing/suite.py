@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from statestore.clock import ManualClock
+from statestore.memory import MemoryStore
 from statestore.operations import Store
 
 
@@ -20,3 +21,9 @@ class Suite:
     def store(self, clock: ManualClock) -> Iterator[Store]:
         """An empty store on `clock`. The backend's test class overrides this."""
         raise NotImplementedError("override the fixture `store`")
+
+    @pytest.fixture
+    def other_store(self, clock: ManualClock) -> Iterator[Store]:
+        """An empty store on the same clock, to and from which executions are moved."""
+        with MemoryStore(clock=clock) as store:
+            yield store

@@ -4,15 +4,16 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from statestore.codec import (
-    NEVER_US,
+    DECISIONS,
     EncodedCheckpoint,
+    decode_audit,
     decode_context,
     decode_step,
     decode_summary,
@@ -25,17 +26,22 @@ from statestore.errors import (
     AlreadyAnswered,
     ExecutionNotFound,
     ExecutionOver,
+    IdempotencyKeyTaken,
     IllegalTransition,
     LeaseHeld,
     LeaseLost,
     QuestionNotAsked,
-    StepConflict,
 )
+from statestore.export import ExportedExecution, ExportedSignal
+from statestore.memory.execution import StoredExecution, restored
+from statestore.memory.watching import MemoryWatch
 from statestore.operations import Store
 from statestore.paging import Cursor, check_limit, decode_cursor, encode_cursor
 from statestore.records import (
     AgentContext,
     AgentStep,
+    AuditEntry,
+    AuditEvent,
     Checkpointed,
     Claim,
     Due,
@@ -46,28 +52,10 @@ from statestore.records import (
     Sent,
     Signal,
     SignalKind,
+    require_text,
 )
-from statestore.states import WORKING, AgentState, may_move
-
-
-@dataclass(slots=True)
-class _Execution:
-    """One execution as stored: texts only, so that what is read shares nothing with it."""
-
-    header: dict[str, Any]
-    steps: list[str] = field(default_factory=list)
-    intents: dict[int, str] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
-    working_memory: dict[str, str] = field(default_factory=dict)
-    facts: list[str] = field(default_factory=list)
-    entities: dict[str, str] = field(default_factory=dict)
-    rag_context: list[str] = field(default_factory=list)
-    mailbox: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, tuple[str, str]] = field(default_factory=dict)
-    answered: set[tuple[str, str]] = field(default_factory=set)
-
-    def has_signal_for(self, kind: str | None, key: str | None) -> bool:
-        return bool(self.header["cancel_requested"]) or (kind, key) in self.pending.values()
+from statestore.states import OVER, PAUSED, WORKING, AgentState, may_move
+from statestore.watching import Watch
 
 
 class MemoryStore(Store):
@@ -77,53 +65,58 @@ class MemoryStore(Store):
     """
 
     is_shared = False
+    keeps_deleted = True
 
     def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
         self.url = "memory://"
         self.max_value_bytes = max_value_bytes
         self._clock = clock or SystemClock()
-        self._lock = threading.RLock()
-        self._executions: dict[str, _Execution] = {}
+        self._changed = threading.Condition()
+        self._executions: dict[str, StoredExecution] = {}
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
+        # What is deleted and not purged, in the order of deletion, with the time of it.
+        self._deleted: dict[str, tuple[int, StoredExecution]] = {}
         _instances.add(self)
 
     def create(self, new: NewExecution) -> AgentContext:
         execution_id = new_execution_id()
-        header = encode_new(execution_id, new, self._clock.now_us(), self.max_value_bytes)
-        with self._lock:
+        now_us = self._clock.now_us()
+        header = encode_new(execution_id, new, now_us, self.max_value_bytes)
+        with self._changed:
             if new.idempotency_key is not None:
                 taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
                 if taken != execution_id:
                     return self._context(taken)
-            self._executions[execution_id] = _Execution(header)
+            execution = self._executions[execution_id] = StoredExecution(header)
+            execution.note(AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
             return self._context(execution_id)
 
     def get_context(self, execution_id: str) -> AgentContext | None:
-        with self._lock:
+        with self._changed:
             execution = self._executions.get(execution_id)
             if execution is None:
                 return None
             return decode_context(
                 execution.header,
-                steps=execution.steps,
+                steps=[step.text for step in execution.steps],
                 messages=execution.messages,
                 working_memory=execution.working_memory,
                 facts=execution.facts,
                 entities=execution.entities,
                 rag_context=execution.rag_context,
-                signals=[execution.mailbox[signal_id] for signal_id in execution.pending],
+                signals=execution.unconsumed(),
             )
 
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
-        with self._lock:
+        with self._changed:
             execution = self._executions.get(execution_id)
             return None if execution is None else decode_summary(execution.header)
 
     def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
-        with self._lock:
+        with self._changed:
             execution = self._executions.get(execution_id)
-            texts = [] if execution is None else execution.steps[max(after, 0) :]
-        return tuple(decode_step(text) for text in texts)
+            steps = [] if execution is None else execution.steps[max(after, 0) :]
+        return tuple(decode_step(step.text) for step in steps)
 
     def find(
         self,
@@ -144,7 +137,7 @@ class MemoryStore(Store):
         among = None if states is None else {state.value for state in states}
         after_us = None if created_after is None else to_us(created_after)
         before_us = None if created_before is None else to_us(created_before)
-        with self._lock:
+        with self._changed:
             found: list[tuple[Cursor, ExecutionSummary]] = []
             for execution in self._executions.values():
                 header = execution.header
@@ -164,8 +157,38 @@ class MemoryStore(Store):
             next_cursor=encode_cursor(items[-1][0]) if len(found) > limit else None,
         )
 
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        with self._changed:
+            execution_id = self._by_idempotency_key.get((agent_id, idempotency_key))
+            return None if execution_id is None else self._context(execution_id)
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None and execution_id in self._deleted:
+                execution = self._deleted[execution_id][1]
+            rows = [] if execution is None else list(execution.audit)
+        return tuple(decode_audit(row) for row in rows)
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        check_limit(limit)
+        before_us = to_us(before)
+        among = OVER if states is None else frozenset(states)
+        with self._changed:
+            ended = [
+                (header["ended_us"], header["execution_id"])
+                for header in (execution.header for execution in self._executions.values())
+                if header["ended_us"] is not None
+                and header["ended_us"] < before_us
+                and header["due_us"] is None
+                and header["state"] in among
+            ]
+        return tuple(execution_id for _, execution_id in sorted(ended)[:limit])
+
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
-        with self._lock:
+        with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             if execution is None:
                 return None
@@ -179,7 +202,6 @@ class MemoryStore(Store):
                 return None
             until_us = now_us + duration_us(ttl)
             header.update(
-                state=AgentState.THINKING.value,
                 token=header["token"] + 1,
                 crashes=header["crashes"] + 1,
                 rings=0,
@@ -189,6 +211,9 @@ class MemoryStore(Store):
                 due_us=until_us,
                 updated_us=now_us,
             )
+            execution.note(AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING)
+            header["state"] = AgentState.THINKING.value
+            self._changed.notify_all()
             return Claim(
                 lease=Lease(
                     execution_id=execution_id,
@@ -203,7 +228,7 @@ class MemoryStore(Store):
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         lost, cancelled = set(), set()
-        with self._lock:
+        with self._changed:
             now_us = self._clock.now_us()
             for lease in leases:
                 header = self._header_under(lease, now_us)
@@ -216,7 +241,7 @@ class MemoryStore(Store):
         return Renewed(lost=frozenset(lost), cancel_requested=frozenset(cancelled))
 
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
-        with self._lock:
+        with self._changed:
             now_us = self._clock.now_us()
             header = self._header_under(lease, now_us)
             if header is None:
@@ -227,7 +252,7 @@ class MemoryStore(Store):
             return True
 
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
-        with self._lock:
+        with self._changed:
             now_us = self._clock.now_us()
             return tuple(
                 Lease(
@@ -244,7 +269,7 @@ class MemoryStore(Store):
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
-        with self._lock:
+        with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             if execution is None:
                 raise ExecutionNotFound(execution_id)
@@ -254,39 +279,35 @@ class MemoryStore(Store):
             if header["checkpoint_id"] == change.checkpoint_id:
                 return self._checkpointed(header, now_us)
             self._check_writable(header, change, lease, now_us)
-            _check_steps(execution, change)
-            _apply_parts(execution, change)
-            if change.state is not None:
-                _apply_state(execution, change, change.state, now_us)
-                if lease is None and change.state in WORKING:
-                    header.update(due_us=now_us, not_before_us=0)
-            if change.steps or (change.state is not None and change.state.is_paused):
-                header["crashes"] = 0
-            header.update(version=header["version"] + 1, checkpoint_id=change.checkpoint_id, updated_us=now_us)
+            execution.check_steps(change)
+            execution.apply(change, now_us)
+            if lease is None and change.state in WORKING:
+                header.update(due_us=now_us, not_before_us=0)
+            self._changed.notify_all()
             return self._checkpointed(header, now_us)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
         text = encode_signal(signal, self.max_value_bytes)
-        with self._lock:
+        with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             if execution is None:
                 raise ExecutionNotFound(execution_id)
             header = execution.header
             require_readable(f"execution {execution_id}", header["format"])
-            if signal.signal_id in execution.mailbox:
+            if signal.signal_id in execution.signals:
                 return Sent(woke=False)
             if AgentState(header["state"]).is_over:
                 raise ExecutionOver(execution_id, header["state"])
             address = (signal.kind.value, signal.key)
             awaited = (header["wait_signal"], header["wait_key"]) == address
             if signal.kind in (SignalKind.ANSWER, SignalKind.APPROVAL):
-                if address in execution.answered:
+                if execution.was_answered(*address):
                     raise AlreadyAnswered(execution_id, signal.key)
                 if not awaited:
                     raise QuestionNotAsked(execution_id, signal.key)
-                execution.answered.add(address)
-            execution.mailbox[signal.signal_id] = text
-            execution.pending[signal.signal_id] = address
+            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, *address, text)
+            if signal.kind in DECISIONS:
+                execution.note(AuditEvent.DECIDED, now_us, by=signal.sender, reason=signal.reason, signal=text)
             is_cancel = signal.kind is SignalKind.CANCEL
             if is_cancel:
                 header["cancel_requested"] = 1
@@ -295,10 +316,11 @@ class MemoryStore(Store):
             woke = not leased and (is_cancel or (awaited and AgentState(header["state"]).is_paused))
             if woke:
                 header.update(due_us=now_us, not_before_us=0, rings=0)
+            self._changed.notify_all()
             return Sent(woke=woke)
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
-        with self._lock:
+        with self._changed:
             now_us = self._clock.now_us()
             due = [
                 execution.header
@@ -324,7 +346,7 @@ class MemoryStore(Store):
             )
 
     def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
-        with self._lock:
+        with self._changed:
             now_us = self._clock.now_us()
             for execution_id, token in rung:
                 execution = self._executions.get(execution_id)
@@ -342,27 +364,99 @@ class MemoryStore(Store):
                 header.update(due_us=now_us + wait_us, rings=header["rings"] + 1)
 
     def settle(self, execution_id: str) -> None:
-        with self._lock:
+        with self._changed:
             execution = self._executions.get(execution_id)
             if execution is not None and AgentState(execution.header["state"]).is_over:
                 execution.header["due_us"] = None
 
-    def delete_context(self, execution_id: str) -> bool:
-        with self._lock:
-            execution = self._executions.pop(execution_id, None)
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        with self._changed:
+            execution, now_us = self._executions.pop(execution_id, None), self._clock.now_us()
             if execution is None:
                 return False
-            header = execution.header
-            if header["idempotency_key"] is not None:
-                del self._by_idempotency_key[header["agent_id"], header["idempotency_key"]]
+            self._free_key(execution)
+            execution.note(AuditEvent.DELETED, now_us, by=by, reason=reason)
+            self._deleted[execution_id] = (now_us, execution)
+            self._changed.notify_all()
             return True
 
+    def purge(self, execution_id: str) -> bool:
+        with self._changed:
+            execution = self._executions.pop(execution_id, None)
+            if execution is None:
+                return self._deleted.pop(execution_id, None) is not None
+            self._free_key(execution)
+            self._changed.notify_all()
+            return True
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        check_limit(limit)
+        before_us = to_us(before)
+        with self._changed:
+            found = (execution_id for execution_id, (at_us, _) in self._deleted.items() if at_us < before_us)
+            return tuple(islice(found, limit))
+
     def clear(self) -> int:
-        with self._lock:
+        with self._changed:
             count = len(self._executions)
             self._executions.clear()
             self._by_idempotency_key.clear()
+            self._deleted.clear()
+            self._changed.notify_all()
             return count
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None:
+                return None
+            require_readable(f"execution {execution_id}", execution.header["format"])
+            return execution.exported()
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        header, execution_id = exported.header, exported.execution_id
+        require_readable(f"execution {execution_id}", header["format"])
+        with self._changed:
+            present = self._executions.get(execution_id)
+            if execution_id in self._deleted or (
+                present is not None
+                and (present.place >= exported.place or present.header["lease_until_us"] > self._clock.now_us())
+            ):
+                return False
+            if header["idempotency_key"] is not None:
+                key = (header["agent_id"], header["idempotency_key"])
+                if self._by_idempotency_key.setdefault(key, execution_id) != execution_id:
+                    raise IdempotencyKeyTaken(header["agent_id"], header["idempotency_key"])
+            self._executions[execution_id] = restored(exported)
+            self._changed.notify_all()
+            return True
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if (
+                execution is None
+                or not execution.is_over
+                or execution.header["due_us"] is not None
+                or execution.place != place
+            ):
+                return False
+            return self.purge(execution_id)
+
+    def watch(self, execution_id: str) -> Watch:
+        return MemoryWatch(self._changed, lambda: self._mark_of(execution_id))
+
+    def _mark_of(self, execution_id: str) -> object:
+        """Something that differs after every change that a watcher is told of."""
+        execution = self._executions.get(execution_id)
+        return None if execution is None else (execution.place, len(execution.signals))
+
+    def _free_key(self, execution: StoredExecution) -> None:
+        header = execution.header
+        if header["idempotency_key"] is not None:
+            del self._by_idempotency_key[header["agent_id"], header["idempotency_key"]]
 
     def check(self) -> None:
         """Always passes: the memory of the own process is there."""
@@ -395,64 +489,11 @@ class MemoryStore(Store):
 
     @staticmethod
     def _checkpointed(header: dict[str, Any], now_us: int) -> Checkpointed:
-        paused = AgentState(header["state"]).is_paused
         return Checkpointed(
             version=header["version"],
             cancel_requested=bool(header["cancel_requested"]),
-            due_now=paused and header["due_us"] is not None and header["due_us"] <= now_us,
+            due_now=header["state"] in PAUSED and header["due_us"] is not None and header["due_us"] <= now_us,
         )
-
-
-def _check_steps(execution: _Execution, change: EncodedCheckpoint) -> None:
-    count = len(execution.steps)
-    for step in change.steps:
-        replaces_intent = step.number <= count and execution.intents.get(step.number) == step.name
-        if step.number != count + 1 and not replaces_intent:
-            raise StepConflict(execution.header["execution_id"], step.number, len(execution.steps))
-        count = max(count, step.number)
-
-
-def _apply_parts(execution: _Execution, change: EncodedCheckpoint) -> None:
-    for step in change.steps:
-        if step.number <= len(execution.steps):
-            execution.steps[step.number - 1] = step.text
-        else:
-            execution.steps.append(step.text)
-        if step.is_done:
-            execution.intents.pop(step.number, None)
-        else:
-            execution.intents[step.number] = step.name
-    execution.header["step_count"] = len(execution.steps)
-    execution.messages.extend(change.messages)
-    execution.working_memory.update(change.working_memory)
-    for key in change.forget:
-        execution.working_memory.pop(key, None)
-    execution.facts.extend(change.facts)
-    execution.entities.update(change.entities)
-    execution.rag_context.extend(change.rag_context)
-    for signal_id in change.consumed:
-        execution.pending.pop(signal_id, None)
-
-
-def _apply_state(execution: _Execution, change: EncodedCheckpoint, state: AgentState, now_us: int) -> None:
-    header = execution.header
-    header.update(state=state.value, waiting=change.waiting, wait_key=change.wait_key, wait_signal=change.wait_signal)
-    if state.is_paused:
-        if execution.has_signal_for(change.wait_signal, change.wait_key):
-            header.update(due_us=now_us, not_before_us=0)
-        else:
-            header.update(due_us=change.wake_us, not_before_us=NEVER_US if change.wake_us is None else change.wake_us)
-    if state.is_over:
-        announce_us = change.announce_us
-        header.update(
-            output=change.output,
-            error=change.error,
-            due_us=None if announce_us is None else now_us + announce_us,
-        )
-    if change.gives_back_lease:
-        header.update(owner=None, lease_until_us=0, rings=0)
-    if state is AgentState.IDLE:
-        header.update(output=None, error=None, crashes=0, rings=0, not_before_us=0, due_us=now_us)
 
 
 _instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()
@@ -461,7 +502,7 @@ _instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()
 def _renew_locks() -> None:
     """A lock that another thread held at the fork would stay locked in the child for ever."""
     for store in list(_instances):
-        store._lock = threading.RLock()
+        store._changed = threading.Condition()
 
 
 os.register_at_fork(after_in_child=_renew_locks)
