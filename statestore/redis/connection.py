@@ -1,159 +1,155 @@
 """The one boundary to the driver: how scripts and commands are sent, and where its errors become `StoreUnavailable`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import redis
-from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError
-from redis.retry import Retry
+from redis.exceptions import (
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
 
-from statestore.errors import StoreUnavailable, UnsupportedURL
+from statestore.errors import StoreUnavailable
 from statestore.opening import masked
+from statestore.redis.locating import Located, locate, located_by, no_retry
+from statestore.redis.packing import Command, Word
 from statestore.redis.scripts import Script
+
+__all__ = ["Client", "Connection", "connect", "masked_url_of", "no_retry", "sibling_of"]
 
 Client: TypeAlias = redis.Redis | RedisCluster
 Keys: TypeAlias = Sequence[bytes]
-Arguments: TypeAlias = Sequence[str | bytes | int]
+Arguments: TypeAlias = Sequence[Word]
 
-_DRIVER_ERRORS = (RedisError, RedisClusterException)
+_DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
 
-SOCKET_TIMEOUT_SECONDS = 5.0
-HEALTH_CHECK_SECONDS = 30
+# What says that a server is away, and nothing about what it was asked.
+_AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
+_RAISE: Final = object()
 
-# What applies to a connection unless the URL says otherwise. The pool's limit is far above the threads of a worker:
-# beyond it a call would fail instead of waiting. RESP2 saves the handshake; the scripts' answers are the same in both.
-# Text that UTF-8 cannot carry is refused or cannot be an id; asking for such an id must find nothing, not fail.
-_DEFAULTS: dict[str, Any] = {
-    "socket_timeout": SOCKET_TIMEOUT_SECONDS,
-    "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
-    "health_check_interval": HEALTH_CHECK_SECONDS,
-    "max_connections": 10_000,
-    "protocol": 2,
-    "encoding_errors": "replace",
-}
+# Scripts that write nothing: they never wait for replicas.
+_READING: Final = frozenset({"export", "find_leases", "get_context", "get_summary", "list_expired"})
 
 
-def no_retry() -> Retry:
-    """No silent repetition.
-
-    The driver's default sends a command up to ten times more when no answer arrives. A `claim` that succeeded and is
-    sent again is refused, because its own lease lives, and nobody works on the execution until that has run out. The
-    caller knows what may be repeated, and how long its lease lasts. A connection that the server closed while it lay
-    idle is noticed and replaced before anything is sent.
-    """
-    return Retry(NoBackoff(), 0)
+def connect(url: str) -> Located:
+    """Where a URL leads, without a connection yet. Raises `UnsupportedURL` for one that is malformed."""
+    return locate(url)
 
 
-def connect(url: str) -> redis.Redis:
-    """A client for the URL, without a connection yet. Raises `UnsupportedURL` for one that is malformed."""
-    try:
-        pool = redis.ConnectionPool.from_url(url, **_DEFAULTS, retry=no_retry())
-    except ValueError as error:
-        raise UnsupportedURL(masked(url), str(error)) from error
-    return redis.Redis(connection_pool=pool)
+def sibling_of(client: Client) -> Located:
+    """Where a client leads, with its settings, but with connections of our own that repeat nothing."""
+    return located_by(client)
 
 
-def sibling_of(client: Client) -> Client:
-    """A client with the settings of another one, but with connections of its own that repeat nothing.
-
-    A cluster's client, and a pool of a special kind (Sentinel's, say), cannot be copied: they are returned themselves.
-    """
-    if isinstance(client, RedisCluster):
-        return client
-    pool = client.connection_pool
-    if type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
-        return client
-    settings = {
-        **pool.connection_kwargs,
-        "retry": no_retry(),
-        "retry_on_timeout": False,
-        "retry_on_error": [],
-        "encoding_errors": "replace",
-    }
-    own = type(pool)(connection_class=pool.connection_class, max_connections=pool.max_connections, **settings)
-    return redis.Redis(connection_pool=own)
-
-
-def masked_url_of(client: Client | str) -> str:
+def masked_url_of(located: Located | str) -> str:
     """Where a client connects to, for messages."""
-    if isinstance(client, str):
-        return masked(client)
-    if isinstance(client, RedisCluster):
-        nodes = list(client.nodes_manager.nodes_cache.values())
-        return "redis://" + ",".join(f"{node.host}:{node.port}" for node in nodes[:3])
-    settings = client.connection_pool.connection_kwargs
-    if "path" in settings:
-        return f"unix://{settings['path']}"
-    return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db', 0)}"
+    return located.topology.url if isinstance(located, Located) else masked(located)
 
 
 class Connection:
-    """Sends scripts and commands. Every method raises `StoreUnavailable` for whatever goes wrong in the driver."""
+    """Sends scripts and commands. Every method raises `StoreUnavailable` for whatever goes wrong in the driver.
 
-    def __init__(self, client: Client, url: str, *, closes: bool) -> None:
-        self._client: Any = client  # a cluster's client is only half typed
-        self._closes = closes
+    Nothing is repeated that may have been done: a call that met a lost server fails, and the next one looks for the
+    server that has taken its place. What a server refused because it holds the keys no more, or does not know the
+    script, was not done, and is sent again where it belongs.
+    """
+
+    def __init__(self, located: Located, url: str) -> None:
+        self._topology = located.topology
+        self._replicas = located.replicas
         self._url = url
 
     def run(self, script: Script, keys: Keys, arguments: Arguments) -> Any:
         """Runs one script."""
         try:
-            try:
-                return self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-            except NoScriptError:
+            replicas = None if self._replicas is None or script.name in _READING else self._replicas
+            (answer,) = self._topology.send(
+                (("EVALSHA", script.sha, len(keys), *keys, *arguments),), keys[:1], replicas
+            )
+            if isinstance(answer, NoScriptError):
                 # A server that was restarted or flushed: the text makes it known again, and runs it.
-                return self._client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+                (answer,) = self._topology.send(
+                    (("EVAL", script.text, len(keys), *keys, *arguments),), keys[:1], replicas
+                )
+            if isinstance(answer, Exception):
+                raise answer
         except _DRIVER_ERRORS as error:
             raise self._unavailable(error) from error
+        return answer
 
-    def run_each(self, script: Script, calls: Sequence[tuple[Keys, Arguments]]) -> list[Any]:
-        """Runs one script on several partitions in one round trip. Each call is atomic by itself."""
+    def run_each(
+        self, script: Script, calls: Sequence[tuple[Keys, Arguments]], *, unavailable: Any = _RAISE
+    ) -> list[Any]:
+        """Runs one script on several partitions in one round trip. Each call is atomic by itself.
+
+        With `unavailable`, a call whose server is away gets this for an answer, unless all servers are: what the
+        others have done would be forgotten otherwise. Without it, such a call fails the whole.
+        """
         if not calls:
             return []
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+        replicas = None if self._replicas is None or script.name in _READING else self._replicas
+        keys = [keys[0] for keys, _ in calls]
+        with self._wrapping():
+            answers = self._topology.send(
+                [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls], keys, replicas
+            )
+            unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:
+                commands: list[Command] = []
+                for number in unknown:
+                    own, arguments = calls[number]
+                    commands.append(("EVAL", script.text, len(own), *own, *arguments))
+                again = self._topology.send(commands, [keys[number] for number in unknown], replicas)
+                for number, answer in zip(unknown, again, strict=True):
+                    answers[number] = answer
+            if unavailable is not _RAISE and not all(isinstance(answer, _AWAY) for answer in answers):
+                answers = [unavailable if isinstance(answer, _AWAY) else answer for answer in answers]
+            return _checked(answers)
 
-        def resend(error: Exception, number: int) -> Any:
-            if not isinstance(error, NoScriptError):
-                raise error
-            keys, arguments = calls[number]
-            return self._client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
-
-        return self._pipeline(commands, resend)
-
-    def send_each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Sends several commands in one round trip; not a transaction."""
-
-        def fail(error: Exception, number: int) -> Any:
-            del number
-            raise error
-
-        return self._pipeline(commands, fail) if commands else []
+    def send_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Sends several commands, whose first argument is their key, in one round trip; not a transaction."""
+        if not commands:
+            return []
+        with self._wrapping():
+            return _checked(self._topology.send(commands, [_key_of(command) for command in commands]))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of the client that parses its own answer."""
+        """Calls a method of the driver's client on every primary; returns what the first one answered."""
+        return self.call_each(method, *arguments)[0][1]
+
+    def call_each(self, method: str, *arguments: Any) -> list[tuple[str, Any]]:
+        """Calls a method of the driver's client on every primary. Returns pairs of an address and the answer."""
         with self._wrapping():
-            return getattr(self._client, method)(*arguments)
+            return [
+                (str(node.address), getattr(node.client, method)(*arguments)) for node in self._topology.primaries()
+            ]
+
+    @contextmanager
+    def at(self, key: bytes) -> Iterator[redis.Redis]:
+        """The driver's client of the server that holds a key now, for subscriptions.
+
+        Errors inside the block become `StoreUnavailable`, and the server is looked for anew at the next call.
+        """
+        with self._wrapping():
+            node = self._topology.node_of(key)
+            try:
+                yield node.client
+            except (redis.ConnectionError, redis.TimeoutError):
+                self._topology.lose(node)
+                raise
 
     def close(self) -> None:
-        """Closes every connection of the store's own client."""
-        if self._closes:
-            with self._wrapping():
-                self._client.close()
-
-    def _pipeline(self, commands: Sequence[tuple[Any, ...]], on_error: Callable[[Exception, int], Any]) -> list[Any]:
+        """Closes every connection of the store's own."""
         with self._wrapping():
-            # The client is not thread-safe in a pipeline, so each call has its own.
-            pipeline = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers = pipeline.execute(raise_on_error=False)
-            return [
-                on_error(answer, number) if isinstance(answer, Exception) else answer
-                for number, answer in enumerate(answers)
-            ]
+            self._topology.close()
 
     @contextmanager
     def _wrapping(self) -> Iterator[None]:
@@ -163,8 +159,30 @@ class Connection:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, OutOfMemoryError):
+        reason = text = str(error) or type(error).__name__
+        # Redis 6 wraps what a script met into an error of its own, so the words are looked at too.
+        if isinstance(error, OutOfMemoryError) or "-OOM " in text:
             # Redis looks at its memory before a script's first write and never between two of its writes.
-            reason = f"the server is out of memory (maxmemory), and nothing was written: {reason}"
+            reason = f"the server is out of memory (maxmemory), and nothing was written: {text}"
+        elif isinstance(error, NoPermissionError) or "ACL failure" in text or "user executing the script" in text:
+            reason = (
+                f"the server's ACL denies this user a right that the store needs (see statestore.redis.acl): {text}"
+            )
+        elif isinstance(error, MovedError):
+            reason = f"the server is one of a cluster, which needs redis+cluster://: {text}"
+        elif isinstance(error, TryAgainError):
+            # Nothing was done: a script runs when its keys are on one side, which ends with the slot's journey.
+            reason = f"the keys' slot is on its way to another server of the cluster: {text}"
         return StoreUnavailable(self._url, reason)
+
+
+def _checked(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _key_of(command: Command) -> bytes:
+    key = command[1]
+    return key if isinstance(key, bytes) else str(key).encode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """`find`: keyset pages over the indexes of all partitions, newest first."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from statestore.clock import to_us
@@ -12,6 +12,7 @@ from statestore.redis.answers import SUMMARY_FIELDS, summary_header, text
 from statestore.redis.connection import Connection
 from statestore.redis.keys import PARTITIONS, Keys, entry_of, partition_of
 from statestore.redis.scripts import script
+from statestore.states import AgentState
 
 # Times beyond this do not fit the indexes' 18 digits; Python's last datetime is well below.
 _LAST_US = 10**18 - 1
@@ -84,6 +85,22 @@ def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) 
     if len(found) <= limit:
         return Page(items=items, next_cursor=None)
     return Page(items=items, next_cursor=encode_cursor(Cursor(to_us(items[-1].created_at), items[-1].execution_id)))
+
+
+def find_ended(
+    connection: Connection, keys: Keys, before_us: int, states: Collection[AgentState], limit: int
+) -> tuple[str, ...]:
+    """The longest over of all partitions, in one round trip: each names as many as are wanted altogether."""
+    if not any(state.is_over for state in states):
+        return ()
+    calls = [
+        ((*keys.of_partition(partition, "expiring"), *keys.ended(partition, states)), (before_us, limit))
+        for partition in range(PARTITIONS)
+    ]
+    found = []
+    for answer in connection.run_each(script("find_ended"), calls):
+        found += [(int(answer[at + 1]), text(answer[at])) for at in range(0, len(answer), 2)]
+    return tuple(execution_id for _, execution_id in heapq.nsmallest(limit, found))
 
 
 def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[str]) -> list[ExecutionSummary | None]:

@@ -5,7 +5,7 @@ hash tag: an execution and every index that lists it live in one partition, so t
 The number of partitions is part of the stored format: changing it would lose what is stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -15,8 +15,10 @@ from statestore.states import AgentState
 PARTITIONS: Final = 16
 
 # Kinds of an execution's own keys besides the header; the scripts know them by this order.
-PARTS: Final = ("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals")
+PARTS: Final = ("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals", "audit")
+_AUDIT: Final = PARTS.index("audit")
 _STATES: Final = tuple(state.value for state in AgentState)
+_OVER: Final = tuple(state.value for state in AgentState if state.is_over)
 
 
 def partition_of(execution_id: str) -> int:
@@ -77,6 +79,7 @@ class Keys:
             self.of_partition(number, "bells", "leases", "holders", "expiring") for number in range(PARTITIONS)
         )
         self._states = tuple(tuple(f"{base}state:{state}".encode() for state in _STATES) for base in self._bases)
+        self._ended = tuple({state: f"{base}ended:{state}".encode() for state in _OVER} for base in self._bases)
         # Made once: naming keys is a good part of what a checkpoint costs here.
         self._headers = tuple(f"{base}x:".encode() for base in self._bases)
         self._parts = tuple(tuple(f"{base}{part}:".encode() for part in PARTS) for base in self._bases)
@@ -89,9 +92,21 @@ class Keys:
         """The index of one agent, session, user or state."""
         return f"{self._bases[partition]}{kind}:{name}".encode()
 
+    def ended(self, partition: int, states: Iterable[str] = _OVER) -> list[bytes]:
+        """What is over in these states and still to be archived or purged; other states have no such key."""
+        return [self._ended[partition][state] for state in states if state in self._ended[partition]]
+
     def header(self, execution_id: str) -> bytes:
-        """The header of an execution."""
+        """The header of an execution. The channel on which its changes are told has the same name."""
         return self._headers[partition_of(execution_id)] + _name(execution_id)
+
+    def audit(self, execution_id: str) -> bytes:
+        """The audit trail of an execution."""
+        return self._parts[partition_of(execution_id)][_AUDIT] + _name(execution_id)
+
+    def refusal(self, execution_id: str, promise: str) -> bytes:
+        """There if this promise of an idempotency key was taken back; see `statestore.redis.idempotency`."""
+        return self.index(partition_of(execution_id), "refused", f"{execution_id}:{promise}")
 
     def own(self, execution_id: str) -> list[bytes]:
         """All keys that expire with the execution: the header, the steps, and the rest."""

@@ -46,6 +46,8 @@ def _states() -> str:
             _predicate("is_paused", PAUSED),
             _predicate("is_working", WORKING),
             f"local function state_number(state) return ({{{numbers}}})[state] end",
+            # What is over comes last: the keys of its indexes are counted from here.
+            f"local BEFORE_OVER = {len(AgentState) - len(OVER)}",
             f"local NEVER_US = '{NEVER_US}'",
             f"local NEWEST_FORMAT = {FORMAT}",
         ]

@@ -7,14 +7,24 @@ from typing import Final
 
 from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, duration_us, from_us, to_us
-from statestore.codec import decode_context, decode_step, encode_checkpoint, encode_new, encode_signal
+from statestore.codec import (
+    DECISIONS,
+    decode_audit,
+    decode_context,
+    decode_step,
+    encode_checkpoint,
+    encode_new,
+    encode_signal,
+)
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
 from statestore.errors import InvalidRecord
+from statestore.export import ExportedExecution
 from statestore.operations import Store
 from statestore.paging import check_limit, decode_cursor
 from statestore.records import (
     AgentContext,
     AgentStep,
+    AuditEntry,
     Checkpointed,
     Claim,
     Due,
@@ -25,11 +35,12 @@ from statestore.records import (
     Sent,
     Signal,
     SignalKind,
+    require_text,
 )
-from statestore.redis import answers, arguments, sweeping
+from statestore.redis import answers, arguments, idempotency, moving, sweeping
 from statestore.redis.connection import Client, Connection, connect, masked_url_of, sibling_of
 from statestore.redis.durability import durability_warning
-from statestore.redis.finding import Filters, find_page, read_summaries
+from statestore.redis.finding import Filters, find_ended, find_page, read_summaries
 from statestore.redis.keys import (
     PARTITIONS,
     Keys,
@@ -38,7 +49,9 @@ from statestore.redis.keys import (
     partition_of_idempotency_key,
 )
 from statestore.redis.scripts import script
-from statestore.states import AgentState
+from statestore.redis.watching import watch
+from statestore.states import OVER, AgentState
+from statestore.watching import Watch
 
 DEFAULT_KEY_PREFIX: Final = "agent:state:"
 DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)
@@ -50,14 +63,26 @@ _ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
 class RedisStore(Store):
     """Keeps executions in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
 
-    Give a `url`, or a `client`: a `redis.Redis`, whose settings are taken over for connections of the store's own, or
-    a `redis.RedisCluster`, which is used as it is and should be made with `retry=Retry(NoBackoff(), 0)`, because a
-    silent repetition of `claim` makes an execution wait for its own lease.
+    Give a `url`, as `open_redis` describes it, or a `client`: a `redis.Redis` or a `redis.RedisCluster`, whose settings
+    are taken over for connections of the store's own, which repeat nothing by themselves. Only a client with a pool of
+    a special kind is used as it is; it should be made with `retry=Retry(NoBackoff(), 0)`, because a silent repetition
+    of `claim` makes an execution wait for its own lease.
 
     Expiry: an execution that is completed or cancelled expires after `completed_ttl`, a failed one after `failed_ttl`
     (None: never). One that is active never does unless `default_ttl` is set; then it expires that long after the last
     write to it or renewal of its lease, but never while it is queued or paused. Expiry counts by the server's time,
-    also under an injected `clock`. `tidy` removes what it leaves in the indexes.
+    also under an injected `clock`. `tidy` removes what it leaves in the indexes. After `hold_finished`, what is over
+    expires that long after `drop_archived` instead, and at once where the time to live is None, which would keep it
+    here and there for ever.
+
+    What is deleted is purged at once, with its audit trail; the `by` and `reason` of `delete_context` are only checked.
+
+    `watch` opens one connection for each watch, which is told by the server what is written to the execution. An
+    expiry is told when `tidy` finds it. The user of the URL needs the right to the channels `<key_prefix>*`; without it
+    nothing is told, and watching is looking in intervals.
+
+    Executions that were over before this version first wrote to them have no entry in the list of `find_ended`: they
+    expire as they did.
 
     What survives a crash of the server is what its configuration says; see `durability_warning`.
     """
@@ -80,15 +105,14 @@ class RedisStore(Store):
         self._working_ttl = arguments.milliseconds("default_ttl", default_ttl)
         self._over_ttl = {
             AgentState.COMPLETED: arguments.milliseconds("completed_ttl", completed_ttl),
-            AgentState.CANCELLED: arguments.milliseconds("completed_ttl", completed_ttl),
             AgentState.FAILED: arguments.milliseconds("failed_ttl", failed_ttl),
+            AgentState.CANCELLED: arguments.milliseconds("completed_ttl", completed_ttl),
         }
         own = connect(url) if url is not None else sibling_of(client)  # type: ignore[arg-type]
         self.url = masked_url_of(own if url is None else url)
         self.max_value_bytes = max_value_bytes
         self._clock = clock
-        # A client that could only be used as it is belongs to the caller, who closes it.
-        self._connection = Connection(own, self.url, closes=own is not client)
+        self._connection = Connection(own, self.url)
 
     # -- creating and reading ------------------------------------------------------------------------------------------
 
@@ -102,6 +126,7 @@ class RedisStore(Store):
             keys = [
                 self._keys.header(execution_id),
                 *self._keys.of_partition(partition, "due", "bells", "cards", "expiring", "idempotency"),
+                self._keys.audit(execution_id),
                 self._keys.index(partition, "state", AgentState.IDLE.value),
                 *self._keys.placing(partition, card),
             ]
@@ -126,7 +151,8 @@ class RedisStore(Store):
             existing = self.get_context(answers.text(answer))
             if existing is not None:
                 return existing
-            # It was deleted, or expired, between the two looks: the key is free now.
+            # It is gone: deleted or expired between the two looks, or restored into another partition once.
+            idempotency.free_if_gone(self._connection, self._keys, field, answers.text(answer))
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         parts = self._connection.run(script("get_context"), self._keys.execution(execution_id), (execution_id,))
@@ -162,6 +188,27 @@ class RedisStore(Store):
             below=None if cursor is None else decode_cursor(cursor),
         )
         return find_page(self._connection, self._keys, filters, limit)
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        field, gone = idempotency_field(agent_id, idempotency_key), None
+        while True:
+            holder = idempotency.holder_of(self._connection, self._keys, field)
+            context = None if holder is None else self.get_context(holder)
+            # Between the two looks the key may have gone from one execution to another.
+            if context is not None or holder is None or holder == gone:
+                return context
+            gone = holder
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        (entries,) = self._connection.send_each([("LRANGE", self._keys.audit(execution_id), 0, -1)])
+        return tuple(decode_audit(row) for row in answers.audit_rows(entries))
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        check_limit(limit)
+        among = OVER if states is None else frozenset(states)
+        return find_ended(self._connection, self._keys, to_us(before), among, limit)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
@@ -232,11 +279,15 @@ class RedisStore(Store):
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         token = None if lease is None else lease.token
         state = change.state
-        ttl = self._working_ttl if state is None else self._over_ttl.get(state, self._working_ttl)
+        ttl = self._ttl_ms(state)
         if state is None and not ttl:
             keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
         else:
             keys = self._keys.execution_and_shared(execution_id, with_states=state is not None)
+        if state is AgentState.IDLE:
+            keys += self._keys.ended(partition_of(execution_id), (AgentState.FAILED,))
+        elif state is not None:
+            keys += self._keys.ended(partition_of(execution_id), (state,))
         answer = self._connection.run(
             script("checkpoint"), keys, arguments.checkpoint(self._now(), execution_id, change, token, ttl)
         )
@@ -256,6 +307,9 @@ class RedisStore(Store):
             "1" if signal.kind in _ANSWERS else "0",
             "1" if signal.kind is SignalKind.CANCEL else "0",
             self._working_ttl,
+            "1" if signal.kind in DECISIONS else "0",
+            arguments.said(signal.sender),
+            arguments.said(signal.reason),
         )
         answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
         if answers.text(answer[0]) != "OK":
@@ -271,12 +325,18 @@ class RedisStore(Store):
         sweeping.mark_rung(self._connection, self._keys, self._now(), rung, first, maximum)
 
     def settle(self, execution_id: str) -> None:
-        due_and_bells = self._keys.of_partition(partition_of(execution_id), "due", "bells")
-        self._connection.run(script("settle"), (self._keys.header(execution_id), *due_and_bells), (execution_id,))
+        partition = partition_of(execution_id)
+        shared = (*self._keys.of_partition(partition, "due", "bells"), *self._keys.ended(partition))
+        self._connection.run(script("settle"), (self._keys.header(execution_id), *shared), (execution_id,))
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
-    def delete_context(self, execution_id: str) -> bool:
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        return self.purge(execution_id)
+
+    def purge(self, execution_id: str) -> bool:
         return sweeping.delete(self._connection, self._keys, execution_id)
 
     def clear(self) -> int:
@@ -284,6 +344,23 @@ class RedisStore(Store):
 
     def tidy(self, limit: int = 1000) -> int:
         return sweeping.tidy(self._connection, self._keys, limit)
+
+    # -- moving between stores -----------------------------------------------------------------------------------------
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        return moving.export(self._connection, self._keys, execution_id)
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        ttl_ms = self._ttl_ms(AgentState(exported.header["state"]))
+        return moving.restore(self._connection, self._keys, self._now(), exported, ttl_ms)
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        return moving.drop_archived(self._connection, self._keys, execution_id, place, [*self._over_ttl.values()])
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def watch(self, execution_id: str) -> Watch:
+        return watch(self._connection, self._keys.header(execution_id))
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -295,6 +372,12 @@ class RedisStore(Store):
 
     def close(self) -> None:
         self._connection.close()
+
+    def _ttl_ms(self, state: AgentState | None) -> str:
+        """What an execution that is in this state after a write gets to live, as the scripts take it."""
+        if state is None or not state.is_over:
+            return self._working_ttl
+        return "" if self.holds_finished else self._over_ttl[state]
 
     def _now(self) -> str | int:
         """The injected time, or an empty text, for which the scripts take the server's."""

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from statestore.clock import duration_us
 from statestore.records import Due
-from statestore.redis.answers import text
+from statestore.redis import idempotency
+from statestore.redis.answers import pairs, text
 from statestore.redis.connection import Connection
 from statestore.redis.keys import PARTITIONS, Card, Keys, entry_of, idempotency_field, partition_of
 from statestore.redis.scripts import script
@@ -79,12 +80,13 @@ def clear(connection: Connection, keys: Keys) -> int:
         cursor = "0"
         while True:
             ((next_cursor, flat),) = connection.send_each([("HSCAN", cards_key, cursor, "COUNT", _TIDY_BATCH)])
-            items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-            cards = [(text(execution_id), text(card)) for execution_id, card in items]
+            cards = [(execution_id, text(card)) for execution_id, card in pairs(flat)]
             count += sum(was_there for was_there, _ in _delete_each(connection, keys, cards, only_expired=False))
-            cursor = text(next_cursor) if not isinstance(next_cursor, int) else str(next_cursor)
+            cursor = text(next_cursor)
             if cursor == "0":
                 break
+    for partition in range(PARTITIONS):
+        idempotency.free_promises(connection, keys, partition)
     return count
 
 
@@ -105,18 +107,28 @@ def tidy(connection: Connection, keys: Keys, limit: int) -> int:
 def _delete_each(
     connection: Connection, keys: Keys, cards: Sequence[tuple[str, str]], *, only_expired: bool
 ) -> list[tuple[int, int]]:
-    calls = []
-    for execution_id, card_text in cards:
+    calls: list[tuple[Sequence[bytes], Sequence[str]]] = []
+    elsewhere: dict[int, str] = {}
+    for number, (execution_id, card_text) in enumerate(cards):
         card, partition = Card.parse(card_text), partition_of(execution_id)
         execution_keys = [
             *keys.execution_and_shared(execution_id),
             *keys.of_partition(partition, "cards", "idempotency"),
+            *keys.ended(partition),
             *keys.listing(partition, card),
         ]
         field = idempotency_field(card.agent_id, card.idempotency_key) if card.idempotency_key else ""
+        if field and idempotency.is_elsewhere(field, execution_id):
+            elsewhere[number], field = field, ""
         entry = entry_of(int(card.created_us), execution_id)
         calls.append((execution_keys, (execution_id, entry, field, "1" if only_expired else "0")))
-    return [(answer[0], answer[1]) for answer in connection.run_each(script("delete"), calls)]
+    answers = [(answer[0], answer[1]) for answer in connection.run_each(script("delete"), calls)]
+    for number, field in elsewhere.items():
+        # Only if the key is still its own: after an expiry it may belong to another execution already.
+        execution_id = cards[number][0]
+        if any(answers[number]) and idempotency.holder_of(connection, keys, field) == execution_id:
+            idempotency.free_if_gone(connection, keys, field, execution_id)
+    return answers
 
 
 def _deal(cards: int, partitions: Sequence[int], waiting: dict[int, int]) -> dict[int, int]:

@@ -1,7 +1,8 @@
--- uses: clock states execution
+-- uses: clock states execution audit publish
 -- Applies one checkpoint, all or nothing: every check stands before the first write.
 --
--- KEYS[1..24]   as in execution.lua; without a new state and a ttl only as many as the parts below need
+-- KEYS[1..25]   as in execution.lua; without a new state and a ttl only as many as the parts below need
+-- KEYS[26]      ended:<state>, zset, of the new state if it is over, or of 'failed' if it is 'idle'
 --
 -- ARGV[1]       injected time in us, or empty
 -- ARGV[2]       execution id
@@ -10,17 +11,18 @@
 -- ARGV[5]       ttl in ms of what is over after this write, or else of what is working; or empty
 -- ARGV[6]       numbers of the parts below, joined by commas, without the zeros at the end: steps, messages, memory,
 --               forget, facts, entities, rag, consumed
--- ARGV[7]       new state, or empty: then ARGV[8..15] are left out
+-- ARGV[7]       new state, or empty: then ARGV[8..17] are left out
 -- ARGV[8]       states from which it may be reached, as ",a,b,"
 -- ARGV[9..11]   waiting, wait_key, wait_signal; or empty
 -- ARGV[12]      wake_us, or empty
 -- ARGV[13..14]  output, error; or empty
 -- ARGV[15]      announce within us, or empty
+-- ARGV[16..17]  by and reason, as in audit.lua
 -- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
 --               entities as (name, text), rag, consumed signal ids
 --
--- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'LEASE_LOST'}, {'OVER', state}, {'LEASE_HELD'},
--- {'ILLEGAL', current state} or {'STEP_CONFLICT', step number, recorded steps}.
+-- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'LEASE_LOST'},
+-- {'OVER', state}, {'LEASE_HELD'}, {'ILLEGAL', current state} or {'STEP_CONFLICT', step number, recorded steps}.
 
 local now, id, token, new = clock_us(ARGV[1]), ARGV[2], ARGV[4], ARGV[7]
 local h = redis.call('HMGET', KEYS[1],
@@ -64,7 +66,7 @@ for count in string.gmatch(ARGV[6], '%d+') do
   kinds = kinds + 1
   counts[kinds] = tonumber(count)
 end
-local first_step = new == '' and 8 or 16
+local first_step = new == '' and 8 or 18
 local recorded = tonumber(h[7])
 local steps = recorded
 for i = 0, counts[1] - 1 do
@@ -83,10 +85,14 @@ local set = {'version', version, 'checkpoint_id', ARGV[3], 'updated_us', text(no
 local unset = {}
 local gives_back = is_paused(new) or is_over(new)
 local frees = new == 'idle' or (token == '' and is_working(new))
+local worker = ''
 if counts[1] > 0 or is_paused(new) or new == 'idle' then
   set[9], set[10] = 'crashes', '0'
 end
 if new ~= '' then
+  if lease_lives then
+    worker = redis.call('HGET', KEYS[1], 'owner')
+  end
   local function put(name, value)
     if value == '' then
       unset[#unset + 1] = name
@@ -109,6 +115,7 @@ if new ~= '' then
   if is_over(new) or new == 'idle' then
     put('output', ARGV[13])
     put('error', ARGV[14])
+    put('ended_us', is_over(new) and text(now) or '')
   end
   if frees then
     put('not_before_us', '0')
@@ -186,15 +193,25 @@ if new ~= '' then
     ring_at(id, due_us)
   elseif is_over(new) then
     ring_at(id, ARGV[15] ~= '' and now + tonumber(ARGV[15]) or nil)
+    if ARGV[15] == '' then
+      redis.call('ZADD', KEYS[26], text(now), id) -- else settle.lua does so, when the end has been announced
+    end
   elseif frees then
     ring_at(id, now)
   end
   if gives_back then
     forget_lease(id)
   end
-  move_state(id, current, new)
+  if new ~= current then
+    note(KEYS[12], now, 'moved', current, new, h[5], ARGV[16], ARGV[17], '', worker)
+    move_state(id, current, new)
+    if new == 'idle' then
+      redis.call('ZREM', KEYS[26], id)
+    end
+  end
 end
 if #KEYS > 11 then
   touch(id, new ~= '' and new or current, ARGV[5])
 end
+redis.pcall(PUBLISH, KEYS[1], '')
 return answer(version, new ~= '' and new or current)

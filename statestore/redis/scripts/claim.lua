@@ -1,7 +1,7 @@
--- uses: clock states execution
+-- uses: clock states execution audit publish
 -- Takes the lease and reads the context under it.
 --
--- KEYS[1..24]  as in execution.lua; `intents` is not used
+-- KEYS[1..25]  as in execution.lua; `intents` is not used
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      owner
@@ -33,9 +33,11 @@ redis.call('HSET', KEYS[1],
   'lease_until_us', until_us,
   'not_before_us', '0',
   'updated_us', text(now))
-redis.call('ZADD', KEYS[13], until_us, id)
-redis.call('HSET', KEYS[14], id, token .. ':' .. ARGV[3])
+note(KEYS[12], now, 'claimed', h[2], 'thinking', token, '', '', '', ARGV[3])
+redis.call('ZADD', KEYS[14], until_us, id)
+redis.call('HSET', KEYS[15], id, token .. ':' .. ARGV[3])
 ring_at(id, until_us)
 move_state(id, h[2], 'thinking')
 touch(id, 'thinking', ARGV[5])
+redis.pcall(PUBLISH, KEYS[1], '')
 return {'OK', token, until_us, text(now), read_context(id)}

@@ -1,4 +1,4 @@
--- uses: clock
+-- uses: clock audit idempotency
 -- Creates an execution, unless its idempotency key is taken.
 --
 -- KEYS[1]  x:<id>            hash  the header; must not exist, except after a repetition of this very call
@@ -7,7 +7,8 @@
 -- KEYS[4]  cards             hash  execution id -> what never changes: see ARGV[6]
 -- KEYS[5]  expiring          zset  execution id by the server's millisecond of its expiry
 -- KEYS[6]  idempotency       hash  "<agent id>\0<idempotency key>" -> execution id
--- KEYS[7+] all, state:idle, agent:<agent>, session:<session>, user:<user>
+-- KEYS[7]  audit:<id>        list  the audit trail
+-- KEYS[8+] all, state:idle, agent:<agent>, session:<session>, user:<user>
 --                            zsets that list the execution as "<created_us>:<id>"
 --
 -- ARGV[1]  injected time in us, or empty
@@ -18,21 +19,17 @@
 -- ARGV[6]  card, to be completed by created_us in front
 -- ARGV[7+] names and values of the header, without created_us, updated_us and due_us
 --
+-- Nobody knows the id yet, so nobody watches: nothing is published.
+--
 -- Returns {'OK', created_us} or {'TAKEN', execution id}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'OK', redis.call('HGET', KEYS[1], 'created_us')}
 end
-if ARGV[3] ~= '' then
-  local taken = redis.call('HGET', KEYS[6], ARGV[3])
-  if taken then
-    -- The record counts as long as its execution exists; the sweeper's tidying may come later than the expiry.
-    local expires_ms = redis.call('ZSCORE', KEYS[5], taken)
-    if not expires_ms or tonumber(expires_ms) >= server_ms() then
-      return {'TAKEN', taken}
-    end
-  end
+local taken = holder_of(KEYS[6], KEYS[5], ARGV[3])
+if taken then
+  return {'TAKEN', taken}
 end
 
 local created = text(now)
@@ -41,6 +38,7 @@ for i = 7, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 redis.call('HSET', KEYS[1], unpack(fields))
+note(KEYS[7], now, 'created', '', 'idle', '0', '', '', '', '')
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[6], ARGV[3], id)
 end
@@ -48,7 +46,7 @@ redis.call('ZADD', KEYS[2], ARGV[4] ~= '' and ARGV[4] or text(now + tonumber(ARG
 redis.call('HSET', KEYS[3], id, '0:0:0:0')
 redis.call('HSET', KEYS[4], id, created .. '\0' .. ARGV[6])
 local entry = string.format('%018.0f', now) .. ':' .. id
-for i = 7, #KEYS do
+for i = 8, #KEYS do
   redis.call('ZADD', KEYS[i], 0, entry)
 end
 return {'OK', created}

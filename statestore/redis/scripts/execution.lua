@@ -13,34 +13,38 @@
 --   KEYS[10]     mailbox:<id>   zset   unconsumed signal id by arrival
 --   KEYS[11]     signals:<id>   hash   "t<signal id>" -> text, while unconsumed;  "s<signal id>" -> address, for ever;
 --                                      "n<address>" -> unconsumed signals there;  "a<address>" -> 1 once answered;
---                                      "seq" -> signals so far.  An address is "<kind>:<key>".
---   KEYS[12]     bells          hash   execution id -> "token:rings:cancel_requested:over", while it is due
---   KEYS[13]     leases         zset   execution id by lease_until_us, until the lease is given back
---   KEYS[14]     holders        hash   execution id -> "token:owner", until the lease is given back
---   KEYS[15]     expiring       zset   execution id by the server's millisecond at which all its own keys expire
---   KEYS[16..24] state:<state>  zset   index entry "<created_us>:<id>" of each execution in that state, in the order
+--                                      An address is "<kind>:<key>".  "seq" -> a number, of an older version
+--   KEYS[12]     audit:<id>     list   entries of the audit trail in order; see audit.lua
+--   KEYS[13]     bells          hash   execution id -> "token:rings:cancel_requested:over", while it is due
+--   KEYS[14]     leases         zset   execution id by lease_until_us, until the lease is given back
+--   KEYS[15]     holders        hash   execution id -> "token:owner", until the lease is given back
+--   KEYS[16]     expiring       zset   execution id by the server's millisecond at which all its own keys expire
+--   KEYS[17..25] state:<state>  zset   index entry "<created_us>:<id>" of each execution in that state, in the order
 --                                      of AgentState
 --
--- is_over, is_paused, is_working, state_number and NEVER_US are generated from AgentState.
+-- Some scripts also take ended:<state>, zsets: execution id by ended_us, of what is over in that state, not due for
+-- anything, and not accepted by another store (drop_archived).
+--
+-- is_over, is_paused, is_working, state_number, BEFORE_OVER and NEVER_US are generated from AgentState.
 
-local FIRST_PART, LAST_PART, BEFORE_STATES = 3, 11, 15
+local FIRST_PART, LAST_PART, BEFORE_STATES = 3, 12, 16
 
 -- Makes the execution due, or (nil) not due for anything. Called after the header is written: the bell copies from it
 -- what a sweeper needs, because a sweeper's script cannot name the headers of what it is going to find.
 local function ring_at(id, due_us)
   if due_us == nil then
     redis.call('ZREM', KEYS[2], id)
-    redis.call('HDEL', KEYS[12], id)
+    redis.call('HDEL', KEYS[13], id)
     return
   end
   local h = redis.call('HMGET', KEYS[1], 'token', 'rings', 'cancel_requested', 'state')
   redis.call('ZADD', KEYS[2], text(due_us), id)
-  redis.call('HSET', KEYS[12], id, h[1] .. ':' .. h[2] .. ':' .. h[3] .. ':' .. (is_over(h[4]) and '1' or '0'))
+  redis.call('HSET', KEYS[13], id, h[1] .. ':' .. h[2] .. ':' .. h[3] .. ':' .. (is_over(h[4]) and '1' or '0'))
 end
 
 local function forget_lease(id)
-  redis.call('ZREM', KEYS[13], id)
-  redis.call('HDEL', KEYS[14], id)
+  redis.call('ZREM', KEYS[14], id)
+  redis.call('HDEL', KEYS[15], id)
 end
 
 local function move_state(id, current, new)
@@ -51,17 +55,21 @@ local function move_state(id, current, new)
   end
 end
 
+-- All keys get the same millisecond, so that no reader finds an execution in pieces.
+local function expire_at(id, at)
+  redis.call('PEXPIREAT', KEYS[1], at)
+  for part = FIRST_PART, LAST_PART do
+    redis.call('PEXPIREAT', KEYS[part], at)
+  end
+  redis.call('ZADD', KEYS[16], at, id)
+end
+
 -- Applies the expiry rule after a write: what is over or working expires after ttl_ms (empty text = never), what is
--- queued or paused never does. All keys get the same millisecond, so that no reader finds an execution in pieces.
+-- queued or paused never does.
 local function touch(id, state, ttl_ms)
   if ttl_ms ~= '' and (is_over(state) or is_working(state)) then
-    local at = text(server_ms() + tonumber(ttl_ms))
-    redis.call('PEXPIREAT', KEYS[1], at)
-    for part = FIRST_PART, LAST_PART do
-      redis.call('PEXPIREAT', KEYS[part], at)
-    end
-    redis.call('ZADD', KEYS[15], at, id)
-  elseif redis.call('ZREM', KEYS[15], id) == 1 then
+    expire_at(id, text(server_ms() + tonumber(ttl_ms)))
+  elseif redis.call('ZREM', KEYS[16], id) == 1 then
     redis.call('PERSIST', KEYS[1])
     for part = FIRST_PART, LAST_PART do
       redis.call('PERSIST', KEYS[part])

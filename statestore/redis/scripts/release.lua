@@ -1,7 +1,7 @@
--- uses: clock states execution
+-- uses: clock states execution publish
 -- Gives a lease up, or breaks that of a dead process.
 --
--- KEYS[1..15]  as in execution.lua
+-- KEYS[1..16]  as in execution.lua
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      token
@@ -26,4 +26,5 @@ redis.call('HDEL', KEYS[1], 'owner')
 forget_lease(id)
 ring_at(id, now)
 touch(id, h[4], ARGV[5])
+redis.pcall(PUBLISH, KEYS[1], '')
 return 1

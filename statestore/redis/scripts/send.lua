@@ -1,7 +1,7 @@
--- uses: clock states execution
+-- uses: clock states execution audit publish
 -- Puts a signal into the mailbox.
 --
--- KEYS[1..15]  as in execution.lua
+-- KEYS[1..16]  as in execution.lua
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      signal id
@@ -11,18 +11,22 @@
 -- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
 -- ARGV[8]      '1' if it is a cancel, else '0'
 -- ARGV[9]      ttl of a working execution in ms, or empty
+-- ARGV[10]     '1' if it goes into the audit trail, else '0'
+-- ARGV[11..12] sender and reason, as in audit.lua
 --
--- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
+-- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or
+-- {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
-local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key', 'format')
+local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key', 'format', 'token', 'owner')
 if not h[1] then
   return {'NOT_FOUND'}
 end
 if tonumber(h[5]) > NEWEST_FORMAT then
   return {'FORMAT_TOO_NEW', h[5]}
 end
-if redis.call('HEXISTS', KEYS[11], 's' .. ARGV[3]) == 1 then
+local sent = redis.call('HGET', KEYS[11], 's' .. ARGV[3])
+if sent and string.find(sent, ':', 1, true) then -- without a colon it is the number of an older version
   return {'OK', '0'}
 end
 if is_over(h[1]) then
@@ -39,14 +43,19 @@ if is_answer then
   end
 end
 
-local woke = tonumber(h[2]) <= now and (is_cancel or (awaited and is_paused(h[1])))
+local lease_lives = tonumber(h[2]) > now
+local woke = not lease_lives and (is_cancel or (awaited and is_paused(h[1])))
 redis.call('HSET', KEYS[1], 'updated_us', text(now))
 if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end
+if ARGV[10] == '1' then
+  note(KEYS[12], now, 'decided', h[1], '', h[6], ARGV[11], ARGV[12], ARGV[6], lease_lives and h[7] or '')
+end
 redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], ARGV[6])
 redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)
-redis.call('ZADD', KEYS[10], redis.call('HINCRBY', KEYS[11], 'seq', 1), ARGV[3])
+local last = redis.call('ZRANGE', KEYS[10], -1, -1, 'WITHSCORES')[2]
+redis.call('ZADD', KEYS[10], text((last and tonumber(last) or 0) + 1), ARGV[3])
 if is_answer then
   redis.call('HSET', KEYS[11], 'a' .. address, '1')
 end
@@ -60,4 +69,5 @@ elseif is_cancel then
   end
 end
 touch(id, h[1], ARGV[9])
+redis.pcall(PUBLISH, KEYS[1], '')
 return {'OK', woke and '1' or '0'}
