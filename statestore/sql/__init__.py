@@ -1,10 +1,12 @@
-"""Executions in SQLite (one file, no server) or PostgreSQL.
+"""Executions in SQLite (one file, no server), PostgreSQL, MariaDB or MySQL.
 
-Reading order: `store` (which primitive goes where), `checks` (why a write is refused), then `sqlite` (one short
-transaction per primitive) or `postgresql` and `postgresql_writing` (one statement per primitive). `tables` is the
-schema, `migrations` its history.
+Reading order: `store` (which primitive goes where), `checks` (why a write is refused), then `postgresql` and
+`postgresql_writing` (one statement per primitive), or `locked` (one short transaction per primitive) with `sqlite` and
+`mysql`, which say in what the two differ. `tables` is the schema, `migrations` its history.
 """
 
 from statestore.sql.store import SQLStore
+from statestore.sql.structure import IncompleteSchema
+from statestore.sql.tables import execution_id_type, metadata_of, table_names
 
-__all__ = ["SQLStore"]
+__all__ = ["IncompleteSchema", "SQLStore", "execution_id_type", "metadata_of", "table_names"]

@@ -1,7 +1,7 @@
-"""Why a write is refused, told from the header alone: the same rules for both dialects.
+"""Why a write is refused, told from the header alone: the same rules in every database.
 
-SQLite asks before it writes, under the write lock. PostgreSQL writes on the same conditions in SQL and asks only when
-nothing was written.
+SQLite and MySQL ask before they write, under a lock. PostgreSQL writes on the same conditions in SQL and asks only when
+nothing was written. A deleted execution has no header here.
 """
 
 import json
@@ -20,7 +20,7 @@ from statestore.errors import (
     QuestionNotAsked,
     StepConflict,
 )
-from statestore.records import Checkpointed, Lease, Signal
+from statestore.records import Checkpointed, Lease, Sent, Signal
 from statestore.sql.tables import ANSWERING, COLUMNS, EXTRA_COLUMNS
 from statestore.states import ACTIVE, AgentState, may_move, sources_of
 
@@ -46,7 +46,7 @@ DECISIVE: Final = (
 
 
 def header_of(row: tuple[Any, ...], columns: Sequence[str] = COLUMNS) -> Header:
-    """The header in a row that starts with `columns`. `intents` and `pending` are JSON text on SQLite."""
+    """The header in a row that starts with `columns`. `intents` and `pending` are JSON text but on PostgreSQL."""
     header = dict(zip(columns, row, strict=False))
     for name in ("intents", "pending"):
         value = header[name]
@@ -103,14 +103,19 @@ def outcome(header: Mapping[str, Any], now_us: int) -> Checkpointed:
     )
 
 
-def check_signal(execution_id: str, header: Header | None, signal: Signal, *, answered: bool) -> None:
-    """Raises what keeps the signal out of the mailbox, in the contract's order.
+def check_signal(
+    execution_id: str, header: Header | None, signal: Signal, *, sent: bool = False, answered: bool
+) -> Sent | None:
+    """Raises what keeps the signal out of the mailbox, in the contract's order; None if nothing does.
 
-    `answered`: whether a signal of its kind and key was accepted before.
+    `sent`: whether it was accepted before; then its outcome is returned. `answered`: whether one of its kind and key
+    was.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
     require_readable(f"execution {execution_id}", header["format"])
+    if sent:
+        return Sent(woke=False)
     if AgentState(header["state"]).is_over:
         raise ExecutionOver(execution_id, header["state"])
     if signal.kind.value in ANSWERING:
@@ -118,3 +123,4 @@ def check_signal(execution_id: str, header: Header | None, signal: Signal, *, an
             raise AlreadyAnswered(execution_id, signal.key)
         if (header["wait_signal"], header["wait_key"]) != (signal.kind.value, signal.key):
             raise QuestionNotAsked(execution_id, signal.key)
+    return None

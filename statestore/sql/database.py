@@ -1,23 +1,26 @@
-"""Running statements: one per transaction on PostgreSQL, short transactions on SQLite."""
+"""Running statements: one per transaction on PostgreSQL, short transactions on SQLite.
+
+MySQL's part is `statestore.sql.mysql_database`.
+"""
 
 import os
 import re
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
-
-from sqlalchemy.exc import SQLAlchemyError
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 from statestore.sql.boundary import reraise, sqlstate_of
 from statestore.sql.engine import create_pooled_engine
 from statestore.sql.fork_gate import sqlite_gate
 from statestore.sql.settings import Settings
+from statestore.sql.sqlite_pool import PooledSQLite, SQLitePool
+from statestore.sql.transaction import Query, Row, Transaction
 
 Params = Mapping[str, Any]
-Row = tuple[Any, ...]
+Result = TypeVar("Result")
 
 _TRANSIENT = {"40P01", "40001"}  # deadlock detected, serialization failure: the statement was undone as a whole
 
@@ -43,8 +46,24 @@ class Database(Protocol):
         """Runs one statement as a transaction of its own; returns its rows."""
         ...
 
+    def change(self, statement: str, params: Params) -> int:
+        """Runs one writing statement as a transaction of its own; returns how many rows it matched."""
+        ...
+
     def dispose(self) -> None:
         """Closes the pooled connections."""
+        ...
+
+
+class LockingDatabase(Database, Protocol):
+    """What `statestore.sql.locked` needs of a database besides single statements."""
+
+    def write(self, work: Callable[[Transaction], Result]) -> Result:
+        """Runs `work` in a transaction, and again if the database undid it to resolve a conflict with another."""
+        ...
+
+    def read(self, *queries: Query) -> list[list[Row]]:
+        """Runs SELECTs that all see the same state of the database, whoever writes meanwhile."""
         ...
 
 
@@ -61,6 +80,14 @@ class PostgreSQLDatabase:
 
     def run(self, statement: str, params: Params) -> list[Row]:
         """Runs one statement; see `Database`. Raises `Refused` for a unique index's refusal."""
+        return self._execute(statement, params, _rows_of)
+
+    def change(self, statement: str, params: Params) -> int:
+        """Runs one writing statement; see `Database`. Raises `Refused` for a unique index's refusal."""
+        return self._execute(statement, params, _count_of)
+
+    def _execute(self, statement: str, params: Params, taken: Callable[[Any], Result]) -> Result:
+        """Runs one statement; returns what `taken` takes from its cursor."""
         # psycopg prepares a statement on a connection that has run the same text five times.
         query = self._converted.get(statement)
         if query is None:
@@ -73,8 +100,7 @@ class PostgreSQLDatabase:
                 try:
                     connection: Any = pooled.driver_connection
                     try:
-                        cursor = connection.execute(query, params, binary=True)
-                        return cursor.fetchall() if cursor.description is not None else []
+                        return taken(connection.execute(query, params, binary=True))
                     finally:
                         if connection.closed:
                             pooled.invalidate()
@@ -100,7 +126,7 @@ class SQLiteDatabase:
 
     def __init__(self, settings: Settings, migrate: Callable[[], None]) -> None:
         self.settings = settings
-        self._engine = create_pooled_engine(settings)
+        self._pool = SQLitePool(settings)
         self._migrate = migrate
         self.is_ready = False
         self._make_locks()
@@ -113,41 +139,45 @@ class SQLiteDatabase:
     def run(self, statement: str, params: Params) -> list[Row]:
         """Runs one statement; see `Database`."""
         if statement.startswith("SELECT"):
-            with self.reading() as connection:
-                return connection.execute(statement, params).fetchall()
-        with self.writing() as connection:
-            return connection.execute(statement, params).fetchall()
+            return self._transact(
+                "BEGIN", _NO_LOCK, lambda connection: connection.execute(statement, params).fetchall()
+            )
+        return self.write(lambda connection: connection.execute(statement, params).fetchall())
 
-    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
-        """A transaction that reads and writes; nobody else writes meanwhile."""
+    def change(self, statement: str, params: Params) -> int:
+        """Runs one writing statement; see `Database`."""
+        return self.write(lambda connection: connection.execute(statement, params).rowcount)
+
+    def write(self, work: Callable[[PooledSQLite], Result]) -> Result:
+        """Runs `work` in a transaction; nobody else writes meanwhile, so that there are no conflicts."""
         # SQLite lets a writer that finds the file locked sleep and try again; threads of one process need not.
-        return self._transaction("BEGIN IMMEDIATE", self._write_lock)
+        return self._transact("BEGIN IMMEDIATE", self._write_lock, work)
 
-    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """A transaction that sees one state of the file, whoever writes meanwhile."""
-        return self._transaction("BEGIN", _NO_LOCK)
+    def read(self, *queries: Query) -> list[list[Row]]:
+        """Runs SELECTs that see one state of the file; see `LockingDatabase`."""
+        return self._transact("BEGIN", _NO_LOCK, lambda connection: connection.look(*queries))
 
-    @contextmanager
-    def _transaction(self, begin: str, lock: AbstractContextManager[object]) -> Iterator[sqlite3.Connection]:
+    def _transact(
+        self, begin: str, lock: AbstractContextManager[object], work: Callable[[PooledSQLite], Result]
+    ) -> Result:
         # The gate comes before any lock: who has to wait for a fork must hold nothing that a thread inside waits for.
         with sqlite_gate:
             if not self.is_ready:
                 self._make_ready()
             try:
                 with lock:
-                    pooled = self._engine.raw_connection()
+                    connection = self._pool.take()
                     try:
-                        connection: sqlite3.Connection = pooled.driver_connection  # type: ignore[assignment]
                         connection.execute(begin)
-                        try:
-                            yield connection
-                            connection.commit()
-                        except BaseException:
-                            connection.rollback()  # also after a commit that found the disk full or busy
-                            raise
+                        result = work(connection)
+                        connection.commit()
+                        return result
+                    except BaseException:
+                        connection.rollback()  # also after a commit that found the disk full or busy
+                        raise
                     finally:
-                        pooled.close()
-            except (sqlite3.Error, SQLAlchemyError) as error:
+                        connection.give_back()
+            except (sqlite3.Error, UnicodeEncodeError) as error:
                 reraise(error, self.settings)
 
     def _make_ready(self) -> None:
@@ -159,7 +189,15 @@ class SQLiteDatabase:
     def dispose(self) -> None:
         """Closes the pooled connections."""
         with sqlite_gate:
-            self._engine.dispose()
+            self._pool.dispose()
+
+
+def _rows_of(cursor: Any) -> list[Row]:
+    return cursor.fetchall() if cursor.description is not None else []
+
+
+def _count_of(cursor: Any) -> int:
+    return int(cursor.rowcount)
 
 
 def to_pyformat(statement: str) -> str:

@@ -7,23 +7,25 @@ what a whole checkpoint may cost.
 import os
 import select
 import sqlite3
-import time
 import weakref
 from typing import Any, Final
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from statestore.sql.fork_gate import GatedConnection
 from statestore.sql.settings import Settings
+from statestore.sql.sqlite_pool import PooledSQLite, prepare_sqlite, sqlite_arguments
+
+# Under this name MySQL's pooled connections tell how many bytes the server takes at once.
+MAX_PACKET: Final = "max_allowed_packet"
 
 
 def create_pooled_engine(settings: Settings) -> Engine:
-    """The engine whose pool the store's statements use; every connection is in autocommit. Connects to nothing yet.
+    """The engine of a server, whose pool the store's statements use; every connection is in autocommit.
 
-    Raises `ModuleNotFoundError` if the driver is not installed.
+    Connects to nothing yet. Raises `ModuleNotFoundError` if the driver is not installed.
     """
     options: dict[str, Any] = {
         "poolclass": QueuePool,
@@ -32,59 +34,64 @@ def create_pooled_engine(settings: Settings) -> Engine:
         # In autocommit there is nothing to roll back when a connection comes back: that would cost a round trip.
         "pool_reset_on_return": None,
     }
-    engine = _create(settings, options, autocommit=True)
-    if not settings.is_sqlite:
-        event.listen(engine, "checkout", _refuse_dropped)
+    engine = _create(settings, options, autocommit=True, waits=False)
+    event.listen(engine, "checkout", _refuse_dropped)
     _forget_after_fork(engine)
+    return engine
+
+
+def create_step_engine(settings: Settings) -> Engine:
+    """The engine for transactions that steps take part in. On SQLite one takes the write lock at its start."""
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if not settings.is_sqlite:
+        options = {"poolclass": QueuePool, "pool_size": settings.pool_size, "max_overflow": settings.max_overflow}
+    engine = _create(settings, options, autocommit=False, waits=False)
+    if settings.is_sqlite:
+        _begin_with_lock(engine)
+    else:
+        event.listen(engine, "checkout", _refuse_dropped)
+        _forget_after_fork(engine)
     return engine
 
 
 def create_migration_engine(settings: Settings) -> Engine:
     """An engine with transactions, for one migration. On SQLite a transaction takes the write lock at its start."""
-    engine = _create(settings, {"poolclass": NullPool}, autocommit=False)
+    # A migration may have to wait until nobody uses a table.
+    engine = _create(settings, {"poolclass": NullPool}, autocommit=False, waits=True)
     if settings.is_sqlite:
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        _begin_with_lock(engine)
     return engine
 
 
-def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool) -> Engine:
-    if settings.is_sqlite:
-        # isolation_level None: the driver opens no transactions of its own, we say BEGIN ourselves.
-        arguments = {
-            "isolation_level": None,
-            "check_same_thread": False,
-            "timeout": settings.busy_timeout_ms / 1000,
-            "factory": GatedConnection,
-        }
+def _begin_with_lock(engine: Engine) -> None:
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+
+
+def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool, waits: bool) -> Engine:
+    if settings.dialect == "sqlite":
+        arguments = sqlite_arguments(settings) | {"factory": PooledSQLite}
         engine = create_engine(settings.url, connect_args=arguments, **options)
 
         @event.listens_for(engine, "connect")
-        def prepare(connection: sqlite3.Connection, record: object) -> None:
+        def prepare_file(connection: sqlite3.Connection, record: object) -> None:
             del record
-            _prepare_sqlite(connection, settings)
+            prepare_sqlite(connection, settings)
+
+        return engine
+    if settings.dialect == "mysql":
+        from statestore.sql import mysql_session
+
+        arguments = mysql_session.connect_arguments(autocommit=autocommit)
+        engine = create_engine(settings.url, connect_args=arguments, **options)
+
+        @event.listens_for(engine, "connect")
+        def prepare_session(connection: Any, record: ConnectionPoolEntry) -> None:
+            record.info[MAX_PACKET] = mysql_session.prepare(connection, waits=waits)
 
         return engine
     # Looking for hstore would cost a query per connection.
     arguments = {"autocommit": True} if autocommit else {}
     return create_engine(settings.url, connect_args=arguments, use_native_hstore=False, **options)
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, settings: Settings) -> None:
-    # SQLite answers a change of the journal mode that meets another process's write with "locked" at once, without
-    # waiting for the busy timeout. Once made, the change is kept in the file.
-    deadline = time.monotonic() + settings.busy_timeout_ms / 1000
-    while True:
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            if mode != "wal":
-                connection.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-    connection.execute(f"PRAGMA synchronous={settings.synchronous}")
-    connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
@@ -95,7 +102,7 @@ def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
     del record, proxy
     poll = select.poll()
     try:
-        poll.register(connection.pgconn.socket, select.POLLIN | select.POLLRDHUP)
+        poll.register(_socket_of(connection), select.POLLIN | select.POLLRDHUP)
         dropped = bool(poll.poll(0))
     except Exception as error:
         raise InvalidatePoolError from error
@@ -103,12 +110,17 @@ def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
         raise InvalidatePoolError
 
 
+def _socket_of(connection: Any) -> Any:
+    """The socket of psycopg's connection, or of pymysql's, which has no public name for it."""
+    return connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock
+
+
 # -- fork --------------------------------------------------------------------------------------------------------------
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 # Connections that a child inherited. They are the parent's: closing them, as the garbage collector would, could end
-# its session on the server, or take part in the locking of its SQLite file.
+# its session on the server.
 _inherited: Final[list[object]] = []
 
 

@@ -1,4 +1,4 @@
-"""The opener of `sqlite:///` and `postgresql://` URLs."""
+"""The opener of `sqlite:///`, `postgresql://`, `mysql://` and `mariadb://` URLs."""
 
 from statestore.clock import Clock
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
@@ -6,16 +6,19 @@ from statestore.sql.store import SQLStore
 
 
 def open_sql(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> SQLStore:
-    """The backend of `sqlite:///file.db`, `postgresql://` and `postgresql+psycopg://`.
+    """The backend of `sqlite:///file.db`, `postgresql[+psycopg]://`, `mysql[+pymysql]://` and `mariadb[+pymysql]://`.
 
-    Options in the URL's query, taken out before the driver sees it:
+    Options in the URL's query, taken out before the driver sees it; all others are the driver's:
 
     * `table_prefix`: what the names of all tables start with (`agent_`);
+    * `soft_delete`: whether a deleted execution is kept, hidden, until `purge` (`on`) or removed at once (`off`);
+    * PostgreSQL and MySQL: `schema`, in which the tables are (else where the connection's user finds them): a schema
+      of PostgreSQL, which `migrate` makes, or a database of MySQL, which has to be there; `pool_size` (5 connections
+      per process), `max_overflow` (10 more under load);
     * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
-      never to a killed process; `EXTRA`; `OFF`), `busy_timeout_ms` (10000);
-    * PostgreSQL: `pool_size` (5 connections per process), `max_overflow` (10 more under load).
+      never to a killed process; `EXTRA`; `OFF`), `busy_timeout_ms` (10000).
 
-    Raises `UnsupportedURL` for a database in memory or a bad option, and `ModuleNotFoundError` without psycopg, which
-    `open_store` turns into `MissingDriver`.
+    Raises `UnsupportedURL` for a database in memory or a bad option, and `ModuleNotFoundError` without the driver,
+    which `open_store` turns into `MissingDriver`.
     """
     return SQLStore(url, max_value_bytes=max_value_bytes, clock=clock)

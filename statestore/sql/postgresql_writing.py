@@ -1,6 +1,6 @@
 """The texts of the writing statements on PostgreSQL: one writable CTE per primitive.
 
-Each begins with the conditional UPDATE of the row in `contexts`, named `head`; the other parts insert what `head`
+Each begins with the conditional write of the row in `contexts`, named `head`; the other parts insert what `head`
 returned, so nothing is written when its condition does not hold. READ COMMITTED decides what may be relied on when
 such an UPDATE had to wait for another writer of the row:
 
@@ -9,6 +9,10 @@ such an UPDATE had to wait for another writer of the row:
   of the row only (`pending`, `intents`, counters), and a statement that does read other tables joins the row as it
   was at the beginning, `seen`, and does not apply unless that is still what it has locked; it is then repeated;
 * a unique index sees the other's rows at all times.
+
+`seen` also tells what an UPDATE has overwritten, for the audit trail: RETURNING knows the new values only.
+
+On a deleted row no lease lives, so a statement that asks for a live lease need not ask whether the row is deleted.
 """
 
 from dataclasses import dataclass
@@ -16,12 +20,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from statestore.codec import NEVER_US, EncodedCheckpoint
+from statestore.codec import DECISIONS, NEVER_US, EncodedCheckpoint
 from statestore.envelope import FORMAT
-from statestore.records import SignalKind
+from statestore.records import AuditEvent, SignalKind
 from statestore.sql.checks import writable_states
+from statestore.sql.postgresql_reading import parts_of
 from statestore.sql.single import quoted
-from statestore.sql.tables import ANSWERING, COLUMNS, WORKING, Tables
+from statestore.sql.tables import ANSWERING, AUDIT_COLUMNS, COLUMNS, WORKING, Tables
 from statestore.states import ACTIVE, PAUSED, AgentState
 from statestore.states import WORKING as WORKING_STATES
 
@@ -91,6 +96,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
     if state is None:
         return [f"{name} = {value}" for name, value in sets.items()]
     sets |= {"state": f"'{state}'", "waiting": ":waiting", "wait_key": ":wait_key", "wait_signal": ":wait_signal"}
+    sets["audit_count"] = f"c.audit_count + CASE WHEN c.state = '{state}' THEN 0 ELSE 1 END"
     if state.is_paused:
         is_pending = _IS_PENDING.format(pending=pending)
         sets["due_us"] = f"CASE WHEN {is_pending} THEN {now} ELSE CAST(:wake_us AS bigint) END"
@@ -98,12 +104,14 @@ def _changes(shape: Shape, now: str) -> list[str]:
         sets["crashes"] = "0"
     if state.is_over:
         sets |= {"output": ":output", "error": ":error", "due_us": f"{now} + CAST(:announce_us AS bigint)"}
+        sets["ended_us"] = now
     if state.is_over or state.is_paused:
         sets |= {"owner": "NULL", "lease_until_us": "0", "rings": "0"}
     if state in WORKING_STATES and not shape.leased:
         sets |= {"due_us": now, "not_before_us": "0"}
     if state is AgentState.IDLE:
         sets |= {"output": "NULL", "error": "NULL", "crashes": "0", "rings": "0", "not_before_us": "0", "due_us": now}
+        sets["ended_us"] = "NULL"
     return [f"{name} = {value}" for name, value in sets.items()]
 
 
@@ -117,7 +125,7 @@ def _conditions(shape: Shape, now: str) -> list[str]:
     if shape.leased:
         conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
     else:
-        conditions += [f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
+        conditions += ["c.deleted_us IS NULL", f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
     # A step that is not new replaces an intent of its name.
     if shape.steps is Steps.MANY:
         conditions += [
@@ -143,17 +151,36 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     )
     at = "clock.now_us" if is_timed else now
     sources, conditions = ["clock"] if is_timed else [], _conditions(shape, at)
-    if shape.forget:
-        # A value that another writer set after this statement began could not be seen, and would stay.
+    returned = [f"c.{name}" for name in ("execution_id", "version", "cancel_requested", "note_count")]
+    returned.append(f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at} AS due_now")
+    if shape.forget or shape.state is not None:
+        # A value that another writer set after this statement began could not be seen, and would stay; a state that
+        # another writer set would not be the one that the audit trail tells of.
         sources.append(f"{tables.contexts} AS seen")
-        conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version"]
+        conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version", "seen.token = c.token"]
+    if shape.state is not None:
+        # The token is that of a live lease, or there is none.
+        worker = "seen.owner" if shape.leased else "NULL"
+        returned += ["c.audit_count", "c.updated_us", "c.token", "seen.state AS from_state", f"{worker} AS worker"]
     parts = [f"clock AS MATERIALIZED (SELECT {now} AS now_us)"] if is_timed else []
     source = f"FROM {', '.join(sources)} " if sources else ""
     parts.append(
         f"head AS (UPDATE {tables.contexts} AS c SET {', '.join(_changes(shape, at))} {source}"
-        f"WHERE {' AND '.join(conditions)} RETURNING c.execution_id, c.version, c.cancel_requested, c.note_count, "
-        f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at} AS due_now)"
+        f"WHERE {' AND '.join(conditions)} RETURNING {', '.join(returned)})"
     )
+    if shape.state is not None:
+        trail = audit_part(
+            tables,
+            AuditEvent.MOVED,
+            at="head.updated_us",
+            from_state="head.from_state",
+            to_state=f"'{shape.state}'",
+            worker="head.worker",
+            who=":who",
+            why=":why",
+            condition=f"head.from_state <> '{shape.state}'",
+        )
+        parts.append(trail)
     if shape.steps is not Steps.NONE:
         rows = (
             "step.* FROM head, unnest(CAST(:numbers AS integer[]), CAST(:names AS text[]), "
@@ -188,45 +215,87 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now FROM head"
 
 
+@lru_cache(maxsize=64)
+def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
+    """Stores a new execution. No row: its idempotency key is taken. Else `created_us` and `due_us`."""
+    timed = {
+        "created_us": "(SELECT now_us FROM clock)",
+        "updated_us": "(SELECT now_us FROM clock)",
+        "due_us": "COALESCE(CAST(:due_us AS bigint), (SELECT now_us FROM clock) + :first_ring)",
+    }
+    values = ", ".join(timed.get(name, f":{name}") for name in COLUMNS)
+    head = (
+        f"head AS (INSERT INTO {tables.contexts} ({', '.join(COLUMNS)}) VALUES ({values}) "
+        "ON CONFLICT (agent_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
+        "RETURNING execution_id, session_id, user_id, token, audit_count, created_us, due_us)"
+    )
+    parts = [
+        f"clock AS MATERIALIZED (SELECT {now} AS now_us)",
+        head,
+        audit_part(tables, AuditEvent.CREATED, at="head.created_us", to_state=f"'{AgentState.IDLE}'"),
+    ]
+    if in_session:
+        parts.append(session_part(tables))
+    return f"WITH {', '.join(parts)} SELECT created_us, due_us FROM head"
+
+
+def session_part(tables: Tables) -> str:
+    """The part of a statement that notes the session of what `head` has stored, if it has one."""
+    return (
+        f"session AS (INSERT INTO {tables.sessions} AS s (session_id, user_id, created_us, updated_us) "
+        "SELECT head.session_id, head.user_id, head.created_us, head.created_us FROM head "
+        "WHERE head.session_id IS NOT NULL ON CONFLICT (session_id) DO UPDATE SET "
+        "user_id = COALESCE(excluded.user_id, s.user_id), "
+        "created_us = LEAST(s.created_us, excluded.created_us), "
+        "updated_us = GREATEST(s.updated_us, excluded.updated_us))"
+    )
+
+
+def audit_part(
+    tables: Tables,
+    event: AuditEvent,
+    *,
+    at: str,
+    from_state: str = "NULL",
+    to_state: str = "NULL",
+    worker: str = "NULL",
+    who: str = "NULL",
+    why: str = "NULL",
+    data: str = "NULL",
+    condition: str = "TRUE",
+) -> str:
+    """The part of a statement that adds the entry `head.audit_count` to the audit trail; the values are SQL."""
+    return (
+        f"trail AS (INSERT INTO {tables.audit} (execution_id, {', '.join(AUDIT_COLUMNS)}) "
+        f"SELECT head.execution_id, head.audit_count, {at}, '{event}', {from_state}, {to_state}, head.token, "
+        f"{worker}, {who}, {why}, {data} FROM head WHERE {condition})"
+    )
+
+
 def claim_statement(tables: Tables, now: str) -> str:
     """Takes the lease and reads the context. No row: refused. Else `COLUMNS`, the parts, and the time."""
     returned = ", ".join(f"c.{name}" for name in COLUMNS)
+    unchanged = " AND ".join(
+        f"seen.{name} = c.{name}" for name in ("execution_id", "version", "token", "signal_count", "audit_count")
+    )
+    trail = audit_part(
+        tables,
+        AuditEvent.CLAIMED,
+        at="head.updated_us",
+        from_state="head.from_state",
+        to_state=f"'{AgentState.THINKING}'",
+        worker="head.owner",
+    )
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET state = '{AgentState.THINKING}', token = c.token + 1, "
         "crashes = c.crashes + 1, rings = 0, owner = :owner, lease_until_us = clock.now_us + :ttl, not_before_us = 0, "
-        "due_us = clock.now_us + :ttl, updated_us = clock.now_us "
+        "due_us = clock.now_us + :ttl, updated_us = clock.now_us, audit_count = c.audit_count + 1 "
         f"FROM clock, {tables.contexts} AS seen "
-        "WHERE c.execution_id = :execution_id AND c.format <= :format "
+        f"WHERE c.execution_id = :execution_id AND c.deleted_us IS NULL AND c.format <= {FORMAT} "
         f"AND c.state IN ({quoted(ACTIVE)}) AND c.lease_until_us <= clock.now_us AND c.not_before_us <= clock.now_us "
-        "AND seen.execution_id = c.execution_id AND seen.version = c.version AND seen.signal_count = c.signal_count "
-        f"RETURNING {returned}, clock.now_us) "
-        f"SELECT {', '.join(f'head.{name}' for name in COLUMNS)}, {parts_of(tables, 'head')}, head.now_us FROM head"
-    )
-
-
-def parts_of(tables: Tables, header: str) -> str:
-    """The parts of a context as array columns: steps, notes (kinds, texts), memory (kinds, names, texts), signals."""
-    steps, notes, memory, signals = tables.steps, tables.notes, tables.memory, tables.signals
-
-    def texts(column: str, table: str, order: str) -> str:
-        return (
-            f"ARRAY(SELECT p.{column} FROM {table} AS p WHERE p.execution_id = {header}.execution_id ORDER BY {order})"
-        )
-
-    return ", ".join(
-        (
-            texts("data", steps, "p.step_number"),
-            texts("kind", notes, "p.position"),
-            texts("data", notes, "p.position"),
-            texts("kind", memory, "p.kind, p.name"),
-            texts("name", memory, "p.kind, p.name"),
-            texts("data", memory, "p.kind, p.name"),
-            (
-                f"ARRAY(SELECT p.data FROM jsonb_object_keys({header}.pending) AS unconsumed(id) JOIN {signals} AS p "
-                f"ON p.execution_id = {header}.execution_id AND p.signal_id = unconsumed.id ORDER BY p.position)"
-            ),
-        )
+        f"AND {unchanged} RETURNING {returned}, seen.state AS from_state), {trail} "
+        f"SELECT {', '.join(f'head.{name}' for name in COLUMNS)}, {parts_of(tables, 'head')}, head.updated_us FROM head"
     )
 
 
@@ -237,14 +306,27 @@ def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
     wakes = "c.lease_until_us <= clock.now_us"
     if not is_cancel:
         wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"
-    conditions = ["c.execution_id = :execution_id", f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
+    conditions = ["c.execution_id = :execution_id", "c.deleted_us IS NULL"]
+    conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
     if kind.value in ANSWERING:
-        conditions.append(f"{awaited}")
+        conditions.append(awaited)
+    trail = audit_part(
+        tables,
+        AuditEvent.DECIDED,
+        at="head.updated_us",
+        from_state="head.state",
+        worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
+        who=":who",
+        why=":why",
+        data=":data",
+    )
+    is_decision = kind in DECISIONS
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
         "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
         f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
+        f"{'audit_count = c.audit_count + 1, ' if is_decision else ''}"
         f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
         f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
         f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
@@ -254,7 +336,8 @@ def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
         "WHERE sent.execution_id = :execution_id AND (sent.signal_id = :signal_id OR (sent.kind = :kind "
         f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
         # The lease, the state and the wait are as they were before.
-        f"RETURNING c.execution_id, c.signal_count, COALESCE({wakes}, FALSE) AS woke), "
+        "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
+        f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {f'{trail}, ' if is_decision else ''}"
         f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
         "SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, :data FROM head) "
         "SELECT woke FROM head"

@@ -15,27 +15,39 @@ from statestore.errors import SchemaMismatch, UnknownRevision
 from statestore.sql.boundary import reraise
 from statestore.sql.engine import create_migration_engine
 from statestore.sql.fork_gate import sqlite_gate
+from statestore.sql.migration_lock import take_migration_lock
+from statestore.sql.quiet_alembic import quiet_alembic
 from statestore.sql.settings import Settings
-from statestore.sql.tables import REVISION
+from statestore.sql.structure import IncompleteSchema, has_any_table, kind_of, missing_parts
+from statestore.sql.tables import REVISION, UNFINISHED, VERSION
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# Any number of our own: PostgreSQL's advisory locks are shared by everything in one database.
-_LOCK_KEY: Final = 0x61676E74
+# In the place of a revision: a migration was interrupted, or is running. Only MySQL and MariaDB show such a state.
+IN_BETWEEN: Final = "unfinished"
 
 
 def current_revision(connection: Connection, settings: Settings) -> str | None:
-    """The revision of the database's schema; None without one."""
-    table = settings.tables.version
-    if not inspect(connection).has_table(table):
+    """The revision of the database's schema; None without one, `IN_BETWEEN` while a change of it is unfinished.
+
+    Tables that other migrations made, and that have everything which the store uses, count as the newest. Raises
+    `IncompleteSchema` if they have not.
+    """
+    if _is_unfinished(connection, settings):
+        return IN_BETWEEN
+    if _has_table(connection, settings, VERSION):
+        return _written_revision(connection, settings)
+    if not has_any_table(connection, settings):
         return None
-    revision: str | None = connection.exec_driver_sql(f'SELECT version_num FROM "{table}"').scalar()
-    return revision
+    missing = missing_parts(connection, settings)
+    if missing:
+        raise IncompleteSchema(settings.shown_url, missing)
+    return REVISION
 
 
 def read_revision(settings: Settings) -> str | None:
-    """The revision of the database's schema; None without one."""
+    """The revision of the database's schema; see `current_revision`."""
     with _migration_engine(settings) as engine, engine.connect() as connection:
         return current_revision(connection, settings)
 
@@ -49,40 +61,44 @@ def check_schema(settings: Settings) -> None:
 
 def ensure_schema(settings: Settings) -> None:
     """Brings a SQLite file to the newest schema, unless it has it. Raises `SchemaMismatch` for a newer one."""
-    found = read_revision(settings)
-    if found == REVISION:
-        return
-    if found is not None and not _is_known(settings, found):
-        raise SchemaMismatch(settings.shown_url, found, REVISION)
-    migrate(settings, "head")
+    if read_revision(settings) != REVISION:
+        migrate(settings, "head")
 
 
 def migrate(settings: Settings, revision: str) -> None:
-    """Brings the schema to `revision` ("head", "base" or a name), up or down, in one transaction.
+    """Brings the schema to `revision` ("head", "base" or a name), up or down.
 
-    Of several processes one migrates while the others wait, and then find nothing left to do. Raises
-    `UnknownRevision`.
+    Of several processes one migrates while the others wait, and then find nothing left to do. PostgreSQL and SQLite do
+    it in one transaction. MySQL and MariaDB cannot: there the next call mends what an interrupted one left behind. On
+    PostgreSQL a schema that is not there is made.
+
+    Raises `UnknownRevision`, and `SchemaMismatch` for a schema that only a newer version of this package knows.
     """
-    from alembic import command
-
-    config = _config(settings)
-    target = _resolve(config, revision)
-    # On SQLite the transaction takes the write lock.
-    with _migration_engine(settings) as engine, engine.begin() as connection:
-        if not settings.is_sqlite:
-            connection.exec_driver_sql(
-                f"SELECT pg_advisory_xact_lock({_LOCK_KEY}, hashtext('{settings.tables.prefix}'))"
-            )
-        found = current_revision(connection, settings)
-        if found is not None and found not in _known(config):
-            raise SchemaMismatch(settings.shown_url, found, REVISION)
-        if found == target:
-            return
-        config.attributes["connection"] = connection
-        if target is None or (found is not None and found in _above(config, target)):
-            command.downgrade(config, target or "base")
-        else:
-            command.upgrade(config, target)
+    with quiet_alembic():
+        config = _config(settings)
+        target = _resolve(config, revision)
+        # On SQLite the transaction takes the write lock.
+        with _migration_engine(settings) as engine, engine.begin() as connection:
+            take_migration_lock(connection, settings)
+            found = current_revision(connection, settings)
+            has_version = _has_table(connection, settings, VERSION)
+            written = _written_revision(connection, settings) if has_version else None
+            if written is not None and written not in _known(config):
+                raise SchemaMismatch(settings.shown_url, written, REVISION)
+            # An empty table of versions may be left where there are no other tables.
+            if found == target and not (target is None and has_version):
+                return
+            if found is not None and found != IN_BETWEEN and not has_version:
+                raise UnknownRevision(revision, "its tables are kept by other migrations than this package's")
+            config.attributes |= {"connection": connection, "dialect": kind_of(connection)}
+            with _marked_unfinished(connection, settings):
+                if found == IN_BETWEEN:
+                    _mend(config, target)
+                else:
+                    _make_schema(connection, settings)
+                    _move(config, found, target)
+                if target is None:
+                    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {settings.tables.version}")
 
 
 def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -> None:
@@ -90,16 +106,21 @@ def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -
 
     Connects to nothing. `output` None is the standard output. Raises `UnknownRevision`.
     """
-    from alembic import command
-
-    config = _config(settings)
-    target = _resolve(config, revision)
     buffer = io.StringIO()
-    config.attributes["output"] = buffer
-    if target is None:
-        command.downgrade(config, f"{REVISION}:base", sql=True)
-    else:
-        command.upgrade(config, target, sql=True)
+    with quiet_alembic():
+        from alembic import command
+
+        config = _config(settings)
+        target = _resolve(config, revision)
+        config.attributes["output"] = buffer
+        tables = settings.tables
+        if target is None:
+            config.attributes["after"] = (f"DROP TABLE {tables.version}",)
+            command.downgrade(config, f"{REVISION}:base", sql=True)
+        else:
+            if settings.dialect == "postgresql" and tables.schema is not None:
+                config.attributes["before"] = (f"CREATE SCHEMA IF NOT EXISTS {tables.schema}",)
+            command.upgrade(config, target, sql=True)
     (output or sys.stdout).write(buffer.getvalue())
 
 
@@ -116,14 +137,71 @@ def _migration_engine(settings: Settings) -> Iterator[Engine]:
             engine.dispose()
 
 
+def _has_table(connection: Connection, settings: Settings, name: str) -> bool:
+    tables = settings.tables
+    return inspect(connection).has_table(f"{tables.prefix}{name}", schema=tables.schema)
+
+
+def _is_unfinished(connection: Connection, settings: Settings) -> bool:
+    return settings.dialect == "mysql" and _has_table(connection, settings, UNFINISHED)
+
+
+def _written_revision(connection: Connection, settings: Settings) -> str | None:
+    revision: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {settings.tables.version}").scalar()
+    return revision
+
+
+def _make_schema(connection: Connection, settings: Settings) -> None:
+    schema = settings.tables.schema
+    # IF NOT EXISTS would ask for the right to make schemas even where it has nothing to do.
+    if settings.dialect == "postgresql" and schema is not None and not inspect(connection).has_schema(schema):
+        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+
+
+@contextmanager
+def _marked_unfinished(connection: Connection, settings: Settings) -> Iterator[None]:
+    """Leaves a mark in a database that cannot undo a migration which does not come to its end."""
+    if settings.dialect != "mysql":
+        yield
+        return
+    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {settings.tables.unfinished} (since TIMESTAMP)")
+    yield
+    connection.exec_driver_sql(f"DROP TABLE {settings.tables.unfinished}")
+
+
+def _move(config: "Config", found: str | None, target: str | None) -> None:
+    from alembic import command
+
+    if target is None or (found is not None and found in _above(config, target)):
+        command.downgrade(config, target or "base")
+    else:
+        command.upgrade(config, target)
+
+
+def _mend(config: "Config", target: str | None) -> None:
+    """Leads to `target` from anywhere between two revisions, because each change is made only if it is not there."""
+    from alembic import command
+
+    command.stamp(config, REVISION)
+    if target != REVISION:
+        command.downgrade(config, target or "base")
+    command.stamp(config, "base")
+    if target is not None:
+        command.upgrade(config, target)
+
+
 def _config(settings: Settings) -> "Config":
     from alembic.config import Config
 
     config = Config()
     # A percent sign in the path would be taken for an interpolation.
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    config.attributes["table_prefix"] = settings.tables.prefix
-    config.attributes["dialect"] = settings.url.get_backend_name()
+    config.attributes |= {
+        "table_prefix": settings.tables.prefix,
+        "schema": settings.tables.schema,
+        "dialect": settings.url.get_backend_name(),
+        "shown_url": settings.shown_url,
+    }
     return config
 
 
@@ -152,7 +230,3 @@ def _known(config: "Config") -> tuple[str, ...]:
 def _above(config: "Config", target: str) -> tuple[str, ...]:
     names = _known(config)  # newest first
     return names[: names.index(target)]
-
-
-def _is_known(settings: Settings, revision: str) -> bool:
-    return revision in _known(_config(settings))

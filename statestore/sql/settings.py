@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -11,18 +11,31 @@ from statestore.errors import UnsupportedURL
 from statestore.opening import masked
 from statestore.sql.tables import DEFAULT_PREFIX, Tables
 
+Dialect = Literal["sqlite", "postgresql", "mysql"]
+
 _DRIVERS: Final = {
     "sqlite": "sqlite+pysqlite",
     "sqlite+pysqlite": "sqlite+pysqlite",
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "mariadb+pymysql": "mariadb+pymysql",
+}
+_DIALECTS: Final[dict[str, Dialect]] = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
 }
 _SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
+_NAME: Final = "[a-z_][a-z0-9_]{0,30}"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A store URL, taken apart."""
+    """A store URL, taken apart. `keeps_deleted` is the store's: see `StorePrimitives`."""
 
     shown_url: str
     url: URL
@@ -31,10 +44,16 @@ class Settings:
     busy_timeout_ms: int
     pool_size: int
     max_overflow: int
+    keeps_deleted: bool = True
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose SQL the database speaks; "mysql" also for MariaDB."""
+        return _DIALECTS[self.url.get_backend_name()]
 
     @property
     def is_sqlite(self) -> bool:
-        return self.url.get_backend_name() == "sqlite"
+        return self.dialect == "sqlite"
 
 
 def parse_url(url: str) -> Settings:
@@ -47,8 +66,6 @@ def parse_url(url: str) -> Settings:
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise UnsupportedURL(shown, f"the driver must be one of {', '.join(sorted(_DRIVERS))}")
-    if driver.startswith("sqlite") and (not parsed.database or ":memory:" in parsed.database or "mode" in parsed.query):
-        raise UnsupportedURL(shown, "SQLite needs a file here; for executions in memory use memory://")
 
     def option(name: str, default: str, pattern: str) -> str:
         value = parsed.query.get(name, default)
@@ -57,16 +74,41 @@ def parse_url(url: str) -> Settings:
         return value
 
     synchronous = option("synchronous", "FULL", "(?i:" + "|".join(_SYNCHRONOUS) + ")").upper()
-    prefix = option("table_prefix", DEFAULT_PREFIX, "[a-z_][a-z0-9_]{0,30}")
+    keeps_deleted = option("soft_delete", "on", "on|off") == "on"
+    tables = Tables(
+        option("table_prefix", DEFAULT_PREFIX, _NAME), option("schema", "", _NAME) if "schema" in parsed.query else None
+    )
     numbers = {
         name: int(option(name, default, "[0-9]{1,9}"))
         for name, default in (("busy_timeout_ms", "10000"), ("pool_size", "5"), ("max_overflow", "10"))
     }
-    own = ("synchronous", "table_prefix", *numbers)
-    return Settings(
+    own = ("synchronous", "soft_delete", "table_prefix", "schema", *numbers)
+    settings = Settings(
         shown_url=shown,
         url=parsed.set(drivername=driver).difference_update_query(own),
-        tables=Tables(prefix),
+        tables=tables,
         synchronous=synchronous,
+        keeps_deleted=keeps_deleted,
         **numbers,
     )
+    _check_place(settings)
+    return settings
+
+
+def _check_place(settings: Settings) -> None:
+    url, schema = settings.url, settings.tables.schema
+    if settings.is_sqlite:
+        if not url.database or ":memory:" in url.database or "mode" in url.query:
+            raise UnsupportedURL(settings.shown_url, "SQLite needs a file here; for executions in memory use memory://")
+        if schema is not None:
+            raise UnsupportedURL(settings.shown_url, "SQLite has no schemas: use another file, or a table_prefix")
+    elif settings.dialect == "mysql" and not (url.database or schema):
+        raise UnsupportedURL(settings.shown_url, "it needs the name of a database behind the host")
+    if schema is not None and _is_reserved(url, schema):
+        raise UnsupportedURL(settings.shown_url, f"the schema's name {schema!r} is reserved by the database")
+
+
+def _is_reserved(url: URL, name: str) -> bool:
+    """Whether a name could only be used in quotes, or not at all: the store's statements quote nothing."""
+    quote = url.get_dialect()().identifier_preparer.quote
+    return quote(name) != name or name.startswith("pg_")

@@ -1,17 +1,23 @@
-"""`SQLStore`: executions in SQLite or PostgreSQL."""
+"""`SQLStore`: executions in SQLite, PostgreSQL, MariaDB or MySQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TextIO
+
+from sqlalchemy.engine import Connection
 
 from statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
 from statestore.clock import Clock, SystemClock
 from statestore.codec import encode_checkpoint, encode_signal
-from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from statestore.export import ExportedExecution
 from statestore.operations import Store
 from statestore.records import (
     AgentContext,
     AgentStep,
+    AuditEntry,
     Checkpointed,
     Claim,
     Due,
@@ -21,40 +27,64 @@ from statestore.records import (
     Renewed,
     Sent,
     Signal,
+    require_text,
 )
 from statestore.sql import schema
+from statestore.sql.activity import ActivityReading
+from statestore.sql.bound import BoundPostgreSQL
 from statestore.sql.database import Database, PostgreSQLDatabase, SQLiteDatabase
 from statestore.sql.postgresql import PostgreSQLPrimitives
+from statestore.sql.primitives import Primitives
 from statestore.sql.reading import Reading
 from statestore.sql.settings import parse_url
 from statestore.sql.single import SingleStatements
-from statestore.sql.sqlite import SQLitePrimitives
+from statestore.sql.sqlite import SQLitePrimitives, bind_sqlite
+from statestore.sql.step_transaction import BoundDatabase, StepTransactions
 from statestore.states import AgentState
+from statestore.stats import Activity
+from statestore.transactions import StepTransaction
 
 
 class SQLStore(Store):
-    """Keeps executions in a SQLite file or a PostgreSQL database.
+    """Keeps executions in a SQLite file, or in a database of PostgreSQL, MariaDB or MySQL.
 
     A SQLite file is created and brought to the newest schema at the first use, by whichever process comes first. A
-    PostgreSQL database is only ever changed by `migrate`, and works on the newest schema only (`check`).
+    server's database is only ever changed by `migrate`, and works on the newest schema only (`check`).
 
-    PostgreSQL's time is the database's; SQLite's, which only processes of one host share, is that host's.
+    A server's time is the database's; SQLite's, which only processes of one host share, is that host's.
     """
+
+    has_transactions = True
 
     def __init__(self, url: str, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
         """Connects to nothing yet. For `url` and what it raises see `statestore.sql.opening.open_sql`."""
         self._settings = settings = parse_url(url)
         self.url = settings.shown_url
         self.max_value_bytes = max_value_bytes
+        self.keeps_deleted = settings.keeps_deleted
         self._database: Database
-        self._primitives: SQLitePrimitives | PostgreSQLPrimitives
-        if settings.is_sqlite:
-            sqlite = SQLiteDatabase(settings, lambda: schema.ensure_schema(settings))
-            self._database, self._primitives = sqlite, SQLitePrimitives(sqlite, clock or SystemClock())
-        else:
-            postgresql = PostgreSQLDatabase(settings)
-            self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
+        self._primitives: Primitives
+        bind: Callable[[Connection], BoundDatabase]
+        match settings.dialect:
+            case "sqlite":
+                sqlite = SQLiteDatabase(settings, lambda: schema.ensure_schema(settings))
+                in_file = SQLitePrimitives(sqlite, clock or SystemClock())
+                self._database, self._primitives = sqlite, in_file
+                bind = partial(bind_sqlite, in_file)
+            case "postgresql":
+                postgresql = PostgreSQLDatabase(settings)
+                self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
+                bind = partial(BoundPostgreSQL, settings, clock)
+            case "mysql":
+                from statestore.sql.mysql import MySQLDatabase, MySQLPrimitives, bind_mysql
+
+                mysql = MySQLDatabase(settings)
+                on_server = MySQLPrimitives(mysql, clock)
+                self._database, self._primitives = mysql, on_server
+                bind = partial(bind_mysql, on_server)
+        self._transactions = StepTransactions(settings, bind, max_value_bytes)
         self._reading = Reading(self._database)
+        self._activity = ActivityReading(self._database)
         self._single = SingleStatements(self._database)
 
     def create(self, new: NewExecution) -> AgentContext:
@@ -84,6 +114,20 @@ class SQLStore(Store):
         equal = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
         return self._reading.find(equal, states, created_after, created_before, limit, cursor)
 
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        return self._primitives.get_by_idempotency_key(agent_id, idempotency_key)
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        return self._reading.audit(execution_id)
+
+    def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
+        return self._activity.of(execution_ids)
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        return self._reading.ended(before, states, limit)
+
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
         return self._primitives.claim(execution_id, owner, ttl)
 
@@ -101,6 +145,11 @@ class SQLStore(Store):
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         return self._primitives.checkpoint(execution_id, change, lease)
 
+    def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
+        """See `StorePrimitives.transaction`. On SQLite the whole block keeps all other writers waiting."""
+        require_lease_of(execution_id, lease)
+        return self._transactions.open(execution_id, lease)
+
     def send(self, execution_id: str, signal: Signal) -> Sent:
         return self._primitives.send(execution_id, signal, encode_signal(signal, self.max_value_bytes))
 
@@ -113,11 +162,29 @@ class SQLStore(Store):
     def settle(self, execution_id: str) -> None:
         self._single.settle(execution_id)
 
-    def delete_context(self, execution_id: str) -> bool:
-        return self._single.delete(execution_id)
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        return self._primitives.delete_context(execution_id, by=by, reason=reason)
+
+    def purge(self, execution_id: str) -> bool:
+        return self._primitives.purge(execution_id)
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        return self._reading.deleted(before, limit)
 
     def clear(self) -> int:
-        return self._single.clear()
+        return self._primitives.clear()
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        return self._primitives.export(execution_id)
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        require_readable(f"execution {exported.execution_id}", exported.header["format"])
+        return self._primitives.restore(exported)
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        return self._primitives.drop_archived(execution_id, place)
 
     def check(self) -> None:
         """Raises `StoreUnavailable` or `SchemaMismatch`. A SQLite file is made and migrated first."""
@@ -132,6 +199,7 @@ class SQLStore(Store):
 
     def close(self) -> None:
         self._database.dispose()
+        self._transactions.dispose()
 
     # -- the schema ----------------------------------------------------------------------------------------------------
 

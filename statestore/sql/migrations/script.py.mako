@@ -5,9 +5,9 @@ Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 """
 
-from alembic import context, op
 import sqlalchemy as sa
 ${imports if imports else ""}
+from statestore.sql.migrations.changes import Changes
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -16,10 +16,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
+    changes = Changes()
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
+    changes = Changes()
     ${downgrades if downgrades else "pass"}

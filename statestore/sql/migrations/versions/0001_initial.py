@@ -6,8 +6,8 @@ Create Date: 2026-11-23
 """
 
 import sqlalchemy as sa
-from alembic import context, op
-from sqlalchemy.dialects.postgresql import JSONB
+
+from statestore.sql.migrations.changes import Changes, json_type, key_type, text_type
 
 revision = "0001"
 down_revision = None
@@ -15,20 +15,11 @@ branch_labels = None
 depends_on = None
 
 
-def _id() -> sa.types.TypeEngine[str]:
-    return sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
-
-
-def _json() -> sa.types.TypeEngine[str]:
-    return sa.Text().with_variant(JSONB(), "postgresql")
-
-
 def upgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
-    contexts = f"{prefix}contexts"
-    op.create_table(
-        contexts,
-        sa.Column("execution_id", _id(), nullable=False),
+    changes = Changes()
+    changes.create_table(
+        "contexts",
+        sa.Column("execution_id", changes.id_type(), nullable=False),
         sa.Column("format", sa.Integer, nullable=False),
         sa.Column("agent_id", sa.String(255), nullable=False),
         sa.Column("session_id", sa.String(255)),
@@ -37,105 +28,93 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.String(255)),
         sa.Column("queue", sa.String(255)),
         sa.Column("priority", sa.BigInteger),
-        sa.Column("metadata", sa.Text, nullable=False),
-        sa.Column("input", sa.Text, nullable=False),
+        sa.Column("metadata", text_type(), nullable=False),
+        sa.Column("input", text_type(), nullable=False),
         sa.Column("state", sa.String(32), nullable=False),
-        sa.Column("waiting", sa.Text),
-        sa.Column("wait_key", sa.Text),
+        sa.Column("waiting", text_type()),
+        sa.Column("wait_key", key_type()),
         sa.Column("wait_signal", sa.String(32)),
-        sa.Column("output", sa.Text),
-        sa.Column("error", sa.Text),
+        sa.Column("output", text_type()),
+        sa.Column("error", text_type()),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
         sa.Column("rings", sa.Integer, nullable=False),
         sa.Column("cancel_requested", sa.SmallInteger, nullable=False),
-        sa.Column("owner", sa.Text),
+        sa.Column("owner", text_type()),
         sa.Column("lease_until_us", sa.BigInteger, nullable=False),
         sa.Column("not_before_us", sa.BigInteger, nullable=False),
         sa.Column("due_us", sa.BigInteger),
         sa.Column("step_count", sa.Integer, nullable=False),
-        sa.Column("checkpoint_id", sa.Text),
+        sa.Column("checkpoint_id", text_type()),
         sa.Column("created_us", sa.BigInteger, nullable=False),
         sa.Column("updated_us", sa.BigInteger, nullable=False),
-        sa.Column("intents", _json(), nullable=False),
-        sa.Column("pending", _json(), nullable=False),
+        sa.Column("intents", json_type(), nullable=False),
+        sa.Column("pending", json_type(), nullable=False),
         sa.Column("note_count", sa.Integer, nullable=False),
         sa.Column("signal_count", sa.Integer, nullable=False),
-        sa.PrimaryKeyConstraint("execution_id", name=f"{contexts}_pkey"),
+        key=("execution_id",),
         postgresql_with={"fillfactor": 70},
     )
+    changes.create_index("contexts", "due", "due_us", "execution_id", only="due_us IS NOT NULL")
+    # MySQL does not index a text of any length as a whole.
+    start = {"owner": 255}
+    changes.create_index(
+        "contexts", "leased", "owner", only="owner IS NOT NULL", mysql_length=start, mariadb_length=start
+    )
+    changes.create_index(
+        "contexts", "idempotency", "agent_id", "idempotency_key", only="idempotency_key IS NOT NULL", unique=True
+    )
+    newest = ("created_us", "execution_id")
+    changes.create_index("contexts", "created", *newest)
+    changes.create_index("contexts", "session", "session_id", *newest, only="session_id IS NOT NULL")
+    changes.create_index("contexts", "user", "user_id", *newest, only="user_id IS NOT NULL")
+    changes.create_index("contexts", "agent", "agent_id", *newest)
+    changes.create_index("contexts", "state", "state", *newest)
 
-    def index(name: str, *columns: str, only: str | None = None, unique: bool = False, on: str = contexts) -> None:
-        where = None if only is None else sa.text(only)
-        op.create_index(f"{on}_{name}", on, list(columns), unique=unique, postgresql_where=where, sqlite_where=where)
-
-    index("due", "due_us", "execution_id", only="due_us IS NOT NULL")
-    index("leased", "owner", only="owner IS NOT NULL")
-    index("idempotency", "agent_id", "idempotency_key", only="idempotency_key IS NOT NULL", unique=True)
-    index("created", "created_us", "execution_id")
-    index("session", "session_id", "created_us", "execution_id", only="session_id IS NOT NULL")
-    index("user", "user_id", "created_us", "execution_id", only="user_id IS NOT NULL")
-    index("agent", "agent_id", "created_us", "execution_id")
-    index("state", "state", "created_us", "execution_id")
-
-    def part(name: str, *columns: sa.Column[object], key: tuple[str, ...]) -> None:
-        op.create_table(
-            f"{prefix}{name}",
-            sa.Column("execution_id", _id(), nullable=False),
-            *columns,
-            sa.ForeignKeyConstraint(
-                ["execution_id"],
-                [f"{contexts}.execution_id"],
-                ondelete="CASCADE",
-                name=f"{prefix}{name}_execution_fkey",
-            ),
-            sa.PrimaryKeyConstraint(*key, name=f"{prefix}{name}_pkey"),
-        )
-
-    part(
+    changes.create_part(
         "steps",
         sa.Column("step_number", sa.Integer, nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("name", key_type(), nullable=False),
         sa.Column("is_done", sa.Boolean, nullable=False),
-        sa.Column("data", sa.Text, nullable=False),
+        sa.Column("data", text_type(), nullable=False),
         key=("execution_id", "step_number"),
     )
-    part(
+    changes.create_part(
         "notes",
         sa.Column("position", sa.Integer, nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
-        sa.Column("data", sa.Text, nullable=False),
+        sa.Column("data", text_type(), nullable=False),
         key=("execution_id", "position"),
     )
-    part(
+    changes.create_part(
         "memory",
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
-        sa.Column("data", sa.Text, nullable=False),
+        sa.Column("data", text_type(), nullable=False),
         key=("execution_id", "kind", "name"),
     )
-    part(
+    changes.create_part(
         "signals",
-        sa.Column("signal_id", sa.Text, nullable=False),
+        sa.Column("signal_id", key_type(), nullable=False),
         sa.Column("position", sa.Integer, nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
-        sa.Column("signal_key", sa.Text, nullable=False),
-        sa.Column("data", sa.Text, nullable=False),
+        sa.Column("signal_key", key_type(), nullable=False),
+        sa.Column("data", text_type(), nullable=False),
         key=("execution_id", "signal_id"),
     )
-    index(
+    changes.create_index(
+        "signals",
         "answered",
         "execution_id",
         "kind",
         "signal_key",
         only="kind IN ('answer', 'approval')",
-        unique=True,
-        on=f"{prefix}signals",
+        unique=not changes.is_mysql,
     )
 
 
 def downgrade() -> None:
-    prefix = context.config.attributes["table_prefix"]
-    for name in ("signals", "memory", "notes", "steps", "contexts"):
-        op.drop_table(f"{prefix}{name}")
+    changes = Changes()
+    for table in ("signals", "memory", "notes", "steps", "contexts"):
+        changes.drop_table(table)

@@ -1,0 +1,69 @@
+"""The statements of a store on one connection of the caller's, as part of a transaction that is under way there."""
+
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from statestore.clock import Clock
+from statestore.codec import EncodedCheckpoint
+from statestore.records import Checkpointed, Lease
+from statestore.sql.database import Params, PostgreSQLDatabase, to_pyformat
+from statestore.sql.locked import LockedPrimitives
+from statestore.sql.postgresql import PostgreSQLPrimitives
+from statestore.sql.settings import Settings
+from statestore.sql.transaction import Row, Transaction
+
+
+class BoundPostgreSQL:
+    """See `statestore.sql.step_transaction.BoundDatabase`."""
+
+    def __init__(self, settings: Settings, clock: Clock | None, connection: Connection) -> None:
+        self._database = _OneConnection(settings, connection.connection.driver_connection)
+        self._primitives = PostgreSQLPrimitives(self._database, clock)
+
+    def locked_checkpoint_id(self, execution_id: str) -> str | None:
+        contexts = self._database.settings.tables.contexts
+        rows = self._database.run(
+            f"SELECT checkpoint_id FROM {contexts} WHERE execution_id = :execution_id FOR UPDATE",
+            {"execution_id": execution_id},
+        )
+        return rows[0][0] if rows else None
+
+    def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease) -> Checkpointed:
+        return self._primitives.checkpoint(execution_id, change, lease)
+
+
+class _OneConnection:
+    """See `statestore.sql.database.Database`; nothing is committed here, and nothing is repeated."""
+
+    now = PostgreSQLDatabase.now
+
+    def __init__(self, settings: Settings, connection: Any) -> None:
+        self.settings = settings
+        self._connection = connection
+
+    def run(self, statement: str, params: Params) -> list[Row]:
+        cursor = self._connection.execute(to_pyformat(statement).encode(), params, binary=True)
+        return cursor.fetchall() if cursor.description is not None else []
+
+    def change(self, statement: str, params: Params) -> int:
+        return int(self._connection.execute(to_pyformat(statement).encode(), params, binary=True).rowcount)
+
+    def dispose(self) -> None:
+        """The connection is the caller's."""
+
+
+class BoundLocked:
+    """The same on SQLite, MySQL and MariaDB."""
+
+    def __init__(self, primitives: LockedPrimitives, transaction: Transaction) -> None:
+        self._primitives = primitives
+        self._transaction = transaction
+
+    def locked_checkpoint_id(self, execution_id: str) -> str | None:
+        return self._primitives.locked_checkpoint_id(self._transaction, execution_id)
+
+    def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease) -> Checkpointed:
+        applied = self._primitives.checkpoint_in(self._transaction, execution_id, change, lease)
+        self._transaction.flush()
+        return applied
