@@ -4,5 +4,6 @@ Each figure is taken in turns with the one that it is compared with (ABBA..., me
 machine does meets both. Never timed tests: how many microseconds a machine takes says nothing about the code.
 
 Sections: `overhead` (a step against the raw client), `growth` (a step after many steps), `storage` (bytes kept),
-`resuming` (claim and replay), `throughput` (real workers against bare Celery tasks).
+`resuming` (claim and replay), `scale` (what concerns few executions, among many), `copying` (from store to store),
+`throughput` (real workers against bare Celery tasks).
 """

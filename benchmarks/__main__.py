@@ -5,14 +5,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from benchmarks import growth, overhead, resuming, storage, throughput
-from benchmarks.report import Table, environment, show
+from benchmarks import copying, growth, overhead, resuming, scale, storage, throughput
+from benchmarks.report import Table, as_markdown, environment, environment_in_words, show
 from benchmarks.servers import ServerMissing, Servers, started
 from benchmarks.sizes import DEFAULT, QUICK, Sizes
 
@@ -23,6 +23,8 @@ SECTIONS: Final[dict[str, Measure]] = {
     "growth": growth.measure,
     "storage": storage.measure,
     "resume": resuming.measure,
+    "scale": scale.measure,
+    "copying": copying.measure,
     "workers": throughput.measure,
 }
 
@@ -31,21 +33,21 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     """Measures, prints, and returns the exit status. `sizes` overrules what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="a first impression in less than a minute")
-    parser.add_argument("--long", action="store_true", help="measure growth at 10,000 steps too")
+    parser.add_argument("--quick", action="store_true", help="a first impression in a few minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
     sizes = sizes or (QUICK if options.quick else DEFAULT)
-    if options.long:
-        sizes = replace(sizes, growth_at=(*sizes.growth_at, 10_000))
     console = Console(width=None if sys.stdout.isatty() else 140)
     tables: list[Table] = []
     began = time.monotonic()
     try:
         with started() as servers:
+            if servers.mariadb is None:
+                console.print("no MariaDB on PATH: left out (mariadb-server-core and mariadb-client-core bring it)\n")
             for name in options.sections or SECTIONS:
                 for table in SECTIONS[name](servers, sizes):
                     tables.append(table)
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     if options.json:
         figures = {"environment": environment(), "tables": [asdict(table) for table in tables]}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n".join([environment_in_words(), *(as_markdown(table) for table in tables)]))
     return 0
 
 

@@ -83,6 +83,7 @@ class Engine:
         registry = Registry()
         self._output = output
         self._goal = 0
+        self._stays_open = self._drains = False
         self._times: list[float] = []
         self._called_at: list[float] = []
 
@@ -97,20 +98,33 @@ class Engine:
                 started = time.perf_counter()
                 run.step("step", work)
                 self._times.append(time.perf_counter() - started)
+            if self._stays_open:
+                self._drains = True
+                run.step("left to the next claim", work)
 
-        self._executor = Executor(store=store, registry=registry, keeper=LeaseKeeper(store), limits=Limits(lease=LEASE))
+        self._executor = Executor(
+            store=store,
+            registry=registry,
+            keeper=LeaseKeeper(store),
+            limits=Limits(lease=LEASE),
+            is_draining=lambda: self._drains,
+        )
 
-    def take_steps(self, steps: int, execution_id: str | None = None) -> list[float]:
-        """Takes `steps` new steps after what is recorded, to the execution's end; returns the seconds of each."""
-        self._run(steps, execution_id)
+    def take_steps(self, steps: int, execution_id: str | None = None, *, stays_open: bool = False) -> list[float]:
+        """Takes `steps` new steps after what is recorded; returns the seconds of each.
+
+        To the execution's end; with `stays_open` as far as a worker that is told to leave, so that it can be gone on
+        with.
+        """
+        self._run(steps, execution_id, stays_open)
         return self._times[-steps:]
 
     def resume(self, execution_id: str) -> float:
         """Claims and replays an execution; returns the seconds up to the function of its first new step."""
-        started = self._run(1, execution_id)
+        started = self._run(1, execution_id, False)
         return self._called_at[0] - started
 
-    def _run(self, steps: int, execution_id: str | None) -> float:
+    def _run(self, steps: int, execution_id: str | None, stays_open: bool) -> float:
         recorded = 0
         if execution_id is None:
             execution_id = self.store.create(NewExecution(agent_id=AGENT, input=0)).execution_id
@@ -119,11 +133,13 @@ class Engine:
             assert summary is not None
             recorded = summary.step_count
         self._goal = recorded + steps
+        self._stays_open, self._drains = stays_open, False
         self._times.clear()
         self._called_at.clear()
         started = time.perf_counter()
         outcome = self._executor.execute(execution_id, OWNER)
-        if outcome is None or outcome.ending is not Ending.COMPLETED or len(self._called_at) != steps:
+        ending = Ending.DRAINED if stays_open else Ending.COMPLETED
+        if outcome is None or outcome.ending is not ending or len(self._called_at) != steps:
             raise RuntimeError(f"the execution did not go as planned: {outcome}")
         return started
 

@@ -54,8 +54,9 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         name="overhead",
         title=f"A step of {STEP_BYTES // 1024} KB: raw client, store.checkpoint, run.step",
         note=(
-            "Medians. Raw: EVALSHA (AOF everysec), writable CTE in autocommit, SQLite transaction (WAL); no lease, no "
-            "encoding. Round trips (SQLite: transactions) are counted, per step, through the engine."
+            "Medians. Raw: EVALSHA (AOF everysec), writable CTE in autocommit, a transaction on SQLite (WAL) and "
+            "MariaDB; no lease, no encoding. Round trips (SQLite: transactions) are counted, per step, through the "
+            "engine."
         ),
         rows=rows,
     )

@@ -36,6 +36,27 @@ def show(table: Table, console: Console) -> None:
     console.print()
 
 
+def environment_in_words() -> str:
+    """What the figures depend on, in one paragraph."""
+    return ", ".join(f"{name} {value}" for name, value in environment().items()) + "\n"
+
+
+def as_markdown(table: Table) -> str:
+    """The table as it stands in a document."""
+    headings = list(table.rows[0])
+    lines = [
+        f"## {table.title}",
+        "",
+        f"| {' | '.join(headings)} |",
+        f"|---|{'---:|' * (len(headings) - 1)}",
+        *(f"| {' | '.join(text_of(heading, value) for heading, value in row.items())} |" for row in table.rows),
+        "",
+        table.note,
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def text_of(heading: str, value: Value) -> str:
     """A figure with as many digits as mean something."""
     if value is None:
@@ -49,7 +70,7 @@ def text_of(heading: str, value: Value) -> str:
 
 def environment() -> dict[str, Value]:
     """What the figures depend on."""
-    packages = ("celery", "kombu", "redis", "psycopg", "SQLAlchemy", "pydantic")
+    packages = ("celery", "kombu", "redis", "psycopg", "pymysql", "SQLAlchemy", "pydantic")
     return {
         "cores": os.cpu_count(),
         "python": platform.python_version(),

@@ -17,8 +17,9 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
     """Claim and replay up to the first new step."""
     output = payload(STEP_BYTES)
     turns: dict[str, Turn] = {}
+    urls = servers.store_urls() | {"hybrid": servers.hybrid_url()}
     with ExitStack() as stack:
-        for name, url in servers.store_urls().items():
+        for name, url in urls.items():
             store = stack.enter_context(open_store(url))
             turns[name] = partial(_turn, store, Engine(store, output), output, sizes.resume_steps)
         measured = take_turns(turns, sizes.resume_rounds)
@@ -34,7 +35,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
     table = Table(
         name="resume",
         title=f"Resume: claim and replay of {sizes.resume_steps} recorded steps of 2 KB",
-        note="Until the function of the first step that is not recorded is called.",
+        note="Until the function of the first step that is not recorded is called. Hybrid: Redis over PostgreSQL.",
         rows=rows,
     )
     return [table]

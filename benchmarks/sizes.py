@@ -11,7 +11,9 @@ class Sizes:
     `rounds` is how often each of the figures that are compared takes its turn, `calls` how many steps a turn has.
     `growth_at` are the numbers of recorded steps at which a further step is measured. `executions` and
     `long_executions` (agents of one and of ten steps) are how many a worker drains in a turn.
-    `worker_stores` are stores, with the live-state events on or off.
+    `worker_stores` are stores, with the live-state events on or off. The section `scale` compares stores with
+    `scale_finished` and `scale_active` executions to others with a tenth of them, and purges and archives
+    `scale_batch` at a time. `copies` is how many executions are copied, each of `copied_between` to each other.
     """
 
     rounds: int
@@ -27,13 +29,20 @@ class Sizes:
     executions: int
     long_executions: int
     latencies: int
+    scale_finished: int
+    scale_active: int
+    scale_rounds: int
+    scale_calls: int
+    scale_batch: int
+    copies: int
+    copied_between: tuple[str, ...] = ("memory", "SQLite NORMAL", "PostgreSQL", "MariaDB", "Redis")
 
 
 DEFAULT: Final = Sizes(
     rounds=30,
     calls=20,
     growth_rounds=15,
-    growth_at=(0, 100, 1000),
+    growth_at=(0, 100, 1000, 10_000),
     storage_steps=800,
     resume_rounds=7,
     resume_steps=1000,
@@ -43,6 +52,12 @@ DEFAULT: Final = Sizes(
     executions=300,
     long_executions=60,
     latencies=150,
+    scale_finished=10_000,
+    scale_active=1_000,
+    scale_rounds=7,
+    scale_calls=5,
+    scale_batch=100,
+    copies=10_000,
 )
 
 QUICK: Final = Sizes(
@@ -59,4 +74,10 @@ QUICK: Final = Sizes(
     executions=150,
     long_executions=30,
     latencies=50,
+    scale_finished=5_000,
+    scale_active=500,
+    scale_rounds=2,
+    scale_calls=3,
+    scale_batch=20,
+    copies=1_000,
 )

@@ -6,12 +6,14 @@ from typing import Any
 
 import psycopg
 import redis
+from sqlalchemy import make_url
 
 from benchmarks.executing import Writer, payload
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from statestore import open_store
+from tests.services import mariadb
 from tests.services.postgresql import driver_url
 
 STEP_BYTES = 1024
@@ -45,7 +47,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         title=f"Bytes stored, {sizes.storage_steps} steps of 1 KB",
         note=(
             "Redis: MEMORY USAGE of the execution's keys. PostgreSQL: pg_total_relation_size, dead rows included. "
-            "SQLite: the file after a WAL checkpoint."
+            "MariaDB: pages of tables and indexes. SQLite: the file after a WAL checkpoint."
         ),
         rows=rows,
     )
@@ -70,6 +72,19 @@ def stored_bytes(url: str) -> int:
             ).fetchone()
             assert row is not None
             return int(row[0])
+    if url.startswith("mysql"):
+        server, _, prefix = url.partition("?table_prefix=")
+        like = f"`{make_url(url).database}`.`{prefix}%"
+        # Counted in the buffer pool, which holds all of them: the files grow by whole extents, long before these are
+        # filled, and the statistics of tables are estimates.
+        with mariadb.connect(server) as mariadb_connection, mariadb_connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) * @@innodb_page_size FROM information_schema.INNODB_BUFFER_PAGE "
+                "WHERE table_name LIKE %s",
+                (like.replace("_", r"\_"),),
+            )
+            (pages,) = cursor.fetchone() or (0,)
+            return int(pages)
     path = Path(url.removeprefix("sqlite:///").partition("?")[0])
     sqlite = sqlite3.connect(path)
     try:

@@ -11,6 +11,7 @@ from benchmarks.executing import Engine
 from benchmarks.proxy import CountingProxy
 from benchmarks.round_trips import round_trips_per_step
 from statestore import MemoryStore
+from statestore.sql import SQLStore
 from tests.services.postgresql import driver_url
 
 
@@ -20,6 +21,13 @@ def test_redis(redis_url: str, redis_prefix: str) -> None:
 
 def test_postgresql(postgresql_migrated_url: str) -> None:
     assert round_trips_per_step(postgresql_migrated_url) == 1
+
+
+def test_mariadb(mariadb_database_url: str) -> None:
+    """One to read under a lock, one to write and commit: MariaDB has no statement that does both."""
+    with SQLStore(mariadb_database_url) as store:
+        store.migrate()
+    assert round_trips_per_step(mariadb_database_url) == 2
 
 
 @pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])

@@ -1,16 +1,27 @@
 """The benchmark itself, with tiny sizes: it runs, prints its tables and writes its figures."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import SECTIONS, main
+from benchmarks.copying import digests_of, transfer
 from benchmarks.measuring import percentile, take_turns
+from benchmarks.population import ids_of, populated
+from benchmarks.scale import PAGE
+from benchmarks.servers import STORES
 from benchmarks.sizes import Sizes
+from statestore import AgentState, MemoryStore
+from statestore.states import ACTIVE
+from tests.services.mariadb import find_mariadb
 from tests.services.postgresql import find_postgresql
 from tests.services.process import absent
 from tests.services.redis import find_redis
+
+IN_FILES = ("SQLite FULL", "PostgreSQL", "MariaDB", "Redis")
 
 TINY = Sizes(
     rounds=1,
@@ -26,28 +37,96 @@ TINY = Sizes(
     executions=3,
     long_executions=2,
     latencies=3,
+    scale_finished=300,
+    scale_active=60,
+    scale_rounds=1,
+    scale_calls=1,
+    scale_batch=5,
+    copies=250,
+    copied_between=("memory", "SQLite NORMAL", "Redis"),
 )
 
 
-def test_it_prints_its_tables_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if find_redis() is None or find_postgresql() is None:
-        absent("server", "the benchmark needs Redis and PostgreSQL")
-    file = tmp_path / "figures.json"
-    assert main(["--json", str(file)], sizes=TINY) == 0
-    printed = capsys.readouterr().out
-    figures = json.loads(file.read_text())
-    tables = {table["name"]: table for table in figures["tables"]}
-    assert list(tables) == ["overhead", "growth", "storage", "resume", "workers", "latency"]
-    for table in tables.values():
-        assert table["title"] in printed
-        assert len({tuple(row) for row in table["rows"]}) == 1
-    stores = ["memory", "SQLite NORMAL", "SQLite FULL", "PostgreSQL", "Redis"]
-    for name in ("overhead", "growth", "resume"):
-        assert [row["store"] for row in tables[name]["rows"]] == stores
-    assert [row["round trips"] for row in tables["overhead"]["rows"]] == [None, 1, 1, 1, 1]
-    assert all(1 < row["stored / payload"] < 10 for row in tables["storage"]["rows"])
-    assert tables["workers"]["rows"][0]["pool, store"] == "threads 2, Redis, events"
-    assert figures["environment"]["celery"]
+class TestSections:
+    """Each runs, prints its tables and writes them."""
+
+    @pytest.fixture
+    def tables(
+        self, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The rows of each table of the sections that the test names."""
+        if find_redis() is None or find_postgresql() is None:
+            absent("server", "the benchmark needs Redis and PostgreSQL")
+        file, document = tmp_path / "figures.json", tmp_path / "figures.md"
+        assert main([*request.param, "--json", str(file), "--markdown", str(document)], sizes=TINY) == 0
+        printed, written = capsys.readouterr().out, document.read_text()
+        figures = json.loads(file.read_text())
+        assert figures["environment"]["celery"]
+        for table in figures["tables"]:
+            assert table["title"] in printed
+            assert f"## {table['title']}\n" in written
+            assert len({tuple(row) for row in table["rows"]}) == 1
+        return {table["name"]: table["rows"] for table in figures["tables"]}
+
+    @pytest.fixture
+    def stores(self) -> list[str]:
+        """The stores that are measured here."""
+        return [name for name in STORES if name != "MariaDB" or find_mariadb() is not None]
+
+    @pytest.mark.parametrize("tables", [("overhead", "growth", "storage", "resume")], indirect=True)
+    def test_steps(self, tables: dict[str, list[dict[str, Any]]], stores: list[str]) -> None:
+        assert list(tables) == ["overhead", "growth", "storage", "resume"]
+        for name in ("overhead", "growth"):
+            assert [row["store"] for row in tables[name]] == stores
+        assert [row["store"] for row in tables["resume"]] == [*stores, "hybrid"]
+        round_trips = {row["store"]: row["round trips"] for row in tables["overhead"]}
+        assert all(round_trips[store] == 1 for store in stores if store not in ("memory", "MariaDB"))
+        assert [row["store"] for row in tables["storage"]] == [store for store in stores if store in IN_FILES]
+        assert all(1 < row["stored / payload"] < 10 for row in tables["storage"])
+
+    @pytest.mark.parametrize("tables", [("scale", "copying")], indirect=True)
+    def test_many_executions(self, tables: dict[str, list[dict[str, Any]]], stores: list[str]) -> None:
+        assert list(tables) == ["scale, ms", "scale", "archiving", "copying"]
+        ratios = {row["operation"]: row for row in tables["scale"]}
+        for operation in ("find", "find, deep", "find session", "find window", "take_due", "find_ended", "stats"):
+            assert all(ratios[operation][f"{store} / tenth"] > 0 for store in stores if store != "SQLite FULL")
+        assert tables["archiving"][0]["/ tenth"] > 0
+        assert len(tables["copying"]) == 3 * 2
+        for row in tables["copying"]:
+            assert 0 < row["interrupted after"] < TINY.copies
+            assert row["digests equal"] == f"{TINY.copies} of {TINY.copies}"
+
+    @pytest.mark.parametrize("tables", [("workers",)], indirect=True)
+    def test_workers(self, tables: dict[str, list[dict[str, Any]]]) -> None:
+        assert list(tables) == ["workers", "latency"]
+        assert tables["workers"][0]["pool, store"] == "threads 2, Redis, events"
+
+
+class TestCopying:
+    """The figure "digests equal" is counted."""
+
+    def test_a_copy_that_differs_is_not_counted(self) -> None:
+        original = populated(250)
+        expected = digests_of(original)
+        assert transfer(original, MemoryStore(), expected).equal == 250
+        changed = expected | {next(iter(expected)): "another"}
+        assert transfer(original, MemoryStore(), changed).equal == 249
+
+    def test_a_copy_that_is_missing_ends_the_measurement(self) -> None:
+        original = populated(250)
+        expected = digests_of(original) | {"nobody": "nothing"}
+        with pytest.raises(RuntimeError, match="of 251, 250 are there"):
+            transfer(original, MemoryStore(), expected)
+
+
+def test_a_population_has_what_is_looked_for() -> None:
+    store = populated(1000, 100)
+    assert len(ids_of(store)) == 1100
+    assert len(ids_of(store, states=ACTIVE)) == 100
+    assert len(ids_of(store, states=[AgentState.FAILED])) >= PAGE
+    assert {len(ids_of(store, session_id=f"session {number}")) for number in range(55)} == {20}
+    assert {len(ids_of(store, user_id=f"user {number}")) for number in range(11)} == {100}
+    assert len(store.take_due(1000, timedelta(hours=1))) == 50
 
 
 def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
