@@ -20,11 +20,13 @@ def take_due(connection: Connection, keys: Keys, now: str | int, limit: int, gra
     """Takes up to `limit`, in one round trip unless a partition holds more than its share of them.
 
     Shares are dealt out at random, so that several sweepers behind a long backlog take from different partitions and
-    no partition waits for ever. Within a partition the longest due come first.
+    no partition waits for ever. Within a partition the longest due come first. Of a cluster, a server that is away has
+    nothing due, so that what was taken from the others is not lost until their grace has passed.
     """
     taken: list[tuple[float, Due]] = []
     open_partitions = list(range(PARTITIONS))
     waiting = dict.fromkeys(open_partitions, limit)
+    is_counted = False
     while open_partitions and len(taken) < limit:
         random.shuffle(open_partitions)
         shares = _deal(limit - len(taken), open_partitions, waiting)
@@ -32,9 +34,12 @@ def take_due(connection: Connection, keys: Keys, now: str | int, limit: int, gra
             (keys.of_partition(partition, "due", "bells", "cards", "expiring"), (now, share, duration_us(grace)))
             for partition, share in shares.items()
         ]
-        for partition, answer in zip(shares, connection.run_each(script("take_due"), calls), strict=True):
-            waiting[partition] = answer[0]
+        answers = connection.run_each(script("take_due"), calls, unavailable=(0,))
+        for partition, answer in zip(shares, answers, strict=True):
+            # Without a grace, what was taken is due again at once: after the first count it must not be counted anew.
+            waiting[partition] = min(answer[0], waiting[partition] - shares[partition]) if is_counted else answer[0]
             taken += (_due(*answer[at : at + 4]) for at in range(1, len(answer), 4))
+        is_counted = True
         open_partitions = [partition for partition in open_partitions if waiting[partition]]
     taken.sort(key=lambda item: (item[0], item[1].execution_id))
     return tuple(due for _, due in taken)

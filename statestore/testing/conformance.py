@@ -8,6 +8,8 @@ from statestore.testing.auditing import AuditConformance
 from statestore.testing.checkpoints import CheckpointConformance
 from statestore.testing.contents import ContentsConformance
 from statestore.testing.creating import CreatingConformance
+from statestore.testing.deciding import DecisionConformance
+from statestore.testing.digests import DigestConformance
 from statestore.testing.ending import EndingConformance
 from statestore.testing.fencing import FencingConformance
 from statestore.testing.finding import FindingConformance
@@ -42,7 +44,9 @@ class StoreConformance(
     RemovingConformance,
     PurgingConformance,
     AuditConformance,
+    DecisionConformance,
     MovingConformance,
+    DigestConformance,
     ArrivingConformance,
     ArchivingConformance,
     WatchingConformance,

@@ -36,8 +36,8 @@ def wait_until(watch: Watch, has_come: Callable[[], bool]) -> None:
     """Waits as a client does: looks, and looks again whenever it is woken."""
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not has_come():
-        assert time.monotonic() < give_up_at, "the change never came"
         assert watch.wait(PATIENCE_SECONDS), "nobody woke the watcher"
+        assert time.monotonic() < give_up_at, "the watcher was not woken in time"
 
 
 def slowly(change: Change, store: Store, execution_id: str) -> None:

@@ -1,0 +1,89 @@
+"""Decisions of people in the audit trail: answers, approvals, cancels."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from statestore.checkpoint import Checkpoint
+from statestore.clock import ManualClock, from_us
+from statestore.errors import AlreadyAnswered, QuestionNotAsked
+from statestore.operations import Store
+from statestore.records import AuditEntry, AuditEvent, Signal, SignalKind, WaitKind
+from statestore.testing.auditing import last
+from statestore.testing.builders import AT, answer, cancel, claim, claimed, create, event, pause, signal
+from statestore.testing.suite import Suite
+
+
+class DecisionConformance(Suite):
+    """`send`, as the audit trail tells of it."""
+
+    @pytest.mark.parametrize("kind", [SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL])
+    def test_a_decision_is_noted_with_the_signal_itself(
+        self, store: Store, clock: ManualClock, kind: SignalKind
+    ) -> None:
+        execution_id, lease = claimed(store)
+        waits_for = WaitKind.APPROVAL if kind is SignalKind.APPROVAL else WaitKind.INPUT
+        store.checkpoint(execution_id, pause(waits_for), lease)
+        state = last(store, execution_id).to_state
+        clock.advance(timedelta(days=1))
+        sent = signal(kind, payload={"b": [1, None], "a": "ключ"})
+        store.send(execution_id, sent)
+        decided = AuditEntry(
+            position=4,
+            at=from_us(clock.now_us()),
+            event=AuditEvent.DECIDED,
+            from_state=state,
+            attempt=1,
+            by="ada",
+            reason="because",
+            signal=sent,
+        )
+        assert last(store, execution_id) == decided
+        lease = claim(store, execution_id).lease
+        store.checkpoint(execution_id, Checkpoint(consumed=(sent.signal_id,)), lease)
+        assert store.get_audit(execution_id)[3] == decided
+
+    def test_a_decision_without_a_sender_is_noted_too(self, store: Store) -> None:
+        execution_id = create(store)
+        bare = Signal(signal_id="bare", kind=SignalKind.CANCEL, sent_at=AT)
+        store.send(execution_id, bare)
+        store.send(execution_id, replace(bare, signal_id="again"))
+        trail = store.get_audit(execution_id)[1:]
+        assert [(entry.by, entry.reason, entry.signal) for entry in trail] == [
+            (None, None, bare),
+            (None, None, replace(bare, signal_id="again")),
+        ]
+
+    def test_events_and_ends_of_children_are_not_noted(self, store: Store) -> None:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, pause(WaitKind.EVENT), lease)
+        before = store.get_audit(execution_id)
+        store.send(execution_id, event())
+        store.send(execution_id, signal(SignalKind.CHILD))
+        assert store.get_audit(execution_id) == before
+
+    def test_refused_and_repeated_decisions_are_not_noted(self, store: Store) -> None:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, pause(), lease)
+        given, asked = answer(), cancel()
+        store.send(execution_id, given)
+        store.send(execution_id, asked)
+        before = store.get_audit(execution_id)
+        store.send(execution_id, given)
+        store.send(execution_id, asked)
+        with pytest.raises(AlreadyAnswered):
+            store.send(execution_id, answer("another"))
+        with pytest.raises(QuestionNotAsked):
+            store.send(execution_id, signal(SignalKind.APPROVAL))
+        assert store.get_audit(execution_id) == before
+        assert [entry.signal for entry in before[-2:]] == [given, asked]
+
+    def test_changing_an_entry_that_was_read_changes_nothing_that_is_stored(self, store: Store) -> None:
+        execution_id = create(store)
+        store.send(execution_id, signal(SignalKind.CANCEL, payload={"a": [1]}))
+        for _ in range(2):
+            noted = last(store, execution_id).signal
+            assert noted is not None
+            assert noted.payload == {"a": [1]}
+            noted.payload["a"].append(2)
