@@ -20,6 +20,8 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "SignalRefused": ("e", "q"),
     "QuestionNotAsked": ("e", "q"),
     "AlreadyAnswered": ("e", "q"),
+    "NoTransactions": ("memory://",),
+    "IdempotencyKeyTaken": ("agent", "key"),
     "InvalidRecord": ("limit", "too small"),
     "NotSerialisable": ("input", "NaN"),
     "ValueTooLarge": ("input", 11, 10),

@@ -1,83 +1,96 @@
-"""The SQL schema: migrated equals fresh, both ways, safe to run twice at once, and none of other people's business."""
+"""The SQL schema: migrated equals declared, both ways, with data, several at once, and none of others' business."""
 
 import io
-import threading
-from collections.abc import Callable
+import logging
+import multiprocessing
+import multiprocessing.synchronize
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect
 
 from statestore import SchemaMismatch, UnknownRevision
-from statestore.sql import SQLStore, schema
+from statestore.sql import IncompleteSchema, SQLStore, metadata_of, schema
 from statestore.sql.settings import parse_url
-from statestore.sql.tables import REVISION, metadata_of
+from statestore.sql.structure import kind_of, missing_parts
+from statestore.sql.tables import REVISION
+from tests.services.mariadb import connect
+from tests.services.postgresql import driver_url
+from tests.statestore.schemas import (
+    DATABASES,
+    connected,
+    context,
+    create_declared,
+    described,
+    empty_database,
+    insert,
+    migrate,
+    our_tables,
+    rows,
+    run,
+    tables,
+)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    return str(request.getfixturevalue("postgresql_database_url"))
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with empty_database(request.param, request, tmp_path) as url:
+        yield url
 
 
-def with_engine(url: str, look: Callable[[Engine], object]) -> object:
-    engine = create_engine(parse_url(url).url)
-    try:
-        return look(engine)
-    finally:
-        engine.dispose()
-
-
-def indexes(url: str) -> object:
-    """Every index with its columns, uniqueness and condition, as the database describes it."""
-
-    def look(engine: Engine) -> object:
-        with engine.connect() as connection:
-            if engine.dialect.name == "sqlite":
-                rows = connection.exec_driver_sql(
-                    "SELECT name, replace(sql, '\"', '') FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-                )
-            else:
-                rows = connection.exec_driver_sql(
-                    "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'agent%%' "
-                    "AND tablename <> 'agent_alembic_version'"
-                )
-            return sorted(tuple(row) for row in rows)
-
-    return with_engine(url, look)
-
-
-def tables(url: str) -> object:
-    return with_engine(url, lambda engine: set(inspect(engine).get_table_names()))
-
-
-def migrate(url: str, revision: str = "head") -> None:
-    with SQLStore(url) as store:
-        store.migrate(revision)
+# -- migrated is declared ----------------------------------------------------------------------------------------------
 
 
 def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
     migrate(url)
-
-    def differences(engine: Engine) -> object:
-        with engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"version_table": "agent_alembic_version"})
-            return compare_metadata(context, metadata_of())
-
-    assert with_engine(url, differences) == []
-
-
-def test_the_migrated_indexes_are_the_declared_ones(url: str) -> None:
-    migrate(url)
-    migrated = indexes(url)
+    migrated = described(url)
     migrate(url, "base")
-    with_engine(url, lambda engine: metadata_of().create_all(engine))
-    assert migrated == indexes(url)
+    create_declared(url)
+    assert len(migrated) == 7
+    assert migrated == described(url)
+
+
+def test_alembic_sees_no_difference_between_them(url: str) -> None:
+    migrate(url)
+    with connected(url) as connection:
+        options = {"version_table": "agent_alembic_version", "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata_of(dialect=kind_of(connection))) == []
+        assert missing_parts(connection, parse_url(url)) == ()
+
+
+def test_ids_and_names_are_compared_byte_by_byte(url: str) -> None:
+    migrate(url)
+    # To a database that thinks otherwise these are the same: in upper case, with an accent, with a space behind.
+    alike = ["a", "A", "\u00e1", "a "]
+    run(url, *(context(name, agent_id=name, idempotency_key="key") for name in alike))
+    run(url, *(insert("agent_sessions", session_id=name, created_us=1, updated_us=1) for name in alike))
+    for name in alike:
+        assert rows(url, f"SELECT execution_id FROM agent_contexts WHERE agent_id = '{name}'") == [(name,)]
+    ordered = rows(url, "SELECT execution_id FROM agent_contexts ORDER BY execution_id")
+    assert ordered == [(name,) for name in sorted(alike)]
+
+
+def test_nothing_that_a_step_changes_is_indexed(postgresql_database_url: str) -> None:
+    """So PostgreSQL can leave the indexes alone: a heap-only update."""
+    migrate(postgresql_database_url)
+    run(postgresql_database_url, context("one", due_us=9000, owner="owner"))
+    changed = "version = 2, step_count = 2, updated_us = 3000, checkpoint_id = 'c', audit_count = 1, note_count = 3"
+    run(
+        postgresql_database_url,
+        f"UPDATE agent_contexts SET {changed}, signal_count = 1, intents = '{{}}', pending = '{{}}', rings = 0",
+        "SELECT pg_stat_force_next_flush()",
+    )
+    statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'agent_contexts'"
+    assert rows(postgresql_database_url, statistics) == [(1, 1)]
 
 
 def test_the_package_works_on_the_newest_revision() -> None:
@@ -93,35 +106,130 @@ def test_revision_files_are_named_after_their_revision() -> None:
         assert f'revision = "{number:04}"' in path.read_text()
 
 
-def test_down_and_up_again(url: str) -> None:
+# -- up and down -------------------------------------------------------------------------------------------------------
+
+
+def test_going_down_to_nothing_leaves_nothing(url: str) -> None:
     migrate(url)
     migrate(url, "base")
-    assert not {name for name in tables(url) if name != "agent_alembic_version"}  # type: ignore[attr-defined]
+    assert tables(url) == set()
+    assert schema.read_revision(parse_url(url)) is None
+    migrate(url, "base")
+    assert tables(url) == set()
     migrate(url, REVISION)
-    with SQLStore(url) as store:
-        store.check()
-        assert store.revision() == REVISION
+    schema.check_schema(parse_url(url))
+
+
+def test_every_revision_leads_back_to_itself(url: str) -> None:
+    migrate(url, "0001")
+    first = described(url)
+    migrate(url)
+    newest = described(url)
+    migrate(url, "0001")
+    assert schema.read_revision(parse_url(url)) == "0001"
+    assert described(url) == first != newest
+    migrate(url)
+    assert described(url) == newest
+
+
+def test_executions_from_before_are_kept(url: str) -> None:
+    migrate(url, "0001")
+    run(
+        url,
+        context("one", session_id="chat", user_id="old", created_us=1000),
+        context("two", session_id="chat", user_id="new", created_us=3000, updated_us=5000, state="completed"),
+        context("three", session_id="chat", user_id=None, created_us=4000),
+        context("four", session_id=None, state="failed", updated_us=6000),
+        insert("agent_steps", execution_id="one", step_number=1, name="step", is_done=1, data="{}")
+        if "postgresql" not in url
+        else insert("agent_steps", execution_id="one", step_number=1, name="step", is_done="true", data="{}"),
+    )
+    migrate(url)
+    kept = rows(
+        url, "SELECT execution_id, ended_us, audit_count, deleted_us FROM agent_contexts ORDER BY created_us, 1"
+    )
+    assert kept == [("four", 6000, 0, None), ("one", None, 0, None), ("two", 5000, 0, None), ("three", None, 0, None)]
+    assert rows(url, "SELECT * FROM agent_sessions") == [("chat", "new", 1000, 4000)]
+    assert rows(url, "SELECT name FROM agent_steps") == [("step",)]
+
+    run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'one'")
+    run(url, insert("agent_audit", execution_id="one", position=1, at_us=1, event="created", attempt=0))
+    migrate(url, "0001")
+    left = rows(url, "SELECT execution_id FROM agent_contexts ORDER BY 1")
+    # The first schema has nothing that would hide a deleted execution.
+    assert left == [("four",), ("three",), ("two",)]
+    assert rows(url, "SELECT name FROM agent_steps") == []
+    migrate(url)
+    assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
+
+
+# -- the printed DDL ---------------------------------------------------------------------------------------------------
+
+
+def ddl(url: str, revision: str = "head") -> str:
+    output = io.StringIO()
+    schema.print_ddl(parse_url(url), revision, output)
+    return output.getvalue()
+
+
+def run_script(url: str, script: str) -> None:
+    """Runs it as a database's administrator would, with the database's own means."""
+    settings = parse_url(url)
+    if settings.dialect == "sqlite":
+        assert settings.url.database is not None
+        with sqlite3.connect(settings.url.database) as connection:
+            connection.executescript(script)
+        connection.close()
+    elif settings.dialect == "postgresql":
+        with psycopg.connect(driver_url(url), autocommit=True) as psql:
+            psql.execute(script.encode())
+    else:
+        with connect(url) as mysql, mysql.cursor() as cursor:
+            for statement in script.split(";\n"):
+                if statement.strip():
+                    cursor.execute(statement)
+
+
+def test_the_printed_ddl_makes_the_migrated_schema(url: str) -> None:
+    # What answers cannot be asked, so the URL has to tell it.
+    script_url = url.replace("mysql+", "mariadb+")
+    migrate(url)
+    migrated = described(url)
+    migrate(url, "base")
+    run_script(url, ddl(script_url))
+    assert described(url) == migrated
+    schema.check_schema(parse_url(url))
+    run_script(url, ddl(script_url, "base"))
+    assert tables(url) == set()
+
+
+def test_a_printed_script_that_stops_in_the_middle_leaves_nothing(tmp_path: Path, postgresql_database_url: str) -> None:
+    for url in (f"sqlite:///{tmp_path / 'store.db'}", postgresql_database_url):
+        head, _, _ = ddl(url).partition("INSERT INTO agent_sessions")
+        with pytest.raises((sqlite3.Error, psycopg.Error)):
+            run_script(url, f"{head} nonsense;")
+        assert tables(url) == set()
 
 
 def test_the_ddl_is_printed_without_a_database() -> None:
-    output = io.StringIO()
-    store = SQLStore("postgresql://nobody@localhost:1/nothing")
-    store.migrate("head", sql=True, output=output)
-    assert "CREATE TABLE agent_contexts" in output.getvalue()
-    assert "agent_alembic_version" in output.getvalue()
-    down = io.StringIO()
-    store.migrate("base", sql=True, output=down)
-    assert "DROP TABLE agent_contexts" in down.getvalue()
+    assert "CREATE TABLE agent_contexts" in ddl("postgresql://nobody@localhost:1/nothing")
+    assert "DROP TABLE agent_contexts" in ddl("postgresql://nobody@localhost:1/nothing", "base")
+    assert "COLLATE utf8mb4_0900_bin" in ddl("mysql://nobody@localhost:1/nothing")
+    assert "COLLATE utf8mb4_nopad_bin" in ddl("mariadb://nobody@localhost:1/nothing")
 
 
 @pytest.mark.parametrize("revision", ["9999", "nonsense", ""])
-def test_an_unknown_target_is_refused(url: str, revision: str) -> None:
-    with SQLStore(url) as store, pytest.raises(UnknownRevision):
-        store.migrate(revision)
+def test_an_unknown_target_is_refused(revision: str) -> None:
+    with pytest.raises(UnknownRevision):
+        migrate("postgresql://nobody@localhost:1/nothing", revision)
 
 
-def test_postgresql_is_never_migrated_unasked(postgresql_database_url: str) -> None:
-    with SQLStore(postgresql_database_url) as store:
+# -- which schema the store works on -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_server_is_never_migrated_unasked(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    with empty_database(kind, request, tmp_path) as url, SQLStore(url) as store:
         with pytest.raises(SchemaMismatch) as refused:
             store.check()
         assert refused.value.found is None
@@ -130,60 +238,98 @@ def test_postgresql_is_never_migrated_unasked(postgresql_database_url: str) -> N
             store.create_context("agent")
         with pytest.raises(SchemaMismatch):
             store.get_context("any")
-    assert tables(postgresql_database_url) == set()
+        assert tables(url) == set()
 
 
-def test_a_schema_from_the_future_is_refused(url: str) -> None:
+def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
+    migrate(url, "0001")
+    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0002: run .*migrate") as refused:
+        schema.check_schema(parse_url(url))
+    assert refused.value.found == "0001"
     migrate(url)
-
-    def into_the_future(engine: Engine) -> None:
-        with engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE agent_alembic_version SET version_num = '9999'")
-
-    with_engine(url, into_the_future)
-    with SQLStore(url) as store:
-        with pytest.raises(SchemaMismatch) as refused:
-            store.check()
+    run(url, "UPDATE agent_alembic_version SET version_num = '9999'")
+    for look in (schema.check_schema, schema.ensure_schema, lambda settings: schema.migrate(settings, "base")):
+        with pytest.raises(SchemaMismatch, match=r"revision 9999.*upgrade celery-agents") as refused:
+            look(parse_url(url))
         assert refused.value.found == "9999"
-        with pytest.raises(SchemaMismatch):
-            store.migrate()
+    assert len(our_tables(url)) == 7
 
 
-def test_migrating_at_once_does_no_harm(url: str) -> None:
-    errors: list[BaseException] = []
-    start = threading.Barrier(4)
-
-    def run() -> None:
-        try:
-            start.wait()
-            migrate(url)
-        except BaseException as error:  # noqa: BLE001 - the main thread looks at it
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    with SQLStore(url) as store:
-        store.check()
+def test_a_table_of_somebody_elses_is_not_taken_for_ours(url: str) -> None:
+    run(url, "CREATE TABLE agent_sessions (id INTEGER, name VARCHAR(10))")
+    for act in (schema.check_schema, schema.ensure_schema, lambda settings: schema.migrate(settings, "head")):
+        with pytest.raises(IncompleteSchema, match="another table_prefix") as refused:
+            act(parse_url(url))
+        assert "agent_contexts" in refused.value.missing
+        assert "agent_sessions.session_id" in refused.value.missing
+    assert tables(url) == {"agent_sessions"}
 
 
 def test_two_prefixes_and_foreign_tables_live_side_by_side(url: str) -> None:
-    def mine(engine: Engine) -> None:
-        with engine.begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
-            connection.exec_driver_sql("CREATE TABLE agents (id INTEGER)")
-            connection.exec_driver_sql("INSERT INTO agents VALUES (1)")
-
-    with_engine(url, mine)
+    run(
+        url,
+        "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+        "CREATE TABLE agents (id INTEGER)",
+        "INSERT INTO agents VALUES (1)",
+    )
     migrate(url)
     migrate(f"{url}?table_prefix=other_")
-    with SQLStore(url) as store, SQLStore(f"{url}?table_prefix=other_") as other:
-        store.create_context("agent")
-        kept = other.create_context("agent")
-        assert store.clear() == 1
-        assert other.get_context(kept.execution_id) is not None
+    run(url, context("one"))
+    assert rows(url, "SELECT count(*) FROM other_contexts") == [(0,)]
     migrate(url, "base")
-    assert {"agents", "alembic_version", "other_contexts"} <= tables(url)  # type: ignore[operator]
+    assert {"agents", "alembic_version", "other_contexts"} <= tables(url)
+    assert our_tables(url) == set()
+
+
+# -- several at once ---------------------------------------------------------------------------------------------------
+
+
+def _migrate_often(url: str, start: multiprocessing.synchronize.Barrier, targets: tuple[str, ...]) -> None:
+    start.wait()
+    for target in targets:
+        migrate(url, target)
+
+
+def test_migrating_at_once_does_no_harm(url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(2)
+    ways = (("head", "0001", "head"), ("head", "base", "head"))
+    processes = [spawn.Process(target=_migrate_often, args=(url, start, way)) for way in ways]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    migrated = described(url)
+    schema.check_schema(parse_url(url))
+    migrate(url, "base")
+    create_declared(url)
+    assert migrated == described(url)
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_use_of_a_file_does_not_fill_the_log(tmp_path: Path) -> None:
+    # In a process of its own: Alembic also talks when it is imported for the first time.
+    script = (
+        "import logging, sys\n"
+        "logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)\n"
+        "from statestore.sql import schema\n"
+        "from statestore.sql.settings import parse_url\n"
+        "schema.ensure_schema(parse_url(sys.argv[1]))\n"
+        "schema.migrate(parse_url(sys.argv[1]), 'base')\n"
+    )
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    said = subprocess.run([sys.executable, "-c", script, url], check=True, capture_output=True, text=True)
+    assert said.stdout + said.stderr == ""
+
+
+def test_a_users_own_alembic_still_talks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    migrate(url)
+    assert caplog.records == []
+    with connected(url) as connection:
+        MigrationContext.configure(connection)
+    assert [record.name for record in caplog.records] == ["alembic.runtime.migration"] * 2

@@ -12,9 +12,11 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from statestore import ManualClock
+from statestore import ManualClock, MemoryStore
 from statestore.checkpoint import Checkpoint, NewExecution
+from statestore.clock import to_us
 from statestore.errors import InvalidRecord, StoreUnavailable, UnknownScheme, UnsupportedURL
+from statestore.export import ExportedExecution
 from statestore.opening import open_store
 from statestore.records import (
     Action,
@@ -31,12 +33,14 @@ from statestore.records import (
 )
 from statestore.redis import RedisStore, open_redis
 from statestore.redis.connection import no_retry
-from statestore.redis.keys import PARTITIONS, partition_of
+from statestore.redis.keys import PARTITIONS, partition_of, partition_of_idempotency_key
 from statestore.states import AgentState
 from tests.services.redis import RedisServer
+from tests.services.redis_cluster import RedisCluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -95,6 +99,17 @@ def own_ttls(raw: redis.Redis, store: RedisStore, execution_id: str) -> set[int]
     keys = [key for key in store._keys.own(execution_id) if raw.exists(key)]
     assert keys
     return {raw.pttl(key) for key in keys}
+
+
+def exported_from_elsewhere(key: str) -> ExportedExecution:
+    """An execution of another store, whose idempotency key belongs to another partition than itself."""
+    while True:
+        with MemoryStore() as source:
+            execution_id = source.create_context("a", session_id="s", user_id="u", idempotency_key=key).execution_id
+            exported = source.export(execution_id)
+        assert exported is not None
+        if partition_of(execution_id) != partition_of_idempotency_key("a", key):
+            return exported
 
 
 def keys_of(raw: redis.Redis, prefix: str) -> set[str]:
@@ -278,6 +293,84 @@ class TestKeys:
         assert again == ids
 
 
+def made_older(raw: redis.Redis, store: RedisStore, execution_id: str) -> None:
+    """Makes an execution look as a version wrote it that knew neither the audit trail nor when something was over."""
+    partition = partition_of(execution_id)
+    raw.hdel(store._keys.header(execution_id), "ended_us")
+    raw.hset(store._keys.own(execution_id)[-2], "seq", 7)
+    raw.delete(store._keys.audit(execution_id))
+    for key in store._keys.ended(partition):
+        raw.zrem(key, execution_id)
+
+
+class TestOlderData:
+    def test_what_is_active_goes_on(self, store: RedisStore, raw: redis.Redis) -> None:
+        execution_id = store.create_context("a", idempotency_key="k").execution_id
+        store.checkpoint(execution_id, everything())
+        store.checkpoint(execution_id, paused())
+        made_older(raw, store, execution_id)
+        assert store.get_audit(execution_id) == ()
+        assert store.send(execution_id, answer("eq")).woke  # an id that an older version took for its number
+        assert not store.send(execution_id, answer("eq")).woke
+        lease = claimed(store, execution_id)
+        store.checkpoint(execution_id, Checkpoint(consumed=("eq",), state=AgentState.FAILED), lease)
+        assert [entry.event for entry in store.get_audit(execution_id)] == ["decided", "claimed", "moved"]
+        exported = store.export(execution_id)
+        assert exported is not None
+        assert exported.place == (3, 1, 3)
+        assert [(signal.signal_id, signal.text) for signal in exported.signals] == [("eq", None)]
+        assert store.find_ended(LATER) == (execution_id,)
+        assert store.drop_archived(execution_id, exported.place)
+
+    def test_what_is_over_was_over_with_its_last_write(self, store: RedisStore, raw: redis.Redis) -> None:
+        execution_id = store.create_context("a").execution_id
+        store.checkpoint(execution_id, everything(state=AgentState.COMPLETED, output=1, announce_within=MINUTE))
+        before = store.get_context(execution_id)
+        assert before is not None
+        made_older(raw, store, execution_id)
+        assert store.get_context(execution_id) == before
+        summary = store.get_summary(execution_id)
+        exported = store.export(execution_id)
+        assert summary is not None
+        assert exported is not None
+        assert summary.ended_at == before.ended_at == before.updated_at
+        with MemoryStore() as archive:
+            assert archive.restore(exported)
+            assert archive.get_context(execution_id) == before
+        assert store.find_ended(LATER) == ()
+        store.settle(execution_id)
+        assert store.find_ended(LATER) == (execution_id,)
+        store.settle(execution_id)
+        assert store.drop_archived(execution_id, exported.place)
+        assert store.find_ended(LATER) == ()
+
+    def test_what_is_over_without_a_time_to_live_may_be_dropped(
+        self, redis_url: str, redis_prefix: str, raw: redis.Redis
+    ) -> None:
+        with RedisStore(redis_url, key_prefix=redis_prefix, completed_ttl=None) as store:
+            execution_id = store.create_context("a").execution_id
+            store.update_state(execution_id, AgentState.COMPLETED)
+            made_older(raw, store, execution_id)
+            assert store.drop_archived(execution_id, (1, 0, 0))
+            assert store.get_context(execution_id) is None
+            assert store.tidy() == 1
+            assert keys_of(raw, redis_prefix) == set()
+
+    def test_what_an_older_version_has_released_is_not_over(self, store: RedisStore, raw: redis.Redis) -> None:
+        execution_id = store.create_context("a").execution_id
+        store.update_state(execution_id, AgentState.FAILED)
+        over = store.get_summary(execution_id)
+        store.requeue(execution_id)
+        assert over is not None
+        raw.hset(store._keys.header(execution_id), "ended_us", to_us(over.updated_at))
+        context, exported = store.get_context(execution_id), store.export(execution_id)
+        assert context is not None
+        assert exported is not None
+        assert context.ended_at is None
+        assert exported.header["ended_us"] is None
+        assert not store.drop_archived(execution_id, exported.place)
+
+
 class TestValues:
     def test_values_come_back_as_they_were(self, store: RedisStore) -> None:
         value = {"big": 2**90, "empty": [], "none": {}, "text": "žluť 🐎", "float": 0.1, "nul": "\0", "null": None}
@@ -450,6 +543,19 @@ class TestTakeDue:
         assert len(taken) == 30
         assert set(taken) == ids
 
+    def test_a_server_of_a_cluster_that_is_away_does_not_hold_up_the_others(self, redis_cluster: RedisCluster) -> None:
+        with open_store(redis_cluster.url) as store:
+            assert isinstance(store, RedisStore)
+            ids = {store.create_context("a", first_ring=timedelta(0)).execution_id for _ in range(60)}
+            redis_cluster.kill_master_of(store._keys.header(min(ids)))
+            taken = [due.execution_id for due in store.take_due(100, MINUTE)]
+            assert len(taken) == len(set(taken))
+            assert 0 < len(taken) < 60
+            redis_cluster.wait_until_healthy()
+            for _ in range(2):  # the first meets the old server and learns of the new one
+                taken += [due.execution_id for due in store.take_due(100, MINUTE)]
+            assert sorted(taken) == sorted(ids)
+
     def test_one_round_trip_when_nothing_is_due(self, store: RedisStore, raw: redis.Redis) -> None:
         store.take_due(1, MINUTE)
         calls = _recorded(raw, lambda: store.take_due(100, MINUTE))
@@ -526,11 +632,25 @@ def _use_everything(store: RedisStore) -> None:
     lease = claimed(store, execution_id)
     store.checkpoint(execution_id, Checkpoint(state=AgentState.FAILED, announce_within=MINUTE), lease)
     store.settle(execution_id)
+    store.find_ended(LATER)
     store.requeue(execution_id)
     store.get_context(execution_id)
     store.find(session_id="s", states=[AgentState.IDLE])
+    store.get_by_idempotency_key("a", "k")
+    store.get_audit(execution_id)
+    exported = store.export(execution_id)
+    assert exported is not None
     store.tidy()
     store.delete_context(execution_id)
+    assert store.restore(exported)
+    store.update_state(execution_id, AgentState.CANCELLED)
+    place = store.export(execution_id).place  # type: ignore[union-attr]
+    assert store.drop_archived(execution_id, place)
+    store.purge(execution_id)
+    stranger = exported_from_elsewhere("k")
+    assert store.restore(stranger)
+    assert store.create(new).execution_id == stranger.execution_id
+    store.purge(stranger.execution_id)
 
 
 def _recorded(raw: redis.Redis, action: object) -> list[tuple[bool, list[str]]]:

@@ -5,9 +5,9 @@ import os
 import sqlite3
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from statestore import (
 )
 from statestore.errors import UnsupportedURL
 from statestore.sql import SQLStore
-from statestore.sql.postgresql import ROUNDS
+from statestore.sql.postgresql_repeating import ROUNDS
 from statestore.testing.builders import (
     TTL,
     answer,
@@ -256,6 +256,42 @@ def test_a_primitive_is_one_statement_on_postgresql(postgresql: SQLStore, sent: 
     assert count(lambda: store.mark_rung([(execution_id, 1)], TTL, TTL)) == 1
     assert count(lambda: store.claim(execution_id, "host:1", TTL)) == 1
     assert count(lambda: store.get_context(execution_id)) == 1
+    assert count(lambda: store.get_by_idempotency_key("agent", "key")) == 1
+    assert count(lambda: store.get_audit(execution_id)) == 1
+
+
+def test_removing_and_moving_is_one_statement_on_postgresql(
+    postgresql: SQLStore, migrated_url: str, sent: list[str]
+) -> None:
+    store = postgresql
+    store.check()
+
+    def count(primitive: Callable[[], object]) -> int:
+        sent.clear()
+        assert primitive() is not False
+        return len(sent)
+
+    def in_session() -> str:
+        return store.create_context("agent", session_id="s").execution_id
+
+    assert count(in_session) == 1
+    execution_id = in_session()
+    older = store.export(execution_id)
+    assert older is not None
+    store.update_state(execution_id, AgentState.COMPLETED)
+    newer = store.export(execution_id)
+    assert newer is not None
+    assert count(lambda: store.export(execution_id)) == 1
+    assert count(lambda: store.drop_archived(execution_id, newer.place)) == 1
+    assert count(lambda: store.restore(older)) == 1
+    assert count(lambda: store.restore(newer)) == 1
+    assert count(lambda: store.delete_context(execution_id, by="me", reason="test")) == 1
+    assert count(lambda: store.purge(execution_id)) == 1
+    assert count(store.clear) == 1
+    with SQLStore(f"{migrated_url}?soft_delete=off") as forgetful:
+        execution_id = forgetful.create_context("agent", session_id="s").execution_id
+        assert count(lambda: forgetful.delete_context(execution_id)) == 1
+        assert forgetful.get_audit(execution_id) == ()
 
 
 def test_an_ordinary_step_is_updated_in_place(postgresql: SQLStore, migrated_url: str) -> None:
@@ -315,74 +351,6 @@ def test_a_signal_that_meets_a_pause_is_never_lost(store: SQLStore, kind: Signal
             assert store.claim(execution_id, "host:2", TTL) is not None
 
 
-def _holding(url: str, execution_id: str) -> psycopg.Connection[Any]:
-    """A connection that has locked the execution's row."""
-    connection = psycopg.connect(driver_url(url))
-    connection.execute("SELECT 1 FROM agent_contexts WHERE execution_id = %s FOR UPDATE", [execution_id])
-    return connection
-
-
-def _wait_until_blocked(url: str, count: int) -> None:
-    deadline = time.monotonic() + 20
-    with psycopg.connect(driver_url(url), autocommit=True) as connection:
-        while True:
-            row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            ).fetchone()
-            if row is not None and row[0] >= count:
-                return
-            assert time.monotonic() < deadline, f"{count} statements should wait for the row"
-
-
-def test_a_pause_that_waited_for_the_row_sees_the_signal_written_meanwhile(
-    postgresql: SQLStore, migrated_url: str
-) -> None:
-    """The pausing statement begins before the event is there and ends after it: the order that loses wake-ups."""
-    execution_id, lease = claimed(postgresql)
-    change = Checkpoint(state=AgentState.WAITING, waiting=wait_for_event())
-    with ThreadPoolExecutor(2) as pool:
-        with _holding(migrated_url, execution_id):
-            sending = pool.submit(postgresql.send, execution_id, event())
-            _wait_until_blocked(migrated_url, 1)
-            pausing = pool.submit(postgresql.checkpoint, execution_id, change, lease)
-            _wait_until_blocked(migrated_url, 2)
-        assert sending.result().woke != pausing.result().due_now
-    assert postgresql.claim(execution_id, "host:2", TTL) is not None
-
-
-def test_a_claim_that_waited_for_the_row_returns_what_was_written_meanwhile(
-    postgresql: SQLStore, migrated_url: str
-) -> None:
-    """The claim begins before the step is there and ends after it: its first look at the steps does not see it."""
-    execution_id = postgresql.create_context("agent").execution_id
-    change = Checkpoint(steps=(done(1),), messages=(message("m"),))
-    with ThreadPoolExecutor(2) as pool:
-        with _holding(migrated_url, execution_id):
-            writing = pool.submit(postgresql.checkpoint, execution_id, change)
-            _wait_until_blocked(migrated_url, 1)
-            claiming = pool.submit(postgresql.claim, execution_id, "host:2", TTL)
-            _wait_until_blocked(migrated_url, 2)
-        writing.result()
-        claim = claiming.result()
-    assert claim is not None
-    assert len(claim.context.steps) == claim.context.step_count == 1
-    assert len(claim.context.memory.conversation_history) == 1
-    assert claim.context == postgresql.get_context(execution_id)
-
-
-def test_a_value_that_is_set_while_forgetting_it_waits_is_forgotten(postgresql: SQLStore, migrated_url: str) -> None:
-    execution_id = postgresql.create_context("agent").execution_id
-    with ThreadPoolExecutor(2) as pool:
-        with _holding(migrated_url, execution_id):
-            setting = pool.submit(postgresql.checkpoint, execution_id, Checkpoint(working_memory={"key": 1}))
-            _wait_until_blocked(migrated_url, 1)
-            forgetting = pool.submit(postgresql.checkpoint, execution_id, Checkpoint(forget=("key",)))
-            _wait_until_blocked(migrated_url, 2)
-        first, second = setting.result(), forgetting.result()
-    assert (first.version, second.version) == (1, 2)
-    assert postgresql.get_working_memory(execution_id, "key") is None
-
-
 def test_of_many_claims_at_once_one_wins(store: SQLStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(10):
@@ -410,21 +378,32 @@ def test_what_the_database_cannot_hold_is_an_invalid_record(postgresql: SQLStore
 NO_ROW = "SELECT 1 WHERE false"
 
 
-@pytest.mark.parametrize("primitive", ["create", "claim", "checkpoint", "send"])
+@pytest.mark.parametrize(
+    "primitive", ["create", "claim", "checkpoint", "send", "delete_context", "purge", "drop_archived", "restore"]
+)
 def test_a_refusal_without_a_reason_is_not_repeated_without_end(
     postgresql: SQLStore, sent: list[str], monkeypatch: pytest.MonkeyPatch, primitive: str
 ) -> None:
     """As after an edit by hand, which the condition in SQL and the diagnosis in Python judge differently."""
     execution_id = postgresql.create_context("agent").execution_id
-    for name in ("_create", "_claim"):
+    over = postgresql.create_context("agent").execution_id
+    postgresql.update_state(over, AgentState.COMPLETED)
+    exported = postgresql.export(over)
+    assert exported is not None
+    elsewhere = replace(exported, header=exported.header | {"execution_id": "elsewhere"})
+    for name in ("_claim", "_delete", "_purge", "_drop_archived", "_restore"):
         monkeypatch.setattr(postgresql._primitives, name, NO_ROW)
-    for name in ("checkpoint_statement", "send_statement"):
-        monkeypatch.setattr(f"statestore.sql.postgresql.{name}", lambda *_: NO_ROW)
+    for name in ("create_statement", "checkpoint_statement", "send_statement"):
+        monkeypatch.setattr(f"statestore.sql.postgresql.{name}", lambda *_, **__: NO_ROW)
     calls = {
         "create": lambda: postgresql.create_context("agent"),
         "claim": lambda: postgresql.claim(execution_id, "host:1", TTL),
         "checkpoint": lambda: postgresql.checkpoint(execution_id, Checkpoint()),
         "send": lambda: postgresql.send(execution_id, event()),
+        "delete_context": lambda: postgresql.delete_context(execution_id),
+        "purge": lambda: postgresql.purge(execution_id),
+        "drop_archived": lambda: postgresql.drop_archived(over, exported.place),
+        "restore": lambda: postgresql.restore(elsewhere),
     }
     sent.clear()
     with pytest.raises(StoreUnavailable, match=f"`{primitive}` of execution .* without a reason"):
@@ -459,20 +438,46 @@ def test_durability_is_told_from_the_servers_settings(postgresql: SQLStore, migr
 # -- removing ----------------------------------------------------------------------------------------------------------
 
 
-def test_deleting_leaves_no_rows_behind(store: SQLStore) -> None:
-    execution_id, lease = claimed(store)
+def test_purging_leaves_no_rows_behind(store: SQLStore) -> None:
+    execution_id, lease = claimed(store, session_id="s")
     store.send(execution_id, event())
     store.checkpoint(
         execution_id, Checkpoint(steps=(done(1),), messages=(message("m"),), working_memory={"a": 1}), lease
     )
-    tables = [f"agent_{name}" for name in ("steps", "notes", "memory", "signals")]
+    tables = [f"agent_{name}" for name in ("steps", "notes", "memory", "signals", "sessions", "audit", "contexts")]
 
-    def rows() -> int:
-        return sum(len(store._database.run(f"SELECT 1 FROM {table}", {})) for table in tables)
+    def rows() -> list[int]:
+        return [len(store._database.run(f"SELECT 1 FROM {table}", {})) for table in tables]
 
-    assert rows() == 4
+    assert rows() == [1, 1, 1, 1, 1, 2, 1]
     assert store.delete_context(execution_id)
-    assert rows() == 0
+    assert rows() == [1, 1, 1, 1, 1, 3, 1]
+    assert store.purge(execution_id)
+    assert rows() == [0] * len(tables)
+
+
+def test_a_session_goes_with_the_last_of_its_executions(store: SQLStore) -> None:
+    def sessions() -> list[tuple[Any, ...]]:
+        return store._database.run("SELECT session_id, user_id FROM agent_sessions ORDER BY session_id", {})
+
+    first, second = (store.create_context("agent", session_id="s", user_id=user) for user in (None, "u"))
+    other = store.create_context("agent", session_id="t")
+    assert sessions() == [("s", "u"), ("t", None)]
+    store.delete_context(first.execution_id)
+    store.delete_context(second.execution_id)
+    store.purge(second.execution_id)
+    assert sessions() == [("s", "u"), ("t", None)]
+    store.purge(first.execution_id)
+    assert sessions() == [("t", None)]
+    store.update_state(other.execution_id, AgentState.COMPLETED)
+    exported = store.export(other.execution_id)
+    assert exported is not None
+    assert store.drop_archived(other.execution_id, exported.place)
+    assert sessions() == []
+    assert store.restore(exported)
+    assert sessions() == [("t", None)]
+    assert store.clear() == 1
+    assert sessions() == []
 
 
 def _url_of(store: SQLStore) -> str:
