@@ -8,7 +8,8 @@ from statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONVa
 from statestore.states import AgentState
 from worker import client
 from worker.agent import Agent
-from worker.execution import Execution
+from worker.async_watch import AsyncWatch
+from worker.execution import LOOK_ANYWAY_SECONDS, Execution
 
 
 class AsyncExecution:
@@ -43,7 +44,7 @@ class AsyncExecution:
         return await asyncio.to_thread(lambda: self._execution.question)
 
     async def wait(self, timeout: float | None = None) -> JSONValue:
-        """The output, once the execution is over. No thread is held while it is not."""
+        """The output, once the execution is over."""
         await self._look_until(lambda: self._execution.state.is_over, timeout)
         return await asyncio.to_thread(self._execution.wait, 0)
 
@@ -52,28 +53,29 @@ class AsyncExecution:
         await self._look_until(lambda: self._execution.question is not None or self._execution.state.is_over, timeout)
         return await self.question()
 
-    @staticmethod
-    async def _look_until(is_met: Callable[[], bool], timeout: float | None) -> None:
+    async def _look_until(self, is_met: Callable[[], bool], timeout: float | None) -> None:
         async with asyncio.timeout(timeout):
-            pause = 0.02
-            while not await asyncio.to_thread(is_met):
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, 0.5)
+            if await asyncio.to_thread(is_met):
+                return
+            async with AsyncWatch(self._execution.watch) as watch:
+                while not await asyncio.to_thread(is_met):
+                    await watch.wait(LOOK_ANYWAY_SECONDS)
 
     async def __aiter__(self) -> AsyncIterator[AgentStep]:
         """Follows the execution live."""
-        seen, pause = 0, 0.02
-        while True:
-            summary = await self.summary()
-            for step in await self.steps(after=seen) if summary.step_count > seen else ():
-                if step.result is None and not summary.state.is_over:
-                    break
-                seen, pause = step.step_number, 0.02
-                yield step
-            if summary.state.is_over and seen >= summary.step_count:
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+        seen = 0
+        async with AsyncWatch(self._execution.watch) as watch:
+            while True:
+                summary = await self.summary()
+                for step in await self.steps(after=seen) if summary.step_count > seen else ():
+                    if step.result is None and not summary.state.is_over:
+                        break
+                    seen = step.step_number
+                    watch.progress()
+                    yield step
+                if summary.state.is_over and seen >= summary.step_count:
+                    return
+                await watch.wait(LOOK_ANYWAY_SECONDS)
 
     async def resume(self, answer: JSONValue, **options: Any) -> None:
         """Answers the question that the execution waits for."""

@@ -19,6 +19,7 @@ from statestore.records import (
     WaitKind,
 )
 from statestore.states import AgentState
+from statestore.watching import Watch
 from worker import bell
 from worker.cancelling import finish_cancel, request_cancel
 from worker.errors import ExecutionCancelled, ExecutionFailed, InvalidAnswer
@@ -27,9 +28,8 @@ from worker.runtime import Runtime
 if TYPE_CHECKING:
     from worker.aio import AsyncExecution
 
-_FIRST_POLL_SECONDS: Final = 0.02
-_MAX_POLL_SECONDS: Final = 0.5
-_POLL_GROWTH: Final = 1.5
+# A watch tells of every change. Looking without being told, this rarely, is for what nobody foresees.
+LOOK_ANYWAY_SECONDS: Final = 30.0
 # What the record of a step holds besides its values: names, times, counts.
 _STEP_ROOM_BYTES: Final = 512
 
@@ -105,18 +105,26 @@ class Execution:
 
         An intent (a step without a result) is yielded once its result is there.
         """
-        seen, pause = 0, _FIRST_POLL_SECONDS
-        while True:
-            summary = self.summary()
-            for step in self.steps(after=seen) if summary.step_count > seen else ():
-                if step.result is None and not summary.state.is_over:
-                    break
-                seen, pause = step.step_number, _FIRST_POLL_SECONDS
-                yield step
-            if summary.state.is_over and seen >= summary.step_count:
-                return
-            time.sleep(pause)
-            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
+        seen = 0
+        with self.watch() as watch:
+            while True:
+                summary = self.summary()
+                for step in self.steps(after=seen) if summary.step_count > seen else ():
+                    if step.result is None and not summary.state.is_over:
+                        break
+                    seen = step.step_number
+                    watch.progress()
+                    yield step
+                if summary.state.is_over and seen >= summary.step_count:
+                    return
+                watch.wait(LOOK_ANYWAY_SECONDS)
+
+    def watch(self) -> Watch:
+        """Wakes its holder when something about the execution may have changed; to be closed.
+
+        On Redis and in memory it is told; elsewhere it looks at growing intervals of up to half a second.
+        """
+        return self._runtime.store.watch(self.id)
 
     def resume(
         self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
@@ -169,15 +177,16 @@ class Execution:
         return True
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
-        """Looks at growing intervals, the last time when `timeout` seconds have passed."""
+        """Looks whenever something may have changed, the last time when `timeout` seconds have passed."""
         give_up_at = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_POLL_SECONDS
-        while not is_met(summary := self.summary()):
-            remaining = pause if give_up_at is None else give_up_at - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s")
-            time.sleep(min(pause, remaining))
-            pause = min(pause * _POLL_GROWTH, _MAX_POLL_SECONDS)
+        if is_met(summary := self.summary()):
+            return summary
+        with self.watch() as watch:
+            while not is_met(summary := self.summary()):
+                remaining = LOOK_ANYWAY_SECONDS if give_up_at is None else give_up_at - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s")
+                watch.wait(min(LOOK_ANYWAY_SECONDS, remaining))
         return summary
 
     def _ring(self, summary: ExecutionSummary) -> None:

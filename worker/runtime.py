@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery, current_app
 from celery.exceptions import SoftTimeLimitExceeded
 
+from statestore.hybrid import HybridStore
 from statestore.opening import open_store
 from statestore.operations import Store
 from worker.drain import DrainFlag
@@ -53,13 +54,13 @@ class Runtime:
 
     @property
     def store(self) -> Store:
-        """The store of `agents_store_url`."""
+        """The store of `agents_store_url`, with that of `agents_archive_url` behind it."""
         if self._store is not None:
             return self._store
         with self._lock:
             if self._store is None:
                 settings = self.settings
-                self._store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+                self._store = _open(settings)
                 if not self._store.is_shared and not str(self.app.conf.broker_url or "memory://").startswith("memory"):
                     log.warning(
                         "executions are kept in the memory of this process alone, while the broker is shared: set "
@@ -91,6 +92,16 @@ class Runtime:
                     interrupts=(SoftTimeLimitExceeded,),
                 )
             return self._executor
+
+
+def _open(settings: Settings) -> Store:
+    store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+    if not settings.archive_url:
+        return store
+    if isinstance(store, HybridStore):
+        raise ConfigurationError("agents_archive_url", "agents_store_url has an archive already: set one of the two")
+    cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
+    return HybridStore(store, cold, archive_after=settings.archive_after)
 
 
 def bind(app: Celery, runtime: Runtime) -> None:

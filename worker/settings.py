@@ -13,6 +13,7 @@ import pydantic
 from pydantic import Field
 
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from statestore.retention import Retention
 from worker.errors import ConfigurationError
 
 PREFIX: Final = "agents_"
@@ -27,6 +28,15 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     store_url: str = Field("memory://", description="Where executions are kept; see `statestore.open_store`.")
+    archive_url: str | None = Field(
+        None, description="Where executions are moved when they are over: a second store; unset: nowhere."
+    )
+    archive_after_seconds: float = Field(
+        0.0, ge=0, le=315_360_000, description="How long after its end an execution is moved there."
+    )
+    retention: str = Field(
+        "", description="When to purge for good, e.g. completed=30d,failed=90d,cancelled=7d,deleted=30d; empty: never."
+    )
     queue: str | None = Field(
         None, description="Celery queue for executions whose agent names none; unset: the app's default queue."
     )
@@ -85,6 +95,22 @@ class Settings(pydantic.BaseModel):
                 known = ", ".join(PREFIX + field for field in cls.model_fields)
                 raise ConfigurationError(name, f"no such setting; there are {known}") from error
             raise ConfigurationError(name, f"{fault['msg']}, not {fault['input']!r}") from error
+
+    @pydantic.field_validator("retention")
+    @classmethod
+    def _check_retention(cls, text: str) -> str:
+        Retention.parse(text)
+        return text
+
+    @property
+    def kept_for(self) -> Retention:
+        """`retention` as durations."""
+        return Retention.parse(self.retention)
+
+    @property
+    def archive_after(self) -> timedelta:
+        """`archive_after_seconds` as a duration."""
+        return timedelta(seconds=self.archive_after_seconds)
 
     @property
     def lease(self) -> timedelta:

@@ -4,6 +4,8 @@ Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to th
 """
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,6 +18,11 @@ from worker.live_states import announce_cancel
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+# The oldest of thousands go first, and each goes in a transaction of its own: there is no hurry.
+_PURGE_EVERY_SECONDS: Final = 60.0
+_PURGE_BATCH: Final = 100
+_PURGE_SECONDS: Final = 2.0
 
 # How often a worker is asked to announce the end of an execution whose end nobody announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
@@ -30,6 +37,7 @@ class Swept:
     cancelled: int = 0
     broken: int = 0
     tidied: int = 0
+    purged: int = 0
 
 
 class Sweeper:
@@ -46,6 +54,7 @@ class Sweeper:
         # Revoked after they had ended otherwise. Celery would go on to discard their messages, also when a dead letter
         # is released: whoever holds Celery's set takes them out of it.
         self.void_revokes: set[str] = set()
+        self._purged_at = -math.inf
 
     def sweep(self) -> Swept:
         """Rings the bells of due executions, one batch."""
@@ -83,7 +92,26 @@ class Sweeper:
                 break  # the rest would wait as long for the broker; they are due again after the grace
             rung.append((due.execution_id, due.token))
         bell.mark_rung(store, settings, rung)
-        return Swept(rung=len(rung), cancelled=cancelled, tidied=store.tidy())
+        return Swept(rung=len(rung), cancelled=cancelled, tidied=store.tidy(), purged=self._purge())
+
+    def _purge(self) -> int:
+        """Purges what `agents_retention` does not keep any longer, at most once a minute; returns how many."""
+        retention, started = self._runtime.settings.kept_for, time.monotonic()
+        if not retention or started < self._purged_at + _PURGE_EVERY_SECONDS:
+            return 0
+        self._purged_at = started
+        total = 0
+        try:
+            while time.monotonic() < started + _PURGE_SECONDS:
+                purged = retention.apply(self._runtime.store, batch=_PURGE_BATCH).total
+                total += purged
+                if purged < _PURGE_BATCH:
+                    break
+        except StoreError as error:
+            log.warning("purging failed, trying again in a minute: %s", error)
+        if total:
+            log.info("purged %d executions that were kept for long enough", total)
+        return total
 
     def break_dead_leases(self) -> int:
         """Gives back the leases of processes on this host that can be seen to be dead; returns how many."""

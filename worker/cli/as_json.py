@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 
 import click
 
-from statestore.records import AgentContext, AgentStep, ErrorInfo, ExecutionSummary, JSONValue, Page
+from statestore.records import AgentContext, AgentStep, AuditEntry, ErrorInfo, ExecutionSummary, JSONValue, Page
+from statestore.stats import Stats
 
-Record: TypeAlias = ExecutionSummary | AgentStep | ErrorInfo
+Record: TypeAlias = ExecutionSummary | AgentStep | AuditEntry | ErrorInfo
 
 
 def of_record(record: Record) -> dict[str, JSONValue]:
@@ -34,6 +35,11 @@ def of_context(context: AgentContext, steps_limit: int | None = None) -> dict[st
 def of_page(page: Page) -> dict[str, JSONValue]:
     """A page of `find`: its `items`, and the `next_cursor` or null."""
     return _object(page)
+
+
+def of_stats(stats: Stats) -> dict[str, JSONValue]:
+    """Statistics as a JSON object."""
+    return _object(stats)
 
 
 def write(value: JSONValue, *, indent: int | None = 2) -> None:

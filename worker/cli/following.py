@@ -1,15 +1,10 @@
 """Looking at one execution again and again until it is over: what all ways of following it are built on."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from statestore.records import AgentStep, ExecutionSummary, Wait, WaitKind
-from worker.execution import Execution
-
-_FIRST_POLL_SECONDS: Final = 0.05
-_MAX_POLL_SECONDS: Final = 0.5
+from worker.execution import LOOK_ANYWAY_SECONDS, Execution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +29,17 @@ def follow(execution: Execution) -> Iterator[Look]:
     """
     steps = _NewSteps(execution)
     last: tuple[object, ...] | None = None
-    pause = _FIRST_POLL_SECONDS
-    while True:
-        summary = execution.summary()
-        seen = _what_changes(summary)
-        if seen != last:
-            last, pause = seen, _FIRST_POLL_SECONDS
-            yield steps.look(summary)
-        if summary.state.is_over:
-            return
-        time.sleep(pause)
-        pause = min(pause * 1.5, _MAX_POLL_SECONDS)
+    with execution.watch() as watch:
+        while True:
+            summary = execution.summary()
+            seen = _what_changes(summary)
+            if seen != last:
+                last = seen
+                watch.progress()
+                yield steps.look(summary)
+            if summary.state.is_over:
+                return
+            watch.wait(LOOK_ANYWAY_SECONDS)
 
 
 class _NewSteps:

@@ -5,6 +5,8 @@ from typing import Protocol, TextIO, runtime_checkable
 
 import click
 
+from statestore.hybrid import HybridStore
+from statestore.operations import Store
 from worker.cli.invocation import app_runtime
 
 
@@ -39,12 +41,22 @@ def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade:
     if target == "base" and not downgrade:
         raise click.UsageError("revision base drops all executions: add --downgrade if that is meant")
     store = app_runtime(ctx).store
-    if not isinstance(store, _Migratable):
+    parts = [part for part in _parts(store) if isinstance(part, _Migratable)]
+    if not parts:
         click.echo(f"The store {store.url} has no schema: there is nothing to migrate.")
-        return
-    if sql_only:
-        store.migrate(target, sql=True, output=sys.stdout)
-        return
+    for part in parts:
+        if sql_only:
+            part.migrate(target, sql=True, output=sys.stdout)
+        else:
+            _migrate(part, target, downgrade, yes)
+
+
+def _parts(store: Store) -> list[Store]:
+    """A hybrid store's two, else the store itself."""
+    return [*_parts(store.hot), *_parts(store.cold)] if isinstance(store, HybridStore) else [store]
+
+
+def _migrate(store: _Migratable, target: str, downgrade: bool, yes: bool) -> None:
     before = store.revision()
     if target == "base" and before is not None and not yes:
         if not sys.stdin.isatty():

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn, TypeVar
 
+from statestore.errors import StoreUnavailable
 from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait
 from statestore.states import AgentState
+from statestore.transactions import StepTransaction
 from worker.engine.events import Event, EventKind
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease
@@ -138,8 +140,17 @@ class Attempt:
     def record(self, step: AgentStep) -> None:
         """Writes a step with its result, in one round trip."""
         self._guarded(lambda: self.recorder.record(step))
-        self.journal.add(step)
-        self.announce(EventKind.STEP_RECORDED, AgentState.THINKING, step=step)
+        self._recorded(step)
+
+    def record_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
+        """`record`, in a transaction that the step wrote in; see `Recorder.record_in`."""
+        recorded = self._guarded(lambda: self.recorder.record_in(transaction, step, checkpoint_id))
+        self._recorded(recorded)
+        return recorded
+
+    def wait_for_store(self, error: StoreUnavailable, waited: int) -> None:
+        """See `Recorder.wait_for_store`."""
+        self._guarded(lambda: self.recorder.wait_for_store(error, waited))
 
     @contextmanager
     def inside_step(self, key: str) -> Iterator[None]:
@@ -194,6 +205,10 @@ class Attempt:
                 ending=ending,
             )
         )
+
+    def _recorded(self, step: AgentStep) -> None:
+        self.journal.add(step)
+        self.announce(EventKind.STEP_RECORDED, AgentState.THINKING, step=step)
 
     def _guarded(self, write: Callable[[], R]) -> R:
         try:

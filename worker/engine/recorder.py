@@ -3,13 +3,15 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
-from statestore.checkpoint import Checkpoint
-from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StoreUnavailable
+from statestore.checkpoint import Checkpoint, new_checkpoint_id
+from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StoreError, StoreUnavailable
 from statestore.operations import Store
 from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
 from statestore.states import AgentState
+from statestore.transactions import StepTransaction
 from worker.engine.keeper import HeldLease
 from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
@@ -51,8 +53,44 @@ class Recorder:
 
         The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
         """
-        self._write(self._checkpoint(steps=(step,), state=AgentState.THINKING if self._must_set_state else None))
+        self._write(self._checkpoint(steps=(step,), state=self._state_of_step()))
         self._must_set_state = False
+
+    def transaction(self) -> AbstractContextManager[StepTransaction]:
+        """Opens a transaction for one step; see `StorePrimitives.transaction`."""
+        return self._store.transaction(self._lease.execution_id, self._lease)
+
+    def record_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
+        """Records a step together with what it wrote in the transaction; returns what is recorded.
+
+        That is another result of the step if an earlier try, whose answer was lost, did commit. Raises
+        `StoreUnavailable`, after which the step is to be done again with the same `checkpoint_id`.
+        """
+        checkpoint = self._checkpoint(steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id)
+        if self._held.is_lost:
+            raise _lost()
+        try:
+            self._applied(transaction.checkpoint(checkpoint))
+        except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
+            raise self._lost_to(error) from error
+        self._must_set_state = False
+        if not transaction.was_applied:
+            return step
+        (recorded, *_) = self._store.get_steps(self._lease.execution_id, after=step.step_number - 1)
+        return recorded
+
+    def wait_for_store(self, error: StoreUnavailable, waited: int) -> None:
+        """Sleeps, longer each time it is called in a row, before something is tried again. Stops at the lease's end."""
+        remaining = self._held.deadline - time.monotonic()
+        if self._held.is_lost or remaining <= 0:
+            self._held.mark_lost()
+            raise _lost()
+        log.warning(
+            "execution %s: the store does not answer, trying again until the lease ends: %s",
+            self._lease.execution_id,
+            error,
+        )
+        time.sleep(min(_FIRST_BACKOFF_SECONDS * 2 ** min(waited, 10), _MAX_BACKOFF_SECONDS, remaining))
 
     def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> Checkpointed:
         """Records that the execution waits, and gives the lease back."""
@@ -85,9 +123,11 @@ class Recorder:
         output: JSONValue = None,
         error: ErrorInfo | None = None,
         announce_within: timedelta | None = None,
+        checkpoint_id: str | None = None,
     ) -> Checkpoint:
         pending = self._memory.pending
         return Checkpoint(
+            checkpoint_id=checkpoint_id or new_checkpoint_id(),
             steps=steps,
             messages=tuple(pending.messages),
             working_memory=pending.written(),
@@ -121,15 +161,24 @@ class Recorder:
                 time.sleep(min(backoff, max(give_up_at - time.monotonic(), 0.0)))
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
             except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
-                log.info("execution %s: %s; stopping without a trace", self._lease.execution_id, error)
-                self._held.mark_lost()
-                raise _lost() from error
+                raise self._lost_to(error) from error
             else:
-                self._memory.recorded()
-                self._consumed.clear()
-                if applied.cancel_requested:
-                    self._held.mark_cancel_requested()
-                return applied
+                return self._applied(applied)
+
+    def _applied(self, applied: Checkpointed) -> Checkpointed:
+        self._memory.recorded()
+        self._consumed.clear()
+        if applied.cancel_requested:
+            self._held.mark_cancel_requested()
+        return applied
+
+    def _lost_to(self, error: StoreError) -> ExecutionStopped:
+        log.info("execution %s: %s; stopping without a trace", self._lease.execution_id, error)
+        self._held.mark_lost()
+        return _lost()
+
+    def _state_of_step(self) -> AgentState | None:
+        return AgentState.THINKING if self._must_set_state else None
 
 
 def _lost() -> ExecutionStopped:

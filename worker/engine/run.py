@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from statestore.envelope import dump
 from statestore.records import Action, JSONValue, Message
@@ -11,6 +11,7 @@ from worker.engine.asking import MISSING, question
 from worker.engine.attempt import Attempt
 from worker.engine.memory import RunMemory
 from worker.engine.stepping import Step
+from worker.engine.work import PlainWork, TransactionalWork
 from worker.retry import NO_RETRY, Retry
 from worker.tool import Tool
 
@@ -91,7 +92,7 @@ class Run:
         step = Step(
             name=name,
             action=action,
-            call=lambda: function(*args, **kwargs),
+            work=PlainWork(lambda: function(*args, **kwargs)),
             returns=self._returns_of(function, name),
             retry=self._retry or retry,
         )
@@ -100,6 +101,28 @@ class Run:
     def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """A step that calls a tool and bears its name."""
         return self.step(tool.name, tool, *args, **kwargs)
+
+    def transaction(
+        self, name: str, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """A step whose writes to the store's own database and whose checkpoint commit together: exactly once.
+
+        `function` is called with a `sqlalchemy.Connection` of the store's database as its first argument, inside a
+        transaction that is not its own to commit or roll back. Whenever the process dies, either its writes and the
+        recorded result are there, or neither is. A try that fails is rolled back.
+
+        Works on SQL stores, and a hybrid with a SQL store for its active executions; `NoTransactions` is raised
+        elsewhere. The function must be done before the lease ends, and on SQLite it keeps all other writers waiting.
+        Otherwise as `step`.
+        """
+        step = Step(
+            name=name,
+            action=Action(kind="transaction"),
+            work=TransactionalWork(lambda connection: function(connection, *args, **kwargs)),
+            returns=self._returns_of(function, name),
+            retry=self._retry or NO_RETRY,
+        )
+        return cast(T, step.take(self._attempt))
 
     def options(self, *, retry: Retry | None = None, returns: Any = MISSING) -> "Run":
         """The same run, with other options for the steps that are taken through what is returned.

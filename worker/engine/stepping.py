@@ -1,19 +1,20 @@
 """One durable step: from the journal if it is recorded, else run, tried again as its policy says, and recorded."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pydantic
 
-from statestore.errors import InvalidRecord
+from statestore.checkpoint import new_checkpoint_id
+from statestore.errors import InvalidRecord, StoreUnavailable
 from statestore.records import Action, JSONValue, Result, Wait, WaitKind
 from statestore.states import AgentState
 from worker import schema
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
+from worker.engine.work import OpenWork, Work
 from worker.errors import InvalidResult, JournalMismatch
 from worker.retry import Retry
 
@@ -23,11 +24,11 @@ _DRAIN_LOOK_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step as the code asks for it. `call` does the work; `returns` is the type of its result."""
+    """A step as the code asks for it. `returns` is the type of its result."""
 
     name: str
     action: Action
-    call: Callable[[], Any]
+    work: Work
     returns: schema.Adapter
     retry: Retry
 
@@ -38,32 +39,49 @@ class Step:
             return self._replayed(key, recorded.result)
         attempt.begin_step(key, self.action)
         tries = 0 if recorded is None else recorded.tries
+        checkpoint_id, unavailable = new_checkpoint_id(), 0
         while True:
             tries += 1
             started = attempt.now()
             attempt.memory.begin_step()
             try:
-                with attempt.inside_step(key):
-                    value, output = self._round_trip(key, self.call())
-            except attempt.interrupts:
-                raise  # not the step's own: the process, or the whole attempt, is being ended
-            except BaseException as error:
+                with self.work.open(attempt, checkpoint_id) as work:
+                    return self._do(attempt, key, work, started, tries)
+            except _TryFailed as failed:
+                error = failed.error
                 attempt.memory.roll_back()
-                if self.retry.allows(error, tries):
+                if failed.may_be_retried and self.retry.allows(error, tries):
                     self._wait_to_retry(attempt, key, tries)
                     continue
                 raise self._recorded_failure(attempt, key, error, started, tries) from error
-            changes = attempt.memory.step_changes()
-            result = Result(success=True, output=output)
-            try:
-                attempt.record(
-                    attempt.make_step(key, self.action, result, started=started, tries=tries, changes=changes)
-                )
-            except InvalidRecord as error:  # JSON cannot carry the result, or it is too large
+            except StoreUnavailable as error:
+                # The transaction that the step was part of is gone. That was no fault of the step's: it counts as no
+                # try.
                 attempt.memory.roll_back()
-                raise self._recorded_failure(attempt, key, error, started, tries) from error
-            attempt.memory.keep_step()
+                tries -= 1
+                attempt.wait_for_store(error, unavailable)
+                unavailable += 1
+
+    def _do(self, attempt: Attempt, key: str, work: OpenWork, started: datetime, tries: int) -> Any:
+        """One try. Raises `_TryFailed`, through the work's block, which undoes what can be undone."""
+        try:
+            with attempt.inside_step(key):
+                value, output = self._round_trip(key, work.call())
+        except attempt.interrupts:
+            raise  # not the step's own: the process, or the whole attempt, is being ended
+        except BaseException as error:
+            raise _TryFailed(error, may_be_retried=True) from error
+        changes = attempt.memory.step_changes()
+        result = Result(success=True, output=output)
+        step = attempt.make_step(key, self.action, result, started=started, tries=tries, changes=changes)
+        try:
+            recorded = work.record(step)
+        except InvalidRecord as error:  # JSON cannot carry the result, or it is too large
+            raise _TryFailed(error, may_be_retried=False) from error
+        attempt.memory.keep_step()
+        if recorded is step or recorded.result is None:
             return value
+        return self._replayed(key, recorded.result)
 
     def _replayed(self, key: str, result: Result) -> Any:
         if result.error is not None:
@@ -112,3 +130,12 @@ class Step:
         intent = attempt.make_step(key, self.action, None, started=now, tries=tries)
         wake_at = now + timedelta(seconds=remaining)
         attempt.pause(AgentState.WAITING, Wait(kind=WaitKind.TIMER, key=key, asked_at=now, wake_at=wake_at), intent)
+
+
+class _TryFailed(BaseException):
+    """Carries the error of one try out of the block of its work. No code of the agent's sees it."""
+
+    def __init__(self, error: BaseException, *, may_be_retried: bool) -> None:
+        super().__init__(error)
+        self.error = error
+        self.may_be_retried = may_be_retried

@@ -1,0 +1,86 @@
+"""How the work of a step and its checkpoint go together: one after the other, or in one transaction."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from statestore.records import AgentStep
+from statestore.transactions import StepTransaction
+from worker.engine.attempt import Attempt
+
+
+class OpenWork(Protocol):
+    """One try of a step's work."""
+
+    def call(self) -> Any:
+        """Does it."""
+        ...
+
+    def record(self, step: AgentStep) -> AgentStep:
+        """Checkpoints it; returns what is recorded."""
+        ...
+
+
+class Work(Protocol):
+    """What a step does."""
+
+    def open(self, attempt: Attempt, checkpoint_id: str) -> Any:
+        """A context manager around one try; yields an `OpenWork`. Leaving it with an error undoes what can be undone.
+
+        It raises `StoreUnavailable` if the whole try is to be done again, with the same `checkpoint_id`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainWork:
+    """Work of any kind; the checkpoint follows it."""
+
+    function: Callable[[], Any]
+
+    @contextmanager
+    def open(self, attempt: Attempt, checkpoint_id: str) -> Iterator[OpenWork]:
+        """See `Work`."""
+        del checkpoint_id  # the recorder repeats a checkpoint by itself
+        yield _Plain(self.function, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionalWork:
+    """Work on the store's own database, in one transaction with the checkpoint: it happens exactly once."""
+
+    function: Callable[[Any], Any]
+
+    @contextmanager
+    def open(self, attempt: Attempt, checkpoint_id: str) -> Iterator[OpenWork]:
+        """See `Work`."""
+        with attempt.recorder.transaction() as transaction:
+            yield _Transactional(self.function, attempt, transaction, checkpoint_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    function: Callable[[], Any]
+    attempt: Attempt
+
+    def call(self) -> Any:
+        return self.function()
+
+    def record(self, step: AgentStep) -> AgentStep:
+        self.attempt.record(step)
+        return step
+
+
+@dataclass(frozen=True, slots=True)
+class _Transactional:
+    function: Callable[[Any], Any]
+    attempt: Attempt
+    transaction: StepTransaction
+    checkpoint_id: str
+
+    def call(self) -> Any:
+        return self.function(self.transaction.connection)
+
+    def record(self, step: AgentStep) -> AgentStep:
+        return self.attempt.record_in(self.transaction, step, self.checkpoint_id)
