@@ -24,11 +24,15 @@ from pytest_celery import (
 )
 from pytest_celery.vendors.redis.backend.api import RedisTestBackend
 
-pytest.register_assert_rewrite("tests.crash.invariants", "tests.crash.scene", "tests.crash.scenarios")
+pytest.register_assert_rewrite(
+    "tests.crash.invariants", "tests.crash.outages", "tests.crash.scene", "tests.crash.scenarios"
+)
 
 from tests.crash.ledger import Ledger
 from tests.crash.processes import FolderNode, RedisProcess, WorkerProcess
 from tests.crash.scene import AgentsSetup, AgentsWorker, Cell, Scene
+from tests.crash.stores import hybrid_url, migrated
+from tests.services.process import ServerProcess
 from worker.drain import DrainFlag
 from worker.registry import default_registry
 from worker.runtime import Runtime
@@ -86,8 +90,26 @@ def store_url(request: pytest.FixtureRequest, cell: Cell, folder: Path) -> str:
         return f"sqlite:///{folder}/home/executions.db"
     if cell.store == "postgresql":
         return str(request.getfixturevalue("postgresql_migrated_url"))
+    if cell.store == "mariadb":
+        return migrated(request.getfixturevalue("mariadb_database_url"))
     url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")
-    return f"{url}?key_prefix={prefix}"
+    redis = f"{url}?key_prefix={prefix}"
+    if cell.store == "hybrid":
+        return hybrid_url(redis, request.getfixturevalue("postgresql_migrated_url"))
+    return redis
+
+
+@pytest.fixture
+def store_server(request: pytest.FixtureRequest, cell: Cell) -> ServerProcess:
+    """A durable server of the test's own for the store of the cell."""
+    server: ServerProcess = request.getfixturevalue(f"{cell.store}_server")
+    return server
+
+
+@pytest.fixture
+def store_server_url(store_server: ServerProcess, cell: Cell) -> str:
+    """The store on it; a module whose tests need it makes it their `store_url`."""
+    return store_server.url if cell.store == "redis" else migrated(store_server.url)
 
 
 # -- pytest-celery's nodes ---------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ DOCKERFILE = """\
 FROM python:{version}-slim
 RUN apt-get update && apt-get install --yes --no-install-recommends procps && rm -rf /var/lib/apt/lists/*
 COPY . /src
-RUN pip install --no-cache-dir "/src[redis,postgresql]" pydantic
+RUN pip install --no-cache-dir "/src[redis,postgresql,mysql]" pydantic
 """
 
 

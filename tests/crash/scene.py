@@ -39,7 +39,7 @@ CELLS = [
     for broker in ("redis", "embedded")
     for store in ("sqlite", "postgresql", "redis")
     for pool in ("prefork", "threads")
-]
+] + [Cell("embedded", "mariadb", "prefork"), Cell("redis", "mariadb", "threads"), Cell("redis", "hybrid", "prefork")]
 
 
 class AgentsSetup(CeleryTestSetup):  # type: ignore[misc] # pytest-celery carries no types

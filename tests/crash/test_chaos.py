@@ -13,15 +13,16 @@ from tests.crash.scene import Cell, Scene
 
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10**6))
 
-CHAOS_CELLS = [
+SMALL_CELLS = [
     Cell("embedded", "sqlite", "prefork"),
     Cell("redis", "postgresql", "threads"),
     Cell("redis", "redis", "prefork"),
 ]
+CELLS = [*SMALL_CELLS, Cell("redis", "mariadb", "prefork"), Cell("redis", "hybrid", "threads")]
 
 
 @pytest.mark.worker(lease_seconds=2.0, ring_seconds=1.0, imports=["tests.crash.another_host"])
-@pytest.mark.parametrize("cell", CHAOS_CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", SMALL_CELLS, ids=str, indirect=True)
 def test_a_small_dose(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     chaos = Chaos(
         executions=20,
@@ -40,7 +41,7 @@ def test_a_small_dose(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 @pytest.mark.worker(lease_seconds=5.0, ring_seconds=5.0)
-@pytest.mark.parametrize("cell", CHAOS_CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", CELLS, ids=str, indirect=True)
 def test_a_hundred_executions(scene: Scene, cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
     chaos = Chaos(
         executions=100,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash import scenarios
+from tests.crash.outages import kill_and_start, survive_outages
 from tests.crash.scene import Cell, Scene
 from tests.services.redis import RedisServer
 
@@ -98,3 +99,10 @@ class TestWithAStoreOfItsOwn:
     ) -> None:
         with pytest.raises(AssertionError):
             scenarios.survive_short_outage(scene.with_patience(IN_VAIN_SECONDS), redis_server)
+
+    @pytest.mark.worker(sabotage="no_patience_with_the_store", lease_seconds=8.0, ring_seconds=2.0)
+    def test_many_executions_repeat_steps_without_the_wait_for_the_store(
+        self, scene: Scene, redis_server: RedisServer
+    ) -> None:
+        with pytest.raises(AssertionError, match=": calls"):
+            survive_outages(scene, [kill_and_start(redis_server, down_seconds=0.5)])

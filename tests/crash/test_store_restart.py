@@ -1,31 +1,19 @@
 """The store is killed and started again while executions run."""
 
-from pathlib import Path
-
 import pytest
 
-from statestore.sql import SQLStore
 from tests.crash import scenarios
 from tests.crash.scene import Cell, Scene
 from tests.services.process import ServerProcess
 
-STORES = [Cell("embedded", store, pool) for store in ("postgresql", "redis") for pool in ("prefork", "threads")]
+STORES = [
+    Cell("embedded", store, pool) for store in ("postgresql", "mariadb", "redis") for pool in ("prefork", "threads")
+]
 
 
 @pytest.fixture
-def store_server(request: pytest.FixtureRequest, cell: Cell) -> ServerProcess:
-    """A durable server of the test's own."""
-    server: ServerProcess = request.getfixturevalue(f"{cell.store}_server")
-    return server
-
-
-@pytest.fixture
-def store_url(store_server: ServerProcess, cell: Cell, folder: Path) -> str:
-    del folder
-    if cell.store == "postgresql":
-        with SQLStore(store_server.url) as store:
-            store.migrate()
-    return store_server.url
+def store_url(store_server_url: str) -> str:
+    return store_server_url
 
 
 @pytest.mark.worker(lease_seconds=30.0)

@@ -1,15 +1,25 @@
 """What the README and the docs show works."""
 
+import contextlib
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy import text as sql_text
+from sqlalchemy.pool import NullPool
 
+from statestore import AgentState, Checkpoint
+from statestore.sql import SQLStore
+from statestore.testing.builders import answer, claimed, done, move, pause
 from tests.worker.driving import Engine
 from worker.agent import Agent
 from worker.settings import Settings
@@ -51,8 +61,72 @@ def test_the_agents_of_the_guide_do_what_it_says(engine: Engine, name: str, valu
     assert outcome.output == output
 
 
+def test_the_transactional_agent_of_the_guide_books_once(engine: Engine, tmp_path: Path) -> None:
+    (text,) = [block for block in blocks(ROOT / "docs/agents.md") if "def booking(" in block]
+    booking = run_block(text)["booking"]
+    engine.registry.add_agent(booking)
+    with contextlib.closing(SQLStore(f"sqlite:///{tmp_path}/shop.db", clock=engine.clock)) as store:
+        store.migrate()
+        with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as own:
+            own.execute("CREATE TABLE bookings (seat TEXT)")
+            engine.store = store
+            outcome = engine.execute(engine.start(booking, "12A"))
+            assert own.execute("SELECT seat FROM bookings").fetchall() == [("12A",)]
+    assert outcome is not None
+    assert outcome.output == "12A"
+
+
 def test_every_block_of_the_guide_is_tested() -> None:
-    assert len(blocks(ROOT / "docs/agents.md")) == 4
+    assert len(blocks(ROOT / "docs/agents.md")) == 5
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def filled_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
+    """A SQL store with an execution that asked a person something, and one that failed."""
+    url = (
+        f"sqlite:///{tmp_path}/executions.db"
+        if request.param == "sqlite"
+        else request.getfixturevalue(f"{request.param}_database_url")
+    )
+    with SQLStore(url) as store:
+        store.migrate()
+        asked, lease = claimed(store, session_id="s-1", user_id="ada")
+        store.checkpoint(asked, Checkpoint(steps=(done(1, "search"), done(2, "search#2"))), lease)
+        store.checkpoint(asked, pause(), lease)
+        store.send(asked, answer())
+        failed, lease = claimed(store)
+        move(store, failed, AgentState.FAILED, lease)
+        yield store
+
+
+_QUERIES = blocks(ROOT / "docs/queries.md", "sql")
+
+
+@pytest.mark.parametrize("query", _QUERIES, ids=range(len(_QUERIES)))
+def test_the_queries_for_any_dialect_answer(filled_store: SQLStore, query: str) -> None:
+    with create_engine(filled_store._settings.url, poolclass=NullPool).connect() as connection:
+        rows = connection.execute(sql_text(query)).all()
+    assert rows or "01890a5d" in query  # which asks for one that is not there
+
+
+def test_the_queries_for_postgresql_answer(postgresql_migrated_url: str) -> None:
+    with SQLStore(postgresql_migrated_url) as store:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1, "search"), done(2, "search#2"))), lease)
+        store.release(lease, crashed=True)
+        assert store.claim(execution_id, "host:2", timedelta(seconds=15)) is not None
+        other, others_lease = claimed(store)
+        move(store, other, AgentState.COMPLETED, others_lease)
+        queries = blocks(ROOT / "docs/queries.md", "postgresql")
+        with create_engine(store._settings.url, poolclass=NullPool).connect() as connection:
+            durations, steps, crashed = (connection.execute(sql_text(query)).all() for query in queries)
+    assert [(row.agent_id, row.state, row.count, len(row.seconds)) for row in durations] == [
+        ("agent", "completed", 1, 3)
+    ]
+    assert [(row.step, row.count, row.failed) for row in steps] == [("search", 2, 0)]
+    assert [(row.execution_id, row.attempts, row.workers) for row in crashed] == [
+        (execution_id, 2, ["host:1", "host:2"])
+    ]
 
 
 @pytest.mark.parametrize("number", range(len(blocks(ROOT / "docs/stores.md"))))

@@ -103,7 +103,7 @@ def test_control_characters_become_visible() -> None:
         ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
         ("amqp://u:pw@a//;amqp://u:pw@b//", "amqp://u:***@a//;amqp://u:***@b//"),
         ("rediss://h/0?password=pw&x=1", "rediss://h/0?password=***&x=1"),
-        ("redis://[::1:pw@x", "redis://***"),
+        ("redis://[::1:pw@x", "redis://[:***@x"),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
     ],
 )
