@@ -15,6 +15,7 @@ from statestore.states import AgentState
 from worker import bell, owner
 from worker.cancelling import finish_cancel, request_cancel
 from worker.live_states import announce_cancel
+from worker.outage import Outage
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Sweeper:
         # Revoked after they had ended otherwise. Celery would go on to discard their messages, also when a dead letter
         # is released: whoever holds Celery's set takes them out of it.
         self.void_revokes: set[str] = set()
+        self._watching = Outage(log, "the watch for dead processes")
+        self._sweeping = Outage(log, "the sweep")
         self._purged_at = -math.inf
 
     def sweep(self) -> Swept:
@@ -182,14 +185,18 @@ class Sweeper:
         """`break_dead_leases` and `cancel_revoked`; True if a sweep should follow at once. Faults are logged."""
         try:
             self.cancel_revoked(revoked)
-            return self.break_dead_leases() > 0
+            broken = self.break_dead_leases()
         except StoreError as error:
-            log.warning("the watch for dead processes failed, trying again: %s", error)
+            self._watching.failed(error)
             return False
+        self._watching.succeeded()
+        return broken > 0
 
     def try_sweep(self) -> None:
         """`sweep`, with faults of the store logged: the next one comes soon."""
         try:
             self.sweep()
         except StoreError as error:
-            log.warning("a sweep failed, trying again: %s", error)
+            self._sweeping.failed(error)
+        else:
+            self._sweeping.succeeded()

@@ -299,7 +299,11 @@ def metadata_of(
 
     index("due", "due_us", "execution_id", only="due_us IS NOT NULL")
     start = {"owner": OWNER_INDEXED}
-    index("leased", "owner", only="owner IS NOT NULL", mysql_length=start, mariadb_length=start)
+    # In the order of bytes whatever the order of texts in the database, so that the start of an owner is looked up.
+    bytewise = {"owner": "text_pattern_ops"}
+    index(
+        "leased", "owner", only="owner IS NOT NULL", mysql_length=start, mariadb_length=start, postgresql_ops=bytewise
+    )
     index("idempotency", "agent_id", "idempotency_key", only="idempotency_key IS NOT NULL", unique=True)
     # The order of `find`, read backwards, alone and behind each of its filters.
     index("created", "created_us", "execution_id", only="deleted_us IS NULL")
@@ -311,6 +315,9 @@ def metadata_of(
     # The orders of `find_ended` and `find_deleted`.
     index("ended", "ended_us", "execution_id", only="ended_us IS NOT NULL AND due_us IS NULL AND deleted_us IS NULL")
     index("deleted", "deleted_us", "execution_id", only="deleted_us IS NOT NULL")
+    # A purge asks whether anything is left of the session; elsewhere the index `session` tells of deleted ones, too.
+    if dialect not in MYSQL:
+        index("left", "session_id", only="session_id IS NOT NULL AND deleted_us IS NOT NULL")
 
     part(
         "steps",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from statestore.errors import StoreUnavailable
 from statestore.operations import Store
 from statestore.records import Lease
+from worker.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class LeaseKeeper:
         self._held: dict[str, HeldLease] = {}
         self._wake = threading.Event()
         self._pid: int | None = None
+        self._renewing = Outage(log, "the renewal of leases")
 
     @contextmanager
     def keep(self, lease: Lease, requested_at: float) -> Iterator[HeldLease]:
@@ -111,12 +113,13 @@ class LeaseKeeper:
         try:
             renewed = self._store.renew([one.lease for one in held], held[0].lease.ttl)
         except StoreUnavailable as error:
-            log.warning("leases could not be renewed, trying again: %s", error)
+            self._renewing.failed(error)
             return False
         except Exception:
             # This thread is all that keeps the leases: it must outlive any fault of a driver.
             log.exception("leases could not be renewed, trying again")
             return False
+        self._renewing.succeeded()
         for one in held:
             execution_id = one.lease.execution_id
             if execution_id in renewed.lost:

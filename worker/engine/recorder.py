@@ -85,11 +85,12 @@ class Recorder:
         if self._held.is_lost or remaining <= 0:
             self._held.mark_lost()
             raise _lost()
-        log.warning(
-            "execution %s: the store does not answer, trying again until the lease ends: %s",
-            self._lease.execution_id,
-            error,
-        )
+        if not waited:
+            log.warning(
+                "execution %s: the store does not answer, trying again until the lease ends: %s",
+                self._lease.execution_id,
+                error,
+            )
         time.sleep(min(_FIRST_BACKOFF_SECONDS * 2 ** min(waited, 10), _MAX_BACKOFF_SECONDS, remaining))
 
     def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> Checkpointed:
@@ -143,26 +144,33 @@ class Recorder:
         )
 
     def _write(self, checkpoint: Checkpoint) -> Checkpointed:
-        backoff = _FIRST_BACKOFF_SECONDS
+        backoff, began_at, has_failed = _FIRST_BACKOFF_SECONDS, time.monotonic(), False
         # The end of the lease as it is now: a store that takes renewals but never this write must not hold us for ever.
         give_up_at = self._held.deadline
         while True:
             if self._held.is_lost or time.monotonic() >= give_up_at:
                 self._held.mark_lost()
+                if has_failed:
+                    log.warning("execution %s: the lease ended before the store answered", self._lease.execution_id)
                 raise _lost()
             try:
                 applied = self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
             except StoreUnavailable as error:
-                log.warning(
-                    "execution %s: a checkpoint could not be written, trying again until the lease ends: %s",
-                    self._lease.execution_id,
-                    error,
-                )
+                if not has_failed:
+                    log.warning(
+                        "execution %s: a checkpoint could not be written, trying again until the lease ends: %s",
+                        self._lease.execution_id,
+                        error,
+                    )
+                has_failed = True
                 time.sleep(min(backoff, max(give_up_at - time.monotonic(), 0.0)))
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
             except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
                 raise self._lost_to(error) from error
             else:
+                if has_failed:
+                    waited = time.monotonic() - began_at
+                    log.info("execution %s: the checkpoint is written, after %.1f s", self._lease.execution_id, waited)
                 return self._applied(applied)
 
     def _applied(self, applied: Checkpointed) -> Checkpointed:

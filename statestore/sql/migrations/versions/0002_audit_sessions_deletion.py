@@ -44,6 +44,11 @@ def upgrade() -> None:
             changes.drop_index("contexts", name)
             there = "deleted_us IS NULL" if only is None else f"{only} AND deleted_us IS NULL"
             changes.create_index("contexts", name, *columns, only=there)
+        changes.create_index("contexts", "left", "session_id", only="session_id IS NOT NULL AND deleted_us IS NOT NULL")
+        changes.drop_index("contexts", "leased")
+        changes.create_index(
+            "contexts", "leased", "owner", only="owner IS NOT NULL", postgresql_ops={"owner": "text_pattern_ops"}
+        )
     changes.create_index(
         "contexts",
         "ended",
@@ -100,6 +105,9 @@ def downgrade() -> None:
         for name, (columns, only) in _FIND.items():
             changes.drop_index("contexts", name)
             changes.create_index("contexts", name, *columns, only=only)
+        changes.drop_index("contexts", "left")
+        changes.drop_index("contexts", "leased")
+        changes.create_index("contexts", "leased", "owner", only="owner IS NOT NULL")
     # Backwards, so that what is left of them keeps its order, should MySQL be interrupted here.
     for column in ("deleted_us", "audit_count", "ended_us"):
         changes.drop_column("contexts", column)

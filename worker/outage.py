@@ -1,0 +1,27 @@
+"""Telling of a store that does not answer: once when that begins and once when it is over, not at every try."""
+
+import logging
+import time
+
+from statestore.errors import StoreError
+
+
+class Outage:
+    """One thing that is tried again until the store answers."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._began_at: float | None = None
+
+    def failed(self, error: StoreError) -> None:
+        """A try failed."""
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+            self._log.warning("%s failed, trying again until it succeeds: %s", self._what, error)
+
+    def succeeded(self) -> None:
+        """A try succeeded."""
+        if self._began_at is not None:
+            self._log.info("%s succeeded again, after %.1f s", self._what, time.monotonic() - self._began_at)
+            self._began_at = None
