@@ -1,4 +1,4 @@
-"""What every worker gets: a check before it starts, and the sweeper in its parent process."""
+"""What every worker gets: a check before it starts, and sweeper and housekeeper in its parent process."""
 
 import logging
 import threading
@@ -10,6 +10,7 @@ from celery.worker import state as worker_state
 
 from statestore.errors import StoreError
 from worker.errors import AgentsError
+from worker.housekeeper import Housekeeper
 from worker.runtime import Runtime, runtime_of
 from worker.sweeper import Sweeper
 
@@ -48,7 +49,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
 
 
 class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Runs the sweeper beside the worker's main loop, from start to shutdown."""
+    """Runs sweeper and housekeeper beside the worker's main loop, from start to shutdown."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -61,10 +62,11 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.stop(parent)
         runtime = runtime_of(parent.app)
         self._stopping = threading.Event()
-        sweeper = Sweeper(runtime, parent.hostname)
-        threading.Thread(
-            target=_loop, args=(runtime, sweeper, self._stopping), name="agents-sweeper", daemon=True
-        ).start()
+        for name, loop, part in (
+            ("agents-sweeper", _sweep, Sweeper(runtime, parent.hostname)),
+            ("agents-housekeeper", _keep_house, Housekeeper(runtime)),
+        ):
+            threading.Thread(target=loop, args=(runtime, part, self._stopping), name=name, daemon=True).start()
 
     def stop(self, parent: Any) -> None:
         """Celery may call this twice."""
@@ -74,7 +76,7 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._stopping = None
 
 
-def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
+def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
     """A thread of its own, because a sweep waits for the store and the broker: the worker's event loop must not."""
     settings = runtime.settings
     tick = min(settings.watch_seconds, settings.sweep_seconds)
@@ -98,3 +100,12 @@ def _loop(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None
         if stopping.wait(tick):
             return
         since_sweep += tick
+
+
+def _keep_house(runtime: Runtime, housekeeper: Housekeeper, stopping: threading.Event) -> None:
+    """Another thread, because the archive may be slower than bells can wait."""
+    while not stopping.wait(runtime.settings.sweep_seconds):
+        try:
+            housekeeper.keep_house()
+        except Exception:
+            log.exception("housekeeping failed; it goes on with the next round")

@@ -96,12 +96,16 @@ class Runtime:
 
 def _open(settings: Settings) -> Store:
     store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
-    if not settings.archive_url:
-        return store
+    if settings.archive_url:
+        if isinstance(store, HybridStore):
+            raise ConfigurationError(
+                "agents_archive_url", "agents_store_url has an archive already: set one of the two"
+            )
+        cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
+        store = HybridStore(store, cold, archive_after=settings.archive_after)
     if isinstance(store, HybridStore):
-        raise ConfigurationError("agents_archive_url", "agents_store_url has an archive already: set one of the two")
-    cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
-    return HybridStore(store, cold, archive_after=settings.archive_after)
+        store.archive_in_background()
+    return store
 
 
 def bind(app: Celery, runtime: Runtime) -> None:

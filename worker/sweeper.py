@@ -4,8 +4,6 @@ Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to th
 """
 
 import logging
-import math
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -20,11 +18,6 @@ from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-# The oldest of thousands go first, and each goes in a transaction of its own: there is no hurry.
-_PURGE_EVERY_SECONDS: Final = 60.0
-_PURGE_BATCH: Final = 100
-_PURGE_SECONDS: Final = 2.0
-
 # How often a worker is asked to announce the end of an execution whose end nobody announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
 _ANNOUNCEMENTS: Final = 12
@@ -36,9 +29,6 @@ class Swept:
 
     rung: int = 0
     cancelled: int = 0
-    broken: int = 0
-    tidied: int = 0
-    purged: int = 0
 
 
 class Sweeper:
@@ -57,7 +47,6 @@ class Sweeper:
         self.void_revokes: set[str] = set()
         self._watching = Outage(log, "the watch for dead processes")
         self._sweeping = Outage(log, "the sweep")
-        self._purged_at = -math.inf
 
     def sweep(self) -> Swept:
         """Rings the bells of due executions, one batch."""
@@ -95,26 +84,7 @@ class Sweeper:
                 break  # the rest would wait as long for the broker; they are due again after the grace
             rung.append((due.execution_id, due.token))
         bell.mark_rung(store, settings, rung)
-        return Swept(rung=len(rung), cancelled=cancelled, tidied=store.tidy(), purged=self._purge())
-
-    def _purge(self) -> int:
-        """Purges what `agents_retention` does not keep any longer, at most once a minute; returns how many."""
-        retention, started = self._runtime.settings.kept_for, time.monotonic()
-        if not retention or started < self._purged_at + _PURGE_EVERY_SECONDS:
-            return 0
-        self._purged_at = started
-        total = 0
-        try:
-            while time.monotonic() < started + _PURGE_SECONDS:
-                purged = retention.apply(self._runtime.store, batch=_PURGE_BATCH).total
-                total += purged
-                if purged < _PURGE_BATCH:
-                    break
-        except StoreError as error:
-            log.warning("purging failed, trying again in a minute: %s", error)
-        if total:
-            log.info("purged %d executions that were kept for long enough", total)
-        return total
+        return Swept(rung=len(rung), cancelled=cancelled)
 
     def break_dead_leases(self) -> int:
         """Gives back the leases of processes on this host that can be seen to be dead; returns how many."""
@@ -134,15 +104,19 @@ class Sweeper:
         """
         self._revoked = revoked
         cancelled = 0
+        unavailable: StoreUnavailable | None = None
         for task_id in revoked - self._revokes_seen:
             try:
                 cancelled += isinstance(task_id, str) and self._cancel_revoked(task_id)
-            except StoreUnavailable:
-                raise  # all of them, later
+            except StoreUnavailable as error:
+                unavailable = error  # for this one perhaps: of two stores, or of a cluster's nodes, others may answer
+                continue
             except (StoreError, ValueError) as error:
                 log.warning("revoked task %r could not be looked up: %s", task_id, error)
             self._revokes_seen.add(task_id)
         self._revokes_seen &= revoked
+        if unavailable is not None:
+            raise unavailable
         return cancelled
 
     def _cancel_revoked(self, task_id: str) -> bool:
@@ -183,13 +157,14 @@ class Sweeper:
 
     def try_watch(self, revoked: set[str]) -> bool:
         """`break_dead_leases` and `cancel_revoked`; True if a sweep should follow at once. Faults are logged."""
+        broken = 0
         try:
-            self.cancel_revoked(revoked)
             broken = self.break_dead_leases()
+            self.cancel_revoked(revoked)
         except StoreError as error:
             self._watching.failed(error)
-            return False
-        self._watching.succeeded()
+        else:
+            self._watching.succeeded()
         return broken > 0
 
     def try_sweep(self) -> None:

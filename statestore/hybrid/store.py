@@ -16,6 +16,7 @@ from statestore.errors import (
 from statestore.export import ExportedExecution
 from statestore.hybrid import finding, removing
 from statestore.hybrid.archiving import Archived, Archiver, is_settled
+from statestore.hybrid.background import Background
 from statestore.hybrid.returning import write_archived
 from statestore.operations import Store
 from statestore.records import (
@@ -92,6 +93,7 @@ class HybridStore(Store):
         self.max_value_bytes = hot.max_value_bytes
         self._clock = clock or SystemClock()
         self._archiver = Archiver(hot, cold)
+        self._background: Background | None = None
         self.hold_finished()
 
     # -- creating and reading ------------------------------------------------------------------------------------------
@@ -256,6 +258,14 @@ class HybridStore(Store):
 
     # -- archiving -----------------------------------------------------------------------------------------------------
 
+    def archive_in_background(self) -> None:
+        """From now on nothing that ends an execution waits for the cold store: a thread of its own archives it.
+
+        Workers do this. Without it an execution is archived when the call that ended it returns.
+        """
+        if self._background is None:
+            self._background = Background(self._archiver.try_archive)
+
     def archive(
         self, *, before: datetime | None = None, limit: int = 1000, within: timedelta = timedelta(seconds=10)
     ) -> Archived:
@@ -318,6 +328,8 @@ class HybridStore(Store):
         return " ".join(warning for warning in warnings if warning) or None
 
     def close(self) -> None:
+        if self._background is not None:
+            self._background.close()
         self.hot.close()
         self.cold.close()
 
@@ -330,7 +342,7 @@ class HybridStore(Store):
 
     def _archive_at_once(self, execution_id: str) -> None:
         if self.archive_after == timedelta(0):
-            self._archiver.try_archive(execution_id)
+            (self._background.submit if self._background else self._archiver.try_archive)(execution_id)
 
     def _archived_before(self) -> datetime:
         """The time before which an execution must have ended to be archived now."""

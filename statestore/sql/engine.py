@@ -34,18 +34,21 @@ def create_pooled_engine(settings: Settings) -> Engine:
         # In autocommit there is nothing to roll back when a connection comes back: that would cost a round trip.
         "pool_reset_on_return": None,
     }
-    engine = _create(settings, options, autocommit=True, waits=False)
+    engine = _create(settings, options, autocommit=True, answer_seconds=settings.answer_timeout_ms / 1000)
     event.listen(engine, "checkout", _refuse_dropped)
     _forget_after_fork(engine)
     return engine
 
 
 def create_step_engine(settings: Settings) -> Engine:
-    """The engine for transactions that steps take part in. On SQLite one takes the write lock at its start."""
+    """The engine for transactions that steps take part in. On SQLite one takes the write lock at its start.
+
+    How long a statement of a step may take is the step's affair.
+    """
     options: dict[str, Any] = {"poolclass": NullPool}
     if not settings.is_sqlite:
         options = {"poolclass": QueuePool, "pool_size": settings.pool_size, "max_overflow": settings.max_overflow}
-    engine = _create(settings, options, autocommit=False, waits=False)
+    engine = _create(settings, options, autocommit=False)
     if settings.is_sqlite:
         _begin_with_lock(engine)
     else:
@@ -67,7 +70,14 @@ def _begin_with_lock(engine: Engine) -> None:
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
 
-def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool, waits: bool) -> Engine:
+def _create(
+    settings: Settings,
+    options: dict[str, Any],
+    *,
+    autocommit: bool,
+    waits: bool = False,
+    answer_seconds: float | None = None,
+) -> Engine:
     if settings.dialect == "sqlite":
         arguments = sqlite_arguments(settings) | {"factory": PooledSQLite}
         engine = create_engine(settings.url, connect_args=arguments, **options)
@@ -81,7 +91,7 @@ def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool, wa
     if settings.dialect == "mysql":
         from statestore.sql import mysql_session
 
-        arguments = mysql_session.connect_arguments(autocommit=autocommit)
+        arguments = mysql_session.connect_arguments(autocommit=autocommit, answer_seconds=answer_seconds)
         engine = create_engine(settings.url, connect_args=arguments, **options)
 
         @event.listens_for(engine, "connect")
@@ -91,7 +101,16 @@ def _create(settings: Settings, options: dict[str, Any], *, autocommit: bool, wa
         return engine
     # Looking for hstore would cost a query per connection.
     arguments = {"autocommit": True} if autocommit else {}
-    return create_engine(settings.url, connect_args=arguments, use_native_hstore=False, **options)
+    engine = create_engine(settings.url, connect_args=arguments, use_native_hstore=False, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def connect_limited(dialect: object, record: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from statestore.sql import postgresql_connection
+
+        del dialect, record
+        return postgresql_connection.connect(answer_seconds, *args, **kwargs)
+
+    return engine
 
 
 def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:

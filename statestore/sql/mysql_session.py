@@ -22,11 +22,17 @@ _WAITS: Final = (
 )
 
 
-def connect_arguments(*, autocommit: bool) -> dict[str, Any]:
-    """What pymysql is given besides the URL."""
+def connect_arguments(*, autocommit: bool, answer_seconds: float | None) -> dict[str, Any]:
+    """What pymysql is given besides the URL; `answer_seconds` is how long a statement may stay without an answer."""
     # A row count is of the rows that matched, whether or not an UPDATE changed them.
     flags = CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS
-    return {"charset": "utf8mb4", "client_flag": flags, "autocommit": autocommit}
+    return {
+        "charset": "utf8mb4",
+        "client_flag": flags,
+        "autocommit": autocommit,
+        "read_timeout": answer_seconds,
+        "write_timeout": answer_seconds,
+    }
 
 
 def prepare(connection: Any, *, waits: bool) -> int:

@@ -44,6 +44,7 @@ class Settings:
     busy_timeout_ms: int
     pool_size: int
     max_overflow: int
+    answer_timeout_ms: int
     keeps_deleted: bool = True
 
     @property
@@ -82,6 +83,7 @@ def parse_url(url: str) -> Settings:
         name: int(option(name, default, "[0-9]{1,9}"))
         for name, default in (("busy_timeout_ms", "10000"), ("pool_size", "5"), ("max_overflow", "10"))
     }
+    numbers["answer_timeout_ms"] = int(option("answer_timeout_ms", "30000", "[1-9][0-9]{0,8}"))
     own = ("synchronous", "soft_delete", "table_prefix", "schema", *numbers)
     settings = Settings(
         shown_url=shown,

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from statestore import Store
+from statestore.hybrid import HybridStore
 from statestore.sql.store import SQLStore
 from worker.drain import DrainFlag
 from worker.engine import recorder
@@ -95,6 +96,11 @@ def no_dead_letter() -> None:
 def no_journal() -> None:
     """What is recorded is not looked up."""
     Journal.look_up = lambda self, key, action: None  # type: ignore[method-assign]
+
+
+def no_background_archiving() -> None:
+    """Who ends an execution archives it."""
+    HybridStore.archive_in_background = lambda self: None  # type: ignore[method-assign]
 
 
 def no_patience_with_the_store() -> None:

@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -185,6 +187,19 @@ class ServerProcess(ABC):
         except subprocess.TimeoutExpired:
             self.kill()
         self._forget()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stops the server and its children as they are; the kernel still takes what they are sent."""
+        main = psutil.Process(self.pid)
+        family = [main, *main.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
 
     def kill(self) -> None:
         """Kills the server and its children without any warning, as a power cut would."""

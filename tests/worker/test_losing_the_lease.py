@@ -166,3 +166,27 @@ def _wait_until(condition: object) -> None:
     while not condition():
         assert time.monotonic() < give_up_at, "the condition never came true"
         pause.wait(0.01)
+
+
+def test_a_store_that_lost_what_it_confirmed_is_not_a_failure_of_the_agent(engine: Engine, calls: Calls) -> None:
+    """A fail-over to a replica that was behind."""
+
+    def work(run: Run, input: None) -> list[int]:
+        done = [run.step("one", calls, 1), run.step("two", calls, 2)]
+        if run.attempt == 1:
+            promoted = engine.store._executions[run.execution_id]
+            promoted.steps.pop()
+            promoted.header["step_count"] -= 1
+            promoted.header["version"] -= 1
+        return [*done, run.step("three", calls, 3)]
+
+    execution_id = engine.start(engine.agent(work))
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert outcome.ending is Ending.LOST
+    engine.clock.advance(LEASE)
+    engine.execute(execution_id)
+    context = engine.context(execution_id)
+    assert (context.state, context.output) == (AgentState.COMPLETED, [1, 2, 3])
+    assert [step.name for step in context.steps] == ["one", "two", "three"]
+    assert calls.made == [1, 2, 3, 2, 3]  # what was lost, and what was never recorded

@@ -51,15 +51,16 @@ class _NothingToRecover(Exception):
 def _recover_due(runtime: Runtime) -> None:
     sweeper = Sweeper(runtime)
     broken = sweeper.break_dead_leases()
-    rung = cancelled = tidied = 0
+    rung = cancelled = 0
     while True:
         swept = sweeper.sweep()
-        rung, cancelled, tidied = rung + swept.rung, cancelled + swept.cancelled, tidied + swept.tidied
+        rung, cancelled = rung + swept.rung, cancelled + swept.cancelled
         if swept.rung < runtime.settings.sweep_batch:  # the batch was not full, or the broker is away
             break
     click.echo(f"leases of dead processes given back: {broken}")
     click.echo(f"bells rung: {rung}")
     click.echo(f"cancels finished: {cancelled}")
+    tidied = runtime.store.tidy()
     if tidied:
         click.echo(f"expired index entries removed: {tidied}")
 

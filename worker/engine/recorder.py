@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from statestore.checkpoint import Checkpoint, new_checkpoint_id
-from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StoreError, StoreUnavailable
+from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict, StoreError, StoreUnavailable
 from statestore.operations import Store
 from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
 from statestore.states import AgentState
@@ -17,6 +17,11 @@ from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 
 log = logging.getLogger(__name__)
+
+# What the store says of an execution that is not this attempt's any more. A conflict of steps is the same: the store
+# does not have what it confirmed, as after a fail-over to a replica that was behind. The next attempt reads what is
+# there, and goes on from that.
+_NOT_OURS = (LeaseLost, ExecutionNotFound, ExecutionOver, StepConflict)
 
 _FIRST_BACKOFF_SECONDS = 0.05
 _MAX_BACKOFF_SECONDS = 2.0
@@ -71,7 +76,7 @@ class Recorder:
             raise _lost()
         try:
             self._applied(transaction.checkpoint(checkpoint))
-        except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
+        except _NOT_OURS as error:
             raise self._lost_to(error) from error
         self._must_set_state = False
         if not transaction.was_applied:
@@ -165,7 +170,7 @@ class Recorder:
                 has_failed = True
                 time.sleep(min(backoff, max(give_up_at - time.monotonic(), 0.0)))
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
-            except (LeaseLost, ExecutionNotFound, ExecutionOver) as error:
+            except _NOT_OURS as error:
                 raise self._lost_to(error) from error
             else:
                 if has_failed:
@@ -181,7 +186,8 @@ class Recorder:
         return applied
 
     def _lost_to(self, error: StoreError) -> ExecutionStopped:
-        log.info("execution %s: %s; stopping without a trace", self._lease.execution_id, error)
+        level = logging.WARNING if isinstance(error, StepConflict) else logging.INFO
+        log.log(level, "execution %s: %s; stopping without a trace", self._lease.execution_id, error)
         self._held.mark_lost()
         return _lost()
 
