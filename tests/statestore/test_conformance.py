@@ -92,28 +92,40 @@ class TestMariaDB(SQLStoreConformance):
             yield migrated(url)
 
 
-class TestRedis(NeighbourConformance, SharedStoreConformance):
-    @pytest.fixture
-    def reopen(self, redis_url: str, redis_prefix: str) -> Reopen:
-        return functools.partial(open_store, f"{redis_url}?key_prefix={redis_prefix}a:")
+class RedisConformance(NeighbourConformance, SharedStoreConformance):
+    """The suite on a server of `server_url`, in which each test has its own keys."""
 
     @pytest.fixture
-    def neighbour(self, redis_url: str, redis_prefix: str, clock: ManualClock) -> Iterator[Store]:
-        with open_store(f"{redis_url}?key_prefix={redis_prefix}b:", clock=clock) as store:
+    def server_url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def reopen(self, server_url: str, redis_prefix: str) -> Reopen:
+        return functools.partial(open_store, f"{server_url}?key_prefix={redis_prefix}a:")
+
+    @pytest.fixture
+    def neighbour(self, server_url: str, redis_prefix: str, clock: ManualClock) -> Iterator[Store]:
+        with open_store(f"{server_url}?key_prefix={redis_prefix}b:", clock=clock) as store:
             yield store
             store.clear()
 
 
-class TestRedisCluster(NeighbourConformance, SharedStoreConformance):
+class TestRedis(RedisConformance):
     @pytest.fixture
-    def reopen(self, redis_cluster_url: str, redis_prefix: str) -> Reopen:
-        return functools.partial(open_store, f"{redis_cluster_url}?key_prefix={redis_prefix}a:")
+    def server_url(self, redis_url: str) -> str:
+        return redis_url
 
+
+class TestRedisCluster(RedisConformance):
     @pytest.fixture
-    def neighbour(self, redis_cluster_url: str, redis_prefix: str, clock: ManualClock) -> Iterator[Store]:
-        with open_store(f"{redis_cluster_url}?key_prefix={redis_prefix}b:", clock=clock) as store:
-            yield store
-            store.clear()
+    def server_url(self, redis_cluster_url: str) -> str:
+        return redis_cluster_url
+
+
+class TestValkey(RedisConformance):
+    @pytest.fixture
+    def server_url(self, valkey_url: str) -> str:
+        return valkey_url
 
 
 class HybridConformance(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
