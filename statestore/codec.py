@@ -6,7 +6,7 @@ never looks into the texts. The header of an execution is a flat mapping whose n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +34,10 @@ from statestore.records import (
 from statestore.states import AgentState
 
 # Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
+# Of these actions the engine records no intent, so that their steps are new ones: what stores may count on, as long as
+# whoever did record an intent gets its result recorded, too.
+WITHOUT_INTENT: Final = frozenset({"step"})
+
 NEVER_US: Final = 2**53 - 1
 
 # A failure must always fit: one that says "the value is too large" would otherwise be too large itself.
@@ -80,12 +84,16 @@ _REASON_CHARACTERS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class EncodedStep:
-    """One step as stored: its number, journal key, envelope, and whether it has a result."""
+    """One step as stored: its number, journal key, envelope, and whether it has a result.
+
+    `kind` is that of its action, known of a step that is to be written.
+    """
 
     number: int
     name: str
     text: str
     is_done: bool
+    kind: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +248,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
         f"step {step.name!r}",
         max_bytes if result is None or result.success else max_bytes + ERROR_ROOM_BYTES,
     )
-    return EncodedStep(step.step_number, step.name, text, result is not None)
+    return EncodedStep(step.step_number, step.name, text, result is not None, action.kind)
 
 
 def encode_signal(signal: Signal, max_bytes: int) -> str:

@@ -2,13 +2,16 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
 from celery import bootsteps
 from celery.worker import state as worker_state
 
-from statestore.errors import StoreError
+from statestore.errors import StoreError, StoreUnavailable
+from statestore.hybrid import HybridStore
+from statestore.operations import Store
 from worker.errors import AgentsError
 from worker.housekeeper import Housekeeper
 from worker.runtime import Runtime, runtime_of
@@ -42,10 +45,28 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
             )
         if not {"json", "application/json"} & set(worker.app.conf.accept_content or ()):
             raise click.ClickException("accept_content must contain json: executions' messages are JSON")
-        store.check()
-        warning = store.durability_warning()
-        if warning:
-            log.warning("%s", warning)
+        for part in Preflight._checked(store):
+            warning = part.durability_warning()
+            if warning:
+                log.warning("%s", warning)
+
+    @staticmethod
+    def _checked(store: Store) -> Iterator[Store]:
+        """The stores that answer. Without an archive executions run all the same; a wrong schema there is refused."""
+        if not isinstance(store, HybridStore):
+            store.check()
+            yield store
+            return
+        store.hot.check()
+        yield store.hot
+        try:
+            store.cold.check()
+        except StoreUnavailable as error:
+            log.warning(
+                "the archive of finished executions is away; they stay in %s until it is back: %s", store.hot.url, error
+            )
+        else:
+            yield store.cold
 
 
 class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -69,5 +69,5 @@ class Housekeeper:
         else:
             self._purging.succeeded()
         if total:
-            log.info("purged %d executions that were kept for long enough", total)
+            log.info("purged executions that were kept for long enough: %d", total)
         return total

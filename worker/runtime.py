@@ -96,6 +96,11 @@ class Runtime:
 
 def _open(settings: Settings) -> Store:
     store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+    if settings.archive_after_seconds and not settings.archive_url:
+        raise ConfigurationError(
+            "agents_archive_after_seconds",
+            "there is no agents_archive_url; in a hybrid: URL write archive_after=SECONDS",
+        )
     if settings.archive_url:
         if isinstance(store, HybridStore):
             raise ConfigurationError(

@@ -94,7 +94,9 @@ class Settings(pydantic.BaseModel):
             if fault["type"] == "extra_forbidden":
                 known = ", ".join(PREFIX + field for field in cls.model_fields)
                 raise ConfigurationError(name, f"no such setting; there are {known}") from error
-            raise ConfigurationError(name, f"{fault['msg']}, not {fault['input']!r}") from error
+            said = fault["msg"].removeprefix("Value error, ")
+            shown = "" if repr(fault["input"]) in said else f", not {fault['input']!r}"
+            raise ConfigurationError(name, said + shown) from error
 
     @pydantic.field_validator("retention")
     @classmethod

@@ -7,13 +7,14 @@ from itertools import chain
 from typing import Any
 
 from statestore.clock import duration_us
-from statestore.codec import AuditRow, EncodedCheckpoint
+from statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
 from statestore.errors import InvalidRecord
 from statestore.export import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from statestore.redis.keys import PARTS, Card
 from statestore.states import AgentState, sources_of
 
 _SOURCES = {state: f",{','.join(sorted(source.value for source in sources_of(state)))}," for state in AgentState}
+_UP_TO_INTENTS = PARTS.index("intents") + 1
 _UNSENT = ("created_us", "updated_us", "due_us")
 
 
@@ -66,7 +67,15 @@ def parts_of(change: EncodedCheckpoint) -> int:
         return PARTS.index("rag") + 1
     if change.messages or change.working_memory or change.forget:
         return PARTS.index("memory") + 1
-    return PARTS.index("intents") + 1
+    return _UP_TO_INTENTS
+
+
+def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
+    """The step of a checkpoint that has nothing else, whose action has no intent that it could replace."""
+    if len(change.steps) != 1 or change.state is not None or parts_of(change) > _UP_TO_INTENTS:
+        return None
+    (step,) = change.steps
+    return step if step.is_done and step.kind in WITHOUT_INTENT else None
 
 
 def checkpoint(

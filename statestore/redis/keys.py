@@ -16,6 +16,7 @@ PARTITIONS: Final = 16
 
 # Kinds of an execution's own keys besides the header; the scripts know them by this order.
 PARTS: Final = ("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals", "audit")
+_STEPS: Final = PARTS.index("steps")
 _AUDIT: Final = PARTS.index("audit")
 _STATES: Final = tuple(state.value for state in AgentState)
 _OVER: Final = tuple(state.value for state in AgentState if state.is_over)
@@ -112,6 +113,11 @@ class Keys:
         """All keys that expire with the execution: the header, the steps, and the rest."""
         partition, name = partition_of(execution_id), _name(execution_id)
         return [self._headers[partition] + name, *[part + name for part in self._parts[partition]]]
+
+    def header_and_steps(self, execution_id: str) -> tuple[bytes, bytes]:
+        """The two keys that an ordinary step changes."""
+        partition, name = partition_of(execution_id), _name(execution_id)
+        return self._headers[partition] + name, self._parts[partition][_STEPS] + name
 
     def execution(self, execution_id: str, *, parts: int = len(PARTS)) -> list[bytes]:
         """The first keys of the scripts that work on one execution, in their order: header, due, and its parts."""

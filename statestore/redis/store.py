@@ -280,6 +280,16 @@ class RedisStore(Store):
         token = None if lease is None else lease.token
         state = change.state
         ttl = self._ttl_ms(state)
+        step = arguments.only_step(change)
+        if step is not None and token is not None and not ttl:
+            version_and_cancel = self._connection.run(
+                script("append_step"),
+                self._keys.header_and_steps(execution_id),
+                (self._now(), change.checkpoint_id, token, step.number, step.text),
+            )
+            if version_and_cancel is not None:
+                version, cancel_requested = version_and_cancel
+                return Checkpointed(version=int(version), cancel_requested=bool(int(cancel_requested)), due_now=False)
         if state is None and not ttl:
             keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
         else:

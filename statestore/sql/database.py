@@ -1,10 +1,9 @@
-"""Running statements: one per transaction on PostgreSQL, short transactions on SQLite.
+"""Running statements: what every dialect can do, and SQLite's short transactions.
 
-MySQL's part is `statestore.sql.mysql_database`.
+PostgreSQL's part is `statestore.sql.postgresql_database`, MySQL's `statestore.sql.mysql_database`.
 """
 
 import os
-import re
 import sqlite3
 import threading
 import weakref
@@ -12,8 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
-from statestore.sql.boundary import reraise, sqlstate_of
-from statestore.sql.engine import create_pooled_engine
+from statestore.sql.boundary import reraise
 from statestore.sql.fork_gate import sqlite_gate
 from statestore.sql.settings import Settings
 from statestore.sql.sqlite_pool import PooledSQLite, SQLitePool
@@ -21,9 +19,6 @@ from statestore.sql.transaction import Query, Row, Transaction
 
 Params = Mapping[str, Any]
 Result = TypeVar("Result")
-
-_TRANSIENT = {"40P01", "40001"}  # deadlock detected, serialization failure: the statement was undone as a whole
-
 
 _NO_LOCK: AbstractContextManager[object] = nullcontext()
 
@@ -65,58 +60,6 @@ class LockingDatabase(Database, Protocol):
     def read(self, *queries: Query) -> list[list[Row]]:
         """Runs SELECTs that all see the same state of the database, whoever writes meanwhile."""
         ...
-
-
-class PostgreSQLDatabase:
-    """Statements on PostgreSQL: each one a round trip and, in autocommit, a transaction."""
-
-    # The clock and not `now()`: a statement may have waited for a lock since its transaction began.
-    now = "COALESCE(CAST(:now AS bigint), CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))"
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._engine = create_pooled_engine(settings)
-        self._converted: dict[str, bytes] = {}
-
-    def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement; see `Database`. Raises `Refused` for a unique index's refusal."""
-        return self._execute(statement, params, _rows_of)
-
-    def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement; see `Database`. Raises `Refused` for a unique index's refusal."""
-        return self._execute(statement, params, _count_of)
-
-    def _execute(self, statement: str, params: Params, taken: Callable[[Any], Result]) -> Result:
-        """Runs one statement; returns what `taken` takes from its cursor."""
-        # psycopg prepares a statement on a connection that has run the same text five times.
-        query = self._converted.get(statement)
-        if query is None:
-            query = self._converted[statement] = to_pyformat(statement).encode()
-        tries = 3
-        while True:
-            tries -= 1
-            try:
-                pooled = self._engine.raw_connection()
-                try:
-                    connection: Any = pooled.driver_connection
-                    try:
-                        return taken(connection.execute(query, params, binary=True))
-                    finally:
-                        if connection.closed:
-                            pooled.invalidate()
-                finally:
-                    pooled.close()
-            except Exception as error:
-                state = sqlstate_of(error)
-                if state in _TRANSIENT and tries:
-                    continue
-                if state == "23505":
-                    raise Refused from error
-                reraise(error, self.settings)
-
-    def dispose(self) -> None:
-        """Closes the pooled connections."""
-        self._engine.dispose()
 
 
 class SQLiteDatabase:
@@ -190,19 +133,6 @@ class SQLiteDatabase:
         """Closes the pooled connections."""
         with sqlite_gate:
             self._pool.dispose()
-
-
-def _rows_of(cursor: Any) -> list[Row]:
-    return cursor.fetchall() if cursor.description is not None else []
-
-
-def _count_of(cursor: Any) -> int:
-    return int(cursor.rowcount)
-
-
-def to_pyformat(statement: str) -> str:
-    """The statement with psycopg's parameters; a `::type` cast is left alone."""
-    return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", statement)
 
 
 _sqlite_databases: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()

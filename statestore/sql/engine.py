@@ -23,7 +23,7 @@ MAX_PACKET: Final = "max_allowed_packet"
 
 
 def create_pooled_engine(settings: Settings) -> Engine:
-    """The engine of a server, whose pool the store's statements use; every connection is in autocommit.
+    """The engine of MySQL, whose pool the store's statements use; every connection is in autocommit.
 
     Connects to nothing yet. Raises `ModuleNotFoundError` if the driver is not installed.
     """

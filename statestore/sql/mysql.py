@@ -4,9 +4,9 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from statestore.sql.bound import BoundLocked
 from statestore.sql.engine import MAX_PACKET
 from statestore.sql.locked import Dialect, LockedPrimitives
+from statestore.sql.locked.bound import BoundLocked
 from statestore.sql.mysql_database import MySQLDatabase
 from statestore.sql.mysql_transaction import MySQLTransaction
 

@@ -97,9 +97,10 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         raise self._unexplained("claim", execution_id)
 
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed:
-        statement = checkpoint_statement(self._tables, shape_of(change, leased=lease is not None), self._database.now)
         params = _checkpoint_params(execution_id, change, lease)
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            shape = shape_of(change, leased=lease is not None, is_general=number > 0)
+            statement = checkpoint_statement(self._tables, shape, self._database.now)
             params["now"] = self.now_us()
             for version, cancel_requested, due_now in self._database.run(statement, params):
                 return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=due_now)

@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from statestore.codec import DECISIONS, NEVER_US, EncodedCheckpoint
+from statestore.codec import DECISIONS, NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
 from statestore.envelope import FORMAT
 from statestore.records import AuditEvent, SignalKind
 from statestore.sql.checks import writable_states
@@ -32,9 +32,13 @@ from statestore.states import WORKING as WORKING_STATES
 
 
 class Steps(StrEnum):
-    """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more."""
+    """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
+
+    `NEW` is a result of which nothing is recorded yet. Not to look for an intent that it replaces saves 10 us.
+    """
 
     NONE = "none"
+    NEW = "new"
     RESULT = "result"
     INTENT = "intent"
     MANY = "many"
@@ -52,12 +56,20 @@ class Shape:
     forget: bool
     consumed: bool
 
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether it is a new step, of an execution that is to be working and goes on. No such one waits for a bell."""
+        return self.steps is Steps.NEW and self.state is None
 
-def shape_of(change: EncodedCheckpoint, *, leased: bool) -> Shape:
-    """The shape of a checkpoint."""
+
+def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = False) -> Shape:
+    """The shape of a checkpoint; with `is_general` of the statement that applies it whatever is recorded already."""
     steps = Steps.MANY if change.steps else Steps.NONE
     if len(change.steps) == 1:
-        steps = Steps.RESULT if change.steps[0].is_done else Steps.INTENT
+        (step,) = change.steps
+        steps = Steps.RESULT if step.is_done else Steps.INTENT
+        if step.is_done and step.kind in WITHOUT_INTENT and not is_general:
+            steps = Steps.NEW
     return Shape(
         state=change.state,
         leased=leased,
@@ -87,7 +99,9 @@ def _changes(shape: Shape, now: str) -> list[str]:
     sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
     pending = "c.pending"
     if shape.steps is not Steps.NONE:
-        sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0", "intents": _INTENTS[shape.steps]}
+        sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0"}
+        if shape.steps in _INTENTS:
+            sets["intents"] = _INTENTS[shape.steps]
     if shape.notes:
         sets["note_count"] = "c.note_count + :added_notes"
     if shape.consumed:
@@ -120,7 +134,7 @@ def _conditions(shape: Shape, now: str) -> list[str]:
     conditions = [
         "c.execution_id = :execution_id",
         "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",
-        f"c.state IN ({quoted(writable_states(shape.state))})",
+        f"c.state IN ({quoted(WORKING_STATES if shape.is_ordinary else writable_states(shape.state))})",
     ]
     if shape.leased:
         conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
@@ -137,6 +151,8 @@ def _conditions(shape: Shape, now: str) -> list[str]:
                 "AND c.intents ->> step.number IS DISTINCT FROM step.name))"
             ),
         ]
+    elif shape.steps is Steps.NEW:
+        conditions.append("c.step_count = :last_number - 1")
     elif shape.steps is not Steps.NONE:
         conditions.append("(c.step_count = :last_number - 1 OR c.intents ->> :step_key = :step_name)")
     return conditions
@@ -152,7 +168,8 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     at = "clock.now_us" if is_timed else now
     sources, conditions = ["clock"] if is_timed else [], _conditions(shape, at)
     returned = [f"c.{name}" for name in ("execution_id", "version", "cancel_requested", "note_count")]
-    returned.append(f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at} AS due_now")
+    due_now = f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at}"
+    returned.append(f"{'FALSE' if shape.is_ordinary else due_now} AS due_now")
     if shape.forget or shape.state is not None:
         # A value that another writer set after this statement began could not be seen, and would stay; a state that
         # another writer set would not be the one that the audit trail tells of.
@@ -186,12 +203,17 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
             "step.* FROM head, unnest(CAST(:numbers AS integer[]), CAST(:names AS text[]), "
             "CAST(:are_done AS boolean[]), CAST(:step_texts AS text[])) AS step"
             if shape.steps is Steps.MANY
-            else f":last_number, :step_name, {shape.steps is Steps.RESULT}, :step_text FROM head"
+            else f":last_number, :step_name, {shape.steps is not Steps.INTENT}, :step_text FROM head"
+        )
+        replaced = (
+            ""
+            if shape.steps is Steps.NEW
+            else " ON CONFLICT (execution_id, step_number) DO UPDATE SET is_done = excluded.is_done, "
+            "data = excluded.data"
         )
         parts.append(
             f"steps AS (INSERT INTO {tables.steps} (execution_id, step_number, name, is_done, data) "
-            f"SELECT head.execution_id, {rows} "
-            "ON CONFLICT (execution_id, step_number) DO UPDATE SET is_done = excluded.is_done, data = excluded.data)"
+            f"SELECT head.execution_id, {rows}{replaced})"
         )
     if shape.notes:
         parts.append(

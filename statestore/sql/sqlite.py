@@ -5,8 +5,8 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from statestore.sql.bound import BoundLocked
 from statestore.sql.locked import Dialect, LockedPrimitives
+from statestore.sql.locked.bound import BoundLocked
 from statestore.sql.sqlite_pool import PooledSQLite
 
 

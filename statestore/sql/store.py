@@ -31,8 +31,7 @@ from statestore.records import (
 )
 from statestore.sql import schema
 from statestore.sql.activity import ActivityReading
-from statestore.sql.bound import BoundPostgreSQL
-from statestore.sql.database import Database, PostgreSQLDatabase, SQLiteDatabase
+from statestore.sql.database import Database, SQLiteDatabase
 from statestore.sql.postgresql import PostgreSQLPrimitives
 from statestore.sql.primitives import Primitives
 from statestore.sql.reading import Reading
@@ -72,6 +71,9 @@ class SQLStore(Store):
                 self._database, self._primitives = sqlite, in_file
                 bind = partial(bind_sqlite, in_file)
             case "postgresql":
+                from statestore.sql.postgresql_bound import BoundPostgreSQL
+                from statestore.sql.postgresql_database import PostgreSQLDatabase
+
                 postgresql = PostgreSQLDatabase(settings)
                 self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
                 bind = partial(BoundPostgreSQL, settings, clock)

@@ -68,6 +68,8 @@ class MariaDBServer(ServerProcess):
                 "--innodb-flush-method=nosync",
             ],
             cwd=data,
+            # Each server that starts removes the temporary tables that it finds in its folder for them.
+            env=os.environ | {"TMPDIR": str(data)},
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -92,6 +92,19 @@ def test_a_wrong_setting_is_refused_by_name_and_part(name: str, value: str) -> N
     assert value.rpartition(",")[2] in str(refused.value)
 
 
+def test_a_wrong_retention_is_shown_once() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load({}, {"AGENTS_RETENTION": "completed=30days"})
+    assert str(refused.value).count("completed=30days") == 1
+    assert "Value error" not in str(refused.value)
+
+
+def test_a_delay_without_an_archive_is_refused() -> None:
+    for url in ("memory://", "hybrid:///?hot=memory://&cold=memory://"):
+        with pytest.raises(ConfigurationError, match="agents_archive_after_seconds"):
+            _ = made(url, agents_archive_after_seconds=60).store
+
+
 def test_retention_is_read() -> None:
     settings = Settings.load({}, {"AGENTS_RETENTION": "completed=30d,deleted=12h"})
     assert settings.kept_for == Retention(completed=timedelta(days=30), deleted=timedelta(hours=12))
@@ -182,7 +195,7 @@ def test_the_housekeeper_purges_what_was_kept_for_long_enough_at_most_once_a_min
     housekeeper = Housekeeper(runtime)
     assert housekeeper.keep_house().purged == 1
     assert (runtime.store.get_summary(old), runtime.store.get_summary(young) is None) == (None, False)
-    assert "purged 1 executions" in caplog.text
+    assert "kept for long enough: 1" in caplog.text
     clock.advance(timedelta(days=-2))
     ended(runtime)
     assert housekeeper.keep_house().purged == 0

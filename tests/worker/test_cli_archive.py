@@ -124,6 +124,31 @@ def test_check_looks_at_both_stores(hybrid: CLI, tmp_path: Path) -> None:
 # -- purge -------------------------------------------------------------------------------------------------------------
 
 
+def test_delete_hides_what_is_over_and_says_who_and_why(cli: CLI) -> None:
+    over, active = ended(cli.store), cli.enqueue("count", "1")
+    result = cli("delete", over, over, active, "nope", "--reason", "дубль", "--sender", "ada")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Deleted 1 execution; ")
+    assert result.stderr.splitlines() == [
+        f"Error: execution {active} is idle: cancel it first",
+        "Error: there is no execution 'nope'",
+    ]
+    assert [item["execution_id"] for item in cli.json("list")["items"]] == [active]
+    *_, last = cli.store.get_audit(over)
+    assert (last.event.value, last.by, last.reason) == ("deleted", "ada", "дубль")
+    assert cli("purge", over, "--yes").exit_code == 0
+
+
+def test_delete_asks_where_nothing_is_kept(tmp_path: Path) -> None:
+    cli = CLI(make_app(f"sqlite:///{tmp_path}/a.db?soft_delete=off", "memory://"))
+    over = ended(cli.store)
+    refused(cli("delete", over), "keeps nothing of deleted executions", "--yes", code=2)
+    assert cli("delete", over, "--yes").stdout == "Deleted 1 execution.\n"
+    assert cli.store.get_audit(over) == ()
+    cli.store.close()
+    cli.app.close()
+
+
 def test_purge_removes_what_is_named(cli: CLI) -> None:
     gone, kept = ended(cli.store), ended(cli.store)
     deleted = ended(cli.store)
@@ -279,7 +304,19 @@ def test_copy_from_the_configured_store_to_another(cli: CLI, tmp_path: Path) -> 
     with open_store(target) as store:
         assert sorted(item.execution_id for item in store.find().items) == sorted(made)
     back = f"sqlite:///{tmp_path}/back.db"
-    assert cli("copy", "--from", target, "--to", back, "--state", "idle").stdout == "1 executions: copied 1.\n"
+    assert cli("copy", "--from", target, "--to", back, "--state", "idle").stdout == "1 execution: copied 1.\n"
+
+
+def test_copy_from_another_store_to_the_configured_one(cli: CLI, tmp_path: Path) -> None:
+    refused(cli("copy"), "--from URL", code=2)
+    with open_store(f"sqlite:///{tmp_path}/old.db") as old:
+        execution_id = ended(old)
+        result = cli("copy", "--from", f"sqlite:///{tmp_path}/old.db")
+        assert (result.exit_code, result.stdout) == (0, "1 execution: copied 1.\n")
+        there, before = cli.store.export(execution_id), old.export(execution_id)
+    assert there is not None
+    assert before is not None
+    assert there.digest == before.digest
 
 
 def test_copy_tells_of_what_is_missing(cli: CLI, tmp_path: Path) -> None:
@@ -315,7 +352,7 @@ def test_copy_reports_plain_lines_where_there_is_no_terminal(
     monkeypatch.setattr(copying_command, "_LINE_EVERY_SECONDS", 0.0)
     ended(cli.store)
     result = cli("copy", "--to", f"sqlite:///{tmp_path}/target.db")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d  1 executions: copied 1\n", result.stderr)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  1 execution: copied 1\n", result.stderr)
 
 
 def test_copy_draws_a_bar_on_a_terminal(cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from statestore import SignalKind
 from tests.worker.cli_driving import CLI, in_background, make_app, refused
+from worker.cli.invocation import os_user
 from worker.owner import owner_of, this_process
 from worker.runtime import runtime_of
 
@@ -225,9 +226,11 @@ def test_recover_releases_a_failed_execution(cli: CLI) -> None:
     cli.execute(failed)
     cli.bells()
 
-    result = cli("recover", failed)
+    result = cli("recover", failed, "--reason", "the model is back")
 
     assert result.exit_code == 0, result.output
+    *_, last = cli.store.get_audit(failed)
+    assert (last.by, last.reason) == (os_user(), "the model is back")
     assert "is released with 1 step recorded; its bell is rung." in result.stdout
     assert cli.json("show", failed)["state"] == "idle"
     assert cli.bells() == 1

@@ -44,3 +44,38 @@ def test_a_database_that_was_not_migrated_is_said_so(tmp_path: Path, postgresql_
     assert ended.returncode != 0
     assert "agents migrate" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_starts_without_its_archive_and_says_so(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "worker", "worker", "-P", "solo", "--loglevel=INFO"],
+        cwd=tmp_path,
+        env=clean
+        | {
+            "AGENTS_HOME": str(tmp_path / "home"),
+            "AGENTS_STORE_URL": f"sqlite:///{tmp_path}/hot.db",
+            "AGENTS_ARCHIVE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        },
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert worker.stderr is not None
+    said = ""
+    try:
+        for line in worker.stderr:
+            said += line
+            if " ready." in line:
+                break
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert " ready." in said, said
+    assert "the archive of finished executions is away" in said
+
+
+def test_an_archive_that_was_not_migrated_is_refused(tmp_path: Path, postgresql_database_url: str) -> None:
+    ended = start(tmp_path, AGENTS_STORE_URL=f"sqlite:///{tmp_path}/hot.db", AGENTS_ARCHIVE_URL=postgresql_database_url)
+    assert ended.returncode != 0
+    assert "agents migrate" in ended.stderr

@@ -13,7 +13,7 @@ from statestore.opening import open_store
 from statestore.operations import Store
 from statestore.states import AgentState
 from worker.cli.invocation import app_runtime, shared_runtime
-from worker.cli.text import one_line
+from worker.cli.text import counted, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ _WORDS: Final = {
 @click.command("copy")
 @click.option("--from", "source_url", metavar="URL", help="The store to copy from.  [default: the configured one]")
 @click.option(
-    "--to", "target_url", metavar="URL", required=True, help="The store to copy to; its schema must be there."
+    "--to", "target_url", metavar="URL", help="The store to copy to; its schema must be there.  [default: as above]"
 )
 @click.option(
     "--state",
@@ -56,7 +56,7 @@ _WORDS: Final = {
 def copy_executions(
     ctx: click.Context,
     source_url: str | None,
-    target_url: str,
+    target_url: str | None,
     states: tuple[str, ...],
     verify_only: bool,
     threads: int,
@@ -72,14 +72,15 @@ def copy_executions(
       celery -A worker agents copy --from redis://host/1 --to sqlite:///archive.db --state completed
       celery -A worker agents copy --to postgresql+psycopg://user:password@host/db --verify-only
     """
+    if source_url is None and target_url is None:
+        raise click.UsageError("say where to copy from, or to: --from URL, --to URL or both")
     wanted = [AgentState(state) for state in states] or None
     limit = app_runtime(ctx).settings.max_value_bytes
     with ExitStack() as opened:
-        if source_url is None:
-            source = shared_runtime(ctx).store
-        else:
-            source = opened.enter_context(open_store(source_url, max_value_bytes=limit))
-        target = opened.enter_context(open_store(target_url, max_value_bytes=limit))
+        source, target = (
+            shared_runtime(ctx).store if url is None else opened.enter_context(open_store(url, max_value_bytes=limit))
+            for url in (source_url, target_url)
+        )
         source.check()
         target.check()
         done = _run(ctx, source, target, wanted, verify_only, threads)
@@ -150,8 +151,8 @@ def _in_lines() -> Iterator[Callable[[Copied], None]]:
 
 
 def _what_was_done(done: Copied) -> str:
-    counted = [f"{word} {done.counts[outcome]}" for outcome, word in _WORDS.items() if outcome in done.counts]
-    return f"{done.total} executions" + (f": {', '.join(counted)}" if counted else "")
+    counts = [f"{word} {done.counts[outcome]}" for outcome, word in _WORDS.items() if outcome in done.counts]
+    return counted(done.total, "execution") + (f": {', '.join(counts)}" if counts else "")
 
 
 def _print_problems(done: Copied) -> None:

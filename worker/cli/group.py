@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "recover": "worker.cli.recover:recover",
     "stats": "worker.cli.stats:stats",
     "archive": "worker.cli.archive:archive",
+    "delete": "worker.cli.delete:delete",
     "purge": "worker.cli.purge:purge",
     "copy": "worker.cli.copy:copy_executions",
     "migrate": "worker.cli.migrate:migrate",

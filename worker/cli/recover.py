@@ -8,7 +8,7 @@ from statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
 from statestore.records import ExecutionSummary, Lease, WaitKind
 from statestore.states import AgentState
 from worker import bell, owner
-from worker.cli.invocation import command_line, shared_runtime
+from worker.cli.invocation import command_line, os_user, shared_runtime
 from worker.cli.text import counted, local_time, one_line
 from worker.runtime import Runtime
 from worker.sweeper import Sweeper
@@ -16,8 +16,9 @@ from worker.sweeper import Sweeper
 
 @click.command()
 @click.argument("execution_ids", nargs=-1)
+@click.option("--reason", metavar="TEXT", help="Why failed ones are released; recorded in their audit trails.")
 @click.pass_context
-def recover(ctx: click.Context, execution_ids: tuple[str, ...]) -> None:
+def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | None) -> None:
     """Put executions back on the queue.
 
     Without ids, does once what each worker's sweeper does all the time: gives back the leases of dead processes of this
@@ -27,7 +28,7 @@ def recover(ctx: click.Context, execution_ids: tuple[str, ...]) -> None:
 
     \b
       celery -A worker agents recover
-      celery -A worker agents recover EXECUTION_ID
+      celery -A worker agents recover EXECUTION_ID --reason "the model is back"
     """
     runtime = shared_runtime(ctx)
     if not execution_ids:
@@ -36,7 +37,7 @@ def recover(ctx: click.Context, execution_ids: tuple[str, ...]) -> None:
     refused = 0
     for execution_id in execution_ids:
         try:
-            click.echo(_recover_one(ctx, runtime, execution_id.strip()))
+            click.echo(_recover_one(ctx, runtime, execution_id.strip(), reason))
         except (StoreError, _NothingToRecover) as error:
             click.echo(f"Error: {one_line(str(error))}", err=True)
             refused += 1
@@ -65,13 +66,13 @@ def _recover_due(runtime: Runtime) -> None:
         click.echo(f"expired index entries removed: {tidied}")
 
 
-def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str) -> str:
+def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason: str | None) -> str:
     """Recovers one execution and says how. Raises `_NothingToRecover` and errors of the store."""
     summary = runtime.store.get_summary(execution_id)
     if summary is None:
         raise ExecutionNotFound(execution_id)
     if summary.state is AgentState.FAILED:
-        runtime.store.requeue(execution_id)
+        runtime.store.requeue(execution_id, by=os_user(), reason=reason)
         rung = _ring(runtime, summary, mark=True)
         return f"Execution {execution_id} is released with {counted(summary.step_count, 'step')} recorded{rung}."
     if summary.state.is_over:

@@ -1,4 +1,4 @@
-"""The statements of a store on one connection of the caller's, as part of a transaction that is under way there."""
+"""The statements of a PostgreSQL store as part of a transaction of the caller's; see `step_transaction`."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from sqlalchemy.engine import Connection
 from statestore.clock import Clock
 from statestore.codec import EncodedCheckpoint
 from statestore.records import Checkpointed, Lease
-from statestore.sql.database import Params, PostgreSQLDatabase, to_pyformat
-from statestore.sql.locked import LockedPrimitives
+from statestore.sql.database import Params
 from statestore.sql.postgresql import PostgreSQLPrimitives
+from statestore.sql.postgresql_database import PostgreSQLDatabase, rows_of, to_pyformat
 from statestore.sql.settings import Settings
-from statestore.sql.transaction import Row, Transaction
+from statestore.sql.transaction import Row
 
 
 class BoundPostgreSQL:
@@ -43,27 +43,10 @@ class _OneConnection:
         self._connection = connection
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        cursor = self._connection.execute(to_pyformat(statement).encode(), params, binary=True)
-        return cursor.fetchall() if cursor.description is not None else []
+        return rows_of(self._connection.execute(to_pyformat(statement).encode(), params, binary=True))
 
     def change(self, statement: str, params: Params) -> int:
         return int(self._connection.execute(to_pyformat(statement).encode(), params, binary=True).rowcount)
 
     def dispose(self) -> None:
         """The connection is the caller's."""
-
-
-class BoundLocked:
-    """The same on SQLite, MySQL and MariaDB."""
-
-    def __init__(self, primitives: LockedPrimitives, transaction: Transaction) -> None:
-        self._primitives = primitives
-        self._transaction = transaction
-
-    def locked_checkpoint_id(self, execution_id: str) -> str | None:
-        return self._primitives.locked_checkpoint_id(self._transaction, execution_id)
-
-    def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease) -> Checkpointed:
-        applied = self._primitives.checkpoint_in(self._transaction, execution_id, change, lease)
-        self._transaction.flush()
-        return applied

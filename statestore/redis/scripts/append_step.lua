@@ -1,0 +1,33 @@
+-- uses: publish
+-- The commonest checkpoint, for which checkpoint.lua would work twice as long: under a live lease one step with its
+-- result, whose number is the next, of an execution that is working and goes on. Anything else is left to that script,
+-- which also says what is wrong: nothing is written here then.
+--
+-- KEYS[1..2]    header and steps, as in execution.lua
+-- ARGV[1]       injected time in us, or empty
+-- ARGV[2]       checkpoint id
+-- ARGV[3]       fencing token
+-- ARGV[4..5]    number and text of the step
+--
+-- Returns {version, cancel_requested}, or nil.
+
+local h = redis.call('HMGET', KEYS[1],
+  'state', 'token', 'step_count', 'checkpoint_id', 'lease_until_us', 'version', 'cancel_requested')
+if (h[1] ~= 'thinking' and h[1] ~= 'using_tool') or h[2] ~= ARGV[3] or h[4] == ARGV[2]
+  or h[3] + 1 ~= tonumber(ARGV[4]) then
+  return false
+end
+local now = ARGV[1]
+if now == '' then
+  local t = redis.call('TIME')
+  now = t[1] .. string.format('%06d', t[2])
+end
+if tonumber(h[5]) <= tonumber(now) then
+  return false
+end
+local version = string.format('%.0f', h[6] + 1)
+redis.call('HSET', KEYS[1], 'version', version, 'checkpoint_id', ARGV[2], 'updated_us', now, 'step_count', ARGV[4],
+  'crashes', '0')
+redis.call('RPUSH', KEYS[2], ARGV[5])
+redis.pcall(PUBLISH, KEYS[1], '')
+return {version, h[7]}
