@@ -98,12 +98,17 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
 
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed:
         params = _checkpoint_params(execution_id, change, lease)
-        for number in range(ROUNDS):
-            shape = shape_of(change, leased=lease is not None, is_general=number > 0)
+        is_leased = lease is not None
+        shape = shape_of(change, leased=is_leased)
+        for _ in range(ROUNDS):
             statement = checkpoint_statement(self._tables, shape, self._database.now)
             params["now"] = self.now_us()
             for version, cancel_requested, due_now in self._database.run(statement, params):
                 return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=due_now)
+            general = shape_of(change, leased=is_leased, is_general=True)
+            if shape != general:
+                shape = general
+                continue
             header, now_us = self._look(execution_id)
             applied = check_checkpoint(execution_id, header, change, lease, now_us)
             if applied is not None:

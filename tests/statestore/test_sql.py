@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from statestore import (
+    Action,
     AgentState,
     Checkpoint,
     InvalidRecord,
@@ -107,7 +108,7 @@ def test_the_password_is_not_shown() -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for name in [name for name in sys.modules if name.startswith("psycopg.")]:
+    for name in [name for name in sys.modules if name.startswith(("psycopg.", "statestore.sql.postgresql_"))]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingDriver, match=r"celery-agents\[postgresql\]"):
         open_store("postgresql://localhost/db")
@@ -246,7 +247,8 @@ def test_a_primitive_is_one_statement_on_postgresql(postgresql: SQLStore, sent: 
     )
     assert count(lambda: store.create_context("agent")) == 1
     assert count(lambda: store.checkpoint(execution_id, full, lease)) == 1
-    assert count(lambda: store.checkpoint(execution_id, Checkpoint(steps=(done(2),)), lease)) == 1
+    tool = replace(done(2), action=Action(kind="tool", tool="search"))
+    assert count(lambda: store.checkpoint(execution_id, Checkpoint(steps=(tool,)), lease)) == 1
     assert count(lambda: store.checkpoint(execution_id, Checkpoint(steps=(done(3),)), lease)) == 1
     assert count(lambda: store.renew([lease], TTL)) == 1
     assert count(lambda: store.send(execution_id, event())) == 1
