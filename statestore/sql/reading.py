@@ -129,21 +129,23 @@ class Reading:
             return Page(items=(), next_cursor=None)
         # One more than asked for tells whether there is a next page.
         params["rows"] = limit + 1
-        is_filtered = any(value is not None for value in equal.values())
-        rows = self._database.run(self._found(conditions, among, is_filtered=is_filtered), params)
+        rows = self._database.run(
+            self._found(conditions, among, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
+        )
         items = tuple(_summary_of(row) for row in rows[:limit])
         if len(rows) <= limit:
             return Page(items=items, next_cursor=None)
         last = dict(zip(_SUMMARY_COLUMNS, rows[limit - 1], strict=True))
         return Page(items=items, next_cursor=encode_cursor(Cursor(last["created_us"], last["execution_id"])))
 
-    def _found(self, conditions: list[str], among: list[AgentState], *, is_filtered: bool) -> str:
+    def _found(self, conditions: list[str], among: list[AgentState], *, is_narrow: bool) -> str:
+        """The query; what is `narrow` leaves few executions to look through for their states."""
         columns = ", ".join(_SUMMARY_COLUMNS)
         found = f"SELECT {columns} FROM {self._contexts} WHERE {' AND '.join(conditions)}"
         if len(among) == len(AgentState):
             return f"{found} {_NEWEST_FIRST}"
         # The states are ours and not the caller's: literals let the planner count them.
-        if is_filtered or len(among) == 1:
+        if is_narrow or len(among) == 1:
             return f"{found} AND state IN ({quoted(among)}) {_NEWEST_FIRST}"
         # No index has several states in one order, and the newest executions may all be in others. Of each state that
         # is asked for at most `rows` are looked at.

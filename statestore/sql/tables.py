@@ -312,6 +312,8 @@ def metadata_of(
         index(name, f"{name}_id", "created_us", "execution_id", only=there)
     index("agent", "agent_id", "created_us", "execution_id", only="deleted_us IS NULL")
     index("state", "state", "created_us", "execution_id", only="deleted_us IS NULL")
+    # What operators ask: which executions of this agent have failed. There may be none among thousands.
+    index("agent_state", "agent_id", "state", "created_us", "execution_id", only="deleted_us IS NULL")
     # The orders of `find_ended` and `find_deleted`.
     index("ended", "ended_us", "execution_id", only="ended_us IS NOT NULL AND due_us IS NULL AND deleted_us IS NULL")
     index("deleted", "deleted_us", "execution_id", only="deleted_us IS NOT NULL")

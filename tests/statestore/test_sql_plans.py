@@ -376,13 +376,23 @@ def test_find_looks_at_little_more_than_a_page(store: SQLStore, watch: Watch, fi
 
     first = page(None)
     assert first.items or filters == "session"
-    # No index has both the filter and the state: what matches one of them is looked through for the other.
+    # No index has both a session or user and the state: what matches one of them is looked through for the other. Where
+    # several states are asked for, a page of each is.
     at_most = 3 * (LIMIT + 1) if states is None else 10 * (LIMIT + 1)
     assert_bounded(watch, at_most)
     if first.next_cursor is not None:
         second = page(first.next_cursor)
         assert second.items
         assert_bounded(watch, at_most)
+
+
+@pytest.mark.parametrize("state", AgentState)
+def test_what_an_agent_has_in_one_state_is_found_without_its_others(
+    store: SQLStore, watch: Watch, state: AgentState
+) -> None:
+    """There may be none among its thousands."""
+    found = store.find(agent_id="agent-1", states=[state], limit=LIMIT)
+    assert_bounded(watch, 3 * (len(found.items) + 2))
 
 
 # -- sweeping ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ deleted, because nothing of the first schema would hide it.
 
 Revision ID: 0002
 Revises: 0001
-Create Date: 2026-11-30
+Create Date: 2026-11-23
 """
 
 import sqlalchemy as sa
@@ -57,6 +57,9 @@ def upgrade() -> None:
         only="ended_us IS NOT NULL AND due_us IS NULL AND deleted_us IS NULL",
     )
     changes.create_index("contexts", "deleted", "deleted_us", "execution_id", only="deleted_us IS NOT NULL")
+    changes.create_index(
+        "contexts", "agent_state", "agent_id", "state", "created_us", "execution_id", only="deleted_us IS NULL"
+    )
 
     changes.create_part(
         "audit",
@@ -99,7 +102,7 @@ def downgrade() -> None:
     changes.drop_table("audit")
     if changes.has_column("contexts", "deleted_us"):
         op.execute(f"DELETE FROM {changes.named('contexts')} WHERE deleted_us IS NOT NULL")
-    for name in ("ended", "deleted"):
+    for name in ("ended", "deleted", "agent_state"):
         changes.drop_index("contexts", name)
     if not changes.is_mysql:
         for name, (columns, only) in _FIND.items():
