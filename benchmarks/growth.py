@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 
 from benchmarks.executing import Engine, Writer, payload, prefilled
 from benchmarks.measuring import Turn, take_turns
@@ -13,6 +12,9 @@ from statestore import Store, open_store
 
 STEP_BYTES = 2048
 _CALLS = 10
+# Not measured, before each turn: a replay of thousands of steps, or the turn before, has left the processor's caches
+# full of other things.
+_WARM_UP = 30
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
@@ -38,7 +40,10 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
     table = Table(
         name="growth",
         title="A step after many steps, in times of steps 1 to 10",
-        note="2 KB each. Left: store.checkpoint. Right: run.step, without the claim and the replay before it.",
+        note=(
+            "2 KB each. Left: store.checkpoint. Right: run.step, without the claim and the replay before it. "
+            f"{_WARM_UP} steps before each turn are not measured."
+        ),
         rows=rows,
     )
     return [table]
@@ -46,19 +51,25 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 def _store_turn(store: Store, output: str, at: int) -> Callable[[], list[float]]:
     """Goes on with one execution, half before and half after the place; steps 1 to 10 need a new one each time."""
-    if not at:
-        return lambda: _write(Writer(store, output))
-    writer = Writer(store, output, steps=max(at - 50, 0))
-    return lambda: _write(writer)
+    writer = Writer(store, output, steps=max(at - 100, 0))
 
+    def turn() -> list[float]:
+        for _ in range(_WARM_UP):
+            writer.write()
+        measured = writer if at else Writer(store, output)
+        return [measured.write() for _ in range(_CALLS)]
 
-def _write(writer: Writer) -> list[float]:
-    return [writer.write() for _ in range(_CALLS)]
+    return turn
 
 
 def _engine_turn(store: Store, engine: Engine, output: str, at: int) -> Turn:
     """The same through the engine: each turn claims and replays the execution, which is not measured."""
     if not at:
-        return partial(engine.take_steps, _CALLS)
-    execution_id = prefilled(store, max(at - 50, 0), output)
-    return partial(engine.take_steps, _CALLS, execution_id, stays_open=True)
+
+        def turn() -> list[float]:
+            engine.take_steps(_WARM_UP)
+            return engine.take_steps(_CALLS)
+
+        return turn
+    execution_id = prefilled(store, max(at - 100, 0), output)
+    return lambda: engine.take_steps(_WARM_UP + _CALLS, execution_id, stays_open=True)[_WARM_UP:]
