@@ -36,7 +36,7 @@ _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
 _RAISE: Final = object()
 
 # Scripts that write nothing: they never wait for replicas.
-_READING: Final = frozenset({"export", "find_leases", "get_context", "get_summary", "list_expired"})
+_READING: Final = frozenset({"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired"})
 
 
 def connect(url: str) -> Located:

@@ -45,28 +45,41 @@ class Filters:
         return (f"({min(ends)}" if ends else "+"), lowest
 
 
+# How many entries of an index one call looks through for those that are in others, too.
+_LOOKED_THROUGH = 2000
+
+
 @dataclass(slots=True)
 class _Source:
-    """The rest of one index in one partition: a few entries at a time, newest first."""
+    """The rest of one index in one partition: a few entries at a time, newest first.
+
+    Only entries that are in one index of each group of `others` count.
+    """
 
     key: bytes
+    others: Sequence[Sequence[bytes]]
     upper: str
     entries: list[str] = field(default_factory=list)
     is_exhausted: bool = False
 
-    def fill(self, entries: Sequence[str], asked: int) -> None:
+    def call(self, lower: str, batch: int) -> tuple[list[bytes], list[str | int]]:
+        """Keys and arguments of `find_filtered.lua`."""
+        keys = [self.key, *(key for group in self.others for key in group)]
+        return keys, [self.upper, lower, batch, _LOOKED_THROUGH, *(len(group) for group in self.others)]
+
+    def fill(self, answer: Sequence[bytes | str]) -> None:
+        """Takes what the script answered."""
+        is_exhausted, self.upper, *entries = (text(part) for part in answer)
+        self.is_exhausted = is_exhausted == "1"
         self.entries = list(reversed(entries))
-        self.is_exhausted = len(entries) < asked
-        if entries:
-            self.upper = f"({entries[-1]}"
 
 
 def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) -> Page:
-    """One page. Its cost grows with the entries of the best index that other filters refuse, not with the store."""
+    """One page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
     if filters.states is not None and not filters.states:
         return Page(items=(), next_cursor=None)
     upper, lower = filters.bounds()
-    sources = [_Source(key, upper) for key in _best_index(connection, keys, filters)]
+    sources = _sources(connection, keys, filters, upper)
     batch = max(16, limit // 4)
     found: list[ExecutionSummary] = []
     last_entry = ""
@@ -120,10 +133,10 @@ def _merge(connection: Connection, sources: list[_Source], lower: str, batch: in
     """Up to `wanted` next entries of all sources together, in order."""
     merged: list[str] = []
     while len(merged) < wanted:
-        empty = [source for source in sources if not source.entries and not source.is_exhausted]
-        commands = [("ZREVRANGEBYLEX", source.key, source.upper, lower, "LIMIT", 0, batch) for source in empty]
-        for source, answer in zip(empty, connection.send_each(commands), strict=True):
-            source.fill([text(entry) for entry in answer], batch)
+        while empty := [source for source in sources if not source.entries and not source.is_exhausted]:
+            calls = [source.call(lower, batch) for source in empty]
+            for source, answer in zip(empty, connection.run_each(script("find_filtered"), calls), strict=True):
+                source.fill(answer)
         heap = [(_descending(source.entries[-1]), number) for number, source in enumerate(sources) if source.entries]
         heapq.heapify(heap)
         if not heap:
@@ -139,22 +152,30 @@ def _merge(connection: Connection, sources: list[_Source], lower: str, batch: in
     return merged
 
 
-def _best_index(connection: Connection, keys: Keys, filters: Filters) -> list[bytes]:
-    """The keys of the index that lists the fewest executions among those that the filters allow."""
-    candidates: list[list[bytes]] = [
-        [keys.index(partition, name.removesuffix("_id"), value) for partition in range(PARTITIONS)]
+def _sources(connection: Connection, keys: Keys, filters: Filters, upper: str) -> list[_Source]:
+    """Of the indexes that the filters allow the one that lists the fewest executions, and what it is held against."""
+    # For each filter and partition, the indexes of which one must list an execution.
+    allowed: list[list[list[bytes]]] = [
+        [[keys.index(partition, name.removesuffix("_id"), value)] for partition in range(PARTITIONS)]
         for name, value in filters.equal.items()
     ]
     if filters.states is not None:
-        candidates.append(
-            [keys.index(partition, "state", s) for s in sorted(filters.states) for partition in range(PARTITIONS)]
-        )
-    if not candidates:
-        return [keys.of_partition(partition, "all")[0] for partition in range(PARTITIONS)]
-    if len(candidates) == 1:
-        return candidates[0]
-    sizes = iter(connection.send_each([("ZCARD", key) for candidate in candidates for key in candidate]))
-    return min(candidates, key=lambda candidate: sum(next(sizes) for _ in candidate))
+        states = sorted(filters.states)
+        allowed.append([[keys.index(partition, "state", state) for state in states] for partition in range(PARTITIONS)])
+    if not allowed:
+        return [_Source(keys.of_partition(partition, "all")[0], (), upper) for partition in range(PARTITIONS)]
+    best = 0
+    if len(allowed) > 1:
+        every = [[key for group in groups for key in group] for groups in allowed]
+        sizes = iter(connection.send_each([("ZCARD", key) for each in every for key in each]))
+        totals = [sum(next(sizes) for _ in each) for each in every]
+        best = totals.index(min(totals))
+    others = [groups for number, groups in enumerate(allowed) if number != best]
+    return [
+        _Source(key, [groups[partition] for groups in others], upper)
+        for partition in range(PARTITIONS)
+        for key in allowed[best][partition]
+    ]
 
 
 def _within(us: int) -> int:

@@ -17,7 +17,18 @@ from statestore.redis.connection import _READING
 from tests.services.redis import RedisTLSServer
 from tests.statestore.redis_life import claimed, live
 
-READING_COMMANDS = {"EXISTS", "HGET", "HGETALL", "HMGET", "LRANGE", "PTTL", "TIME", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"}
+READING_COMMANDS = {
+    "EXISTS",
+    "HGET",
+    "HGETALL",
+    "HMGET",
+    "LRANGE",
+    "PTTL",
+    "TIME",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZSCORE",
+} | {"ZREVRANGEBYLEX"}
 SCRIPTS = Path(__file__).parents[2] / "statestore" / "redis" / "scripts"
 
 
