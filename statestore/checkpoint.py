@@ -17,8 +17,9 @@ from statestore.records import (
     Message,
     RagChunk,
     Wait,
-    require_aware,
+    require_delay,
     require_name,
+    require_ringable,
     require_text,
 )
 from statestore.states import AgentState
@@ -55,7 +56,8 @@ class NewExecution:
     first_ring: timedelta = DEFAULT_FIRST_RING
 
     def __post_init__(self) -> None:
-        require_aware("start_at", self.start_at)
+        require_ringable("start_at", self.start_at)
+        require_delay("first_ring", self.first_ring)
         for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):
             value = getattr(self, name)
             if value is not None or name == "agent_id":
@@ -115,6 +117,8 @@ class Checkpoint:
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
+        require_ringable("wake_at", None if self.waiting is None else self.waiting.wake_at)
+        require_delay("announce_within", self.announce_within)
         require_text("by", self.by)
         require_text("reason", self.reason)
         for name in (*self.working_memory, *self.forget, *self.entities):

@@ -31,7 +31,8 @@ class Outcome(StrEnum):
     copy has come further, and was left alone. `LEASED`: a worker holds it, so it was not copied. `DELETED`: it is
     deleted in the target, and stays so. `GONE`: it was removed from the source meanwhile. `MISSING`: the target does
     not have it (only looked for by `verify`). `DIFFERENT`: the target's copy is as old but not the same. `REFUSED`: it
-    could not be read, or the target did not take it.
+    could not be read, or the target did not take it. `EXTRA`: the target has it and the source has not, or not any more
+    (only looked for by `verify`).
     """
 
     COPIED = "copied"
@@ -43,15 +44,18 @@ class Outcome(StrEnum):
     MISSING = "missing"
     DIFFERENT = "different"
     REFUSED = "refused"
+    EXTRA = "extra"
 
 
 # With these, target and source do not hold the same.
 INCOMPLETE: Final = frozenset({Outcome.LEASED, Outcome.MISSING, Outcome.DIFFERENT, Outcome.REFUSED})
 
+_TOLD: Final = INCOMPLETE | {Outcome.EXTRA}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """An execution that is not in the target as it is in the source, and why."""
+    """An execution that is not in the target as it is in the source, or not in the source, and why."""
 
     execution_id: str
     outcome: Outcome
@@ -68,7 +72,7 @@ class Copied:
     @property
     def total(self) -> int:
         """How many executions of the source were looked at."""
-        return sum(self.counts.values())
+        return sum(number for outcome, number in self.counts.items() if outcome is not Outcome.EXTRA)
 
     @property
     def is_complete(self) -> bool:
@@ -92,6 +96,9 @@ def copy(
     before the last call. Deleted executions are not copied. Nothing in the source changes, so that its active
     executions would go on there too: let no worker run on both.
 
+    What was copied by an earlier call, and was deleted or purged in the source since, stays in the target; `verify`
+    tells of it.
+
     `states` restricts it to some. `on_progress` is called after each page with the counts so far. Raises
     `StoreUnavailable`, and `UnsupportedURL` if both stores are one.
     """
@@ -108,9 +115,14 @@ def verify(
 ) -> Copied:
     """Compares the digests of all executions of the source with those of the target, and changes nothing.
 
-    Otherwise like `copy`.
+    Then looks for executions that the target alone has. Otherwise like `copy`.
     """
-    return _each(source, target, _verify_one, states, threads, on_progress)
+    compared = _each(source, target, _verify_one, states, threads, on_progress)
+    extra = _each(target, source, _look_for_one, states, threads, None)
+    return Copied(
+        counts={**compared.counts, **{outcome: n for outcome, n in extra.counts.items() if outcome is Outcome.EXTRA}},
+        problems=compared.problems + extra.problems,
+    )
 
 
 def count(store: Store, states: Collection[AgentState] | None = None) -> int:
@@ -145,7 +157,7 @@ def _each(
                 summaries, pool.map(partial(_guarded, handle, source, target), summaries), strict=True
             ):
                 counts[outcome] += 1
-                if outcome in INCOMPLETE and len(problems) < _MOST_PROBLEMS:
+                if outcome in _TOLD and len(problems) < _MOST_PROBLEMS:
                     problems.append(Problem(execution_id=summary.execution_id, outcome=outcome, reason=reason))
             if on_progress is not None:
                 on_progress(Copied(counts=dict(counts), problems=tuple(problems)))
@@ -240,6 +252,15 @@ def _verify_one(source: Store, target: Store, summary: ExecutionSummary) -> _Rep
         return Outcome.NEWER, ""
     reason = "the target's copy is older" if stored.place < exported.place else "the contents differ"
     return Outcome.DIFFERENT, reason
+
+
+def _look_for_one(source: Store, target: Store, summary: ExecutionSummary) -> _Report:
+    """Whether what one store has is in the other."""
+    del source
+    if target.get_summary(summary.execution_id) is not None:
+        return Outcome.PRESENT, ""
+    was_deleted = bool(target.get_audit(summary.execution_id))
+    return Outcome.EXTRA, "it is deleted in the source" if was_deleted else "the source does not have it"
 
 
 def _last_write(summary: ExecutionSummary) -> tuple[object, ...]:

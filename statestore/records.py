@@ -6,7 +6,7 @@ that is stored.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
@@ -17,11 +17,28 @@ JSONValue: TypeAlias = Any
 
 DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
 
+# Redis keeps moments as doubles, which are exact up to 2^53 microseconds: June 2255.
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=2**53 - 1)
+_LONGEST: Final = timedelta(days=36_500)
+
 
 def require_aware(name: str, moment: datetime | None) -> None:
     """Raises `InvalidRecord` for a datetime without a time zone."""
     if moment is not None and moment.utcoffset() is None:
         raise InvalidRecord(name, "a datetime needs a time zone")
+
+
+def require_ringable(name: str, moment: datetime | None) -> None:
+    """Raises `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
+    require_aware(name, moment)
+    if moment is not None and moment >= _NEVER:
+        raise InvalidRecord(name, f"needs a moment before {_NEVER:%Y-%m-%d}")
+
+
+def require_delay(name: str, delay: timedelta | None) -> None:
+    """Raises `InvalidRecord` for a delay after which no bell can be rung: of more than a hundred years."""
+    if delay is not None and delay > _LONGEST:
+        raise InvalidRecord(name, f"needs at most {_LONGEST.days} days")
 
 
 def require_name(field_name: str, value: object) -> None:

@@ -30,6 +30,10 @@ _MOST_REFUSED: Final = 10_000
 
 _YEAR: Final = timedelta(days=365)
 
+# The agent of the executions that show whether two stores are one. They live for two round trips.
+_PROBE: Final = "statestore.hybrid.probe"
+_LEFT_BEHIND: Final = timedelta(minutes=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archived:
@@ -139,11 +143,14 @@ class Archiver:
         """Two URLs may lead to one place, where letting go of the original would lose the only copy."""
         if self._stores_differ:
             return
-        probe = self._hot.create(NewExecution(agent_id="statestore.hybrid.probe", first_ring=_YEAR)).execution_id
+        created = self._hot.create(NewExecution(agent_id=_PROBE, first_ring=_YEAR))
         try:
-            is_one = self._cold.get_summary(probe) is not None
+            is_one = self._cold.get_summary(created.execution_id) is not None
         finally:
-            self._hot.purge(probe)
+            self._hot.purge(created.execution_id)
+        # Of processes that died in between.
+        for left in self._hot.find(agent_id=_PROBE, created_before=created.created_at - _LEFT_BEHIND).items:
+            self._hot.purge(left.execution_id)
         if is_one:
             error = UnsupportedURL(self._cold.url, "the hot and the cold store are one and the same")
             self._outage.begin(error)

@@ -166,10 +166,12 @@ class HybridStore(Store):
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         found = dict(self.hot.get_activity(execution_ids))
-        # The trail is read last: what is archived meanwhile may have its steps here and its trail there.
-        missing = [each for each in execution_ids if each not in found or not found[each].audit]
-        archived = self.cold.get_activity(missing) if missing else {}
-        return found | {each: activity for each, activity in archived.items() if activity.audit or activity.steps}
+        # Steps are read before trails: one of both may be missing of what is archived or brought back meanwhile.
+        missing = [each for each in execution_ids if each not in found or not (found[each].audit and found[each].steps)]
+        for each, archived in (self.cold.get_activity(missing) if missing else {}).items():
+            seen = found.get(each, Activity())
+            found[each] = Activity(steps=archived.steps or seen.steps, audit=seen.audit or archived.audit)
+        return found
 
     def find_ended(
         self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100

@@ -17,6 +17,7 @@ COMMANDS: Final = (
         "lrange",
         "lset",
         "persist",
+        "pexpire",
         "pexpireat",
         "rpush",
         "set",

@@ -35,7 +35,8 @@ _DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
 _RAISE: Final = object()
 
-# Scripts that write nothing: they never wait for replicas.
+# Scripts that write nothing, and one that takes out what has expired: they never wait for replicas.
+_TIDYING: Final = frozenset({"find_ended"})
 _READING: Final = frozenset({"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired"})
 
 
@@ -70,7 +71,7 @@ class Connection:
     def run(self, script: Script, keys: Keys, arguments: Arguments) -> Any:
         """Runs one script."""
         try:
-            replicas = None if self._replicas is None or script.name in _READING else self._replicas
+            replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
             (answer,) = self._topology.send(
                 (("EVALSHA", script.sha, len(keys), *keys, *arguments),), keys[:1], replicas
             )
@@ -95,7 +96,7 @@ class Connection:
         """
         if not calls:
             return []
-        replicas = None if self._replicas is None or script.name in _READING else self._replicas
+        replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
         keys = [keys[0] for keys, _ in calls]
         with self._wrapping():
             answers = self._topology.send(

@@ -51,21 +51,20 @@ _LOOKED_THROUGH = 2000
 
 @dataclass(slots=True)
 class _Source:
-    """The rest of one index in one partition: a few entries at a time, newest first.
+    """The rest of some indexes in one partition: a few entries at a time, newest first.
 
-    Only entries that are in one index of each group of `others` count.
+    An entry counts that is in one index of each group. The first group is gone through.
     """
 
-    key: bytes
-    others: Sequence[Sequence[bytes]]
+    groups: Sequence[Sequence[bytes]]
     upper: str
     entries: list[str] = field(default_factory=list)
     is_exhausted: bool = False
 
     def call(self, lower: str, batch: int) -> tuple[list[bytes], list[str | int]]:
         """Keys and arguments of `find_filtered.lua`."""
-        keys = [self.key, *(key for group in self.others for key in group)]
-        return keys, [self.upper, lower, batch, _LOOKED_THROUGH, *(len(group) for group in self.others)]
+        keys = [key for group in self.groups for key in group]
+        return keys, [self.upper, lower, batch, _LOOKED_THROUGH, *(len(group) for group in self.groups)]
 
     def fill(self, answer: Sequence[bytes | str]) -> None:
         """Takes what the script answered."""
@@ -163,19 +162,15 @@ def _sources(connection: Connection, keys: Keys, filters: Filters, upper: str) -
         states = sorted(filters.states)
         allowed.append([[keys.index(partition, "state", state) for state in states] for partition in range(PARTITIONS)])
     if not allowed:
-        return [_Source(keys.of_partition(partition, "all")[0], (), upper) for partition in range(PARTITIONS)]
+        return [_Source([keys.of_partition(partition, "all")], upper) for partition in range(PARTITIONS)]
     best = 0
     if len(allowed) > 1:
         every = [[key for group in groups for key in group] for groups in allowed]
         sizes = iter(connection.send_each([("ZCARD", key) for each in every for key in each]))
         totals = [sum(next(sizes) for _ in each) for each in every]
         best = totals.index(min(totals))
-    others = [groups for number, groups in enumerate(allowed) if number != best]
-    return [
-        _Source(key, [groups[partition] for groups in others], upper)
-        for partition in range(PARTITIONS)
-        for key in allowed[best][partition]
-    ]
+    shortest_first = [allowed[best], *allowed[:best], *allowed[best + 1 :]]
+    return [_Source([groups[partition] for groups in shortest_first], upper) for partition in range(PARTITIONS)]
 
 
 def _within(us: int) -> int:

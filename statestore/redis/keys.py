@@ -91,7 +91,7 @@ class Keys:
 
     def index(self, partition: int, kind: str, name: str) -> bytes:
         """The index of one agent, session, user or state."""
-        return f"{self._bases[partition]}{kind}:{name}".encode()
+        return f"{self._bases[partition]}{kind}:".encode() + _name(name)
 
     def ended(self, partition: int, states: Iterable[str] = _OVER) -> list[bytes]:
         """What is over in these states and still to be archived or purged; other states have no such key."""

@@ -247,7 +247,7 @@ class RedisStore(Store):
 
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
         execution_id = lease.execution_id
-        values = (self._now(), execution_id, lease.token, "1" if crashed else "0", self._working_ttl)
+        values = (self._now(), execution_id, lease.token, "1" if crashed else "0")
         return bool(self._connection.run(script("release"), self._keys.execution_and_shared(execution_id), values))
 
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:

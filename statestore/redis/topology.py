@@ -15,8 +15,13 @@ from redis.exceptions import MovedError, ReadOnlyError, RedisError, ResponseErro
 from statestore.redis.node import Address, Node, PoolOf
 from statestore.redis.packing import Command, pack
 
-# A mark lives this long: it only has to be written.
-_MARK_MS: Final = 1
+# A mark lives this long after its last write.
+_MARK_MS: Final = 3_600_000
+
+# What a script answers that has written nothing: nothing has to be confirmed then.
+_REFUSALS: Final = frozenset(
+    {b"NOT_FOUND", b"FORMAT_TOO_NEW", b"LEASE_LOST", b"OVER", b"LEASE_HELD", b"ILLEGAL", b"STEP_CONFLICT"}
+)
 
 
 class TooFewReplicas(RedisError):
@@ -30,23 +35,29 @@ class Replicas:
     count: int
     timeout_ms: int
 
-    def commands(self, key: bytes) -> tuple[Command, Command]:
+    def commands(self, key: bytes) -> tuple[Command, ...]:
         """What follows the writes: a mark, in the slot of `key`, and the wait for the replicas.
 
         WAIT waits for the last write of its own connection. A repeated call may have come to another connection than
         the first one and find everything written; then the mark is what stands behind that write and is waited for.
+        A server out of memory refuses to set it, but not to put off the expiry of one that is there.
         """
         mark = key[: key.find(b"}") + 1] + b":mark"
-        return ("SET", mark, b"", "PX", _MARK_MS), ("WAIT", self.count, self.timeout_ms)
+        return (
+            ("PEXPIRE", mark, _MARK_MS),
+            ("SET", mark, b"", "PX", _MARK_MS),
+            ("WAIT", self.count, self.timeout_ms),
+        )
 
     def judge(self, answers: list[Any]) -> list[Any]:
-        """The answers without the two of `commands`. Raises if they are bad although something was written."""
-        *answers, mark, confirmed = answers
-        if all(isinstance(answer, Exception) for answer in answers):
+        """The answers without those of `commands`. Raises if they are bad although something was written."""
+        *answers, put_off, mark, confirmed = answers
+        if all(isinstance(answer, Exception) or _is_refusal(answer) for answer in answers):
             return answers
-        for answer in (mark, confirmed):
-            if isinstance(answer, Exception):
-                raise answer
+        if isinstance(mark, Exception) and put_off != 1:
+            raise TooFewReplicas(f"written, but nobody knows how many replicas have it: {mark}") from mark
+        if isinstance(confirmed, Exception):
+            raise confirmed
         if confirmed < self.count:
             raise TooFewReplicas(
                 f"written, but only {confirmed} of {self.count} replicas have it within {self.timeout_ms} ms"
@@ -196,7 +207,8 @@ def exchange(
         if replicas is None:
             answers = node.ask(pack(*commands), len(commands))
         else:
-            answers = node.ask(pack(*commands, *replicas.commands(keys[0])), len(commands) + 2)
+            behind = replicas.commands(keys[0])
+            answers = node.ask(pack(*commands, *behind), len(commands) + len(behind))
             answers = replicas.judge(answers)
     except (redis.ConnectionError, redis.TimeoutError):
         topology.lose(node)
@@ -204,6 +216,11 @@ def exchange(
     if any(is_demoted(answer) for answer in answers):
         topology.lose(node)
     return answers
+
+
+def _is_refusal(answer: Any) -> bool:
+    """Whether a script says that it did nothing."""
+    return answer is None or (isinstance(answer, list) and bool(answer) and answer[0] in _REFUSALS)
 
 
 def is_demoted(answer: Any) -> bool:

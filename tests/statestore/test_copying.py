@@ -360,3 +360,19 @@ def test_a_long_journal_is_copied_whole(source: Store, target: Store, clock: Man
         source.add_step(execution_id, f"step-{number}", duration=timedelta(0))
     copy(source, target)
     assert digest_of(target, execution_id) == digest_of(source, execution_id)
+
+
+def test_verifying_tells_what_the_target_alone_has(source: Store, target: Store) -> None:
+    kept, deleted, purged = (create(source) for _ in range(3))
+    assert copy(source, target).is_complete
+    source.delete_context(deleted)
+    source.purge(purged)
+    assert copy(source, target).is_complete
+    done = verify(source, target)
+    assert counted(done) == {"present": 1, "extra": 2}
+    assert (done.total, done.is_complete) == (1, True)
+    assert {problem.execution_id: problem.reason for problem in done.problems} == {
+        deleted: "it is deleted in the source",
+        purged: "the source does not have it",
+    }
+    assert found(target, states=None) == [purged, deleted, kept]

@@ -53,6 +53,7 @@ from tests.statestore.hybrid_life import (
     KINDS,
     Reached,
     away,
+    die,
     digest_of,
     ended,
     found,
@@ -490,3 +491,54 @@ def test_a_watcher_is_woken_when_an_execution_is_archived(store: HybridStore) ->
         move(store, execution_id, AgentState.COMPLETED, lease)
         assert watch.wait(10)
         assert summary_of(store, execution_id).state is AgentState.COMPLETED
+
+
+# -- found by hostile reading ------------------------------------------------------------------------------------------
+
+
+def test_the_activity_of_what_is_released_meanwhile_has_its_steps(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot, cold = MemoryStore(clock=clock), MemoryStore(clock=clock)
+    store = HybridStore(hot, cold, clock=clock)
+    execution_id = ended(store, AgentState.FAILED)
+    before = store.get_activity([execution_id])[execution_id]
+    assert before.steps
+    get_steps = hot.get_steps
+
+    def released_after(*given: Any) -> Any:
+        steps = get_steps(*given)
+        store.requeue(execution_id)
+        return steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hot, "get_steps", released_after)
+        meanwhile = store.get_activity([execution_id])[execution_id]
+    assert meanwhile.steps == before.steps
+    assert meanwhile == store.get_activity([execution_id])[execution_id]
+
+
+def test_what_a_death_left_of_comparing_the_stores_is_removed(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot, cold = MemoryStore(clock=clock), MemoryStore(clock=clock)
+
+    def half_archived() -> str:
+        execution_id = ended(hot)
+        hot.settle(execution_id)
+        exported = hot.export(execution_id)
+        assert exported is not None
+        cold.restore(exported)
+        return execution_id
+
+    first = half_archived()
+    with monkeypatch.context() as patch:
+        patch.setattr(hot, "purge", die)
+        with pytest.raises(Reached):
+            HybridStore(hot, cold, clock=clock).archive()
+    assert len(found(hot)) == 2  # the execution, and what was made to compare
+    clock.advance(HOUR)
+    second = half_archived()
+    HybridStore(hot, cold, clock=clock).archive()
+    assert found(hot) == []
+    assert sorted(found(cold)) == sorted([first, second])

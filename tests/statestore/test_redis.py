@@ -184,6 +184,10 @@ class TestExpiry:
             lease = claimed(store, execution_id)
             slides()
             assert store.release(lease)
+            assert own_ttls(raw, store, execution_id) == {-1}  # queued again
+            store.send(execution_id, Signal(signal_id="f", kind=SignalKind.EVENT, key="k", sent_at=NOW))
+            assert own_ttls(raw, store, execution_id) == {-1}
+            claimed(store, execution_id)
             slides()
             store.clear()
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -76,3 +77,38 @@ def test_what_other_filters_refuse_does_not_leave_the_server(
     assert "get_summary" not in calls
     assert store.find(agent_id="quiet", states=[AgentState.FAILED], limit=10).items
     assert calls.count("get_summary") <= 11
+
+
+def test_executions_that_change_their_state_between_two_looks_are_met(
+    redis_url: str, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both states are asked for, so that nothing of it should show."""
+    monkeypatch.setattr(finding, "_LOOKED_THROUGH", 1)
+    with open_store(f"{redis_url}?key_prefix={redis_prefix}") as store:
+        ids = [store.create_context("a").execution_id for _ in range(150)]
+        left = iter(ids)
+        run_each = Connection.run_each
+
+        def claiming(self: Connection, script: object, given: list[object], **more: object) -> object:
+            answers = run_each(self, script, given, **more)  # type: ignore[arg-type]
+            if script.name == "find_filtered":  # type: ignore[attr-defined]
+                for execution_id in itertools.islice(left, 15):
+                    assert store.claim(execution_id, "host:1", timedelta(minutes=1)) is not None
+            return answers
+
+        monkeypatch.setattr(Connection, "run_each", claiming)
+        met: list[str] = []
+        cursor = None
+        while True:
+            page = store.find(agent_id="a", states={AgentState.IDLE, AgentState.THINKING}, limit=20, cursor=cursor)
+            met += [item.execution_id for item in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert met == ids[::-1]
+        store.clear()
+
+
+def test_a_name_that_no_text_can_carry_is_not_found(store: RedisStore) -> None:
+    for name in ("session_id", "user_id", "agent_id"):
+        assert store.find(**{name: "\udcff"}).items == ()  # type: ignore[arg-type]

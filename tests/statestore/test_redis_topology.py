@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from statestore import open_store
+from statestore import AgentState, MemoryStore, open_store
 from statestore.checkpoint import Checkpoint
-from statestore.errors import StoreUnavailable
+from statestore.errors import ExecutionNotFound, LeaseLost, StoreUnavailable
+from statestore.hybrid import Archived, HybridStore
 from statestore.redis import RedisStore
 from statestore.redis.keys import PARTITIONS, Keys, partition_of
 from statestore.redis.scripts import script
@@ -417,7 +419,40 @@ class TestReplicas:
             assert context.memory.facts == ("f",)
             assert store.get_context(execution_id) == context
             store.clear()
-            wait_until("the marks have expired", lambda: raw.dbsize() == 0)
+            assert all(key.endswith(b":mark") for key in raw.scan_iter())
+
+    def test_out_of_memory_the_archive_still_takes_what_is_over(self, servers: tuple[RedisServer, RedisServer]) -> None:
+        master, _ = servers
+        with opened(master.url, replicas=1) as store, redis.Redis(port=master.port or 0) as raw:
+            ids = [store.create_context("a").execution_id for _ in range(20)]
+            for execution_id in ids[:15]:
+                store.update_state(execution_id, AgentState.COMPLETED)
+            raw.config_set("maxmemory", 1)
+            try:
+                with pytest.raises(StoreUnavailable, match="out of memory"):
+                    store.create_context("a")
+                assert store.purge(ids[19])
+                with HybridStore(store, MemoryStore()) as hybrid:
+                    assert hybrid.archive() == Archived(archived=15)
+                    assert len(hybrid.cold.find().items) == 15
+            finally:
+                raw.config_set("maxmemory", 0)
+
+    def test_a_refusal_needs_no_replica(self, servers: tuple[RedisServer, RedisServer]) -> None:
+        master, replica = servers
+        with opened(f"{master.url}?replica_timeout_ms=100", replicas=1) as store:
+            execution_id = store.create_context("a").execution_id
+            lease = claimed(store, execution_id)
+            stale = replace(lease, token=lease.token + 1)
+            replica.pause()
+            try:
+                for change in (Checkpoint(facts=(1,)), Checkpoint(steps=(step(1),))):
+                    with pytest.raises(LeaseLost):
+                        store.checkpoint(execution_id, change, stale)
+                with pytest.raises(ExecutionNotFound):
+                    store.checkpoint("unknown", Checkpoint(facts=(1,)))
+            finally:
+                replica.go_on()
 
     def test_more_replicas_than_there_are(self, servers: tuple[RedisServer, RedisServer]) -> None:
         master, _ = servers

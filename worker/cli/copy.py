@@ -35,6 +35,7 @@ _WORDS: Final = {
     Outcome.MISSING: "missing",
     Outcome.DIFFERENT: "different",
     Outcome.REFUSED: "refused",
+    Outcome.EXTRA: "only in the target",
 }
 
 

@@ -211,7 +211,7 @@ if new ~= '' then
   end
 end
 if #KEYS > 11 then
-  touch(id, new ~= '' and new or current, ARGV[5])
+  touch(id, new ~= '' and new or current, frees and '' or ARGV[5]) -- what is queued again never expires
 end
 redis.pcall(PUBLISH, KEYS[1], '')
 return answer(version, new ~= '' and new or current)

@@ -64,10 +64,10 @@ local function expire_at(id, at)
   redis.call('ZADD', KEYS[16], at, id)
 end
 
--- Applies the expiry rule after a write: what is over or working expires after ttl_ms (empty text = never), what is
--- queued or paused never does.
+-- Applies the expiry rule after a write: what is over expires after ttl_ms (empty text = never), and so does what is
+-- worked on, under a lease that was not given back. What is queued or paused never does.
 local function touch(id, state, ttl_ms)
-  if ttl_ms ~= '' and (is_over(state) or is_working(state)) then
+  if ttl_ms ~= '' and (is_over(state) or (is_working(state) and redis.call('HGET', KEYS[1], 'lease_until_us') ~= '0')) then
     expire_at(id, text(server_ms() + tonumber(ttl_ms)))
   elseif redis.call('ZREM', KEYS[16], id) == 1 then
     redis.call('PERSIST', KEYS[1])

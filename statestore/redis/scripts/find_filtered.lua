@@ -1,20 +1,22 @@
--- The newest entries of one index that are in others, too. All have the same entries, "<created_us>:<id>".
+-- The newest entries of some indexes that are in others, too. All have the same entries, "<created_us>:<id>".
 --
--- KEYS[1]       the index to go through
--- KEYS[2..]     the others, in groups: an entry has to be in one index of each group
+-- One call sees all indexes of its partition at one moment: an execution that changes its state between two calls is
+-- still met, as its entry keeps its place.
+--
+-- KEYS          the indexes in groups: an entry has to be in one index of each group. The first group is gone through
 -- ARGV[1..2]    upper and lower end of the range, as ZREVRANGEBYLEX takes them
 -- ARGV[3]       how many entries are wanted
--- ARGV[4]       how many may be looked at, about: others want the server, too
+-- ARGV[4]       how many of each index may be looked at, about: others want the server, too
 -- ARGV[5..]     how many indexes each group has
 --
 -- Returns {'1' if there are no more entries, the upper end of what was not looked at, entries...}.
 
-local upper, wanted, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-local batch = #ARGV > 4 and 100 or wanted
+local upper, wanted, left, own = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local batch = #ARGV > 5 and 100 or wanted
 
 local function is_in_each_group(entry)
-  local key = 2
-  for group = 5, #ARGV do
+  local key = own + 1
+  for group = 6, #ARGV do
     local is_in, next_group = false, key + ARGV[group]
     while key < next_group and not is_in do
       is_in = redis.call('ZSCORE', KEYS[key], entry)
@@ -28,9 +30,35 @@ local function is_in_each_group(entry)
   return true
 end
 
+-- The next entries of all indexes of the first group, newest first, down to where one of them has more to show.
+-- Returns whether these were the last ones, too.
+local function next_entries()
+  if own == 1 then
+    local entries = redis.call('ZREVRANGEBYLEX', KEYS[1], upper, ARGV[2], 'LIMIT', 0, batch)
+    return entries, #entries < batch
+  end
+  local horizon, all = '', {}
+  for key = 1, own do
+    local entries = redis.call('ZREVRANGEBYLEX', KEYS[key], upper, ARGV[2], 'LIMIT', 0, batch)
+    for _, entry in ipairs(entries) do
+      all[#all + 1] = entry
+    end
+    if #entries == batch and entries[batch] > horizon then
+      horizon = entries[batch]
+    end
+  end
+  table.sort(all, function(one, other) return one > other end)
+  local last = #all
+  while last > 0 and all[last] < horizon do
+    all[last] = nil
+    last = last - 1
+  end
+  return all, horizon == ''
+end
+
 local answer = {'0', upper}
 while left > 0 do
-  local entries = redis.call('ZREVRANGEBYLEX', KEYS[1], upper, ARGV[2], 'LIMIT', 0, batch)
+  local entries, are_last = next_entries()
   for _, entry in ipairs(entries) do
     if is_in_each_group(entry) then
       answer[#answer + 1] = entry
@@ -40,12 +68,12 @@ while left > 0 do
       end
     end
   end
-  if #entries < batch then
+  if are_last then
     answer[1] = '1'
     return answer
   end
   upper = '(' .. entries[#entries]
-  left = left - #entries
+  left = left - batch
 end
 answer[2] = upper
 return answer

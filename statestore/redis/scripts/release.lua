@@ -6,7 +6,6 @@
 -- ARGV[2]      execution id
 -- ARGV[3]      token
 -- ARGV[4]      '1' if the process crashed, else '0'
--- ARGV[5]      ttl of a working execution in ms, or empty
 --
 -- Returns 1, or 0 if the lease is lost.
 
@@ -25,6 +24,6 @@ redis.call('HSET', KEYS[1],
 redis.call('HDEL', KEYS[1], 'owner')
 forget_lease(id)
 ring_at(id, now)
-touch(id, h[4], ARGV[5])
+touch(id, h[4], '') -- queued again, and what is queued never expires
 redis.pcall(PUBLISH, KEYS[1], '')
 return 1
