@@ -2,9 +2,10 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Self
 
 from statestore.clock import Clock, SystemClock, from_us
@@ -112,7 +113,7 @@ def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState
         if not fresh:
             break
         for execution_id in fresh:
-            if _try_purge(store, execution_id, before, states):
+            if _guarded(execution_id, partial(_purge, store, execution_id, before, states)):
                 purged += 1
             else:
                 passed_over.add(execution_id)
@@ -120,13 +121,27 @@ def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState
 
 
 def purge_deleted(store: Store, before: datetime, *, limit: int = 100) -> int:
-    """Purges at most `limit` executions that were deleted before that time; returns how many."""
-    return sum(store.purge(execution_id) for execution_id in store.find_deleted(before, limit))
+    """Purges at most `limit` executions that were deleted before that time; returns how many.
+
+    One that cannot be purged is logged and passed over. Raises `StoreUnavailable`.
+    """
+    purged, passed_over = 0, set[str]()
+    while purged < limit:
+        found = store.find_deleted(before, limit - purged + len(passed_over))
+        fresh = [execution_id for execution_id in found if execution_id not in passed_over]
+        if not fresh:
+            break
+        for execution_id in fresh:
+            if _guarded(execution_id, partial(store.purge, execution_id)):
+                purged += 1
+            else:
+                passed_over.add(execution_id)
+    return purged
 
 
-def _try_purge(store: Store, execution_id: str, before: datetime, states: Collection[AgentState]) -> bool:
+def _guarded(execution_id: str, purge: Callable[[], bool]) -> bool:
     try:
-        return _purge(store, execution_id, before, states)
+        return purge()
     except StoreUnavailable:
         raise  # all of them, later
     except StoreError as error:

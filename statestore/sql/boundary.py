@@ -20,6 +20,10 @@ _DATA_CLASS: Final = "22"
 # Wrong for the character set; no JSON; breaks a CHECK of the user's (MySQL, MariaDB).
 _DATA_IN_MYSQL: Final = {1300, 3140, 3819, 4025}
 _PACKET_TOO_LARGE: Final = 1153
+# A constraint of the user's on our tables, or of his own in a step's transaction: PostgreSQL's class and MySQL's codes.
+_CONSTRAINT_CLASS: Final = "23"
+_CONSTRAINT_IN_MYSQL: Final = {1048, 1169, 1216, 1217, 1364, 1451, 1452}
+_ABORTED: Final = "25P02"
 
 _DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
 
@@ -39,13 +43,23 @@ def reraise(error: BaseException, settings: Settings) -> NoReturn:
         raise InvalidRecord("value", f"the database cannot store it: {reason}") from error
     if (state or "").startswith(_DATA_CLASS) or code in _DATA_IN_MYSQL or _is_driver_error(original, "DataError"):
         raise InvalidRecord("value", f"the database cannot store it: {reason}") from error
+    if (
+        (state or "").startswith(_CONSTRAINT_CLASS)
+        or code in _CONSTRAINT_IN_MYSQL
+        or isinstance(original, sqlite3.IntegrityError)
+    ):
+        raise InvalidRecord("row", f"a constraint of the database refuses it: {reason}") from error
+    if state == _ABORTED:
+        raise InvalidRecord(
+            "transaction", "an earlier statement in it failed: PostgreSQL takes no further ones, but after a savepoint"
+        ) from error
     if state == _TOO_LONG_FOR_INDEX:
         raise InvalidRecord("key", f"too long for an index of the database: {reason}") from error
     if code == _PACKET_TOO_LARGE:
         raise InvalidRecord("value", f"larger than the server's max_allowed_packet: {reason}") from error
     if isinstance(error, PoolTimeoutError):
         raise StoreUnavailable(url, "no connection of the pool became free in time") from error
-    if isinstance(error, SQLAlchemyError) or _is_driver_error(original, "Error"):
+    if isinstance(error, SQLAlchemyError) or is_driver_error(original):
         raise StoreUnavailable(url, reason) from error
     raise error
 
@@ -70,6 +84,11 @@ def _reason_of(error: BaseException | None) -> str:
         code, *sentences = error.args
         said = f"{'; '.join(str(sentence) for sentence in sentences)} ({code})"
     return said.strip().partition("\n")[0] or type(error).__name__
+
+
+def is_driver_error(error: BaseException | None) -> bool:
+    """Whether it is an error of a driver's."""
+    return _is_driver_error(error, "Error")
 
 
 def _is_driver_error(error: BaseException | None, name: str) -> bool:

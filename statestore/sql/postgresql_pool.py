@@ -5,9 +5,11 @@ SQLAlchemy's pool takes 15 us a statement, of the 100 us that a checkpoint may c
 
 import os
 import select
-import threading
 import weakref
+from queue import Empty, SimpleQueue
 from typing import Final
+
+from psycopg.pq import TransactionStatus
 
 from statestore.errors import StoreUnavailable
 from statestore.sql.postgresql_connection import LimitedConnection, connect
@@ -23,7 +25,11 @@ class _Home:
     def __init__(self, settings: Settings) -> None:
         self.idle: list[LimitedConnection] = []
         self.capacity = settings.pool_size
-        self.free = threading.BoundedSemaphore(settings.pool_size + settings.max_overflow)
+        # A token for each connection that may be open. A queue and no semaphore: an exception that a signal raises
+        # inside the latter, which is written in Python, could leave it locked for ever.
+        self.free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(settings.pool_size + settings.max_overflow):
+            self.free.put(None)
 
 
 class PostgreSQLPool:
@@ -38,8 +44,10 @@ class PostgreSQLPool:
     def take(self) -> "PooledConnection":
         """A connection of the caller's own, until it is given back. Raises `StoreUnavailable` and psycopg's errors."""
         home = self._home
-        if not home.free.acquire(timeout=_WAIT_SECONDS):
-            raise StoreUnavailable(self._settings.shown_url, "no connection of the pool became free in time")
+        try:
+            home.free.get(timeout=_WAIT_SECONDS)
+        except Empty as error:
+            raise StoreUnavailable(self._settings.shown_url, "no connection of the pool became free in time") from error
         try:
             while True:
                 try:
@@ -53,7 +61,7 @@ class PostgreSQLPool:
             connection = connect(answer_seconds, *self._arguments, autocommit=True, **self._options)
             return PooledConnection(connection, home)
         except BaseException:
-            home.free.release()
+            home.free.put(None)
             raise
 
     def dispose(self) -> None:
@@ -82,14 +90,16 @@ class PooledConnection:
         return self.connection
 
     def __exit__(self, *_: object) -> None:
-        home = self._home
+        home, connection = self._home, self.connection
         try:
-            if not self.connection.closed and len(home.idle) < home.capacity:
-                home.idle.append(self.connection)
+            # One that is in the middle of a statement (a time limit came) would refuse the next, or give it this
+            # answer.
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE and len(home.idle) < home.capacity:
+                home.idle.append(connection)
             else:
-                self.connection.close()
+                connection.close()
         finally:
-            home.free.release()
+            home.free.put(None)
 
 
 def _is_dropped(connection: LimitedConnection) -> bool:

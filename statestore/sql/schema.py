@@ -104,23 +104,37 @@ def migrate(settings: Settings, revision: str) -> None:
 def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -> None:
     """Writes the SQL that leads from an empty database to `revision`, or from the newest schema down to "base".
 
-    Connects to nothing. `output` None is the standard output. Raises `UnknownRevision`.
+    "FROM:TO" leads from one revision to another, up or down, with what is stored. Connects to nothing, and relies on
+    the database being at the revision that it starts from. `output` None is the standard output. Raises
+    `UnknownRevision`, also for a way from a revision to itself.
     """
     buffer = io.StringIO()
     with quiet_alembic():
         from alembic import command
 
         config = _config(settings)
-        target = _resolve(config, revision)
+        first, colon, last = revision.partition(":")
+        if colon:
+            start, target = _resolve(config, first), _resolve(config, last)
+            if start == target:
+                raise UnknownRevision(revision, "it leads nowhere")
+        else:
+            target = _resolve(config, revision)
+            start = REVISION if target is None else None
         config.attributes["output"] = buffer
         tables = settings.tables
-        if target is None:
-            config.attributes["after"] = (f"DROP TABLE {tables.version}",)
-            command.downgrade(config, f"{REVISION}:base", sql=True)
+        way = f"{start or 'base'}:{target or 'base'}"
+        if target is None or (start is not None and start in _above(config, target)):
+            if target is None:
+                config.attributes["after"] = (f"DROP TABLE {tables.version}",)
+            if settings.is_sqlite:
+                # Without it what belongs to a removed execution stays. Inside a transaction it has no effect.
+                buffer.write("PRAGMA foreign_keys = ON;\n\n")
+            command.downgrade(config, way, sql=True)
         else:
-            if settings.dialect == "postgresql" and tables.schema is not None:
+            if start is None and settings.dialect == "postgresql" and tables.schema is not None:
                 config.attributes["before"] = (f"CREATE SCHEMA IF NOT EXISTS {tables.schema}",)
-            command.upgrade(config, target, sql=True)
+            command.upgrade(config, way, sql=True)
     (output or sys.stdout).write(buffer.getvalue())
 
 

@@ -84,6 +84,8 @@ def parse_url(url: str) -> Settings:
         for name, default in (("busy_timeout_ms", "10000"), ("pool_size", "5"), ("max_overflow", "10"))
     }
     numbers["answer_timeout_ms"] = int(option("answer_timeout_ms", "30000", "[1-9][0-9]{0,8}"))
+    if numbers["pool_size"] + numbers["max_overflow"] == 0:
+        raise UnsupportedURL(shown, "pool_size and max_overflow are both 0, which leaves no connection")
     own = ("synchronous", "soft_delete", "table_prefix", "schema", *numbers)
     settings = Settings(
         shown_url=shown,

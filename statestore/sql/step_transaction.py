@@ -16,7 +16,7 @@ from statestore.checkpoint import Checkpoint
 from statestore.codec import EncodedCheckpoint, encode_checkpoint
 from statestore.errors import InvalidRecord, StoreError, StoreUnavailable
 from statestore.records import Checkpointed, Lease
-from statestore.sql.boundary import reraise
+from statestore.sql.boundary import is_driver_error, mysql_code_of, reraise, sqlstate_of
 from statestore.sql.engine import create_step_engine
 from statestore.sql.fork_gate import sqlite_gate
 from statestore.sql.settings import Settings
@@ -51,6 +51,7 @@ class StepTransactions:
         with gate, self._connection() as connection:
             try:
                 begun = connection.begin()
+                connection.exec_driver_sql(f"SAVEPOINT {_MARK}")
             except SQLAlchemyError as error:
                 reraise(error, self._settings)
             bound = self._bind(connection)
@@ -61,7 +62,7 @@ class StepTransactions:
                 yield transaction
             except BaseException as error:
                 transaction.roll_back()
-                if transaction.is_connection_lost and not isinstance(error, _NOT_OF_THE_CONNECTION):
+                if transaction.is_connection_lost and _is_of_the_database(error):
                     reason = str(error).strip().partition("\n")[0] or type(error).__name__
                     raise StoreUnavailable(self._settings.shown_url, reason) from error
                 raise
@@ -120,6 +121,8 @@ class SQLStepTransaction:
     @property
     def is_connection_lost(self) -> bool:
         """Whether the database ended the connection, and so the transaction."""
+        if self._connection.closed:
+            return False  # the step's function did so
         return self._connection.invalidated or bool(
             getattr(self._connection.connection.driver_connection, "closed", False)
         )
@@ -127,7 +130,13 @@ class SQLStepTransaction:
     def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
         change = encode_checkpoint(checkpoint, self._max_value_bytes)
         if not self._begun.is_active or self._connection.get_transaction() is not self._begun:
-            raise InvalidRecord("transaction", "the step's function ended it, and may neither commit nor roll back")
+            raise _ended_by_step()
+        try:
+            self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {_MARK}")
+        except SQLAlchemyError as error:
+            if _is_mark_gone(error):
+                raise _ended_by_step() from error
+            reraise(error, self._settings)
         try:
             # Under the lock, so that a commit of an earlier try that is still on its way is waited for.
             self._was_applied = self._bound.locked_checkpoint_id(self._execution_id) == change.checkpoint_id
@@ -149,5 +158,39 @@ class SQLStepTransaction:
                 self._begun.rollback()
 
 
-# What ends the process, or says by itself what is wrong, is none of the connection's faults.
-_NOT_OF_THE_CONNECTION: Final = (SystemExit, KeyboardInterrupt, GeneratorExit, StoreError)
+# Set at the beginning, and gone if the transaction was ended behind SQLAlchemy's back: by a COMMIT in SQL, or by a
+# statement that MySQL commits by itself, such as CREATE TABLE. What was written till then is not undone.
+_MARK: Final = "agents_step"
+_NO_SUCH_SAVEPOINT: Final = "3B001"
+_NO_SUCH_SAVEPOINT_IN_MYSQL: Final = 1305
+_OUTSIDE_A_TRANSACTION: Final = "25P01"
+
+
+def _is_mark_gone(error: SQLAlchemyError) -> bool:
+    original = getattr(error, "orig", None)
+    return (
+        sqlstate_of(original) in (_NO_SUCH_SAVEPOINT, _OUTSIDE_A_TRANSACTION)
+        or mysql_code_of(original) == _NO_SUCH_SAVEPOINT_IN_MYSQL
+        or "no such savepoint" in str(original)
+    )
+
+
+def _ended_by_step() -> InvalidRecord:
+    return InvalidRecord(
+        "transaction",
+        "the step's function ended it: it may neither commit nor roll back, nor run what commits by itself (on MySQL "
+        "and MariaDB statements like CREATE TABLE)",
+    )
+
+
+def _is_of_the_database(error: BaseException) -> bool:
+    """Whether an error comes from the database, or was raised because of one that does.
+
+    Others passed through while the connection was lost: the end of the process, a time limit.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SQLAlchemyError) or is_driver_error(cause):
+            return True
+        cause = cause.__cause__
+    return False

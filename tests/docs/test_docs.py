@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from sqlalchemy import create_engine
 from sqlalchemy import text as sql_text
 from sqlalchemy.pool import NullPool
 
-from statestore import AgentState, Checkpoint
+from statestore import AgentState, Checkpoint, JSONValue, ManualClock
+from statestore.clock import from_us
 from statestore.sql import SQLStore
-from statestore.testing.builders import answer, claimed, done, move, pause
+from statestore.testing.builders import answer, claim, claimed, done, move, pause
 from tests.worker.driving import Engine
 from worker.agent import Agent
 from worker.settings import Settings
@@ -82,50 +83,93 @@ def test_every_block_of_the_guide_is_tested() -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def filled_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
-    """A SQL store with an execution that asked a person something, and one that failed."""
+    """A SQL store with pauses that ended in each way, and failures: one that stayed, one released, two deleted."""
     url = (
         f"sqlite:///{tmp_path}/executions.db"
         if request.param == "sqlite"
         else request.getfixturevalue(f"{request.param}_database_url")
     )
-    with SQLStore(url) as store:
+    clock = ManualClock()
+    with SQLStore(url, clock=clock) as store:
         store.migrate()
         asked, lease = claimed(store, session_id="s-1", user_id="ada")
-        store.checkpoint(asked, Checkpoint(steps=(done(1, "search"), done(2, "search#2"))), lease)
+        store.checkpoint(asked, Checkpoint(steps=(done(1, "search", "\0"), done(2, "search#2"))), lease)
         store.checkpoint(asked, pause(), lease)
+        clock.advance(timedelta(seconds=10))
         store.send(asked, answer())
-        failed, lease = claimed(store)
-        move(store, failed, AgentState.FAILED, lease)
+        timed_out, lease = claimed(store)
+        store.checkpoint(timed_out, pause(wake_at=from_us(clock.now_us()) + timedelta(seconds=30)), lease)
+        clock.advance(timedelta(seconds=30))
+        claim(store, timed_out)
+        open_pause, lease = claimed(store)
+        store.checkpoint(open_pause, pause(), lease)
+        deleted, lease = claimed(store)
+        store.checkpoint(deleted, pause(), lease)
+        clock.advance(timedelta(seconds=1000))
+        store.delete_context(deleted)
+        for fate in ("failed", "released", "deleted", "deleted"):
+            execution_id, lease = claimed(store)
+            move(store, execution_id, AgentState.FAILED, lease)
+            if fate == "released":
+                move(store, execution_id, AgentState.IDLE)
+            elif fate == "deleted":
+                store.delete_context(execution_id)
         yield store
 
 
 _QUERIES = blocks(ROOT / "docs/queries.md", "sql")
 
 
+def ask(store: SQLStore, query: str) -> Sequence[Any]:
+    """The rows of a query, which is run as a user would."""
+    with create_engine(store._settings.url, poolclass=NullPool).connect() as connection:
+        return connection.execute(sql_text(query)).all()
+
+
 @pytest.mark.parametrize("query", _QUERIES, ids=range(len(_QUERIES)))
 def test_the_queries_for_any_dialect_answer(filled_store: SQLStore, query: str) -> None:
-    with create_engine(filled_store._settings.url, poolclass=NullPool).connect() as connection:
-        rows = connection.execute(sql_text(query)).all()
+    rows = ask(filled_store, query)
     assert rows or "01890a5d" in query  # which asks for one that is not there
 
 
+def test_the_queries_about_failures_and_pauses_tell_the_truth(filled_store: SQLStore) -> None:
+    (failures,) = [query for query in _QUERIES if "AS failures" in query]
+    (pauses,) = [query for query in _QUERIES if "mean_seconds" in query]
+    assert [(row.why, row.failures) for row in ask(filled_store, failures)] == [("builtins:ValueError: boom", 2)]
+    (waited,) = ask(filled_store, pauses)
+    assert (waited.agent_id, waited.to_state) == ("agent", "waiting_for_input")
+    assert (waited.decided, waited.undecided, waited.waiting, waited.mean_seconds) == (1, 1, 1, 20)
+    (stats,) = filled_store.stats().waits
+    assert (stats.durations.count, stats.waiting) == (2, 1)
+
+
 def test_the_queries_for_postgresql_answer(postgresql_migrated_url: str) -> None:
+    deep: JSONValue = "a backslash: \\u0000"
+    for _ in range(500):
+        deep = [deep]
     with SQLStore(postgresql_migrated_url) as store:
         execution_id, lease = claimed(store)
-        store.checkpoint(execution_id, Checkpoint(steps=(done(1, "search"), done(2, "search#2"))), lease)
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1, "search", "\0"), done(2, "search#2", deep))), lease)
         store.release(lease, crashed=True)
         assert store.claim(execution_id, "host:2", timedelta(seconds=15)) is not None
         other, others_lease = claimed(store)
         move(store, other, AgentState.COMPLETED, others_lease)
-        queries = blocks(ROOT / "docs/queries.md", "postgresql")
-        with create_engine(store._settings.url, poolclass=NullPool).connect() as connection:
-            durations, steps, crashed = (connection.execute(sql_text(query)).all() for query in queries)
+        # It was claimed twice, because a person was asked.
+        asked, lease = claimed(store)
+        store.checkpoint(asked, pause(), lease)
+        store.send(asked, answer())
+        claim(store, asked)
+        deleted, lease = claimed(store)
+        store.release(lease, crashed=True)
+        claim(store, deleted)
+        store.delete_context(deleted)
+        durations, steps, crashed = (ask(store, query) for query in blocks(ROOT / "docs/queries.md", "postgresql"))
     assert [(row.agent_id, row.state, row.count, len(row.seconds)) for row in durations] == [
         ("agent", "completed", 1, 3)
     ]
-    assert [(row.step, row.count, row.failed) for row in steps] == [("search", 2, 0)]
-    assert [(row.execution_id, row.attempts, row.workers) for row in crashed] == [
-        (execution_id, 2, ["host:1", "host:2"])
+    assert [(row.step, row.count, row.failed, row.seconds) for row in steps] == [("search", 2, 0, [1.5, 1.5])]
+    assert [(row.execution_id, row.attempts, row.interrupted, row.workers) for row in crashed] == [
+        (execution_id, 2, 1, ["host:1", "host:2"])
     ]
 
 

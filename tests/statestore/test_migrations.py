@@ -203,6 +203,54 @@ def test_the_printed_ddl_makes_the_migrated_schema(url: str) -> None:
     assert tables(url) == set()
 
 
+def test_a_printed_way_between_revisions_keeps_what_is_stored(url: str) -> None:
+    script_url = url.replace("mysql+", "mariadb+")
+    migrate(url)
+    newest = described(url)
+    migrate(url, "0001")
+    first = described(url)
+    is_done = "true" if "postgresql" in url else 1
+    run(
+        url,
+        *(context(name, session_id="chat") for name in ("kept", "deleted")),
+        *(
+            insert("agent_steps", execution_id=name, step_number=1, name=name, is_done=is_done, data="{}")
+            for name in ("kept", "deleted")
+        ),
+    )
+
+    run_script(url, ddl(script_url, "0001:0002"))
+    assert described(url) == newest
+    assert schema.read_revision(parse_url(url)) == "0002"
+    assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
+
+    run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'deleted'")
+    run_script(url, ddl(script_url, "head:0001"))
+    assert described(url) == first
+    assert schema.read_revision(parse_url(url)) == "0001"
+    assert rows(url, "SELECT execution_id FROM agent_contexts") == [("kept",)]
+    assert rows(url, "SELECT name FROM agent_steps") == [("kept",)]
+
+    run_script(url, ddl(script_url, "0001:base"))
+    assert tables(url) == set()
+
+
+def test_a_way_from_nothing_is_that_without_a_beginning() -> None:
+    url = "postgresql://nobody@localhost:1/nothing?schema=agents"
+    assert ddl(url, "base:head") == ddl(url)
+    assert "CREATE SCHEMA" in ddl(url)
+    assert "CREATE SCHEMA" not in ddl(url, "0001:0002")
+    assert ddl(url, "0002:base") == ddl(url, "base")
+
+
+@pytest.mark.parametrize(
+    "way", ["0001:0001", "head:0002", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
+)
+def test_a_way_that_is_none_is_refused(way: str) -> None:
+    with pytest.raises(UnknownRevision):
+        ddl("postgresql://nobody@localhost:1/nothing", way)
+
+
 def test_a_printed_script_that_stops_in_the_middle_leaves_nothing(tmp_path: Path, postgresql_database_url: str) -> None:
     for url in (f"sqlite:///{tmp_path / 'store.db'}", postgresql_database_url):
         head, _, _ = ddl(url).partition("INSERT INTO agent_sessions")
@@ -218,7 +266,7 @@ def test_the_ddl_is_printed_without_a_database() -> None:
     assert "COLLATE utf8mb4_nopad_bin" in ddl("mariadb://nobody@localhost:1/nothing")
 
 
-@pytest.mark.parametrize("revision", ["9999", "nonsense", ""])
+@pytest.mark.parametrize("revision", ["9999", "nonsense", "", "0001:0002"])
 def test_an_unknown_target_is_refused(revision: str) -> None:
     with pytest.raises(UnknownRevision):
         migrate("postgresql://nobody@localhost:1/nothing", revision)

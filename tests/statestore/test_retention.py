@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, ForeignKey, MetaData, Table, create_engine
 
 from statestore import (
     AgentState,
@@ -21,6 +23,7 @@ from statestore import (
 from statestore.clock import from_us
 from statestore.hybrid import HybridStore
 from statestore.retention import Purged, Retention, purge_ended
+from statestore.sql import SQLStore, execution_id_type, metadata_of
 from statestore.states import OVER
 from statestore.testing.builders import GRACE, INSTANT, claimed, context_of, create, move, pause
 from statestore.testing.purging import MANNERS, lived
@@ -259,3 +262,37 @@ def test_all_states_at_once_are_counted_together(store: Store, clock: ManualCloc
     assert purge_ended(store, now, states=OVER) == (1, 0)
     assert found(store) == [announcing]
     assert made
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
+def test_one_that_a_reference_holds_does_not_keep_the_others(
+    request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path, database: str, deleted: bool
+) -> None:
+    """A relation of the user's without ON DELETE."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    if database != "sqlite":
+        url = request.getfixturevalue(f"{database}_database_url")
+    with SQLStore(url, clock=clock) as store:
+        store.migrate()
+        metadata = MetaData()
+        metadata_of(metadata=metadata, dialect=database)
+        reference = execution_id_type(dialect=database)
+        held_by = Table("tickets", metadata, Column("id", reference, ForeignKey("agent_contexts.execution_id")))
+        engine = create_engine(store._settings.url)
+        held_by.create(engine)
+        ids = [ended(store) for _ in range(4)]
+        with engine.begin() as connection:
+            connection.execute(held_by.insert(), {"id": ids[0]})
+        engine.dispose()
+        for execution_id in ids:
+            store.settle(execution_id)
+            if deleted:
+                store.delete_context(execution_id)
+        clock.advance(2 * DAY)
+        with pytest.raises(InvalidRecord, match="constraint"):
+            store.purge(ids[0])
+        retention = Retention(deleted=DAY) if deleted else Retention(completed=DAY)
+        assert retention.apply(store, batch=2, clock=clock).total == 2
+        assert retention.apply(store, batch=2, clock=clock).total == 1
+        assert [bool(store.get_audit(each)) for each in ids] == [True, False, False, False]

@@ -6,10 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from statestore import Action, AgentState, AgentStep, Checkpoint, ErrorInfo, ManualClock, Result, Store, open_store
+from statestore import (
+    Action,
+    AgentState,
+    AgentStep,
+    AuditEvent,
+    Checkpoint,
+    ErrorInfo,
+    JSONValue,
+    ManualClock,
+    Result,
+    StepChanges,
+    Store,
+    open_store,
+)
 from statestore.clock import from_us
 from statestore.sql import SQLStore
-from statestore.testing.builders import answer, claim, pause
+from statestore.testing.builders import AT, BOOM, answer, claim, claimed, done, pause
 
 SECOND = timedelta(seconds=1)
 
@@ -131,3 +144,64 @@ def test_more_executions_than_one_page(store: Store) -> None:
     for _ in range(1201):
         store.create_context("agent")
     assert [dict(agent.states) for agent in store.stats().agents] == [{AgentState.IDLE: 1201}]
+
+
+def _nested(levels: int) -> JSONValue:
+    value: JSONValue = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+_AGAIN: JSONValue = {"a": 1, "took": 5, "result": {"ok": False}}
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["\0", '\\u0000","took":5,"result":{"ok":false}', _nested(40), _nested(900), {"a": _AGAIN}, [_AGAIN, "é" * 5000]],
+    ids=["nul", "quoted", "nested", "nested deeply", "same keys", "same keys, long"],
+)
+@pytest.mark.parametrize("success", [True, False])
+def test_no_output_of_a_step_breaks_or_changes_the_statistics(store: Store, output: JSONValue, success: bool) -> None:
+    execution_id = store.create_context("agent").execution_id
+    lease = claim(store, execution_id).lease
+    odd = AgentStep(
+        step_number=1,
+        name="odd",
+        action=Action(kind="step", input=output),
+        result=Result(success=success, output=output, error=None if success else BOOM),
+        timestamp=AT,
+        duration=3 * SECOND,
+        changes=StepChanges(memory={"a": output}),
+    )
+    asked = AgentStep(
+        step_number=2, name="asked", action=Action(kind="tool", input=output), timestamp=AT, duration=SECOND
+    )
+    store.checkpoint(execution_id, Checkpoint(steps=(odd, asked)), lease)
+
+    steps = store.get_activity([execution_id])[execution_id].steps
+    assert [(step.name, step.success, step.duration) for step in steps] == [
+        ("odd", success, 3 * SECOND),
+        ("asked", None, SECOND),
+    ]
+    (step,) = store.stats().steps
+    assert (step.name, step.failed, step.durations.longest) == ("odd", int(not success), 3 * SECOND)
+
+
+def test_of_a_deleted_execution_only_the_audit_trail_is_left(store: Store) -> None:
+    if not store.keeps_deleted:
+        pytest.skip("it purges what is deleted")
+    (deleted, lease), (kept, kept_lease) = claimed(store), claimed(store)
+    store.checkpoint(deleted, Checkpoint(steps=(done(1),)), lease)
+    store.checkpoint(kept, Checkpoint(steps=(done(1),)), kept_lease)
+    store.delete_context(deleted, by="ada", reason="asked to")
+
+    activity = store.get_activity([deleted, kept])
+    assert activity[deleted].steps == ()
+    assert activity[deleted].audit == store.get_audit(deleted)
+    assert [entry.event for entry in activity[deleted].audit] == [
+        AuditEvent.CREATED,
+        AuditEvent.CLAIMED,
+        AuditEvent.DELETED,
+    ]
+    assert len(activity[kept].steps) == 1

@@ -195,3 +195,123 @@ def test_stores_without_transactions_say_so() -> None:
     assert not store.has_transactions
     with pytest.raises(NoTransactions, match="SQL"), store.transaction(execution_id, lease):
         pass
+
+
+# -- what a step's function does that it should not --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [["COMMIT"], ["ROLLBACK"], ["COMMIT", "INSERT INTO payments VALUES ('q', 2)"]],
+    ids=["commit", "rollback", "commit and go on"],
+)
+def test_a_transaction_that_was_ended_in_sql_is_refused(store: SQLStore, statements: list[str]) -> None:
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            _pay(transaction.connection)
+            for statement in statements:
+                transaction.connection.exec_driver_sql(statement)
+            transaction.checkpoint(Checkpoint(steps=(done(1),)))
+
+    with pytest.raises(InvalidRecord, match="may neither commit"):
+        work()
+    assert context_of(store, execution_id).steps == ()
+
+
+def test_a_statement_that_mysql_commits_by_itself_is_refused_there(store: SQLStore) -> None:
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            _pay(transaction.connection)
+            transaction.connection.exec_driver_sql("CREATE TABLE refunds (id VARCHAR(64) PRIMARY KEY)")
+            _pay(transaction.connection, "q")
+            transaction.checkpoint(Checkpoint(steps=(done(1),)))
+
+    if store._settings.dialect == "mysql":
+        with pytest.raises(InvalidRecord, match="CREATE TABLE"):
+            work()
+        assert context_of(store, execution_id).steps == ()
+    else:
+        work()
+        assert _payments(store) == [("p", 1), ("q", 1)]
+
+
+def test_a_connection_that_was_closed_is_refused(store: SQLStore) -> None:
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            with transaction.connection:
+                _pay(transaction.connection)
+            transaction.checkpoint(Checkpoint(steps=(done(1),)))
+
+    with pytest.raises(InvalidRecord, match="may neither commit"):
+        work()
+    assert _payments(store) == []
+
+
+def test_savepoints_are_the_functions_own(store: SQLStore) -> None:
+    execution_id, lease = claimed(store)
+    with store.transaction(execution_id, lease) as transaction:
+        _pay(transaction.connection)
+        with pytest.raises(SQLAlchemyError), transaction.connection.begin_nested():
+            _pay(transaction.connection)  # the same id again
+        transaction.connection.begin_nested()  # left open
+        _pay(transaction.connection, "q")
+        transaction.checkpoint(Checkpoint(steps=(done(1),)))
+    assert _payments(store) == [("p", 1), ("q", 1)]
+
+
+def test_what_only_the_commit_refuses_is_the_steps_fault_and_not_the_stores(store: SQLStore) -> None:
+    waits = "" if store._settings.dialect == "mysql" else "DEFERRABLE INITIALLY DEFERRED"
+    with _engine(store) as connection:
+        connection.execute(
+            text(f"CREATE TABLE parts (id INTEGER PRIMARY KEY, payment VARCHAR(64) REFERENCES payments (id) {waits})")
+        )
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            transaction.connection.execute(text("INSERT INTO parts VALUES (1, 'none')"))
+            transaction.checkpoint(Checkpoint(steps=(done(1),)))
+
+    # MySQL has no constraints that wait for the commit: the function's own statement fails there.
+    with pytest.raises(InvalidRecord if waits else SQLAlchemyError, match="constraint"):
+        work()
+    assert context_of(store, execution_id).steps == ()
+    store.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+
+
+def test_an_error_that_was_caught_is_the_steps_fault_where_it_ends_the_transaction(store: SQLStore) -> None:
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            _pay(transaction.connection)
+            with pytest.raises(SQLAlchemyError):
+                _pay(transaction.connection)
+            transaction.checkpoint(Checkpoint(steps=(done(1),)))
+
+    if store._settings.dialect == "postgresql":
+        with pytest.raises(InvalidRecord, match="savepoint"):
+            work()
+        assert _payments(store) == []
+    else:
+        work()
+        assert _payments(store) == [("p", 1)]
+
+
+def test_an_error_from_outside_passes_through_although_it_broke_the_connection(store: SQLStore) -> None:
+    """As a time limit does, on whose way out pymysql closes the connection."""
+    execution_id, lease = claimed(store)
+
+    def work() -> None:
+        with store.transaction(execution_id, lease) as transaction:
+            transaction.connection.invalidate()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()

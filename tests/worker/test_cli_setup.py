@@ -36,6 +36,20 @@ def test_migrate_up_and_down(cli: CLI) -> None:
     assert "DROP TABLE" in cli("migrate", "--sql", "--downgrade").stdout
 
 
+def test_migrate_prints_the_way_that_was_asked_for(cli: CLI) -> None:
+    down = cli("migrate", "0001", "--downgrade", "--sql").stdout
+    assert "DROP TABLE agent_audit" in down
+    assert "DROP TABLE agent_contexts" not in down
+    assert "CREATE TABLE" not in down
+    up = cli("migrate", "0001:0002", "--sql").stdout
+    assert "CREATE TABLE agent_audit" in up
+    assert "CREATE TABLE agent_contexts" not in up
+    assert cli("migrate", "0002:0001", "--sql").stdout == down
+    refused(cli("migrate", "0001:0002"), "0001:0002 needs --sql", code=2)
+    refused(cli("migrate", "0001:0002", "--sql", "--downgrade"), "leave --downgrade out", code=2)
+    refused(cli("migrate", "0002", "--sql", "--downgrade"), "no such schema revision 'head:0002': it leads nowhere")
+
+
 def test_migrate_a_store_without_a_schema() -> None:
     result = CLI(make_app("memory://", "memory://"))("migrate")
 

@@ -1,8 +1,11 @@
 """`run.transaction`: a step's own writes and its record commit together."""
 
 import itertools
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from statestore import Checkpoint, Checkpointed, Lease, StepTransaction, StoreUnavailable
+from statestore import Checkpoint, Checkpointed, InvalidRecord, Lease, StepTransaction, StoreUnavailable
 from statestore.sql import SQLStore
 from tests.worker.driving import Crash, Engine
 from worker import Retry, Run
@@ -227,3 +230,82 @@ def test_a_store_without_transactions_fails_the_execution_clearly() -> None:
     error = engine.context(execution_id).error
     assert error is not None
     assert "SQL store" in error.message
+
+
+def test_what_was_changed_with_a_commit_whose_answer_is_lost_is_read_by_the_next_claim(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(engine.store, SQLStore)
+    monkeypatch.setattr(engine.store, "transaction", _Unsure(engine.store, applied=True))
+    numbers = itertools.count(1)
+    seen: list[tuple[int, Any]] = []
+
+    def shop(run: Run, _: None) -> int:
+        def count(connection: Connection) -> None:
+            run.memory["n"] = pay(connection, next(numbers))
+            run.say("assistant", run.memory["n"])
+
+        run.transaction("count", count)
+        seen.append((run.memory["n"], [message.content for message in run.messages]))
+        return run.step("use", lambda: int(run.memory["n"]))
+
+    execution_id = engine.start(engine.agent(shop))
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert (outcome.ending, outcome.ring) == (Ending.DRAINED, True)
+    assert seen == []
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert outcome.output == 1
+    assert seen == [(1, [1])]
+    assert payments(engine) == [1]
+
+
+@pytest.mark.parametrize("ended_by", ["cancel", "drain", "time"])
+def test_a_transaction_that_never_commits_does_not_hold_the_worker(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    """The keeper goes on renewing the lease, as the store answers everything else."""
+    engine.limits = replace(engine.limits, lease=timedelta(seconds=1.0))
+    tries: list[float] = []
+
+    def shop(run: Run, _: None) -> None:
+        def lose(connection: Connection) -> None:
+            tries.append(time.monotonic())
+            if len(tries) == 2 and ended_by == "cancel":
+                # From elsewhere: here it would wait for the lock that the transaction holds.
+                threading.Thread(target=engine.cancel, args=(run.execution_id,)).start()
+            if len(tries) == 2 and ended_by == "drain":
+                engine.draining = True
+            connection.invalidate()
+
+        run.transaction("pay", lose)
+
+    execution_id = engine.start(engine.agent(shop))
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    expected = {"cancel": Ending.CANCELLED, "drain": Ending.DRAINED, "time": Ending.LOST}
+    assert outcome.ending is expected[ended_by]
+    assert tries[-1] - tries[0] < 5
+
+
+def test_a_constraint_that_the_commit_breaks_fails_the_step(engine: Engine) -> None:
+    assert isinstance(engine.store, SQLStore)
+    with _own(engine.store) as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE lines (o INTEGER REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED)"))
+
+    def shop(run: Run, _: None) -> str:
+        with pytest.raises(InvalidRecord, match="constraint"):
+            run.transaction(
+                "order", lambda connection: connection.execute(text("INSERT INTO lines VALUES (7)")) and None
+            )
+        return "told"
+
+    execution_id = engine.start(engine.agent(shop))
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert outcome.output == "told"
+    (step,) = engine.context(execution_id).steps
+    assert step.result is not None
+    assert not step.result.success

@@ -32,14 +32,25 @@ class _Migratable(Protocol):
 def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade: bool, yes: bool) -> None:
     """Bring a SQL store's schema to REVISION, by default the newest.
 
+    --sql prints the way there from an empty database, with --downgrade from the newest revision. For a database with
+    executions give both ends as FROM:TO, up or down; "base" is an empty database.
+
     \b
       celery -A worker agents migrate
       celery -A worker agents migrate --sql > schema.sql
+      celery -A worker agents migrate 0001:head --sql > upgrade.sql
       celery -A worker agents migrate --downgrade
     """
     target = revision or ("base" if downgrade else "head")
-    if target == "base" and not downgrade:
+    if ":" in target:
+        if not sql_only:
+            raise click.UsageError(f"FROM:TO only says what to print, so {target} needs --sql")
+        if downgrade:
+            raise click.UsageError(f"{target} says itself whether it leads up or down: leave --downgrade out")
+    elif target == "base" and not downgrade:
         raise click.UsageError("revision base drops all executions: add --downgrade if that is meant")
+    elif sql_only and downgrade:
+        target = f"head:{target}"
     store = app_runtime(ctx).store
     parts = [part for part in _parts(store) if isinstance(part, _Migratable)]
     if not parts:

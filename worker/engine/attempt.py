@@ -95,6 +95,10 @@ class Attempt:
         if self.surroundings.is_draining():
             self.stop(Outcome(ending=Ending.DRAINED, ring=True))
 
+    def leave_to_next_claim(self) -> NoReturn:
+        """What is stored is not what this attempt has in its memory: the next one reads it."""
+        self.stop(Outcome(ending=Ending.DRAINED, ring=True))
+
     @property
     def stopped(self) -> ExecutionStopped | None:
         """What unwound the agent, if anything did."""
@@ -148,9 +152,10 @@ class Attempt:
         self._recorded(recorded)
         return recorded
 
-    def wait_for_store(self, error: StoreUnavailable, waited: int) -> None:
-        """See `Recorder.wait_for_store`."""
-        self._guarded(lambda: self.recorder.wait_for_store(error, waited))
+    def wait_for_store(self, error: StoreUnavailable, waited: int, give_up_at: float) -> None:
+        """See `Recorder.wait_for_store`. Nothing is in flight, so this is a step boundary too."""
+        self._guarded(lambda: self.recorder.wait_for_store(error, waited, give_up_at))
+        self.enter_boundary()
 
     @contextmanager
     def inside_step(self, key: str) -> Iterator[None]:

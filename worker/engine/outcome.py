@@ -15,7 +15,7 @@ class Ending(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     PAUSED = "paused"
-    DRAINED = "drained"  # this process shuts down: the lease was given back, another one goes on
+    DRAINED = "drained"  # stopped at a step boundary (a shutdown, say): the lease was given back, another claim goes on
     UNKNOWN = "unknown"  # this process does not know the agent: the lease was given back
     LOST = "lost"  # the lease is gone: nothing may be written, a successor has the execution
 

@@ -84,9 +84,13 @@ class Recorder:
         (recorded, *_) = self._store.get_steps(self._lease.execution_id, after=step.step_number - 1)
         return recorded
 
-    def wait_for_store(self, error: StoreUnavailable, waited: int) -> None:
-        """Sleeps, longer each time it is called in a row, before something is tried again. Stops at the lease's end."""
-        remaining = self._held.deadline - time.monotonic()
+    def wait_for_store(self, error: StoreUnavailable, waited: int, give_up_at: float) -> None:
+        """Sleeps, longer each time it is called in a row, before something is tried again.
+
+        Stops at `give_up_at`, the end of the lease as it was at first: a store that takes renewals but never this must
+        not hold us for ever.
+        """
+        remaining = give_up_at - time.monotonic()
         if self._held.is_lost or remaining <= 0:
             self._held.mark_lost()
             raise _lost()

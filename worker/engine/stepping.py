@@ -39,7 +39,7 @@ class Step:
             return self._replayed(key, recorded.result)
         attempt.begin_step(key, self.action)
         tries = 0 if recorded is None else recorded.tries
-        checkpoint_id, unavailable = new_checkpoint_id(), 0
+        checkpoint_id, unavailable, give_up_at = new_checkpoint_id(), 0, 0.0
         while True:
             tries += 1
             started = attempt.now()
@@ -59,7 +59,8 @@ class Step:
                 # try.
                 attempt.memory.roll_back()
                 tries -= 1
-                attempt.wait_for_store(error, unavailable)
+                give_up_at = give_up_at or attempt.held.deadline
+                attempt.wait_for_store(error, unavailable, give_up_at)
                 unavailable += 1
 
     def _do(self, attempt: Attempt, key: str, work: OpenWork, started: datetime, tries: int) -> Any:
@@ -81,6 +82,9 @@ class Step:
         attempt.memory.keep_step()
         if recorded is step or recorded.result is None:
             return value
+        # An earlier try was committed, and its answer lost.
+        if changes is not None or recorded.changes is not None:
+            attempt.leave_to_next_claim()
         return self._replayed(key, recorded.result)
 
     def _replayed(self, key: str, result: Result) -> Any:
