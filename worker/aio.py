@@ -9,7 +9,7 @@ from statestore.states import AgentState
 from worker import client
 from worker.agent import Agent
 from worker.async_watch import AsyncWatch
-from worker.execution import LOOK_ANYWAY_SECONDS, Execution
+from worker.execution import LOOK_ANYWAY_SECONDS, Execution, question_of
 
 
 class AsyncExecution:
@@ -45,21 +45,26 @@ class AsyncExecution:
 
     async def wait(self, timeout: float | None = None) -> JSONValue:
         """The output, once the execution is over."""
-        await self._look_until(lambda: self._execution.state.is_over, timeout)
+        await self._look_until(lambda summary: summary.state.is_over, timeout)
         return await asyncio.to_thread(self._execution.wait, 0)
 
     async def wait_for_question(self, timeout: float | None = None) -> Wait | None:
         """The question, once there is one; None if the execution ended without."""
-        await self._look_until(lambda: self._execution.question is not None or self._execution.state.is_over, timeout)
-        return await self.question()
+        summary = await self._look_until(lambda seen: question_of(seen) is not None or seen.state.is_over, timeout)
+        return question_of(summary)
 
-    async def _look_until(self, is_met: Callable[[], bool], timeout: float | None) -> None:
-        async with asyncio.timeout(timeout):
-            if await asyncio.to_thread(is_met):
-                return
-            async with AsyncWatch(self._execution.watch) as watch:
-                while not await asyncio.to_thread(is_met):
+    async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
+        """Looks at once, and then whenever something may have changed, until `timeout` seconds have passed."""
+        summary = await self.summary()
+        if is_met(summary):
+            return summary
+        try:
+            async with asyncio.timeout(timeout), AsyncWatch(self._execution.watch) as watch:
+                while not is_met(summary := await self.summary()):
                     await watch.wait(LOOK_ANYWAY_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s") from error
+        return summary
 
     async def __aiter__(self) -> AsyncIterator[AgentStep]:
         """Follows the execution live."""

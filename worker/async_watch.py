@@ -50,10 +50,12 @@ class AsyncWatch:
     async def __aenter__(self) -> Self:
         self._has_thread = self._threads.free.acquire(blocking=False)
         if self._has_thread:
+            opening = self._threads.pool.submit(self._make)
             try:
-                self._watch = await asyncio.wrap_future(self._threads.pool.submit(self._make))
+                self._watch = await asyncio.shield(asyncio.wrap_future(opening))
             except BaseException:
-                self._threads.free.release()
+                # Also a waiter that was cancelled, while the thread goes on opening the watch.
+                opening.add_done_callback(self._close_opened)
                 raise
         return self
 
@@ -87,6 +89,13 @@ class AsyncWatch:
         else:
             # Its waiter was cancelled: the thread still uses the watch, for a moment.
             self._waiting.add_done_callback(lambda _: self._close())
+
+    def _close_opened(self, opening: Future[Watch]) -> None:
+        try:
+            if opening.exception() is None:
+                opening.result().close()
+        finally:
+            self._threads.free.release()
 
     def _close(self) -> None:
         try:

@@ -83,7 +83,7 @@ class Execution:
     @property
     def question(self) -> Wait | None:
         """The question that it waits to have answered, if it does."""
-        return _question_of(self.summary())
+        return question_of(self.summary())
 
     def wait(self, timeout: float | None = None) -> JSONValue:
         """Blocks until the execution is over and returns its output. `timeout` is in seconds.
@@ -97,8 +97,8 @@ class Execution:
 
         `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
         """
-        summary = self._look_until(lambda summary: summary.state.is_over or _question_of(summary) is not None, timeout)
-        return _question_of(summary)
+        summary = self._look_until(lambda summary: summary.state.is_over or question_of(summary) is not None, timeout)
+        return question_of(summary)
 
     def __iter__(self) -> Iterator[AgentStep]:
         """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
@@ -138,7 +138,7 @@ class Execution:
         summary = self.summary()
         if summary.state.is_over:
             raise ExecutionOver(self.id, summary.state.value)
-        asked = _question_of(summary)
+        asked = question_of(summary)
         if key is None:
             if asked is None:
                 raise QuestionNotAsked(self.id, "")
@@ -213,7 +213,8 @@ class Execution:
         return self.context().output
 
 
-def _question_of(summary: ExecutionSummary) -> Wait | None:
+def question_of(summary: ExecutionSummary) -> Wait | None:
+    """The question that an execution waited to have answered when it was looked at."""
     waiting = summary.waiting
     return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
 

@@ -20,6 +20,10 @@ class Outage:
             self._began_at = time.monotonic()
             self._log.warning("%s failed, trying again until it succeeds: %s", self._what, error)
 
+    def forget(self) -> None:
+        """There is nothing to try any more, so nobody knows when it would succeed."""
+        self._began_at = None
+
     def succeeded(self) -> None:
         """A try succeeded."""
         if self._began_at is not None:

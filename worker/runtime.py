@@ -49,7 +49,9 @@ class Runtime:
             return self._settings
         with self._lock:
             if self._settings is None:
-                self._settings = Settings.load(self.app.conf.table(), os.environ, namespace=self.app.namespace)
+                self._settings = Settings.load(
+                    self.app.conf.table(censored=False), os.environ, namespace=self.app.namespace
+                )
             return self._settings
 
     @property

@@ -1,6 +1,7 @@
 """The Celery task that a bell calls: it runs one claim of one execution and translates the outcome for Celery."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,10 +16,15 @@ from worker import bell
 from worker.engine.failures import describe, revive
 from worker.engine.outcome import Ending, Outcome
 from worker.errors import ExecutionFailed, StepFailed
+from worker.outage import Outage
 from worker.owner import this_process
 from worker.runtime import Runtime, runtime_of
 
 log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 0.1
+_MAX_BACKOFF_SECONDS = 1.0
+_claiming = Outage(log, "claiming executions")
 
 R = TypeVar("R")
 
@@ -49,11 +55,23 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
 
     def _work(self, runtime: Runtime, execution_id: str) -> Outcome | ExecutionSummary | None:
         """Works on one claim; if it cannot be claimed, the summary: a stray bell must not cost a whole context."""
-        try:
-            outcome = runtime.executor.execute(execution_id, this_process())
-        except SoftTimeLimitExceeded:
-            log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
-            raise Ignore from None
+        # While the store is away a slot has nothing better to do than to wait with its bell: else an outage would use
+        # up the whole queue, and what was in it would wait to be rung again.
+        give_up_at, backoff = time.monotonic() + runtime.settings.lease_seconds, _FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                outcome = runtime.executor.execute(execution_id, this_process())
+                break
+            except SoftTimeLimitExceeded:
+                log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
+                raise Ignore from None
+            except StoreUnavailable as error:
+                _claiming.failed(error)
+                if runtime.drain.is_set() or time.monotonic() >= give_up_at:
+                    raise
+            time.sleep(backoff)
+            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
+        _claiming.succeeded()
         return runtime.store.get_summary(execution_id) if outcome is None else outcome
 
     @staticmethod

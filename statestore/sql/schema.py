@@ -101,6 +101,13 @@ def migrate(settings: Settings, revision: str) -> None:
                     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {settings.tables.version}")
 
 
+def leads_down(settings: Settings, revision: str) -> bool:
+    """Whether a migration to `revision` would go below the one that is there. Raises `UnknownRevision`."""
+    config = _config(settings)
+    target, found = _resolve(config, revision), read_revision(settings)
+    return found is not None and (target is None or found in _above(config, target))
+
+
 def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -> None:
     """Writes the SQL that leads from an empty database to `revision`, or from the newest schema down to "base".
 

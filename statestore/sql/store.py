@@ -209,7 +209,8 @@ class SQLStore(Store):
         """Brings the schema to `revision`, up or down: "head", "base" (which drops the tables), or a revision's name.
 
         With `sql` nothing is changed and nothing connected to: the statements that lead from an empty database there
-        (for "base": from the newest schema) are written to `output`, by default the standard output.
+        (for "base": from the newest schema; for "FROM:TO": from one revision to another) are written to `output`, by
+        default the standard output.
 
         Raises `UnknownRevision`, `SchemaMismatch` for a schema that only a newer version of this package knows, and
         `StoreUnavailable`. Concurrent calls are harmless.
@@ -224,6 +225,10 @@ class SQLStore(Store):
     def downgrade(self, revision: str = "base") -> None:
         """Like `migrate`, with the other default."""
         self.migrate(revision)
+
+    def leads_down(self, revision: str) -> bool:
+        """Whether `migrate(revision)` would go down, and remove what only the newer schema keeps."""
+        return schema.leads_down(self._settings, revision)
 
     def revision(self) -> str | None:
         """The revision of the database's schema; None without one."""

@@ -181,6 +181,10 @@ def test_purge_by_age_and_state(cli: CLI) -> None:
     assert [item["execution_id"] for item in cli.json("list")["items"]] == [active]
 
 
+def test_a_time_before_all_times_is_refused(cli: CLI) -> None:
+    refused(cli("purge", "--older-than", "999999w", "--state", "failed", "--yes"), "--older-than", "999999w", code=2)
+
+
 def test_purge_of_deleted_ones(cli: CLI) -> None:
     deleted, kept = ended(cli.store), ended(cli.store)
     cli.store.delete_context(deleted)

@@ -29,7 +29,12 @@ def test_migrate_up_and_down(cli: CLI) -> None:
     cli.enqueue("count", "1")
     refused(cli("migrate", "base"), "--downgrade", code=2)
     refused(cli("migrate", "--downgrade"), "--yes", code=2)
+    refused(cli("migrate", "0001"), "add --downgrade", code=2)
+    refused(cli("migrate", "0001", "--downgrade"), "add --yes", code=2)
+    refused(cli("migrate", "0002", "--downgrade"), "not below", code=2)
     assert len(cli.json("list")["items"]) == 1
+    assert "from revision 0002 to 0001" in cli("migrate", "0001", "--downgrade", "--yes").stdout
+    assert "from revision 0001 to 0002" in cli("migrate").stdout
     assert "to none" in cli("migrate", "--downgrade", "--yes").stdout
     refused(cli("migrate", "nope"), "no such schema revision 'nope'")
     assert "CREATE TABLE" in cli("migrate", "--sql").stdout
@@ -97,6 +102,12 @@ def test_check(cli: CLI, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "broker  FAILED  redis://:***@127.0.0.1:1/0" in result.stdout
     assert "hunter2" not in result.output
+
+    for wrong in ("foo://:hunter2@host", "redis://:hunter2@127.0.0.1:notaport/0"):
+        result = CLI(make_app(f"sqlite:///{tmp_path}/s.db", wrong))("check")
+        assert result.exit_code == 1
+        assert "broker  FAILED" in result.stdout
+        assert "hunter2" not in result.output
 
     missing = make_app(f"sqlite:///{tmp_path}/no/such/folder/s.db", "memory://")
     result = CLI(missing)("check")

@@ -1,6 +1,8 @@
 """Bad input is refused where it is given, by name, and nothing half-written remains."""
 
 import asyncio
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from statestore import (
     UnknownScheme,
     ValueTooLarge,
 )
+from statestore.watching import PollingWatch
 from worker import (
     Agent,
     ExecutionCancelled,
@@ -31,10 +34,12 @@ from worker import (
     UnknownAgent,
     agent,
     aio,
+    async_watch,
     enqueue,
     get_execution,
     install,
 )
+from worker.async_watch import AsyncWatch
 from worker.bell import TASK_NAME
 from worker.errors import ConfigurationError, RegistrationError
 from worker.execution import Execution
@@ -390,7 +395,69 @@ def test_the_async_facade_does_the_same(runtime: Runtime, asking: Agent) -> None
     asyncio.run(main())
 
 
+def test_a_bell_waits_for_a_store_that_is_away_for_less_than_a_lease(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else an outage would use up the queue."""
+    execution = enqueue(agent(registry=runtime.registry)(doubling), 4, runtime=runtime)
+    published(runtime)
+    claim, away = runtime.store.claim, iter([True, True, False])
+
+    def unsure(*given: Any) -> Any:
+        if next(away):
+            raise StoreUnavailable("x://", "gone")
+        return claim(*given)
+
+    monkeypatch.setattr(runtime.store, "claim", unsure)
+    task = runtime.app.tasks[TASK_NAME]
+    assert task(execution.id) == 8
+    assert caplog.text.count("claiming executions failed") == 1
+
+
+def doubling(run: Run, input: int) -> int:
+    return 2 * input
+
+
 # -- configuration -----------------------------------------------------------------------------------------------------
+
+
+def test_an_async_wait_without_patience_still_looks_once(runtime: Runtime, asking: Agent) -> None:
+    running, over = (enqueue(asking, runtime=runtime) for _ in range(2))
+    over.cancel()
+
+    async def look() -> None:
+        with pytest.raises(ExecutionCancelled):
+            await over.aio.wait(timeout=0)
+        with pytest.raises(TimeoutError, match=f"{running.id} is still idle after 0 s"):
+            await running.aio.wait(timeout=0)
+
+    asyncio.run(look())
+
+
+def test_an_async_wait_that_is_cancelled_while_it_opens_its_watch_leaves_nothing_open() -> None:
+    closed, may_open = threading.Event(), threading.Event()
+
+    class Slow(PollingWatch):
+        def __init__(self) -> None:
+            may_open.wait(10)
+            super().__init__()
+
+        def close(self) -> None:
+            closed.set()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), AsyncWatch(Slow):
+                raise AssertionError("it never opens in time")
+        may_open.set()
+        assert await asyncio.to_thread(closed.wait, 10)
+
+    free = async_watch._threads.free._value
+    asyncio.run(give_up())
+    give_up_at = time.monotonic() + 10
+    while async_watch._threads.free._value != free:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
 
 
 def test_an_unknown_store_scheme_is_refused(runtime: Runtime) -> None:

@@ -20,6 +20,8 @@ class _Migratable(Protocol):
 
     def downgrade(self, revision: str = "base") -> None: ...
 
+    def leads_down(self, revision: str) -> bool: ...
+
     def revision(self) -> str | None: ...
 
 
@@ -27,7 +29,7 @@ class _Migratable(Protocol):
 @click.argument("revision", required=False)
 @click.option("--sql", "sql_only", is_flag=True, help="Print the SQL instead, connecting to nothing.")
 @click.option("--downgrade", is_flag=True, help="Go down: to REVISION, or to nothing, which drops all executions.")
-@click.option("--yes", is_flag=True, help="Do not ask before everything is dropped.")
+@click.option("--yes", is_flag=True, help="Do not ask before going down.")
 @click.pass_context
 def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade: bool, yes: bool) -> None:
     """Bring a SQL store's schema to REVISION, by default the newest.
@@ -68,11 +70,16 @@ def _parts(store: Store) -> list[Store]:
 
 
 def _migrate(store: _Migratable, target: str, downgrade: bool, yes: bool) -> None:
-    before = store.revision()
-    if target == "base" and before is not None and not yes:
+    before, goes_down = store.revision(), store.leads_down(target)
+    if goes_down and not downgrade:
+        raise click.UsageError(f"revision {target} is below {before}, and going down loses data: add --downgrade")
+    if downgrade and not goes_down and before is not None:
+        raise click.UsageError(f"revision {target} is not below {before}: leave --downgrade out")
+    if goes_down and not yes:
+        lost = "all executions" if target == "base" else f"what revision {target} knows nothing of (see docs/stores.md)"
         if not sys.stdin.isatty():
-            raise click.UsageError("this drops all executions, and there is no terminal to ask: add --yes")
-        click.confirm(f"Drop all executions in {store.url}?", abort=True)
+            raise click.UsageError(f"this drops {lost}, and there is no terminal to ask: add --yes")
+        click.confirm(f"Drop {lost} in {store.url}?", abort=True)
     (store.downgrade if downgrade else store.migrate)(target)
     after = store.revision()
     if before == after:

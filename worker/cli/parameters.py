@@ -31,7 +31,10 @@ class Moment(click.ParamType[datetime]):
             return value
         back = _AGO.fullmatch(value.strip()) if self._ago else None
         if back is not None:
-            return datetime.now(UTC) - timedelta(seconds=int(back[1]) * _SECONDS[back[2]])
+            try:
+                return datetime.now(UTC) - timedelta(seconds=int(back[1]) * _SECONDS[back[2]])
+            except (OverflowError, ValueError):
+                self.fail(f"{value!r} is longer ago than any calendar goes", param, ctx)
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:

@@ -66,7 +66,7 @@ def _rows(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 def _row(app: Any, name: str, value: Any, default: Any, description: str) -> dict[str, Any]:
-    configured: Mapping[str, Any] = app.conf.table()
+    configured: Mapping[str, Any] = app.conf.table(censored=False)
     sources = (("environment", name.upper() in os.environ), ("configuration", name in configured), ("default", True))
     source = next(source for source, applies in sources if applies)
     if isinstance(value, tuple):

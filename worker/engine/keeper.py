@@ -98,6 +98,7 @@ class LeaseKeeper:
                 held = list(self._held.values())
             if not held:
                 next_at = None
+                self._renewing.forget()
                 continue
             interval = min(one.lease.ttl.total_seconds() for one in held) / 3
             now = time.monotonic()
