@@ -49,13 +49,21 @@ def no_own_deadline() -> None:
 
 
 def no_fencing() -> None:
-    """A write goes out under whatever lease is current, so that the writer's own token says nothing any more."""
+    """A write goes out under whatever lease is current, as whatever step is the next.
+
+    So the writer's own token says nothing any more. The number of its step would give it away, too: to a zombie whose
+    successor has recorded that step meanwhile.
+    """
     write = SQLStore.checkpoint
 
     def checkpoint(self: Store, execution_id: str, checkpoint: Any, lease: Any = None) -> Any:
         for current in self.find_leases(""):
             if current.execution_id == execution_id:
                 lease = current
+        summary = self.get_summary(execution_id)
+        assert summary is not None
+        steps = (replace(step, step_number=summary.step_count + at) for at, step in enumerate(checkpoint.steps, 1))
+        checkpoint = replace(checkpoint, steps=tuple(steps))
         return write(self, execution_id, checkpoint, lease)
 
     SQLStore.checkpoint = checkpoint  # type: ignore[method-assign, assignment]
