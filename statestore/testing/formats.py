@@ -1,7 +1,7 @@
 """Format versions: newer ones are refused, older ones are migrated when they are read."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -26,7 +26,19 @@ def newer_package(store: Store) -> Iterator[None]:
             if is_ours and getattr(module, "FORMAT", None) == envelope.FORMAT:
                 patch.setattr(module, "FORMAT", envelope.FORMAT + 1)
         patch.setattr(envelope, "FORMAT", envelope.FORMAT + 1)
-        yield
+        try:
+            yield
+        finally:
+            _forget_what_was_prepared(packages)
+
+
+def _forget_what_was_prepared(packages: Collection[str]) -> None:
+    """Statements that were made meanwhile, and are kept, know of the newer format."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages:
+            for kept in list(vars(module).values()):
+                if hasattr(type(kept), "cache_clear"):
+                    kept.cache_clear()
 
 
 def _prepare(store: Store) -> None:

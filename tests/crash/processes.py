@@ -15,6 +15,7 @@ import psutil
 from pytest_celery import CeleryTestContainer, CeleryWorkerContainer, RedisContainer
 
 from tests.crash.ledger import FOLDER_VARIABLE, WORKER_VARIABLE
+from tests.services.freezing import wait_until_frozen
 from tests.services.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +192,8 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
     def pause(self) -> None:
         """Freezes every process of the worker."""
         self._signal_group(signal.SIGSTOP)
+        for pid in self.pids():
+            wait_until_frozen(pid)
 
     def unpause(self) -> None:
         """Ends a `pause`."""

@@ -11,13 +11,15 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psutil
 import pytest
+
+from tests.services.freezing import freeze
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -192,13 +194,15 @@ class ServerProcess(ABC):
     def frozen(self) -> Iterator[None]:
         """Stops the server and its children as they are; the kernel still takes what they are sent."""
         main = psutil.Process(self.pid)
-        family = [main, *main.children(recursive=True)]
-        for process in family:
-            process.suspend()
+        stopped = []
         try:
+            for process in (main, *main.children(recursive=True)):
+                with suppress(ProcessLookupError):  # a server's child that has ended meanwhile
+                    freeze(process.pid)
+                    stopped.append(process)
             yield
         finally:
-            for process in family:
+            for process in stopped:
                 process.resume()
 
     def kill(self) -> None:
@@ -228,7 +232,7 @@ class ServerProcess(ABC):
 
     def pause(self) -> None:
         """Freezes the server: connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def go_on(self) -> None:
         """Ends a `pause`."""
