@@ -371,7 +371,8 @@ def test_copy_draws_a_bar_on_a_terminal(cli: CLI, tmp_path: Path, monkeypatch: p
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from statestore import copying
 copying._PAGE = 1
 handle = copying._copy_one
