@@ -234,6 +234,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
             "error": None if result is None or result.error is None else _error_fields(result.error),
             "attempt": step.attempt,
             "tries": None if step.tries == 1 else step.tries,
+            "in_flight": step.in_flight or None,
             "at": to_us(step.timestamp),
             "took": duration_us(step.duration),
             "changes": None
@@ -321,6 +322,7 @@ def decode_step(text: str | bytes) -> AgentStep:
         ),
         attempt=fields["attempt"],
         tries=fields.get("tries", 1),
+        in_flight=fields.get("in_flight", False),
         timestamp=from_us(fields["at"]),
         duration=timedelta(microseconds=fields["took"]),
         changes=None

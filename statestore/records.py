@@ -152,7 +152,8 @@ class AgentStep:
     """One journaled unit of an execution. `result` is None while it is only an intent.
 
     `name` is the key in the journal: the step's name, and from its second occurrence on a suffix ("search#2").
-    `attempt` is the claim under which it was recorded, `tries` how often its function was called.
+    `attempt` is the claim under which it was recorded, `tries` how often its function was called. An intent that is
+    `in_flight` was written right before such a call: whoever finds it cannot know how far the call came.
     """
 
     step_number: int
@@ -164,10 +165,13 @@ class AgentStep:
     timestamp: datetime
     duration: timedelta = timedelta(0)
     changes: StepChanges | None = None
+    in_flight: bool = False
 
     def __post_init__(self) -> None:
         if self.step_number < 1:
             raise InvalidRecord("step_number", "steps are numbered from 1")
+        if self.in_flight and self.result is not None:
+            raise InvalidRecord("in_flight", "a step that has a result is over")
         require_name("name", self.name)
         require_aware("timestamp", self.timestamp)
 

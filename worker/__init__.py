@@ -13,12 +13,21 @@ A killed worker's execution goes on from its last recorded step on another one.
 
 from worker.agent import Agent, agent
 from worker.client import enqueue, get_execution
+from worker.crash_policy import CrashPolicy, Happened
+from worker.engine.async_run import AsyncRun
+from worker.engine.children import Child
 from worker.engine.run import Run
 from worker.errors import (
     AgentsError,
     AnswerTimeout,
+    ApprovalDenied,
+    ApprovalExpired,
+    BudgetExceeded,
+    ChildFailed,
     ConfigurationError,
     DeadLetter,
+    DeadlineExceeded,
+    EventTimeout,
     ExecutionCancelled,
     ExecutionFailed,
     InvalidAnswer,
@@ -26,17 +35,23 @@ from worker.errors import (
     InvalidInput,
     InvalidResult,
     JournalMismatch,
+    LimitExceeded,
     MaxStepsExceeded,
+    MemoryInParallel,
     NestedStep,
+    NoApprovalAsked,
     RegistrationError,
+    SpawnTooDeep,
     StepFailed,
+    StepInterrupted,
+    StepTimeout,
     UnknownAgent,
 )
 from worker.execution import Execution
 from worker.installing import install
 from worker.registry import Registry
 from worker.retry import Retry
-from worker.tool import Tool, tool
+from worker.tool import Tool, ToolContext, tool
 
 __all__ = [  # noqa: RUF022 - grouped
     # defining
@@ -44,7 +59,12 @@ __all__ = [  # noqa: RUF022 - grouped
     "tool",
     "Agent",
     "Tool",
+    "ToolContext",
+    "CrashPolicy",
+    "Happened",
     "Run",
+    "AsyncRun",
+    "Child",
     "Retry",
     "Registry",
     # running
@@ -62,10 +82,22 @@ __all__ = [  # noqa: RUF022 - grouped
     "InvalidAnswer",
     "InvalidResult",
     "StepFailed",
+    "StepTimeout",
+    "StepInterrupted",
     "AnswerTimeout",
+    "ApprovalDenied",
+    "ApprovalExpired",
+    "NoApprovalAsked",
+    "EventTimeout",
+    "ChildFailed",
+    "SpawnTooDeep",
     "JournalMismatch",
     "NestedStep",
+    "MemoryInParallel",
+    "LimitExceeded",
     "MaxStepsExceeded",
+    "DeadlineExceeded",
+    "BudgetExceeded",
     "DeadLetter",
     "ExecutionFailed",
     "ExecutionCancelled",

@@ -3,8 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, overload
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pydantic
 
@@ -28,6 +28,11 @@ class Agent:
         max_steps: how many steps one execution may take; None for the worker's setting.
         max_attempts: how many claims in a row may die without recording a step; None for the worker's setting.
         queue: Celery queue of its executions; None for the worker's setting.
+        deadline: how long an execution may take from its creation, pauses included; None for ever.
+        max_tokens: how much `run.spend` may count; None for any.
+        max_cost: likewise.
+        on_limit: "fail", or "ask" to pause and let a person raise a limit that is reached.
+        is_async: whether its function is a coroutine function, which gets an `AsyncRun`.
     """
 
     def __init__(
@@ -38,22 +43,36 @@ class Agent:
         max_steps: int | None = None,
         max_attempts: int | None = None,
         queue: str | None = None,
+        deadline: timedelta | None = None,
+        max_tokens: float | None = None,
+        max_cost: float | None = None,
+        on_limit: Literal["fail", "ask"] = "fail",
     ) -> None:
-        if inspect.iscoroutinefunction(function):
-            raise RegistrationError(name, "an agent is a plain function; async functions are not supported yet")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise RegistrationError(name, "an agent is a plain function, not a generator")
+            raise RegistrationError(name, "an agent is a function, not a generator")
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != 2:
             raise RegistrationError(name, "an agent is a function of two parameters, (run, input)")
         for limit_name, limit in (("max_steps", max_steps), ("max_attempts", max_attempts)):
             if limit is not None and limit < 1:
                 raise RegistrationError(name, f"{limit_name} needs a number of at least 1, not {limit}")
+        for limit_name, amount in (("max_tokens", max_tokens), ("max_cost", max_cost)):
+            if amount is not None and not amount > 0:
+                raise RegistrationError(name, f"{limit_name} needs a positive number, not {amount}")
+        if deadline is not None and deadline <= timedelta(0):
+            raise RegistrationError(name, f"deadline needs a positive duration, not {deadline}")
+        if on_limit not in ("fail", "ask"):
+            raise RegistrationError(name, f"on_limit is 'fail' or 'ask', not {on_limit!r}")
         self.name = name
         self.function = function
         self.max_steps = max_steps
         self.max_attempts = max_attempts
         self.queue = queue
+        self.deadline = deadline
+        self.max_tokens = max_tokens
+        self.max_cost = max_cost
+        self.on_limit = on_limit
+        self.is_async = schema.is_async(function)
         self.origin = f"{function.__module__}.{function.__qualname__}"
         self.description = inspect.getdoc(function) or ""
         annotation = schema.hints(function).get(parameters[1].name, inspect.Parameter.empty)
@@ -104,6 +123,7 @@ class Agent:
         queue: str | None = None,
         priority: int | None = None,
         start_at: datetime | None = None,
+        deadline: datetime | timedelta | None = None,
     ) -> "Execution":
         """Starts an execution of this agent on the current app's workers; see `worker.client.enqueue`."""
         from worker.client import enqueue  # here, because the client needs Celery and the agent itself does not
@@ -118,6 +138,7 @@ class Agent:
             queue=queue,
             priority=priority,
             start_at=start_at,
+            deadline=deadline,
         )
 
 
@@ -130,6 +151,10 @@ def agent(
     max_steps: int | None = None,
     max_attempts: int | None = None,
     queue: str | None = None,
+    deadline: timedelta | None = None,
+    max_tokens: float | None = None,
+    max_cost: float | None = None,
+    on_limit: Literal["fail", "ask"] = "fail",
     registry: Registry | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]: ...
 def agent(
@@ -140,9 +165,13 @@ def agent(
     max_steps: int | None = None,
     max_attempts: int | None = None,
     queue: str | None = None,
+    deadline: timedelta | None = None,
+    max_tokens: float | None = None,
+    max_cost: float | None = None,
+    on_limit: Literal["fail", "ask"] = "fail",
     registry: Registry | None = None,
 ) -> Agent | Callable[[Callable[..., Any]], Agent]:
-    """Makes a function `(run, input) -> output` an agent.
+    """Makes a function `(run, input) -> output`, plain or async, an agent.
 
     The annotation of `input` is its schema (pydantic), held against every input at `enqueue`; the return annotation
     is that of the output. `name` defaults to the function's; for the others see `Agent`.
@@ -155,6 +184,10 @@ def agent(
             max_steps=max_steps,
             max_attempts=max_attempts,
             queue=queue,
+            deadline=deadline,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
+            on_limit=on_limit,
         )
         (registry or default_registry).add_agent(made)
         return made

@@ -7,8 +7,8 @@ from statestore.checkpoint import NewExecution
 from statestore.errors import ExecutionNotFound
 from statestore.records import JSONValue
 from statestore.states import AgentState
-from worker import bell
 from worker.agent import Agent
+from worker.deadline import as_metadata
 from worker.execution import Execution
 from worker.runtime import Runtime, current_runtime
 
@@ -24,12 +24,14 @@ def enqueue(
     queue: str | None = None,
     priority: int | None = None,
     start_at: datetime | None = None,
+    deadline: datetime | timedelta | None = None,
     runtime: Runtime | None = None,
 ) -> Execution:
     """Starts an execution of an agent, given as such or by name.
 
     The input is held against the agent's schema before anything is stored. A second call with the same
-    `idempotency_key` returns the first one's execution. With `start_at` nothing runs before that moment. If the broker
+    `idempotency_key` returns the first one's execution. With `start_at` nothing runs before that moment; an execution
+    that is not over by its `deadline` fails, or with the agent's `on_limit="ask"` asks. If the broker
     cannot be reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
 
     Raises `UnknownAgent`, `InvalidInput`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `StoreUnavailable`;
@@ -46,7 +48,7 @@ def enqueue(
             input=agent.encode_input(input),
             session_id=session_id,
             user_id=user_id,
-            metadata=metadata or {},
+            metadata=metadata or {} if deadline is None else {**(metadata or {}), **as_metadata(deadline)},
             idempotency_key=idempotency_key,
             queue=queue or agent.queue,
             priority=priority,
@@ -56,16 +58,7 @@ def enqueue(
     )
     execution = Execution(context.execution_id, runtime)
     if start_at is None and context.state is AgentState.IDLE:
-        rung = bell.ring(
-            runtime.app,
-            settings,
-            execution_id=context.execution_id,
-            agent_id=agent.name,
-            queue=context.queue,
-            priority=priority,
-        )
-        if rung:
-            bell.mark_rung(runtime.store, settings, [(context.execution_id, context.attempt)])
+        runtime.ring(context)
     return execution
 
 

@@ -9,10 +9,22 @@
     |-- InvalidAnswer           an answer that does not fit the question's schema
     |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
     |-- StepFailed              a recorded failure whose own exception class cannot be made again
+    |-- StepTimeout             a call overran its time
+    |-- StepInterrupted         the process died during a call that must not be repeated
     |-- AnswerTimeout           nobody answered before the deadline
+    |-- ApprovalDenied          a person refused a tool call
+    |-- ApprovalExpired         nobody approved of a tool call in time
+    |-- NoApprovalAsked         the execution does not wait for an approval, or waits for another one
+    |-- EventTimeout            an event did not come in time
+    |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
+    |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
     |-- NestedStep              a step's function tried to take a step itself
-    |-- MaxStepsExceeded        the execution took more steps than it may
+    |-- MemoryInParallel        a step that others run beside tried to change the memory
+    |-- LimitExceeded           the execution used up what it may use
+    |   |-- MaxStepsExceeded    steps
+    |   |-- DeadlineExceeded    time
+    |   `-- BudgetExceeded      tokens or cost
     |-- DeadLetter              given up: too many claims in a row ended without recording a step
     |-- ExecutionFailed         what `Execution.wait` raises for a failed execution
     `-- ExecutionCancelled      what `Execution.wait` raises for a cancelled one
@@ -120,6 +132,110 @@ class StepFailed(AgentsError):
         return f"{self.type}: {self.message}"
 
 
+class StepTimeout(AgentsError, TimeoutError):
+    """A call overran its time. One that is `still_running` could not be ended, and is not tried again beside itself."""
+
+    def __init__(self, key: str, seconds: float, still_running: bool = False) -> None:
+        super().__init__(key, seconds, still_running)
+        self.key = key
+        self.seconds = seconds
+        self.still_running = still_running
+
+    def __str__(self) -> str:
+        rest = "; it could not be ended, and may still take effect" if self.still_running else ""
+        return f"step {self.key!r} took longer than {self.seconds:g} s{rest}"
+
+
+class StepInterrupted(AgentsError):
+    """The process died while the step's function ran, and it must not be repeated: what it did is not known."""
+
+    def __init__(self, key: str, reason: str = "") -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        said = f": {self.reason}" if self.reason else ""
+        return f"the process died during step {self.key!r}, which may have taken effect or not{said}"
+
+
+class ApprovalDenied(AgentsError):
+    """A person refused the tool call. `by` and `reason` are what that person told."""
+
+    def __init__(self, tool: str, by: str | None = None, reason: str | None = None) -> None:
+        super().__init__(tool, by, reason)
+        self.tool = tool
+        self.by = by
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tool} was refused"
+            + (f" by {self.by}" if self.by else "")
+            + (f": {self.reason}" if self.reason else "")
+        )
+
+
+class ApprovalExpired(AgentsError, TimeoutError):
+    """Nobody approved of the tool call before the deadline."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(tool)
+        self.tool = tool
+
+    def __str__(self) -> str:
+        return f"nobody approved of {self.tool} in time"
+
+
+class NoApprovalAsked(AgentsError):
+    """The execution does not wait for this approval: it was asked for something else, or for nothing."""
+
+    def __init__(self, execution_id: str, reason: str) -> None:
+        super().__init__(execution_id, reason)
+        self.execution_id = execution_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id}: {self.reason}"
+
+
+class EventTimeout(AgentsError, TimeoutError):
+    """The event did not come before the deadline."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(event)
+        self.event = event
+
+    def __str__(self) -> str:
+        return f"event {self.event!r} did not come in time"
+
+
+class ChildFailed(AgentsError):
+    """An execution that this one had started did not complete. `type` is its error's class, or "cancelled", "gone"."""
+
+    def __init__(self, execution_id: str, agent_id: str, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(execution_id, agent_id, type, message)
+        self.execution_id = execution_id
+        self.agent_id = agent_id
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"child {self.execution_id} of agent {self.agent_id!r}: {self.type}: {self.message}"
+
+
+class SpawnTooDeep(AgentsError):
+    """The chain of executions that started each other is too long: most likely it is a cycle."""
+
+    def __init__(self, agent_id: str, max_depth: int) -> None:
+        super().__init__(agent_id, max_depth)
+        self.agent_id = agent_id
+        self.max_depth = max_depth
+
+    def __str__(self) -> str:
+        return f"agent {self.agent_id!r} would be the child of {self.max_depth} generations, more than there may be"
+
+
 class AnswerTimeout(AgentsError, TimeoutError):
     """Nobody answered the question before its deadline."""
 
@@ -158,7 +274,49 @@ class NestedStep(AgentsError):
         return f"step {self.name!r} cannot be taken inside step {self.inside!r}: take it from the agent's function"
 
 
-class MaxStepsExceeded(AgentsError):
+class MemoryInParallel(AgentsError):
+    """A step that others run beside tried to change the memory: which of them comes last would be chance.
+
+    Return what is to be remembered, and change the memory in the agent's function.
+    """
+
+    def __init__(self, inside: str) -> None:
+        super().__init__(inside)
+        self.inside = inside
+
+    def __str__(self) -> str:
+        return f"step {self.inside!r} runs beside others and cannot change the memory: return what is to be remembered"
+
+
+class LimitExceeded(AgentsError):
+    """The execution has used up what it may use."""
+
+
+class DeadlineExceeded(LimitExceeded):
+    """The execution was not over in time. `deadline` is in ISO 8601."""
+
+    def __init__(self, deadline: str) -> None:
+        super().__init__(deadline)
+        self.deadline = deadline
+
+    def __str__(self) -> str:
+        return f"the execution was to be over by {self.deadline}"
+
+
+class BudgetExceeded(LimitExceeded):
+    """The execution has spent more `what` ("tokens", "cost") than it may."""
+
+    def __init__(self, what: str, limit: float, spent: float) -> None:
+        super().__init__(what, limit, spent)
+        self.what = what
+        self.limit = limit
+        self.spent = spent
+
+    def __str__(self) -> str:
+        return f"the execution has spent {self.spent:g} of {self.limit:g} {self.what}"
+
+
+class MaxStepsExceeded(LimitExceeded):
     """The execution wants to take more steps than `max_steps`."""
 
     def __init__(self, max_steps: int) -> None:

@@ -20,7 +20,6 @@ from statestore.records import (
 )
 from statestore.states import AgentState
 from statestore.watching import Watch
-from worker import bell
 from worker.cancelling import finish_cancel, request_cancel
 from worker.errors import ExecutionCancelled, ExecutionFailed, InvalidAnswer
 from worker.runtime import Runtime
@@ -161,7 +160,7 @@ class Execution:
             ),
         )
         if sent.woke:
-            self._ring(summary)
+            self._runtime.ring(summary)
 
     def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Cancels the execution, for good; False if it was over already.
@@ -173,7 +172,7 @@ class Execution:
         if not request_cancel(store, self.id, sender=sender, reason=reason):
             return False
         if finish_cancel(store, settings, self.id):
-            self._ring(self.summary())  # a worker tells the result backend and Flower
+            self._runtime.ring(self.summary())  # a worker tells the result backend and Flower
         return True
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
@@ -188,19 +187,6 @@ class Execution:
                     raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s")
                 watch.wait(min(LOOK_ANYWAY_SECONDS, remaining))
         return summary
-
-    def _ring(self, summary: ExecutionSummary) -> None:
-        settings = self._runtime.settings
-        rung = bell.ring(
-            self._runtime.app,
-            settings,
-            execution_id=self.id,
-            agent_id=summary.agent_id,
-            queue=summary.queue,
-            priority=summary.priority,
-        )
-        if rung:
-            bell.mark_rung(self._runtime.store, settings, [(self.id, summary.attempt)])
 
     def _output(self, summary: ExecutionSummary) -> JSONValue:
         if summary.state is AgentState.CANCELLED:

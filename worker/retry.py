@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.errors import AgentsError, RegistrationError
+from worker.errors import AgentsError, RegistrationError, StepTimeout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,8 @@ class Retry:
 
         The engine's own errors (a result that is not JSON, say) would only repeat themselves: never.
         """
-        return tries <= self.retries and not isinstance(error, AgentsError) and isinstance(error, self.retry_on)
+        may_differ = not isinstance(error, AgentsError) or isinstance(error, StepTimeout)
+        return tries <= self.retries and may_differ and isinstance(error, self.retry_on)
 
     def delay_seconds(self, tries: int, jitter: random.Random) -> float:
         """How long to wait after the `tries`-th try."""

@@ -13,6 +13,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from statestore.hybrid import HybridStore
 from statestore.opening import open_store
 from statestore.operations import Store
+from statestore.records import ExecutionSummary
+from worker import bell
 from worker.drain import DrainFlag
 from worker.engine.executor import Executor, Limits
 from worker.engine.keeper import LeaseKeeper
@@ -70,6 +72,19 @@ class Runtime:
                     )
             return self._store
 
+    def ring(self, summary: ExecutionSummary) -> None:
+        """Publishes the bell of an execution that can go on at once; what fails is left to a sweeper."""
+        rung = bell.ring(
+            self.app,
+            self.settings,
+            execution_id=summary.execution_id,
+            agent_id=summary.agent_id,
+            queue=summary.queue,
+            priority=summary.priority,
+        )
+        if rung:
+            bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
+
     @property
     def executor(self) -> Executor:
         """Runs executions in this process."""
@@ -87,11 +102,15 @@ class Runtime:
                         max_steps=settings.max_steps,
                         max_attempts=settings.max_attempts,
                         inline_wait_seconds=settings.inline_wait_seconds,
+                        max_retries=settings.max_retries,
+                        max_depth=settings.max_depth,
+                        first_ring=timedelta(seconds=settings.publish_grace_seconds),
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
                     is_draining=self.drain.is_set,
                     subscribers=(send_live_state,) if settings.events else (),
                     interrupts=(SoftTimeLimitExceeded,),
+                    ring=self.ring,
                 )
             return self._executor
 

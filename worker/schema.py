@@ -64,6 +64,11 @@ def plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(target, "__func__", target)
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a call of it only makes a coroutine."""
+    return inspect.iscoroutinefunction(plain_function(function))
+
+
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function inside any number of partials."""
     while isinstance(function, partial):

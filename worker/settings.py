@@ -61,6 +61,8 @@ class Settings(pydantic.BaseModel):
         5, ge=1, le=1000, description="Claims in a row that may die without recording a step before the dead letter."
     )
     max_steps: int = Field(1000, ge=1, le=10_000_000, description="Steps that one execution may take.")
+    max_retries: int = Field(1000, ge=0, le=10_000_000, description="Retries of failed steps that one execution has.")
+    max_depth: int = Field(16, ge=1, le=1000, description="Generations of executions that start each other.")
     max_value_bytes: int = Field(
         DEFAULT_MAX_VALUE_BYTES, ge=1024, le=1 << 30, description="Largest JSON value in bytes: input, result, message."
     )

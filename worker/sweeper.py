@@ -147,6 +147,7 @@ class Sweeper:
         summary = store.get_summary(execution_id)
         if self._worker_name is None or summary is None or summary.state is not AgentState.CANCELLED:
             return False
+        self._runtime.executor.family.tell(summary)
         try:
             announce_cancel(self._runtime.app, execution_id, self._worker_name)
         except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises

@@ -44,7 +44,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         runtime = runtime_of(self.app)
         if runtime.drain.is_set():
             # The message came out of the queue just before the shutdown: put it back for another worker.
-            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id, token=None))
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
             raise Ignore
         ended = self._leaving_to_later(execution_id, lambda: self._work(runtime, execution_id))
         if isinstance(ended, Outcome):
@@ -94,6 +94,8 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
 
     def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
         """Returns or raises what makes Celery tell the same story as the store."""
+        if outcome.has_relatives:
+            self._leaving_to_later(execution_id, lambda: self._tell_relatives(runtime, execution_id))
         if outcome.ending is Ending.COMPLETED:
             return outcome.output
         if outcome.ending is Ending.FAILED:
@@ -108,7 +110,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             rung = [(execution_id, outcome.token)]
             self._leaving_to_later(execution_id, lambda: bell.mark_rung(runtime.store, runtime.settings, rung))
         if outcome.ring:
-            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id, outcome.token))
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
         raise Ignore
 
     def _show_pause(self, state: AgentState, key: str) -> None:
@@ -118,21 +120,10 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
             log.warning("execution %s: its pause is not in the result backend: %s", self.request.id, error)
 
-    def _ring_again(self, runtime: Runtime, execution_id: str, token: int | None) -> None:
+    def _ring_again(self, runtime: Runtime, execution_id: str) -> None:
         summary = runtime.store.get_summary(execution_id)
-        if summary is None:
-            return
-        rung = bell.ring(
-            runtime.app,
-            runtime.settings,
-            execution_id=execution_id,
-            agent_id=summary.agent_id,
-            queue=summary.queue,
-            priority=summary.priority,
-        )
-        if rung:
-            number = summary.attempt if token is None else token
-            bell.mark_rung(runtime.store, runtime.settings, [(execution_id, number)])
+        if summary is not None:
+            runtime.ring(summary)
 
     def _is_untold(self, summary: ExecutionSummary) -> bool:
         """Whether an execution is over and Celery's result backend does not know.
@@ -148,8 +139,16 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         except NotImplementedError:
             return False  # there is no result backend
 
+    @staticmethod
+    def _tell_relatives(runtime: Runtime, execution_id: str) -> None:
+        """Before the end is settled: until then it is told again and again."""
+        summary = runtime.store.get_summary(execution_id)
+        if summary is not None:
+            runtime.executor.family.tell(summary)
+
     def _tell(self, runtime: Runtime, summary: ExecutionSummary) -> Any:
         execution_id = summary.execution_id
+        self._leaving_to_later(execution_id, lambda: runtime.executor.family.tell(summary))
         if summary.state is AgentState.CANCELLED:
             self._tell_of_cancel(runtime, execution_id)
             raise Ignore

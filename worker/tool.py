@@ -1,15 +1,17 @@
-"""`@tool`: a function that an agent may call on the world, with checked arguments and a retry policy."""
+"""`@tool`: a function that an agent may call on the world, with checked arguments and policies for its failures."""
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 import pydantic
 
-from statestore.records import JSONValue
+from statestore.records import JSONValue, Message
 from worker import schema
+from worker.crash_policy import CrashPolicy, OnCrash, crash_policy
 from worker.errors import InvalidArguments, RegistrationError
 from worker.registry import Registry, default_registry
 from worker.retry import Retry
@@ -17,24 +19,28 @@ from worker.retry import Retry
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
-class _OwnFault(Exception):
-    """Carries a ValidationError of the tool's own code past the check of its arguments."""
-
-    def __init__(self, error: pydantic.ValidationError) -> None:
-        super().__init__(error)
-        self.error = error
+# True, False, or a function of the call's arguments by name.
+RequiresApproval: TypeAlias = bool | Callable[[dict[str, Any]], bool]
 
 
-def _telling_own_faults_apart(function: Callable[P, T]) -> Callable[P, T]:
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except pydantic.ValidationError as error:
-            raise _OwnFault(error) from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """The call that a tool is part of. A tool gets it in a parameter that is annotated with this class.
 
-    return call
+    `idempotency_key` is the same on every try of this call, whoever makes it: for services that take one. `key` is the
+    step's in the journal, `tries` counts from 1.
+    """
+
+    execution_id: str
+    agent_id: str
+    session_id: str | None
+    user_id: str | None
+    metadata: Mapping[str, JSONValue]
+    memory: Mapping[str, JSONValue]
+    messages: tuple[Message, ...]
+    key: str
+    idempotency_key: str
+    tries: int
 
 
 class Tool(Generic[P, T]):
@@ -44,45 +50,143 @@ class Tool(Generic[P, T]):
         name: unique in the registry.
         description: the function's docstring.
         retry: when a failed call is tried again.
+        timeout: how long one try may take.
+        crash_policy: what is done about a call during which the process died; `reconcile` is its function, if any.
+        approval_timeout: how long a person has to approve.
     """
 
-    def __init__(self, function: Callable[P, T], *, name: str, retry: Retry) -> None:
-        if inspect.iscoroutinefunction(function):
-            raise RegistrationError(name, "a tool is a plain function; async functions are not supported yet")
+    def __init__(
+        self,
+        function: Callable[P, T],
+        *,
+        name: str,
+        retry: Retry,
+        timeout: timedelta | None = None,
+        on_crash: OnCrash = CrashPolicy.RETRY,
+        requires_approval: RequiresApproval = False,
+        approval_timeout: timedelta | None = None,
+    ) -> None:
+        for limit_name, limit in (("timeout", timeout), ("approval_timeout", approval_timeout)):
+            if limit is not None and limit <= timedelta(0):
+                raise RegistrationError(name, f"{limit_name} needs a positive duration, not {limit}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise RegistrationError(name, "a tool is a function, not a generator")
         self.name = name
         self.retry = retry
+        self.timeout = timeout
+        self.approval_timeout = approval_timeout
         self.function = function
         self.description = inspect.getdoc(function) or ""
         self.origin = f"{function.__module__}.{function.__qualname__}"
-        self._signature = inspect.signature(function)
-        self._validate = pydantic.validate_call(_telling_own_faults_apart(function))
+        self._requires_approval = requires_approval
+        self.crash_policy, self.reconcile = crash_policy(name, on_crash)
+        self._arguments = _Arguments(function, name)
+        self._reconcile_arguments = None if self.reconcile is None else _Arguments(self.reconcile, name)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return self._validate(*args, **kwargs)
-        except _OwnFault as own:
-            raise own.error from None
-        except pydantic.ValidationError as error:
-            raise InvalidArguments(self.name, schema.problems(error)) from error
+        return cast(T, self.call(None, args, kwargs))
+
+    def call(self, context: ToolContext | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Calls the function with validated arguments. Raises `InvalidArguments`."""
+        return self._arguments.call(self.function, context, args, kwargs)
+
+    def look_whether_it_happened(self, context: ToolContext, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Calls the reconcile function with the arguments of the interrupted call."""
+        assert self._reconcile_arguments is not None
+        assert self.reconcile is not None
+        return self._reconcile_arguments.call(self.reconcile, context, args, kwargs)
 
     @property
     def json_schema(self) -> dict[str, JSONValue]:
         """JSON Schema of the arguments, for models."""
-        adapter: schema.Adapter = pydantic.TypeAdapter(self.function)  # type: ignore[arg-type]
-        return adapter.json_schema()
+        return self._arguments.json_schema()
 
-    def describe_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JSONValue:
+    def describe_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
         """The arguments by name, as JSON: what the journal keeps of a call. Raises `InvalidArguments`."""
+        return self._arguments.describe(args, kwargs)
+
+    def check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raises `InvalidArguments` for arguments with which a call would fail."""
+        self._arguments.bind(args, kwargs)
+
+    def needs_approval(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a person has to approve of this call. Arguments that do not fit need none: the call fails."""
+        if isinstance(self._requires_approval, bool):
+            if not self._requires_approval:
+                return False
+            decide: Callable[[dict[str, Any]], bool] = lambda _: True  # noqa: E731
+        else:
+            decide = self._requires_approval
+        try:
+            bound = self._arguments.bind(args, kwargs)
+        except InvalidArguments:
+            return False
+        return bool(decide(dict(bound.arguments)))
+
+
+class _Arguments:
+    """The parameters of a function: what it may be called with, and whether it wants the context of the call."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._name = name
+        hints = schema.hints(function)
+        signature = inspect.signature(schema.plain_function(function) if isinstance(function, Tool) else function)
+        self._context_parameter = next((key for key in signature.parameters if hints.get(key) is ToolContext), None)
+        shown = [one for key, one in signature.parameters.items() if key != self._context_parameter]
+        self._signature = signature.replace(parameters=shown)
+
+        @functools.wraps(function)
+        def collect(*args: Any, **kwargs: Any) -> inspect.BoundArguments:
+            return self._signature.bind(*args, **kwargs)
+
+        # Validation looks at this one, which never is async and never runs the tool's code.
+        collect.__signature__ = self._signature  # type: ignore[attr-defined]
+        collect.__annotations__ = {key: hint for key, hint in hints.items() if key in self._signature.parameters}
+        self._collect: Callable[..., Any] = collect
+        self._validate = pydantic.validate_call(collect)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The typed arguments. Raises `InvalidArguments`."""
+        try:
+            bound: inspect.BoundArguments = self._validate(*args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise InvalidArguments(self._name, schema.problems(error)) from error
+        bound.apply_defaults()
+        return bound
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        context: ToolContext | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        if self._context_parameter is None:
+            bound = self.bind(args, kwargs)
+            return function(*bound.args, **bound.kwargs)
+        given = {key: value for key, value in kwargs.items() if key != self._context_parameter}
+        context = context or kwargs.get(self._context_parameter)
+        if context is None:
+            raise InvalidArguments(self._name, [f"{self._context_parameter}: needs a ToolContext, which a run gives"])
+        bound = self.bind(args, given)
+        return function(*bound.args, **bound.kwargs, **{self._context_parameter: context})
+
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArguments(self.name, [str(error)]) from error
+            raise InvalidArguments(self._name, [str(error)]) from error
         bound.apply_defaults()
         try:
-            return schema.to_json(schema.ANY, dict(bound.arguments))
+            described: dict[str, JSONValue] = schema.to_json(schema.ANY, dict(bound.arguments))
         except ValueError as error:
-            raise InvalidArguments(self.name, [f"an argument has no JSON form: {error}"]) from error
+            raise InvalidArguments(self._name, [f"an argument has no JSON form: {error}"]) from error
+        return described
+
+    def json_schema(self) -> dict[str, JSONValue]:
+        adapter: schema.Adapter = pydantic.TypeAdapter(self._collect)  # type: ignore[arg-type]
+        return adapter.json_schema()
 
 
 @overload
@@ -95,6 +199,10 @@ def tool(
     retry_on: Iterable[type[Exception]] = (Exception,),
     first_delay: timedelta = timedelta(seconds=1),
     max_delay: timedelta = timedelta(minutes=5),
+    timeout: timedelta | None = None,
+    on_crash: OnCrash = CrashPolicy.RETRY,
+    requires_approval: RequiresApproval = False,
+    approval_timeout: timedelta | None = None,
     registry: Registry | None = None,
 ) -> Callable[[Callable[P, T]], Tool[P, T]]: ...
 def tool(
@@ -106,17 +214,33 @@ def tool(
     retry_on: Iterable[type[Exception]] = (Exception,),
     first_delay: timedelta = timedelta(seconds=1),
     max_delay: timedelta = timedelta(minutes=5),
+    timeout: timedelta | None = None,
+    on_crash: OnCrash = CrashPolicy.RETRY,
+    requires_approval: RequiresApproval = False,
+    approval_timeout: timedelta | None = None,
     registry: Registry | None = None,
 ) -> Tool[P, T] | Callable[[Callable[P, T]], Tool[P, T]]:
-    """Makes a function a tool.
+    """Makes a function, plain or async, a tool.
 
-    Its arguments are validated against its annotations (pydantic). `name` defaults to the function's. For the retry
-    parameters see `Retry`.
+    Its arguments are validated against its annotations (pydantic); a parameter annotated with `ToolContext` gets the
+    context of the call. `name` defaults to the function's. For the retry parameters see `Retry`.
+
+    `timeout` is for one try. `on_crash` says what is done about a call during which the process died: "retry", "ask",
+    "fail", or a function that looks whether it happened; see `CrashPolicy` and `Happened`. `requires_approval` is True
+    or a function of the arguments by name; a person then has `approval_timeout`, or for ever, to approve.
     """
 
     def register(function: Callable[P, T]) -> Tool[P, T]:
         retry = Retry(retries=retries, retry_on=tuple(retry_on), first_delay=first_delay, max_delay=max_delay)
-        made = Tool(function, name=name or function.__name__, retry=retry)
+        made = Tool(
+            function,
+            name=name or function.__name__,
+            retry=retry,
+            timeout=timeout,
+            on_crash=on_crash,
+            requires_approval=requires_approval,
+            approval_timeout=approval_timeout,
+        )
         (registry or default_registry).add_tool(made)
         return made
 

@@ -1,5 +1,6 @@
 """Tools: validated arguments, a retry policy of their own, a record of what was called."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -110,9 +111,11 @@ def test_a_tool_may_be_called_as_a_function(search: Tool[..., list[str]]) -> Non
 
 
 def test_what_cannot_be_registered_is_refused(registry: Registry) -> None:
-    async def asynchronous(run: Run, input: None) -> None: ...
+    def generator(run: Run, input: None) -> Iterator[None]:
+        yield
 
-    async def asynchronous_tool() -> None: ...
+    def generator_tool() -> Iterator[None]:
+        yield
 
     def no_parameters() -> None: ...
 
@@ -120,10 +123,20 @@ def test_what_cannot_be_registered_is_refused(registry: Registry) -> None:
 
     def two(run: Run, input: None) -> None: ...
 
-    with pytest.raises(RegistrationError, match="async"):
-        agent(registry=registry)(asynchronous)
-    with pytest.raises(RegistrationError, match="async"):
-        tool(registry=registry)(asynchronous_tool)
+    with pytest.raises(RegistrationError, match="generator"):
+        agent(registry=registry)(generator)
+    with pytest.raises(RegistrationError, match="generator"):
+        tool(registry=registry)(generator_tool)
+    with pytest.raises(RegistrationError, match="on_crash"):
+        tool(registry=registry, on_crash="pray")(lambda: None)
+    with pytest.raises(RegistrationError, match="timeout"):
+        tool(registry=registry, timeout=timedelta(0))(lambda: None)
+    with pytest.raises(RegistrationError, match="deadline"):
+        agent(registry=registry, deadline=timedelta(0))(two)
+    with pytest.raises(RegistrationError, match="max_cost"):
+        agent(registry=registry, max_cost=0)(two)
+    with pytest.raises(RegistrationError, match="on_limit"):
+        agent(registry=registry, on_limit="shrug")(two)  # type: ignore[call-overload]
     with pytest.raises(RegistrationError, match="two parameters"):
         agent(registry=registry)(no_parameters)
     with pytest.raises(RegistrationError, match="Nowhere"):

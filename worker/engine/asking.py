@@ -1,6 +1,6 @@
 """A question to a person: answered from the journal, from the mailbox, by its deadline, or by a pause."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -10,12 +10,16 @@ import pydantic
 
 from statestore.envelope import dump
 from statestore.errors import NotSerialisable
-from statestore.records import Action, JSONValue, Result, SignalKind, Wait, WaitKind
-from statestore.states import AgentState
+from statestore.records import Action, JSONValue, Result, WaitKind
 from worker import schema
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
+from worker.engine.journal import MARK
+from worker.engine.stepping import Step
+from worker.engine.waiting import Waited, wait
+from worker.engine.work import PlainWork
 from worker.errors import AnswerTimeout, InvalidAnswer, JournalMismatch
+from worker.retry import NO_RETRY
 
 
 class Missing(Enum):
@@ -29,7 +33,10 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question as the code asks it. `answer` is the type that an answer must have."""
+    """A question as the code asks it. `answer` is the type that an answer must have.
+
+    `escalate` is called, once, when the deadline has passed; the question then stands for the same time again.
+    """
 
     name: str
     prompt: JSONValue
@@ -37,36 +44,42 @@ class Question:
     choices: tuple[JSONValue, ...] | None
     timeout: timedelta | None
     default: Any = MISSING
+    escalate: Callable[[JSONValue], Any] | None = None
 
-    def put(self, attempt: Attempt) -> Any:
+    def take(self, attempt: Attempt, key: str) -> Any:
         """The answer; unwinds the agent if there is none yet."""
         action = Action(kind="ask", input=self.prompt)
-        key, recorded = attempt.reach(self.name, action)
+        recorded = attempt.look_up(key, action)
         if recorded is not None and recorded.result is not None:
+            self._escalate(attempt, key, only_if_recorded=True)
             return self._typed(key, recorded.result)
-        waiting = attempt.context.waiting
-        asked_at = waiting.asked_at if waiting is not None and waiting.key == key else attempt.now()
-        signal = attempt.take_signal(SignalKind.ANSWER, key)
-        if signal is not None:
-            result = self._judged(key, signal.payload)
-        elif waiting is not None and waiting.key == key and self._is_overdue(attempt, waiting):
-            result = self._unanswered(key)
-        else:
-            attempt.enter_boundary()
-            wake_at = None if self.timeout is None else asked_at + self.timeout
-            attempt.pause(
-                AgentState.WAITING_FOR_INPUT,
-                Wait(
-                    kind=WaitKind.INPUT,
-                    key=key,
-                    prompt=self.prompt,
-                    schema=self.json_schema,
-                    asked_at=asked_at,
-                    wake_at=waiting.wake_at if waiting is not None and waiting.key == key else wake_at,
-                ),
-            )
-        attempt.record(attempt.make_step(key, action, result, started=asked_at))
+        has_escalated = self._escalate(attempt, key, only_if_recorded=True)
+        waited = self._wait(attempt, key)
+        if waited.signal is None and self.escalate is not None and not has_escalated:
+            self._escalate(attempt, key, only_if_recorded=False)
+            waited = self._wait(attempt, key)
+        result = self._unanswered(key) if waited.signal is None else self._judged(key, waited.signal.payload)
+        with attempt.lock:
+            attempt.record(attempt.make_step(key, action, result, started=waited.since))
         return self._typed(key, result)
+
+    def _wait(self, attempt: Attempt, key: str) -> Waited:
+        return wait(attempt, WaitKind.INPUT, key, timeout=self.timeout, prompt=self.prompt, schema=self.json_schema)
+
+    def _escalate(self, attempt: Attempt, key: str, *, only_if_recorded: bool) -> bool:
+        """Calls the callback as a step of its own; False if it is neither recorded nor to be called now."""
+        name = f"escalate {key.replace(MARK, ' ')}"
+        escalate = self.escalate
+        if escalate is None or (only_if_recorded and not attempt.has_come_to(name)):
+            return False
+        Step(
+            name=name,
+            action=Action(kind="step"),
+            work=PlainWork(lambda _: escalate(self.prompt), is_async=schema.is_async(escalate)),
+            returns=schema.ANY,
+            retry=NO_RETRY,
+        ).take(attempt)
+        return True
 
     @property
     def json_schema(self) -> dict[str, JSONValue] | None:
@@ -74,10 +87,6 @@ class Question:
         if self.choices is not None:
             return {"enum": list(self.choices)}
         return None if self.answer is schema.ANY else self.answer.json_schema()
-
-    @staticmethod
-    def _is_overdue(attempt: Attempt, waiting: Wait) -> bool:
-        return waiting.wake_at is not None and attempt.now() >= waiting.wake_at
 
     def _judged(self, key: str, payload: JSONValue) -> Result:
         """An answer that came past the client's own check may still be wrong."""
@@ -118,6 +127,7 @@ def question(
     choices: Sequence[JSONValue] | None,
     timeout: timedelta | None,
     default: Any,
+    escalate: Callable[[JSONValue], Any] | None,
 ) -> Question:
     """A question from the arguments of `Run.ask`. Raises `NotSerialisable` for a default that JSON cannot carry."""
     if default is not MISSING:
@@ -132,4 +142,5 @@ def question(
         choices=None if choices is None else tuple(choices),
         timeout=timeout,
         default=default,
+        escalate=escalate,
     )

@@ -1,25 +1,36 @@
-"""One attempt at an execution: what every durable operation of a run stands on."""
+"""One attempt at an execution: what every durable operation of a run stands on.
+
+Steps may run side by side, each in a thread of its own (`run.parallel`, async agents). What they share is changed under
+`Attempt.lock`, and their records are written one after the other, as the numbers of steps have no gaps.
+"""
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from statestore.errors import StoreUnavailable
-from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait
+from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait, WaitKind
 from statestore.states import AgentState
 from statestore.transactions import StepTransaction
 from worker.engine.events import Event, EventKind
+from worker.engine.family import Family
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease
+from worker.engine.limits import Budget, Limits
 from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
-from worker.errors import MaxStepsExceeded, NestedStep
+from worker.errors import MemoryInParallel, NestedStep
 
 R = TypeVar("R")
+
+# (id of the attempt, key) of the step whose function runs in this thread or coroutine.
+_inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +44,11 @@ class Surroundings:
 
     is_draining: Callable[[], bool]
     publish: Callable[[Event], None]
-    max_steps: int
+    max_attempts: int
+    max_retries: int
+    family: Family
     inline_wait_seconds: float
+    budget: Budget
     jitter: random.Random
     interrupts: tuple[type[BaseException], ...] = ()
 
@@ -60,6 +74,18 @@ class Attempt:
         self.memory = memory
         self.held = held
         self.surroundings = surroundings
+        self.limits = Limits(surroundings.budget, context)
+        journal.pass_by(self.limits.take_in(context.steps))
+        self.lock = threading.RLock()
+        self.is_concurrent = False
+        self._none_busy = threading.Condition(self.lock)
+        self._busy = 0
+        self._expected = 0
+        self._expecting = threading.Lock()
+        self._is_pausing = False
+        self._new_steps = 0
+        self._retries = sum(step.tries - 1 for step in context.steps)
+        self._pausing_on: Wait | None = None
         self._signals = list(context.signals)
         self._stopped: ExecutionStopped | None = None
         self._inside: str | None = None
@@ -69,25 +95,54 @@ class Attempt:
         """What passes through a step and through the agent without being recorded as their failure."""
         return (SystemExit, KeyboardInterrupt, ExecutionStopped, *self.surroundings.interrupts)
 
+    @property
+    def waiting(self) -> Wait | None:
+        """What the execution was paused on, until the first write of this attempt."""
+        return self.context.waiting if self.recorder.is_paused else None
+
     def now(self) -> datetime:
         """The time on the store's clock."""
         return self.recorder.now()
 
-    def reach(self, name: str, action: Action) -> tuple[str, AgentStep | None]:
-        """The code has come to a step: its key, and what is recorded under it."""
+    def come_to(self, name: str) -> str:
+        """The code has come to a step: its key. Called in the thread, or on the loop, of the agent's function."""
         if self._stopped is not None:
             # The agent's code caught the exception that unwinds it. There is nothing left for it to do.
             raise self._stopped
-        if self._inside is not None:
-            raise NestedStep(name, self._inside)
-        key = self.journal.next_key(name)
+        inside = self._step_around()
+        if inside is not None:
+            raise NestedStep(name, inside)
+        return self.journal.next_key(name)
+
+    def look_up(self, key: str, action: Action) -> AgentStep | None:
+        """What is recorded under the key of a step. Raises `JournalMismatch` if that did something else."""
         recorded = self.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             self.memory.repeat_step(recorded.changes)
-        return key, recorded
+        return recorded
 
-    def enter_boundary(self) -> None:
-        """A step boundary: nothing is in flight. Stops here if the lease is lost, on a cancel, or on a drain."""
+    def has_come_to(self, name: str) -> bool:
+        """Whether the next occurrence of this step is recorded, or is what the execution was paused on."""
+        key, waiting = self.journal.upcoming_key(name), self.waiting
+        return self.journal.has(key) or (waiting is not None and waiting.key == key)
+
+    def check_may_write_memory(self) -> None:
+        """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""
+        if self.is_concurrent:
+            inside = self._step_around()
+            if inside is not None:
+                raise MemoryInParallel(inside)
+
+    def _step_around(self) -> str | None:
+        inside = _inside.get()
+        if inside is not None and inside[0] == id(self):
+            return inside[1]
+        return self._inside
+
+    def enter_boundary(self, *, even_before_pause: bool = False) -> None:
+        """A boundary of this step: stops if another one has, if the lease is lost, on a cancel, or on a drain."""
+        if self._stopped is not None and not (even_before_pause and self._is_pausing):
+            raise self._stopped
         if self.held.is_lost:
             self.stop(Outcome(ending=Ending.LOST))
         if self.held.cancel_requested:
@@ -95,9 +150,20 @@ class Attempt:
         if self.surroundings.is_draining():
             self.stop(Outcome(ending=Ending.DRAINED, ring=True))
 
+    def enter_wait(self, *, in_step: bool = False) -> None:
+        """A boundary, at which the execution is about to pause. Raises `LimitExceeded`."""
+        self.enter_boundary()
+        self.limits.check(self, len(self.journal), in_step=in_step)
+
     def leave_to_next_claim(self) -> NoReturn:
         """What is stored is not what this attempt has in its memory: the next one reads it."""
         self.stop(Outcome(ending=Ending.DRAINED, ring=True))
+
+    def may_retry(self) -> bool:
+        """Counts one more retry of this execution; False if it has had all that it may have."""
+        with self.lock:
+            self._retries += 1
+            return self._retries <= self.surroundings.max_retries
 
     @property
     def stopped(self) -> ExecutionStopped | None:
@@ -106,15 +172,20 @@ class Attempt:
 
     def enter_end(self) -> None:
         """The agent's function has returned: the last moment for a cancel. Raises `JournalMismatch`."""
+        self.join()
+        if self._stopped is not None:
+            raise self._stopped
         if self.held.cancel_requested:
             self.stop(Outcome(ending=Ending.CANCELLED))
         self.journal.check_all_reached()
 
-    def begin_step(self, key: str, action: Action) -> None:
-        """A step that has no result yet is about to run. Raises `MaxStepsExceeded`."""
-        self.enter_boundary()
-        if self.journal.number_for(key) > self.surroundings.max_steps:
-            raise MaxStepsExceeded(self.surroundings.max_steps)
+    def begin_step(self, action: Action, *, is_expected: bool = False) -> None:
+        """A step that has no result yet is about to run. Raises `LimitExceeded`.
+
+        One that was expected is still taken before a pause.
+        """
+        self.enter_boundary(even_before_pause=is_expected)
+        self.limits.check(self, len(self.journal) + self._new_steps, in_step=True)
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         self.announce(EventKind.STATE, state, tool=action.tool)
 
@@ -127,10 +198,12 @@ class Attempt:
         started: datetime,
         tries: int = 1,
         changes: StepChanges | None = None,
+        in_flight: bool = False,
+        number: int | None = None,
     ) -> AgentStep:
-        """The record of a step, or (no result) of an intent."""
+        """The record of a step, or (no result) of an intent. Its number is free until `lock` is let go."""
         return AgentStep(
-            step_number=self.journal.number_for(key),
+            step_number=number or self.journal.number_for(key),
             name=key,
             action=action,
             result=result,
@@ -139,18 +212,42 @@ class Attempt:
             timestamp=started,
             duration=max(self.now() - started, timedelta(0)),
             changes=changes,
+            in_flight=in_flight,
         )
 
     def record(self, step: AgentStep) -> None:
         """Writes a step with its result, in one round trip."""
-        self._guarded(lambda: self.recorder.record(step))
-        self._recorded(step)
+        self.record_all((step,))
+
+    def record_all(self, steps: tuple[AgentStep, ...]) -> None:
+        """Writes several steps, in one round trip."""
+        with self.lock:
+            self._guarded(lambda: self.recorder.record_all(steps))
+            for step in steps:
+                self._recorded(step)
+
+    def record_intent(self, step: AgentStep) -> None:
+        """Writes that a step is about to be done, or waits to be."""
+        with self.lock:
+            self._guarded(lambda: self.recorder.record_all((step,)))
+            self.journal.add(step)
 
     def record_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
         """`record`, in a transaction that the step wrote in; see `Recorder.record_in`."""
         recorded = self._guarded(lambda: self.recorder.record_in(transaction, step, checkpoint_id))
         self._recorded(recorded)
         return recorded
+
+    def asking_store(self, question: Callable[[], R]) -> R:
+        """Asks the store something, and waits up to the lease's end while it does not answer."""
+        unavailable, give_up_at = 0, 0.0
+        while True:
+            try:
+                return question()
+            except StoreUnavailable as error:
+                give_up_at = give_up_at or self.held.deadline
+                self.wait_for_store(error, unavailable, give_up_at)
+                unavailable += 1
 
     def wait_for_store(self, error: StoreUnavailable, waited: int, give_up_at: float) -> None:
         """See `Recorder.wait_for_store`. Nothing is in flight, so this is a step boundary too."""
@@ -160,29 +257,132 @@ class Attempt:
     @contextmanager
     def inside_step(self, key: str) -> Iterator[None]:
         """The step's own function runs in this block; it cannot take further steps."""
-        self._inside = key
+        token = _inside.set((id(self), key))
+        if not self.is_concurrent:
+            self._inside = key  # also for threads that the function starts
         try:
             yield
         finally:
             self._inside = None
+            _inside.reset(token)
 
-    def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> NoReturn:
-        """Writes that the execution waits, and unwinds the agent."""
-        paused = self._guarded(lambda: self.recorder.pause(state, waiting, intent))
+    def expect_step(self) -> None:
+        """A step is about to be taken by another thread; `busy(is_expected=True)` or `unexpect_step` follows.
+
+        Does not wait for `lock`, as it is called on the event loop.
+        """
+        with self._expecting:
+            self._expected += 1
+
+    def unexpect_step(self) -> None:
+        """The step will not be taken."""
+        with self._expecting:
+            self._expected -= 1
+        with self.lock:
+            self._none_busy.notify_all()
+
+    @contextmanager
+    def busy(self, *, is_new: bool, is_expected: bool = False) -> Iterator[None]:
+        """A step is being taken in this block: the attempt does not end before it is recorded."""
+        with self.lock:
+            self._busy += 1
+            if is_expected:
+                self.unexpect_step()
+            self._new_steps += is_new
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._new_steps -= is_new
+                self._leave()
+
+    def join(self) -> None:
+        """Waits until no step is being taken any more."""
+        with self.lock:
+            while self._busy or self._expected:
+                self._none_busy.wait()
+
+    def pause(self, state: AgentState, waiting: Wait, *, in_step: bool = False) -> NoReturn:
+        """Writes that the execution waits, once all other steps are recorded, and unwinds the agent.
+
+        `in_step` says that the caller is a step that is being taken itself.
+        """
+        with self.lock:
+            if self._stopped is not None:
+                raise self._stopped
+            if not in_step:
+                self._pause(state, waiting, ())
+            with self._not_busy():
+                self._pause(state, waiting, ())
+
+    def pause_step(self, waiting: Wait, intent: AgentStep) -> NoReturn:
+        """`pause` on a timer, from inside a step that is being taken: `intent` keeps its number of tries.
+
+        Where several steps want to wait, they do so together, until the last of them may go on.
+        """
+        with self.lock:
+            if self.is_concurrent:
+                self.record_intent(intent)
+                if self._pausing_on is not None and _wakes_before(self._pausing_on, waiting):
+                    self._pausing_on = waiting
+                if self._stopped is not None:
+                    raise self._stopped
+            with self._not_busy():
+                self._pause(AgentState.WAITING, waiting, () if self.is_concurrent else (intent,))
+
+    def _pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...]) -> NoReturn:
+        waiting = self._awake_at_deadline(waiting)
+        pausing = self._stopped = ExecutionStopped(Outcome(ending=Ending.PAUSED, waiting=waiting))
+        self._pausing_on = waiting
+        self._is_pausing = True
+        self.join()
+        self._is_pausing = False
+        if self._stopped is not pausing:
+            raise self._stopped
+        waiting = self._pausing_on
+        paused = self._guarded(lambda: self.recorder.pause(state, waiting, intents))
         self.stop(Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now))
+
+    def _awake_at_deadline(self, waiting: Wait) -> Wait:
+        """An execution that waits for what does not come fails in time nevertheless."""
+        deadline = self.limits.deadline
+        if deadline is None or deadline <= self.now() or (waiting.wake_at is not None and waiting.wake_at < deadline):
+            return waiting
+        return replace(waiting, wake_at=deadline)
 
     def stop(self, outcome: Outcome) -> NoReturn:
         """Unwinds the agent; no later call of the run does anything."""
-        self._stopped = ExecutionStopped(outcome)
+        with self.lock:
+            self._stopped = ExecutionStopped(outcome)
+            self._is_pausing = False
+            self._none_busy.notify_all()
         raise self._stopped
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the attempt has ended, or will as soon as what is in flight is recorded."""
+        return self._stopped is not None
+
+    @contextmanager
+    def _not_busy(self) -> Iterator[None]:
+        self._leave()
+        try:
+            yield
+        finally:
+            self._busy += 1
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        self._none_busy.notify_all()
 
     def take_signal(self, kind: SignalKind, key: str) -> Signal | None:
         """The oldest signal of this address; the next write takes it out of the mailbox."""
-        for signal in self._signals:
-            if (signal.kind, signal.key) == (kind, key):
-                self._signals.remove(signal)
-                self.recorder.consume(signal.signal_id)
-                return signal
+        with self.lock:
+            for signal in self._signals:
+                if (signal.kind, signal.key) == (kind, key):
+                    self._signals.remove(signal)
+                    self.recorder.consume(signal.signal_id)
+                    return signal
         return None
 
     def announce(
@@ -221,3 +421,7 @@ class Attempt:
         except ExecutionStopped as stopped:
             self._stopped = stopped
             raise
+
+
+def _wakes_before(one: Wait, other: Wait) -> bool:
+    return one.kind is WaitKind.TIMER and (one.wake_at or other.asked_at) < (other.wake_at or other.asked_at)

@@ -9,14 +9,17 @@ from datetime import timedelta
 
 from statestore.errors import InvalidRecord, StoreError
 from statestore.operations import Store
-from statestore.records import Claim, JSONValue
+from statestore.records import Claim, ExecutionSummary, JSONValue
 from statestore.states import AgentState
 from worker.agent import Agent
+from worker.engine.async_run import drive
 from worker.engine.attempt import Attempt, Surroundings
 from worker.engine.events import EventKind, Subscriber, publish
 from worker.engine.failures import describe, revive
+from worker.engine.family import SPAWN, Family, Ring
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease, LeaseKeeper
+from worker.engine.limits import Budget
 from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
@@ -34,7 +37,10 @@ class Limits:
     lease: timedelta = timedelta(seconds=15)
     max_steps: int = 1000
     max_attempts: int = 5
+    max_retries: int = 1000
+    max_depth: int = 16
     inline_wait_seconds: float = 5.0
+    first_ring: timedelta = timedelta(seconds=10)
     announce_within: timedelta | None = None
 
 
@@ -42,9 +48,14 @@ def _never() -> bool:
     return False
 
 
+def _unrung(summary: ExecutionSummary) -> None:
+    """Left to a sweeper."""
+    del summary
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Runs executions on a store. One per process; thread-safe."""
+    """Runs executions on a store. One per process; thread-safe. `ring` publishes a bell, for children and parents."""
 
     store: Store
     registry: Registry
@@ -53,6 +64,7 @@ class Executor:
     is_draining: Callable[[], bool] = _never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
+    ring: Ring = _unrung
     jitter: random.Random = field(default_factory=random.SystemRandom)
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
@@ -80,6 +92,19 @@ class Executor:
                 self._give_back(claim, crashed=False)
             return replace(outcome, token=claim.lease.token)
 
+    @property
+    def family(self) -> Family:
+        """Starts children, and tells relatives of ends."""
+        limits = self.limits
+        return Family(
+            store=self.store,
+            registry=self.registry,
+            ring=self.ring,
+            first_ring=limits.first_ring,
+            max_depth=limits.max_depth,
+            announce_within=limits.announce_within,
+        )
+
     def _work(self, agent: Agent, claim: Claim, held: HeldLease) -> Outcome:
         attempt = self._attempt(agent, claim, held)
         attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
@@ -89,31 +114,53 @@ class Executor:
             outcome = self._record_end(attempt, self._call(agent, attempt, claim))
         except ExecutionStopped as stopped:
             outcome = stopped.outcome
+        if outcome.state.is_over:
+            children = any(step.action.kind == SPAWN for step in attempt.journal)
+            outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
         attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
     def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
         """Leads the agent's function through its steps."""
         context = claim.context
-        max_attempts = agent.max_attempts or self.limits.max_attempts
+        max_attempts = attempt.surroundings.max_attempts
+        outcome: Outcome | None = None
         try:
             attempt.enter_boundary()
             if context.crashes > max_attempts:
                 raise DeadLetter(max_attempts)
-            value = agent(Run(attempt), agent.decode_input(context.input))
+            if context.attempt == 1 and self._has_lost_parent(attempt):
+                attempt.stop(Outcome(ending=Ending.CANCELLED))
+            attempt.limits.check_deadline(attempt.now())
+            value = self._called(agent, attempt, agent.decode_input(context.input))
             if attempt.stopped is None:
                 attempt.enter_end()
                 return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
-        except ExecutionStopped as stopped:
-            return stopped.outcome
-        except attempt.interrupts:
-            raise
+        except attempt.interrupts as error:
+            if not isinstance(error, ExecutionStopped):
+                raise
         except BaseException as error:  # noqa: BLE001 - recorded as the execution's failure
             if attempt.stopped is None:
                 failure = error if isinstance(error, Exception) else revive(describe(error))
-                return Outcome(ending=Ending.FAILED, error=failure)
-        # The agent's code caught what unwinds it: the execution has stopped nevertheless.
-        return attempt.stopped.outcome
+                outcome = Outcome(ending=Ending.FAILED, error=failure)
+        # Steps that were begun beside each other are recorded before the end is.
+        attempt.join()
+        # The agent's code may have caught what unwinds it: the execution has stopped nevertheless.
+        return outcome if attempt.stopped is None and outcome is not None else _stopped(attempt)
+
+    @staticmethod
+    def _called(agent: Agent, attempt: Attempt, value: object) -> object:
+        if agent.is_async:
+            return drive(attempt, agent.function, value)
+        return agent(Run(attempt), value)
+
+    def _has_lost_parent(self, attempt: Attempt) -> bool:
+        """Whether the execution that started this one was cancelled, and may not have known of it any more."""
+        parent_id = attempt.context.parent_execution_id
+        if parent_id is None:
+            return False
+        parent = attempt.asking_store(lambda: self.store.get_summary(parent_id))
+        return parent is not None and parent.state is AgentState.CANCELLED
 
     def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
@@ -156,7 +203,7 @@ class Executor:
 
     def _attempt(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
         memory = RunMemory(claim.context, self.store.max_value_bytes)
-        return Attempt(
+        attempt = Attempt(
             claim.context,
             journal=Journal(claim.context.steps),
             recorder=Recorder(self.store, claim, held, memory),
@@ -166,12 +213,28 @@ class Executor:
             surroundings=Surroundings(
                 is_draining=self.is_draining,
                 publish=lambda event: publish(self.subscribers, event),
-                max_steps=agent.max_steps or self.limits.max_steps,
+                max_attempts=agent.max_attempts or self.limits.max_attempts,
+                max_retries=self.limits.max_retries,
+                family=self.family,
+                budget=Budget(
+                    max_steps=agent.max_steps or self.limits.max_steps,
+                    deadline=agent.deadline,
+                    max_tokens=agent.max_tokens,
+                    max_cost=agent.max_cost,
+                    ask=agent.on_limit == "ask",
+                ),
                 inline_wait_seconds=self.limits.inline_wait_seconds,
                 jitter=self.jitter,
                 interrupts=self.interrupts,
             ),
         )
+        memory.check_may_write = attempt.check_may_write_memory
+        return attempt
+
+
+def _stopped(attempt: Attempt) -> Outcome:
+    assert attempt.stopped is not None
+    return attempt.stopped.outcome
 
 
 def _encoded(agent: Agent, value: object) -> JSONValue:

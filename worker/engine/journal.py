@@ -1,7 +1,7 @@
 """The journal: the steps that are recorded, looked up by key while the agent's code is led past them again."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from statestore.errors import InvalidRecord
 from statestore.records import Action, AgentStep, require_name
@@ -25,6 +25,9 @@ class Journal:
     def __len__(self) -> int:
         return self._highest
 
+    def __iter__(self) -> Iterator[AgentStep]:
+        return iter(self._steps.values())
+
     def next_key(self, name: str) -> str:
         """The key of the next occurrence of `name` in the code's order."""
         try:
@@ -39,6 +42,15 @@ class Journal:
         self._reached.add(key)
         return key
 
+    def upcoming_key(self, name: str) -> str:
+        """The key that `next_key` would give, without coming to it."""
+        occurrence = self._occurrences[name] + 1
+        return name if occurrence == 1 else f"{name}{MARK}{occurrence}"
+
+    def has(self, key: str) -> bool:
+        """Whether a step, or its intent, is recorded."""
+        return key in self._steps
+
     def look_up(self, key: str, action: Action) -> AgentStep | None:
         """The step recorded under `key`, if any. Raises `JournalMismatch` if it did something else than `action`."""
         step = self._steps.get(key)
@@ -49,14 +61,32 @@ class Journal:
             raise JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
         if recorded.tool != action.tool:
             raise JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
+        if action.kind in ("event", "child") and recorded.input != action.input:
+            raise JournalMismatch(key, f"recorded for {recorded.input!r}, but the code asks for {action.input!r}")
         # A parameter that was added to the tool since, with a default, is no contradiction.
-        if action.kind == "tool" and {name: action.input.get(name) for name in recorded.input} != recorded.input:
+        if (
+            action.kind in ("tool", "approval")
+            and {name: action.input.get(name) for name in recorded.input} != recorded.input
+        ):
             raise JournalMismatch(
                 key,
                 f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "
                 f"{action.input!r}; values that differ between attempts (times, random numbers) belong into a step",
             )
         return step
+
+    def pass_by(self, keys: Iterable[str]) -> None:
+        """These steps stand outside the code's order: the code never comes to them."""
+        self._reached.update(keys)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next new step."""
+        return self._highest + 1
+
+    def step(self, key: str) -> AgentStep:
+        """The step that is recorded under this key. Raises `KeyError`."""
+        return self._steps[key]
 
     def number_for(self, key: str) -> int:
         """The number under which the step of this key is, or will be, recorded."""

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from statestore.errors import StoreUnavailable
@@ -32,6 +32,7 @@ class HeldLease:
         self._changed = threading.Event()
         self._lost = False
         self._cancel_requested = False
+        self._listeners: set[Callable[[], None]] = set()
 
     @property
     def is_lost(self) -> bool:
@@ -46,16 +47,32 @@ class HeldLease:
     def mark_lost(self) -> None:
         """Somebody else has the execution, or may have it."""
         self._lost = True
-        self._changed.set()
+        self._tell()
 
     def mark_cancel_requested(self) -> None:
         """A cancel is in the mailbox."""
         self._cancel_requested = True
-        self._changed.set()
+        self._tell()
 
     def wait(self, seconds: float) -> None:
         """Sleeps, but not past the moment when the lease is lost or a cancel is asked for."""
         self._changed.wait(seconds)
+
+    @contextmanager
+    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Calls the listener, from any thread, when the lease is lost or a cancel is asked for during the block."""
+        self._listeners.add(listener)
+        try:
+            if self._changed.is_set():
+                listener()
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        for listener in tuple(self._listeners):
+            listener()
 
 
 class LeaseKeeper:

@@ -5,7 +5,8 @@ therefore starts empty and is filled again by the code and by the recorded chang
 every point what it saw the first time; messages and facts that are stored already are counted and not stored twice.
 """
 
-from collections.abc import Iterator, MutableMapping
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -33,6 +34,14 @@ class Pending:
         """The keys to remove."""
         return tuple(key for key, text in self.memory.items() if text is None)
 
+    def followed_by(self, later: "Pending") -> "Pending":
+        """Both in one."""
+        return Pending(
+            memory=self.memory | later.memory,
+            messages=self.messages + later.messages,
+            facts=self.facts + later.facts,
+        )
+
 
 class RunMemory(MutableMapping[str, JSONValue]):
     """The working memory as a mapping of JSON values.
@@ -42,6 +51,10 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def __init__(self, context: AgentContext, max_value_bytes: int) -> None:
         self._max_value_bytes = max_value_bytes
+        # Called before each write; raises where writing is not allowed.
+        self.check_may_write: Callable[[], None] = lambda: None
+        # An async agent writes on its event loop while a thread takes what is pending.
+        self._taking = threading.Lock()
         self._values: dict[str, str] = {}
         self._stored_messages = [message for message in context.memory.conversation_history if message.by_run]
         self._stored_facts = list(context.memory.run_facts)
@@ -84,6 +97,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def say(self, role: str, content: JSONValue, now: datetime) -> None:
         """Appends a message, unless a replay has come to one that is stored."""
+        self.check_may_write()
         place = len(self._messages)
         if place < len(self._stored_messages):
             self._messages.append(self._stored_messages[place])
@@ -91,17 +105,20 @@ class RunMemory(MutableMapping[str, JSONValue]):
         message = Message(role=role, content=content, timestamp=now, by_run=True)
         encode_message(message, self._max_value_bytes)  # refused here, where it is given, or never
         self._messages.append(message)
-        self.pending.messages.append(message)
+        with self._taking:
+            self.pending.messages.append(message)
 
     def remember(self, fact: JSONValue) -> None:
         """Appends a fact, unless a replay has come to one that is stored."""
+        self.check_may_write()
         place = len(self._facts)
         if place < len(self._stored_facts):
             self._facts.append(self._stored_facts[place])
             return
         seal({"fact": fact, "by_run": True}, "fact", self._max_value_bytes)
         self._facts.append(fact)
-        self.pending.facts.append(fact)
+        with self._taking:
+            self.pending.facts.append(fact)
 
     # -- around a step -------------------------------------------------------------------------------------------------
 
@@ -143,7 +160,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def repeat_step(self, changes: StepChanges | None) -> None:
         """Applies what a recorded step changed. All that was pending before it is stored: it came with that step."""
-        self.pending = Pending()
+        self.take_pending()
         if changes is None:
             return
         for key, value in changes.memory.items():
@@ -154,11 +171,19 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._messages.extend(self._stored_messages[said : said + changes.messages])
         self._facts.extend(self._stored_facts[remembered : remembered + changes.facts])
 
-    def recorded(self) -> None:
-        """The pending writes are stored."""
-        self.pending = Pending()
+    def take_pending(self) -> Pending:
+        """The pending writes, for a checkpoint; what is written from now on is for the next one."""
+        with self._taking:
+            taken, self.pending = self.pending, Pending()
+        return taken
+
+    def put_back(self, taken: Pending) -> None:
+        """The checkpoint was not written: they are pending again."""
+        with self._taking:
+            self.pending = taken.followed_by(self.pending)
 
     def _write(self, key: str, text: str | None) -> None:
+        self.check_may_write()
         if self._step is not None:
             self._step.values_before.setdefault(key, self._values.get(key, _ABSENT))
             self._step.pending_before.setdefault(key, self.pending.memory.get(key, _ABSENT))
@@ -167,7 +192,8 @@ class RunMemory(MutableMapping[str, JSONValue]):
             self._values.pop(key, None)
         else:
             self._values[key] = text
-        self.pending.memory[key] = text
+        with self._taking:
+            self.pending.memory[key] = text
 
     def _mark(self) -> "_StepMark":
         if self._step is None:

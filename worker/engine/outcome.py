@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from statestore.records import JSONValue, Wait, WaitKind
+from statestore.records import JSONValue, Wait
 from statestore.states import AgentState
+from worker.engine.wait_states import STATE_OF_WAIT
 
 
 class Ending(StrEnum):
@@ -25,7 +26,7 @@ class Outcome:
     """The end of the work on one claim.
 
     `ring` says that the execution can go on at once elsewhere, so that its bell should be rung. `token` is the fencing
-    token of the claim.
+    token of the claim. `has_relatives` says that a parent, or children, are to be told of the end.
     """
 
     ending: Ending
@@ -34,22 +35,16 @@ class Outcome:
     waiting: Wait | None = None
     ring: bool = False
     token: int = 0
+    has_relatives: bool = False
 
     @property
     def state(self) -> AgentState:
         """The execution's state after the claim; still `thinking` where another one goes on."""
         if self.waiting is not None:
-            return _WAITING[self.waiting.kind]
+            return STATE_OF_WAIT[self.waiting.kind]
         return _OVER.get(self.ending, AgentState.THINKING)
 
 
-_WAITING: Final = {
-    WaitKind.INPUT: AgentState.WAITING_FOR_INPUT,
-    WaitKind.APPROVAL: AgentState.WAITING_FOR_APPROVAL,
-    WaitKind.TIMER: AgentState.WAITING,
-    WaitKind.EVENT: AgentState.WAITING,
-    WaitKind.CHILD: AgentState.WAITING,
-}
 _OVER: Final = {
     Ending.COMPLETED: AgentState.COMPLETED,
     Ending.FAILED: AgentState.FAILED,

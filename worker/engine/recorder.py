@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from typing import Any
 
 from statestore.checkpoint import Checkpoint, new_checkpoint_id
 from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict, StoreError, StoreUnavailable
@@ -13,7 +14,7 @@ from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONVa
 from statestore.states import AgentState
 from statestore.transactions import StepTransaction
 from worker.engine.keeper import HeldLease
-from worker.engine.memory import RunMemory
+from worker.engine.memory import Pending, RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class Recorder:
         """The time on the store's clock: the time of the claim plus what has passed here since."""
         return self._now()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the store still shows what the execution was paused on before this claim."""
+        return self._must_set_state
+
     def consume(self, signal_id: str) -> None:
         """The next write takes this signal out of the mailbox."""
         self._consumed.append(signal_id)
@@ -58,7 +64,11 @@ class Recorder:
 
         The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
         """
-        self._write(self._checkpoint(steps=(step,), state=self._state_of_step()))
+        self.record_all((step,))
+
+    def record_all(self, steps: tuple[AgentStep, ...]) -> None:
+        """`record`, for several steps at once."""
+        self._write(steps=steps, state=self._state_of_step())
         self._must_set_state = False
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
@@ -71,13 +81,19 @@ class Recorder:
         That is another result of the step if an earlier try, whose answer was lost, did commit. Raises
         `StoreUnavailable`, after which the step is to be done again with the same `checkpoint_id`.
         """
-        checkpoint = self._checkpoint(steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id)
         if self._held.is_lost:
             raise _lost()
+        taken = self._memory.take_pending()
         try:
+            checkpoint = self._checkpoint(
+                taken, steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id
+            )
             self._applied(transaction.checkpoint(checkpoint))
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
+        except BaseException:
+            self._memory.put_back(taken)
+            raise
         self._must_set_state = False
         if not transaction.was_applied:
             return step
@@ -102,30 +118,30 @@ class Recorder:
             )
         time.sleep(min(_FIRST_BACKOFF_SECONDS * 2 ** min(waited, 10), _MAX_BACKOFF_SECONDS, remaining))
 
-    def pause(self, state: AgentState, waiting: Wait, intent: AgentStep | None = None) -> Checkpointed:
+    def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Checkpointed:
         """Records that the execution waits, and gives the lease back."""
-        steps = () if intent is None else (intent,)
-        return self._write(self._checkpoint(steps=steps, state=state, waiting=waiting))
+        return self._write(steps=intents, state=state, waiting=waiting)
 
     def forget_pending(self) -> None:
         """Gives up what is pending: it cannot be stored, and the failure that says so must be."""
-        self._memory.recorded()
+        self._memory.take_pending()
         self._consumed.clear()
 
     def complete(self, output: JSONValue, announce_within: timedelta | None) -> None:
         """Records the end of a successful execution."""
-        self._write(self._checkpoint(state=AgentState.COMPLETED, output=output, announce_within=announce_within))
+        self._write(state=AgentState.COMPLETED, output=output, announce_within=announce_within)
 
     def fail(self, error: ErrorInfo, announce_within: timedelta | None) -> None:
         """Records the end of a failed execution."""
-        self._write(self._checkpoint(state=AgentState.FAILED, error=error, announce_within=announce_within))
+        self._write(state=AgentState.FAILED, error=error, announce_within=announce_within)
 
     def cancel(self, announce_within: timedelta | None) -> None:
         """Records the end of a cancelled execution."""
-        self._write(self._checkpoint(state=AgentState.CANCELLED, announce_within=announce_within))
+        self._write(state=AgentState.CANCELLED, announce_within=announce_within)
 
     def _checkpoint(
         self,
+        pending: Pending,
         *,
         steps: tuple[AgentStep, ...] = (),
         state: AgentState | None,
@@ -135,7 +151,6 @@ class Recorder:
         announce_within: timedelta | None = None,
         checkpoint_id: str | None = None,
     ) -> Checkpoint:
-        pending = self._memory.pending
         return Checkpoint(
             checkpoint_id=checkpoint_id or new_checkpoint_id(),
             steps=steps,
@@ -152,7 +167,15 @@ class Recorder:
             announce_within=announce_within,
         )
 
-    def _write(self, checkpoint: Checkpoint) -> Checkpointed:
+    def _write(self, **change: Any) -> Checkpointed:
+        taken = self._memory.take_pending()
+        try:
+            return self._write_until_applied(self._checkpoint(taken, **change))
+        except BaseException:
+            self._memory.put_back(taken)
+            raise
+
+    def _write_until_applied(self, checkpoint: Checkpoint) -> Checkpointed:
         backoff, began_at, has_failed = _FIRST_BACKOFF_SECONDS, time.monotonic(), False
         # The end of the lease as it is now: a store that takes renewals but never this write must not hold us for ever.
         give_up_at = self._held.deadline
@@ -183,7 +206,6 @@ class Recorder:
                 return self._applied(applied)
 
     def _applied(self, applied: Checkpointed) -> Checkpointed:
-        self._memory.recorded()
         self._consumed.clear()
         if applied.cancel_requested:
             self._held.mark_cancel_requested()

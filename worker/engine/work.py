@@ -3,11 +3,21 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from statestore.records import AgentStep
 from statestore.transactions import StepTransaction
 from worker.engine.attempt import Attempt
+from worker.engine.calling import call
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of a step: the step's key in the journal, and which try it is, from 1."""
+
+    key: str
+    number: int
 
 
 class OpenWork(Protocol):
@@ -25,7 +35,7 @@ class OpenWork(Protocol):
 class Work(Protocol):
     """What a step does."""
 
-    def open(self, attempt: Attempt, checkpoint_id: str) -> Any:
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Any:
         """A context manager around one try; yields an `OpenWork`. Leaving it with an error undoes what can be undone.
 
         It raises `StoreUnavailable` if the whole try is to be done again, with the same `checkpoint_id`.
@@ -35,15 +45,20 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainWork:
-    """Work of any kind; the checkpoint follows it."""
+    """Work of any kind; the checkpoint follows it. `timeout` is for one try.
 
-    function: Callable[[], Any]
+    `is_async` says that a call of the function only makes a coroutine.
+    """
+
+    function: Callable[[Try], Any]
+    is_async: bool = False
+    timeout: timedelta | None = None
 
     @contextmanager
-    def open(self, attempt: Attempt, checkpoint_id: str) -> Iterator[OpenWork]:
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Iterator[OpenWork]:
         """See `Work`."""
         del checkpoint_id  # the recorder repeats a checkpoint by itself
-        yield _Plain(self.function, attempt)
+        yield _Plain(self, attempt, this)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +68,28 @@ class TransactionalWork:
     function: Callable[[Any], Any]
 
     @contextmanager
-    def open(self, attempt: Attempt, checkpoint_id: str) -> Iterator[OpenWork]:
-        """See `Work`."""
-        with attempt.recorder.transaction() as transaction:
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Iterator[OpenWork]:
+        """See `Work`. No step beside it records anything meanwhile: that might wait for this transaction's locks."""
+        del this
+        with attempt.lock, attempt.recorder.transaction() as transaction:
             yield _Transactional(self.function, attempt, transaction, checkpoint_id)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    function: Callable[[], Any]
+    work: PlainWork
     attempt: Attempt
+    this: Try
 
     def call(self) -> Any:
-        return self.function()
+        work, this = self.work, self.this
+        return call(
+            lambda: work.function(this),
+            key=this.key,
+            timeout=work.timeout,
+            is_async=work.is_async,
+            held=self.attempt.held,
+        )
 
     def record(self, step: AgentStep) -> AgentStep:
         self.attempt.record(step)

@@ -1,0 +1,226 @@
+"""Async agents: a coroutine on the process's event loop, and a thread in which the engine works for it.
+
+The thread that executes the task has nothing to do while the coroutine runs. So it does what blocks (checkpoints,
+plain functions) for its coroutine, and the event loop never waits for a store. Where a coroutine takes several steps at
+once, the others get threads of a pool.
+"""
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from statestore.records import JSONValue
+from worker.crash_policy import OnCrash
+from worker.engine import building, children, event_loop
+from worker.engine.asking import MISSING
+from worker.engine.attempt import Attempt
+from worker.engine.building import Call, Place, StepOptions
+from worker.engine.calling import STOP_SECONDS
+from worker.engine.children import Child
+from worker.engine.outcome import ExecutionStopped
+from worker.engine.parallel import DEFAULT_LIMIT
+from worker.engine.run import BaseRun, Calls, Durable
+from worker.engine.sleeping import Sleep
+from worker.engine.stepping import ReachedStep
+from worker.retry import Retry
+from worker.tool import Tool
+
+T = TypeVar("T")
+
+_STOP: Final = None
+
+
+class Desk:
+    """The thread that executes the task, and those that help when more is to be done at once."""
+
+    def __init__(self, helpers: int, interrupts: tuple[type[BaseException], ...]) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
+        self._interrupts = interrupts
+        self._helpers = helpers
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._is_free = True
+
+    def submit(self, job: Callable[[], T]) -> "Future[T]":
+        """Has the job done, by whoever is free."""
+        context, future = copy_context(), Future[T]()
+        with self._lock:
+            if self._is_free:
+                self._is_free = False
+                self._jobs.put((future, lambda: context.run(self._guarded, job)))
+                return future
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="step")
+            return self._pool.submit(context.run, self._guarded, job)
+
+    def serve(self, running: event_loop.Running[T]) -> T:
+        """Does jobs in this thread until the coroutine has ended; returns its result.
+
+        An exception that comes from outside (a time limit) interrupts the coroutine and passes through.
+        """
+        running.add_done_callback(lambda _: self._jobs.put(_STOP))
+        try:
+            while (job := self._jobs.get()) is not _STOP:
+                if isinstance(job, BaseException):
+                    raise job
+                self._do(*job)
+            return running.result()
+        finally:
+            if not running.done():
+                # The attempt is being ended from outside: its coroutine must not go on beside the next one.
+                running.interrupt()
+                concurrent.futures.wait((running,), STOP_SECONDS)
+            self._cancel_the_rest()
+
+    def _cancel_the_rest(self) -> None:
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if isinstance(job, tuple):
+                job[0].cancel()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _do(self, future: Future[Any], job: Callable[[], Any]) -> None:
+        try:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = job()
+            except BaseException as error:  # noqa: BLE001 - handed over to the coroutine
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        finally:
+            with self._lock:
+                self._is_free = True
+
+    def _guarded(self, job: Callable[[], T]) -> T:
+        """What ends the process or the attempt is not for the coroutine, which might catch it, nor for its loop."""
+        try:
+            return job()
+        except self._interrupts as error:
+            self._jobs.put(error)
+            raise event_loop.Interrupted from error
+
+
+class AsyncRun(BaseRun):
+    """`Run` for an `async def` agent: the same methods, to be awaited. See there for the meaning and errors of each.
+
+    Steps may be taken at once with `asyncio.gather` or a task group; their places in the journal are those in which the
+    code comes to them. The memory can be changed in the agent's function, and not inside of steps.
+    """
+
+    def __init__(self, attempt: Attempt, desk: Desk, options: StepOptions = StepOptions()) -> None:  # noqa: B008
+        super().__init__(attempt, options)
+        self._desk = desk
+
+    async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Run.step`. `function` may be async, and is then awaited on the event loop."""
+        place = Place.of(self._attempt, Call(name=name, function=function, args=args, kwargs=kwargs))
+        return await self._finish(await self._allowed(place))
+
+    async def tool(self, tool: Tool[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Run.tool`."""
+        return await self.step(tool.name, tool, *args, **kwargs)
+
+    async def transaction(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Run.transaction`. The function is a plain one."""
+        call = Call(name=name, function=function, args=args, kwargs=kwargs)
+        return await self._finish(building.transaction(call, self._options).reach(self._attempt))
+
+    async def parallel(self, calls: Calls, *, limit: int = DEFAULT_LIMIT, return_exceptions: bool = False) -> Any:
+        """See `Run.parallel`."""
+        places = [Place.of(self._attempt, call) for call in self._all_calls(calls)]
+        reached = [await _caught(self._allowed(place)) for place in places]
+        free = asyncio.Semaphore(limit)
+
+        async def finish(one: ReachedStep | Exception) -> Any:
+            if isinstance(one, Exception):
+                return one
+            async with free:
+                return await _caught(self._finish(one))
+
+        results = await asyncio.gather(*(finish(one) for one in reached))
+        return self._as_given(calls, list(results), return_exceptions=return_exceptions)
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        returns: Any = MISSING,
+        timeout: timedelta | None = None,
+        on_crash: OnCrash | None = None,
+    ) -> "AsyncRun":
+        """See `Run.options`."""
+        return AsyncRun(self._attempt, self._desk, self._changed(retry, returns, timeout, on_crash))
+
+    async def ask(self, prompt: JSONValue, **options: Any) -> Any:
+        """See `Run.ask`."""
+        return await self._take(self._question(prompt, **options))
+
+    async def sleep(self, delay: timedelta | float, *, name: str = "sleep") -> None:
+        """See `Run.sleep`."""
+        await self._take(Sleep.of(name, delay))
+
+    async def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
+        """See `Run.sleep_until`."""
+        await self._take(Sleep(name=name, until=moment))
+
+    async def wait_for(self, event: str, **options: Any) -> Any:
+        """See `Run.wait_for`."""
+        return await self._take(self._event(event, **options))
+
+    async def spawn(self, agent: Any, input: Any = None, **options: Any) -> Child:  # noqa: A002
+        """See `Run.spawn`."""
+        child: Child = await self._take(self._spawn(agent, input, **options))
+        return child
+
+    async def gather(self, *spawned: Child, return_exceptions: bool = False) -> list[Any]:
+        """See `Run.gather`."""
+        attempt = self._attempt
+        keys = children.come_to_ends(attempt, spawned)
+        return await self._do(lambda: children.gather(attempt, spawned, keys, return_exceptions=return_exceptions))
+
+    async def _allowed(self, place: Place) -> ReachedStep:
+        if place.approval is None:
+            return place.allowed(self._options)
+        return await self._do(lambda: place.allowed(self._options))
+
+    async def _finish(self, reached: ReachedStep) -> Any:
+        if reached.is_recorded:
+            return reached.finish()
+        attempt = self._attempt
+        attempt.expect_step()
+        job = self._desk.submit(lambda: reached.finish(is_expected=True))
+        job.add_done_callback(lambda job: attempt.unexpect_step() if job.cancelled() else None)
+        return await asyncio.wrap_future(job)
+
+    async def _take(self, wanted: Durable) -> Any:
+        key = self._attempt.come_to(wanted.name)
+        return await self._do(lambda: wanted.take(self._attempt, key))
+
+    async def _do(self, job: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._desk.submit(job))
+
+
+async def _caught(coroutine: Coroutine[Any, Any, T]) -> T | Exception:
+    try:
+        return await coroutine
+    except Exception as error:  # noqa: BLE001 - handed to the caller, in its place
+        return error
+
+
+def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]], value: Any) -> Any:
+    """Runs an async agent to its end, in the thread that executes the task; returns what it returns."""
+    attempt.is_concurrent = True
+    ending = tuple(kind for kind in attempt.interrupts if kind is not ExecutionStopped)
+    desk = Desk(helpers=DEFAULT_LIMIT, interrupts=ending)
+    return desk.serve(event_loop.start(function(AsyncRun(attempt, desk), value)))

@@ -1,0 +1,183 @@
+"""Makes a `Step` of what the code asks for: a function or a tool, with its arguments and options."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from statestore.envelope import dump
+from statestore.records import Action
+from worker import schema
+from worker.crash_policy import CrashPolicy, OnCrash, crash_policy
+from worker.engine.approving import Approval
+from worker.engine.asking import MISSING
+from worker.engine.attempt import Attempt
+from worker.engine.stepping import ReachedStep, Step
+from worker.engine.work import PlainWork, TransactionalWork, Try
+from worker.retry import NO_RETRY, Retry
+from worker.tool import Tool, ToolContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """What `Run.options` may change; None, or nothing, leaves a tool's own."""
+
+    retry: Retry | None = None
+    returns: Any = MISSING
+    timeout: timedelta | None = None
+    on_crash: OnCrash | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that is to be made as a step of this name. `function` may be a `Tool`."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str | None, function: Callable[..., Any]) -> "Call":
+        """The call that a partial, or a function without arguments, stands for; by default named like it."""
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] = {}
+        while isinstance(function, partial):
+            args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+            function = function.func
+        own = function.name if isinstance(function, Tool) else schema.name_of(function).rpartition(".")[2]
+        return cls(name=name or own, function=function, args=args, kwargs=kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A call at its place in the code's order: the key of its step, and before it of the approval, if it needs one."""
+
+    attempt: Attempt
+    call: Call
+    key: str
+    approval: Approval | None
+    approval_key: str
+
+    @classmethod
+    def of(cls, attempt: Attempt, call: Call) -> "Place":
+        """The code has come to a call."""
+        approval = _approval_of(attempt, call)
+        approval_key = "" if approval is None else attempt.come_to(approval.name)
+        key = attempt.come_to(call.name)
+        return cls(attempt=attempt, call=call, key=key, approval=approval, approval_key=approval_key)
+
+    def allowed(self, options: StepOptions) -> ReachedStep:
+        """The step of the call, as a person allowed it if that is needed; unwinds the agent until then.
+
+        Raises `ApprovalDenied`, `ApprovalExpired`, and what `build` raises.
+        """
+        call = self.call
+        if self.approval is not None:
+            edited = self.approval.get(self.attempt, self.approval_key)
+            if edited is not None:
+                call = replace(call, args=(), kwargs=edited)
+        return build(self.attempt, call, options).reach(self.attempt, self.key)
+
+
+def _approval_of(attempt: Attempt, call: Call) -> Approval | None:
+    tool = call.function
+    if not isinstance(tool, Tool):
+        return None
+    approval = Approval(step=call.name, tool=tool, arguments={}, timeout=tool.approval_timeout)
+    # One that was asked for stays asked for, and a call that was begun without stays so, whatever the rule says by now.
+    if not attempt.has_come_to(approval.name) and (
+        attempt.has_come_to(call.name) or not tool.needs_approval(call.args, call.kwargs)
+    ):
+        return None
+    return replace(approval, arguments=tool.describe_arguments(call.args, call.kwargs))
+
+
+def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
+    """The step of a call. Raises `InvalidArguments` or `NotSerialisable` for what cannot be recorded."""
+    if isinstance(call.function, Tool):
+        return _tool_step(attempt, call, call.function, options)
+    function, args, kwargs = call.function, call.args, call.kwargs
+    policy, reconcile = CrashPolicy.RETRY, None
+    if options.on_crash is not None:
+        policy, reconcile = crash_policy(call.name, options.on_crash)
+    return Step(
+        name=call.name,
+        action=Action(kind="step"),
+        work=PlainWork(
+            lambda _: function(*args, **kwargs), is_async=schema.is_async(function), timeout=options.timeout
+        ),
+        returns=_returns_of(function, call.name, options),
+        retry=options.retry or NO_RETRY,
+        crash_policy=policy,
+        reconcile=None if reconcile is None else lambda _: reconcile(*args, **kwargs),
+    )
+
+
+def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: StepOptions) -> Step:
+    args, kwargs = call.args, call.kwargs
+    described = tool.describe_arguments(args, kwargs)
+    # What cannot be recorded must not be done.
+    dump(described, f"arguments of tool {tool.name!r}", attempt.max_value_bytes)
+
+    def look(this: Try) -> Any:
+        return tool.look_whether_it_happened(_context_of(attempt, this), args, kwargs)
+
+    policy = tool.crash_policy
+    reconcile: Callable[[Try], Any] | None = look if tool.reconcile is not None else None
+    if options.on_crash is not None:
+        policy, own = crash_policy(call.name, options.on_crash)
+        reconcile = None if own is None else lambda _: own(*args, **kwargs)
+    return Step(
+        name=call.name,
+        action=Action(kind="tool", tool=tool.name, input=described),
+        work=PlainWork(
+            lambda this: tool.call(_context_of(attempt, this), args, kwargs),
+            is_async=schema.is_async(tool.function),
+            timeout=options.timeout or tool.timeout,
+        ),
+        returns=_returns_of(tool.function, call.name, options),
+        retry=options.retry or tool.retry,
+        crash_policy=policy,
+        reconcile=reconcile,
+    )
+
+
+def transaction(call: Call, options: StepOptions) -> Step:
+    """The step of a call that writes to the store's own database."""
+    function, args, kwargs = call.function, call.args, call.kwargs
+    return Step(
+        name=call.name,
+        action=Action(kind="transaction"),
+        work=TransactionalWork(lambda connection: function(connection, *args, **kwargs)),
+        returns=_returns_of(function, call.name, options),
+        retry=options.retry or NO_RETRY,
+    )
+
+
+def idempotency_key(execution_id: str, key: str) -> str:
+    """What names one call of one execution to the outside, on every try."""
+    return f"{execution_id}/{key}"
+
+
+def _context_of(attempt: Attempt, this: Try) -> ToolContext:
+    context = attempt.context
+    return ToolContext(
+        execution_id=context.execution_id,
+        agent_id=context.agent_id,
+        session_id=context.session_id,
+        user_id=context.user_id,
+        metadata=context.metadata,
+        memory=attempt.memory,
+        messages=attempt.memory.messages,
+        key=this.key,
+        idempotency_key=idempotency_key(context.execution_id, this.key),
+        tries=this.number,
+    )
+
+
+def _returns_of(function: Callable[..., Any], name: str, options: StepOptions) -> schema.Adapter:
+    if options.returns is not MISSING:
+        return schema.adapter_for(options.returns, name)
+    return schema.result_adapter(function)
