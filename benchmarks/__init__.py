@@ -5,5 +5,6 @@ machine does meets both. Never timed tests: how many microseconds a machine take
 
 Sections: `overhead` (a step against the raw client), `growth` (a step after many steps), `storage` (bytes kept),
 `resuming` (claim and replay), `scale` (what concerns few executions, among many), `copying` (from store to store),
-`throughput` (real workers against bare Celery tasks).
+`throughput` (real workers against bare Celery tasks), `concurrency` (hundreds of executions at once that wait for the
+network).
 """

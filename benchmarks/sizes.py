@@ -14,6 +14,7 @@ class Sizes:
     `worker_stores` are stores, with the live-state events on or off. The section `scale` compares stores with
     `scale_finished` and `scale_active` executions to others with a tenth of them, and purges and archives
     `scale_batch` at a time. `copies` is how many executions are copied, each of `copied_between` to each other.
+    `concurrent` executions at once each take `concurrent_steps` steps of `concurrent_seconds`.
     """
 
     rounds: int
@@ -35,6 +36,10 @@ class Sizes:
     scale_calls: int
     scale_batch: int
     copies: int
+    concurrent: int
+    concurrent_steps: int
+    concurrent_seconds: float
+    concurrent_rounds: int
     copied_between: tuple[str, ...] = ("memory", "SQLite NORMAL", "PostgreSQL", "MariaDB", "Redis")
 
 
@@ -58,6 +63,10 @@ DEFAULT: Final = Sizes(
     scale_calls=5,
     scale_batch=100,
     copies=10_000,
+    concurrent=500,
+    concurrent_steps=5,
+    concurrent_seconds=1.0,
+    concurrent_rounds=3,
 )
 
 QUICK: Final = Sizes(
@@ -80,4 +89,8 @@ QUICK: Final = Sizes(
     scale_calls=3,
     scale_batch=20,
     copies=1_000,
+    concurrent=500,
+    concurrent_steps=3,
+    concurrent_seconds=1.0,
+    concurrent_rounds=1,
 )

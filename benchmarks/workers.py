@@ -16,7 +16,16 @@ ROOT: Final = Path(__file__).parents[1]
 class Worker:
     """`celery -A <app> worker` in a process group of its own."""
 
-    def __init__(self, app: str, pool: str, concurrency: int, environ: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        app: str,
+        pool: str,
+        concurrency: int,
+        environ: dict[str, str],
+        folder: Path,
+        *,
+        queue: str = "celery",
+    ) -> None:
         self.concurrency = concurrency
         self._log = folder / f"{app}-{pool}-{time.monotonic_ns()}.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
@@ -25,7 +34,7 @@ class Worker:
                 [
                     *(sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool),
                     *("--concurrency", str(concurrency), "--hostname", f"{app}@%h", "--loglevel", "WARNING"),
-                    *("--without-mingle", "--without-gossip"),
+                    *("--without-mingle", "--without-gossip", "--queues", queue),
                 ],
                 env=inherited | environ | {"PYTHONPATH": str(ROOT)},
                 cwd=folder,
@@ -34,6 +43,11 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """The parent's process id; of a pool of threads it is the only one."""
+        return self._process.pid
 
     def check(self) -> None:
         """Raises `RuntimeError`, with the end of the log, if the worker has ended."""

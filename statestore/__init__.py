@@ -35,6 +35,7 @@ from statestore.export import ExportedExecution
 from statestore.memory import MemoryStore
 from statestore.opening import open_store
 from statestore.operations import Store
+from statestore.rates import Turn
 from statestore.records import (
     Action,
     AgentContext,
@@ -101,6 +102,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "Checkpointed",
     "Sent",
     "Due",
+    "Turn",
     "Watch",
     "StepTransaction",
     # time

@@ -235,6 +235,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
             "attempt": step.attempt,
             "tries": None if step.tries == 1 else step.tries,
             "in_flight": step.in_flight or None,
+            "wrote": None if step.said is None or step.remembered is None else [step.said, step.remembered],
             "at": to_us(step.timestamp),
             "took": duration_us(step.duration),
             "changes": None
@@ -294,7 +295,7 @@ def decode_context(
         output=None if output is None else load(output),
         steps=tuple(decode_step(text) for text in steps),
         memory=Memory(
-            conversation_history=tuple(_decode_message(text) for text in messages),
+            conversation_history=tuple(decode_message(text) for text in messages),
             working_memory={key: load(text) for key, text in working_memory.items()},
             facts=tuple(fields.get("fact") for fields in noted),
             run_facts=tuple(fields.get("fact") for fields in noted if fields.get("by_run")),
@@ -309,6 +310,7 @@ def decode_step(text: str | bytes) -> AgentStep:
     """A stored step."""
     fields = unseal(text, "step")
     result, error, changes = fields.get("result"), fields.get("error"), fields.get("changes")
+    said, remembered = fields.get("wrote", (None, None))
     return AgentStep(
         step_number=fields["n"],
         name=fields["name"],
@@ -323,6 +325,8 @@ def decode_step(text: str | bytes) -> AgentStep:
         attempt=fields["attempt"],
         tries=fields.get("tries", 1),
         in_flight=fields.get("in_flight", False),
+        said=said,
+        remembered=remembered,
         timestamp=from_us(fields["at"]),
         duration=timedelta(microseconds=fields["took"]),
         changes=None
@@ -458,7 +462,8 @@ def encode_message(message: Message, max_bytes: int) -> str:
     )
 
 
-def _decode_message(text: str | bytes) -> Message:
+def decode_message(text: str | bytes) -> Message:
+    """A stored message."""
     fields = unseal(text, "message")
     return Message(
         role=fields["role"],

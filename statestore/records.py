@@ -153,7 +153,8 @@ class AgentStep:
 
     `name` is the key in the journal: the step's name, and from its second occurrence on a suffix ("search#2").
     `attempt` is the claim under which it was recorded, `tries` how often its function was called. An intent that is
-    `in_flight` was written right before such a call: whoever finds it cannot know how far the call came.
+    `in_flight` was written right before such a call: whoever finds it cannot know how far the call came. `said` and
+    `remembered` count the messages and facts that the agent's own code had written by then; None where nobody counted.
     """
 
     step_number: int
@@ -166,6 +167,8 @@ class AgentStep:
     duration: timedelta = timedelta(0)
     changes: StepChanges | None = None
     in_flight: bool = False
+    said: int | None = None
+    remembered: int | None = None
 
     def __post_init__(self) -> None:
         if self.step_number < 1:

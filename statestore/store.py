@@ -15,6 +15,7 @@ from statestore.checkpoint import Checkpoint, NewExecution
 from statestore.errors import NoTransactions
 from statestore.export import ExportedExecution
 from statestore.paging import check_limit
+from statestore.rates import Turn
 from statestore.records import (
     AgentContext,
     AgentStep,
@@ -106,13 +107,14 @@ class StorePrimitives(ABC):
         created_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page:
         """Executions that match all given filters, newest first (`created_at`, then `execution_id`, descending).
 
-        `states` matches any of them. `created_after` is inclusive, `created_before` exclusive. `cursor` is the
-        `next_cursor` of the page before: pages neither repeat nor miss an execution that existed when the first page
-        was read, however many are added meanwhile. Raises `InvalidRecord` for a limit below 1 or a cursor that this
-        store did not make.
+        With `oldest_first`, in the opposite order. `states` matches any of them. `created_after` is inclusive,
+        `created_before` exclusive. `cursor` is the `next_cursor` of the page before, in the same order: pages neither
+        repeat nor miss an execution that existed when the first page was read, however many are added meanwhile. Raises
+        `InvalidRecord` for a limit below 1 or a cursor that this store did not make.
         """
 
     @abstractmethod
@@ -243,6 +245,33 @@ class StorePrimitives(ABC):
     def settle(self, execution_id: str) -> None:
         """Clears the `due_at` of an execution that is over: its end has been announced. Otherwise nothing."""
 
+    # -- rates ---------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        """Takes the next turn of a bucket, which gives at most `limit` turns `per` period, evenly spaced.
+
+        A bucket is a name; all who ask it share it, and are to agree on its rate. The next turn comes `per / limit`
+        after the last one that was taken, or now. It is taken if it comes `within` that time and nobody was promised an
+        earlier one; the caller has to let `wait` pass before he uses it. Otherwise the caller is promised a time behind
+        all others that were promised one: after `wait` he asks again, and as `promised` he then only stands behind
+        turns that are taken. A promise is not kept for anybody: who is so late that the next turn is not `within` his
+        time goes to the end of the line, and who does not come wastes a turn. A line is at most `LONGEST_LINE` long;
+        beyond, nothing is promised.
+
+        Atomic for each bucket. Not repeatable: a call whose answer was lost may have taken a turn. What is kept of a
+        bucket is forgotten some time after it does not matter any more. Raises `InvalidRecord` for a name, a limit, a
+        period or a `within` that is none.
+        """
+
     # -- removing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -271,7 +300,7 @@ class StorePrimitives(ABC):
     @abstractmethod
     def clear(self) -> int:
         """Purges every execution of this store's own prefix or tables and nothing else; returns how many there were,
-        deleted ones not counted."""
+        deleted ones not counted. Forgets its rates, too."""
 
     def tidy(self, limit: int = 1000) -> int:
         """Removes what expired executions left in indexes, at most `limit` of them; returns how many.

@@ -14,6 +14,7 @@ A killed worker's execution goes on from its last recorded step on another one.
 from worker.agent import Agent, agent
 from worker.client import enqueue, get_execution
 from worker.crash_policy import CrashPolicy, Happened
+from worker.cron import schedule
 from worker.engine.async_run import AsyncRun
 from worker.engine.children import Child
 from worker.engine.run import Run
@@ -32,23 +33,45 @@ from worker.errors import (
     ExecutionFailed,
     InvalidAnswer,
     InvalidArguments,
+    InvalidDecision,
     InvalidInput,
     InvalidResult,
     JournalMismatch,
     LimitExceeded,
     MaxStepsExceeded,
+    MaxTurnsExceeded,
     MemoryInParallel,
     NestedStep,
     NoApprovalAsked,
     RegistrationError,
+    SessionBusy,
     SpawnTooDeep,
     StepFailed,
     StepInterrupted,
     StepTimeout,
     UnknownAgent,
+    UnknownTool,
 )
 from worker.execution import Execution
 from worker.installing import install
+from worker.loop import (
+    AskUser,
+    Complete,
+    Decision,
+    LoopAction,
+    LoopContext,
+    LoopResult,
+    Respond,
+    Think,
+    ToolCall,
+    ToolDescription,
+    Usage,
+    UseTool,
+    UseTools,
+    Wait,
+    action_from_chat,
+    loop_agent,
+)
 from worker.registry import Registry
 from worker.retry import Retry
 from worker.tool import Tool, ToolContext, tool
@@ -67,9 +90,27 @@ __all__ = [  # noqa: RUF022 - grouped
     "Child",
     "Retry",
     "Registry",
+    # loop agents
+    "loop_agent",
+    "LoopContext",
+    "LoopResult",
+    "ToolDescription",
+    "LoopAction",
+    "Think",
+    "UseTool",
+    "UseTools",
+    "ToolCall",
+    "AskUser",
+    "Respond",
+    "Wait",
+    "Complete",
+    "Decision",
+    "Usage",
+    "action_from_chat",
     # running
     "install",
     "enqueue",
+    "schedule",
     "get_execution",
     "Execution",
     # errors
@@ -81,6 +122,8 @@ __all__ = [  # noqa: RUF022 - grouped
     "InvalidArguments",
     "InvalidAnswer",
     "InvalidResult",
+    "InvalidDecision",
+    "UnknownTool",
     "StepFailed",
     "StepTimeout",
     "StepInterrupted",
@@ -91,11 +134,13 @@ __all__ = [  # noqa: RUF022 - grouped
     "EventTimeout",
     "ChildFailed",
     "SpawnTooDeep",
+    "SessionBusy",
     "JournalMismatch",
     "NestedStep",
     "MemoryInParallel",
     "LimitExceeded",
     "MaxStepsExceeded",
+    "MaxTurnsExceeded",
     "DeadlineExceeded",
     "BudgetExceeded",
     "DeadLetter",

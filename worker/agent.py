@@ -14,6 +14,7 @@ from statestore.records import JSONValue
 from worker import schema
 from worker.errors import InvalidInput, RegistrationError
 from worker.registry import Registry, default_registry
+from worker.turns import Turns
 
 if TYPE_CHECKING:
     from worker.engine.run import Run
@@ -32,6 +33,11 @@ class Agent:
         max_tokens: how much `run.spend` may count; None for any.
         max_cost: likewise.
         on_limit: "fail", or "ask" to pause and let a person raise a limit that is reached.
+        turns: in which order, how many at once and how often its executions work. `session_policy` says what is done
+            about several active ones in one session: "parallel" (nothing), "queue" (one works after the other, in the
+            order of creation), or "reject" (`SessionBusy`). At most `concurrency` work at once, or of those with one
+            `concurrency_key`, a function of the input; paused ones do not count. At most `rate_limit` of them start,
+            such as "10/m" (s, m or h). All of it across all workers.
         is_async: whether its function is a coroutine function, which gets an `AsyncRun`.
     """
 
@@ -47,6 +53,10 @@ class Agent:
         max_tokens: float | None = None,
         max_cost: float | None = None,
         on_limit: Literal["fail", "ask"] = "fail",
+        session_policy: Literal["parallel", "queue", "reject"] = "parallel",
+        concurrency: int | None = None,
+        concurrency_key: Callable[[Any], object] | None = None,
+        rate_limit: str | None = None,
     ) -> None:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise RegistrationError(name, "an agent is a function, not a generator")
@@ -59,8 +69,8 @@ class Agent:
         for limit_name, amount in (("max_tokens", max_tokens), ("max_cost", max_cost)):
             if amount is not None and not amount > 0:
                 raise RegistrationError(name, f"{limit_name} needs a positive number, not {amount}")
-        if deadline is not None and deadline <= timedelta(0):
-            raise RegistrationError(name, f"deadline needs a positive duration, not {deadline}")
+        if deadline is not None and not (isinstance(deadline, timedelta) and deadline > timedelta(0)):
+            raise RegistrationError(name, f"deadline needs a positive timedelta, not {deadline!r}")
         if on_limit not in ("fail", "ask"):
             raise RegistrationError(name, f"on_limit is 'fail' or 'ask', not {on_limit!r}")
         self.name = name
@@ -72,6 +82,7 @@ class Agent:
         self.max_tokens = max_tokens
         self.max_cost = max_cost
         self.on_limit = on_limit
+        self.turns = Turns.of(name, session_policy, concurrency, concurrency_key, rate_limit)
         self.is_async = schema.is_async(function)
         self.origin = f"{function.__module__}.{function.__qualname__}"
         self.description = inspect.getdoc(function) or ""
@@ -155,6 +166,10 @@ def agent(
     max_tokens: float | None = None,
     max_cost: float | None = None,
     on_limit: Literal["fail", "ask"] = "fail",
+    session_policy: Literal["parallel", "queue", "reject"] = "parallel",
+    concurrency: int | None = None,
+    concurrency_key: Callable[[Any], object] | None = None,
+    rate_limit: str | None = None,
     registry: Registry | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]: ...
 def agent(
@@ -169,6 +184,10 @@ def agent(
     max_tokens: float | None = None,
     max_cost: float | None = None,
     on_limit: Literal["fail", "ask"] = "fail",
+    session_policy: Literal["parallel", "queue", "reject"] = "parallel",
+    concurrency: int | None = None,
+    concurrency_key: Callable[[Any], object] | None = None,
+    rate_limit: str | None = None,
     registry: Registry | None = None,
 ) -> Agent | Callable[[Callable[..., Any]], Agent]:
     """Makes a function `(run, input) -> output`, plain or async, an agent.
@@ -188,6 +207,10 @@ def agent(
             max_tokens=max_tokens,
             max_cost=max_cost,
             on_limit=on_limit,
+            session_policy=session_policy,
+            concurrency=concurrency,
+            concurrency_key=concurrency_key,
+            rate_limit=rate_limit,
         )
         (registry or default_registry).add_agent(made)
         return made

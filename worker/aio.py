@@ -9,7 +9,8 @@ from statestore.states import AgentState
 from worker import client
 from worker.agent import Agent
 from worker.async_watch import AsyncWatch
-from worker.execution import LOOK_ANYWAY_SECONDS, Execution, question_of
+from worker.deciding import approval_of, question_of
+from worker.execution import LOOK_ANYWAY_SECONDS, Execution
 
 
 class AsyncExecution:
@@ -43,6 +44,10 @@ class AsyncExecution:
         """The question that it waits to have answered, if it does."""
         return await asyncio.to_thread(lambda: self._execution.question)
 
+    async def approval(self) -> Wait | None:
+        """The approval that it waits for, if it does."""
+        return await asyncio.to_thread(lambda: self._execution.approval)
+
     async def wait(self, timeout: float | None = None) -> JSONValue:
         """The output, once the execution is over."""
         await self._look_until(lambda summary: summary.state.is_over, timeout)
@@ -52,6 +57,11 @@ class AsyncExecution:
         """The question, once there is one; None if the execution ended without."""
         summary = await self._look_until(lambda seen: question_of(seen) is not None or seen.state.is_over, timeout)
         return question_of(summary)
+
+    async def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
+        """The approval, once one is waited for; None if the execution ended without."""
+        summary = await self._look_until(lambda seen: approval_of(seen) is not None or seen.state.is_over, timeout)
+        return approval_of(summary)
 
     async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Looks at once, and then whenever something may have changed, until `timeout` seconds have passed."""
@@ -85,6 +95,18 @@ class AsyncExecution:
     async def resume(self, answer: JSONValue, **options: Any) -> None:
         """Answers the question that the execution waits for."""
         await asyncio.to_thread(lambda: self._execution.resume(answer, **options))
+
+    async def approve(self, **options: Any) -> None:
+        """Approves of the tool call that the execution waits to make."""
+        await asyncio.to_thread(lambda: self._execution.approve(**options))
+
+    async def reject(self, **options: Any) -> None:
+        """Refuses the tool call that the execution waits to make."""
+        await asyncio.to_thread(lambda: self._execution.reject(**options))
+
+    async def send_event(self, name: str, payload: JSONValue = None, **options: Any) -> None:
+        """Sends an event."""
+        await asyncio.to_thread(lambda: self._execution.send_event(name, payload, **options))
 
     async def cancel(self, **options: Any) -> bool:
         """Cancels the execution, for good."""

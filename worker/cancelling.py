@@ -1,15 +1,19 @@
 """Cancel: a signal that is final. Whoever finds a cancelled execution without a lease records its end at once."""
 
 import logging
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from statestore.checkpoint import Checkpoint
 from statestore.clock import SystemClock, from_us
-from statestore.errors import ExecutionOver, LeaseHeld
+from statestore.errors import ExecutionOver, LeaseHeld, StoreError
 from statestore.operations import Store
 from statestore.records import Signal, SignalKind
 from statestore.states import AgentState
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -45,3 +49,16 @@ def finish_cancel(store: Store, settings: Settings, execution_id: str) -> bool:
     except ExecutionOver:
         pass
     return True
+
+
+def tell_relatives(runtime: "Runtime", execution_id: str) -> None:
+    """Cancels the children of a cancelled execution, and tells its parent.
+
+    A worker does so too, before the end is settled. But its slots may all be taken, by these very children.
+    """
+    try:
+        summary = runtime.store.get_summary(execution_id)
+        if summary is not None:
+            runtime.executor.family.tell(summary)
+    except StoreError as error:
+        log.warning("execution %s: its relatives will be told of its cancel later: %s", execution_id, error)

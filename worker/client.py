@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 from statestore.checkpoint import NewExecution
 from statestore.errors import ExecutionNotFound
 from statestore.records import JSONValue
 from statestore.states import AgentState
+from worker import deadline as deadlines
+from worker import turns
 from worker.agent import Agent
-from worker.deadline import as_metadata
 from worker.execution import Execution
 from worker.runtime import Runtime, current_runtime
 
@@ -34,27 +36,31 @@ def enqueue(
     that is not over by its `deadline` fails, or with the agent's `on_limit="ask"` asks. If the broker
     cannot be reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
 
-    Raises `UnknownAgent`, `InvalidInput`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `StoreUnavailable`;
-    after any of them nothing is stored.
+    Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`,
+    `StoreUnavailable`, and what the agent's `concurrency_key` raises; after any of them nothing is stored.
     """
     runtime = runtime or current_runtime()
     settings = runtime.settings
     if isinstance(agent, str):
         _load_agents(runtime)
         agent = runtime.registry.agent(agent)
-    context = runtime.store.create(
+    encoded = agent.encode_input(input)
+    metadata = deadlines.added_to(metadata or {}, deadline)
+    context = turns.create(
+        runtime.store,
+        agent.turns,
         NewExecution(
             agent_id=agent.name,
-            input=agent.encode_input(input),
+            input=encoded,
             session_id=session_id,
             user_id=user_id,
-            metadata=metadata or {} if deadline is None else {**(metadata or {}), **as_metadata(deadline)},
+            metadata=agent.turns.added_to(metadata, partial(agent.decode_input, encoded)),
             idempotency_key=idempotency_key,
             queue=queue or agent.queue,
             priority=priority,
             start_at=start_at,
             first_ring=timedelta(seconds=settings.publish_grace_seconds),
-        )
+        ),
     )
     execution = Execution(context.execution_id, runtime)
     if start_at is None and context.state is AgentState.IDLE:

@@ -29,7 +29,8 @@ class Happened:
     output: Any = None
 
 
-# Called with the arguments of the interrupted call: `Happened(output)`, or None if it did not take effect.
+# Called with the arguments of the interrupted call, a tool's by name: `Happened(output)`, or None if it did not take
+# effect.
 Reconcile: TypeAlias = Callable[..., Happened | None]
 OnCrash: TypeAlias = CrashPolicy | str | Reconcile
 

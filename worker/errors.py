@@ -8,6 +8,8 @@
     |-- InvalidArguments        a tool's arguments do not fit its signature
     |-- InvalidAnswer           an answer that does not fit the question's schema
     |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
+    |-- InvalidDecision         what a loop agent has decided cannot be done, time and again
+    |-- UnknownTool             no tool of this name is registered here
     |-- StepFailed              a recorded failure whose own exception class cannot be made again
     |-- StepTimeout             a call overran its time
     |-- StepInterrupted         the process died during a call that must not be repeated
@@ -19,10 +21,12 @@
     |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
     |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
+    |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
     |-- NestedStep              a step's function tried to take a step itself
     |-- MemoryInParallel        a step that others run beside tried to change the memory
     |-- LimitExceeded           the execution used up what it may use
     |   |-- MaxStepsExceeded    steps
+    |   |-- MaxTurnsExceeded    turns of a loop agent
     |   |-- DeadlineExceeded    time
     |   `-- BudgetExceeded      tokens or cost
     |-- DeadLetter              given up: too many claims in a row ended without recording a step
@@ -114,6 +118,28 @@ class InvalidResult(_Invalid):
     what = "invalid result of"
 
 
+class InvalidDecision(_Invalid):
+    """A loop agent has decided, time and again, what cannot be done. `problems` are those of the last decision.
+
+    Raised by the deciding function itself, it says that its model has returned nonsense, which the model is told of.
+    """
+
+    what = "invalid decision of agent"
+
+
+class UnknownTool(AgentsError):
+    """No tool of this name is registered in this process."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        registered = ", ".join(self.known) or "none; is the module that defines it listed in agents_imports?"
+        return f"unknown tool {self.name!r}; registered tools: {registered}"
+
+
 class StepFailed(AgentsError):
     """A step failed with an exception whose class cannot be made again from the journal."""
 
@@ -136,7 +162,8 @@ class StepTimeout(AgentsError, TimeoutError):
     """A call overran its time. One that is `still_running` could not be ended, and is not tried again beside itself."""
 
     def __init__(self, key: str, seconds: float, still_running: bool = False) -> None:
-        super().__init__(key, seconds, still_running)
+        super().__init__()
+        self.args = (key, seconds, still_running)  # not OSError's reading of three arguments
         self.key = key
         self.seconds = seconds
         self.still_running = still_running
@@ -259,6 +286,22 @@ class JournalMismatch(AgentsError):
         return f"the journal contradicts the code at step {self.key!r}: {self.reason}"
 
 
+class SessionBusy(AgentsError):
+    """Another execution of this agent in this session is active: `@agent(session_policy="reject")`.
+
+    `execution_id` is that of the other one.
+    """
+
+    def __init__(self, agent_id: str, session_id: str, execution_id: str) -> None:
+        super().__init__(agent_id, session_id, execution_id)
+        self.agent_id = agent_id
+        self.session_id = session_id
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} of agent {self.agent_id!r} is busy with execution {self.execution_id}"
+
+
 class NestedStep(AgentsError):
     """A step's function tried to take a durable step itself.
 
@@ -325,6 +368,17 @@ class MaxStepsExceeded(LimitExceeded):
 
     def __str__(self) -> str:
         return f"the execution has taken {self.max_steps} steps, which is its limit (max_steps)"
+
+
+class MaxTurnsExceeded(LimitExceeded):
+    """A loop agent wants to take more turns than `max_turns`."""
+
+    def __init__(self, max_turns: int) -> None:
+        super().__init__(max_turns)
+        self.max_turns = max_turns
+
+    def __str__(self) -> str:
+        return f"the execution has taken {self.max_turns} turns, which is its limit (max_turns)"
 
 
 class DeadLetter(AgentsError):

@@ -1,27 +1,17 @@
 """`Execution`: the handle that a client holds."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
-from statestore.clock import SystemClock, from_us
-from statestore.envelope import dump
-from statestore.errors import ExecutionNotFound, ExecutionOver, QuestionNotAsked
-from statestore.records import (
-    AgentContext,
-    AgentStep,
-    ExecutionSummary,
-    JSONValue,
-    Signal,
-    SignalKind,
-    Wait,
-    WaitKind,
-)
+from statestore.errors import ExecutionNotFound
+from statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
 from statestore.states import AgentState
 from statestore.watching import Watch
-from worker.cancelling import finish_cancel, request_cancel
-from worker.errors import ExecutionCancelled, ExecutionFailed, InvalidAnswer
+from worker import deciding
+from worker.cancelling import finish_cancel, request_cancel, tell_relatives
+from worker.deciding import approval_of, question_of
+from worker.errors import ExecutionCancelled, ExecutionFailed
 from worker.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -29,8 +19,6 @@ if TYPE_CHECKING:
 
 # A watch tells of every change. Looking without being told, this rarely, is for what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0
-# What the record of a step holds besides its values: names, times, counts.
-_STEP_ROOM_BYTES: Final = 512
 
 
 class Execution:
@@ -84,6 +72,14 @@ class Execution:
         """The question that it waits to have answered, if it does."""
         return question_of(self.summary())
 
+    @property
+    def approval(self) -> Wait | None:
+        """The approval that it waits for, if it does. Its `prompt` holds `tool`, `description`, `arguments`, `digest`.
+
+        Its `schema` is that of the arguments.
+        """
+        return approval_of(self.summary())
+
     def wait(self, timeout: float | None = None) -> JSONValue:
         """Blocks until the execution is over and returns its output. `timeout` is in seconds.
 
@@ -98,6 +94,14 @@ class Execution:
         """
         summary = self._look_until(lambda summary: summary.state.is_over or question_of(summary) is not None, timeout)
         return question_of(summary)
+
+    def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
+        """Blocks until the execution waits for an approval, and returns it (see `approval`); None if it ended without.
+
+        `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
+        """
+        summary = self._look_until(lambda summary: summary.state.is_over or approval_of(summary) is not None, timeout)
+        return approval_of(summary)
 
     def __iter__(self) -> Iterator[AgentStep]:
         """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
@@ -131,36 +135,59 @@ class Execution:
         """Answers the question that the execution waits for; it goes on at once on any worker.
 
         `key` names the question (`Wait.key`) where there might be another one by now; `sender` and `reason` are
-        recorded. Raises `InvalidAnswer` for one that does not fit the question's schema, `QuestionNotAsked`,
-        `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`, `ExecutionNotFound`.
+        recorded. Raises `InvalidAnswer` for one that does not fit the question's schema, `QuestionNotAsked` (also where
+        an approval is waited for), `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`,
+        `ExecutionNotFound`.
         """
-        summary = self.summary()
-        if summary.state.is_over:
-            raise ExecutionOver(self.id, summary.state.value)
-        asked = question_of(summary)
-        if key is None:
-            if asked is None:
-                raise QuestionNotAsked(self.id, "")
-            key = asked.key
-        if asked is not None and asked.key == key:
-            # Both stand in the record of the step. What would not fit there is refused here.
-            dump([asked.prompt, answer], "answer", self._runtime.store.max_value_bytes - _STEP_ROOM_BYTES)
-            if asked.schema is not None:
-                _hold_against(asked, answer)
-        sent = self._runtime.store.send(
-            self.id,
-            Signal(
-                signal_id=uuid4().hex,
-                kind=SignalKind.ANSWER,
-                key=key,
-                payload=answer,
-                sender=sender,
-                reason=reason,
-                sent_at=from_us(SystemClock().now_us()),
-            ),
+        deciding.answer(self._runtime, self.summary(), answer, key=key, sender=sender, reason=reason)
+
+    def approve(
+        self,
+        *,
+        key: str | None = None,
+        digest: str | None = None,
+        arguments: Mapping[str, JSONValue] | None = None,
+        sender: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Approves of the tool call that the execution waits to make; it goes on at once on any worker.
+
+        Give the `digest` that was shown (`approval.prompt["digest"]`): then nothing is approved of if the execution has
+        come to another call by now. Without it, whatever it waits for is. `key` (`approval.key`) names one of several
+        calls with the same arguments. `arguments`, all of them by name, are used instead of those that the agent chose.
+        `sender` and `reason` are recorded.
+
+        Raises `InvalidArguments` for ones that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (of several
+        decisions the first one wins), `ExecutionOver`, `ExecutionNotFound`.
+        """
+        deciding.approve(
+            self._runtime, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
         )
-        if sent.woke:
-            self._runtime.ring(summary)
+
+    def reject(
+        self,
+        *,
+        key: str | None = None,
+        digest: str | None = None,
+        sender: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Refuses the tool call that the execution waits to make: the agent gets `ApprovalDenied`.
+
+        Parameters and errors are those of `approve`.
+        """
+        deciding.reject(self._runtime, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
+
+    def send_event(
+        self, name: str, payload: JSONValue = None, *, event_id: str | None = None, sender: str | None = None
+    ) -> None:
+        """Sends an event, which `run.wait_for(name)` returns the payload of; kept until the agent waits for it.
+
+        An event with an `event_id` (at most 249 characters) that this execution was sent before changes nothing, so
+        that sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
+        `ExecutionNotFound`.
+        """
+        deciding.send_event(self._runtime, self.id, name, payload, event_id=event_id, sender=sender)
 
     def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Cancels the execution, for good; False if it was over already.
@@ -172,6 +199,7 @@ class Execution:
         if not request_cancel(store, self.id, sender=sender, reason=reason):
             return False
         if finish_cancel(store, settings, self.id):
+            tell_relatives(self._runtime, self.id)
             self._runtime.ring(self.summary())  # a worker tells the result backend and Flower
         return True
 
@@ -197,19 +225,3 @@ class Execution:
                 raise ExecutionFailed(self.id, "unknown", "no error was recorded")
             raise ExecutionFailed(self.id, error.type, error.message)
         return self.context().output
-
-
-def question_of(summary: ExecutionSummary) -> Wait | None:
-    """The question that an execution waited to have answered when it was looked at."""
-    waiting = summary.waiting
-    return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
-
-
-def _hold_against(question: Wait, answer: JSONValue) -> None:
-    import jsonschema  # here, because every celery command imports this module and few need that
-
-    schema = dict(question.schema or {})
-    faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(answer), key=str)
-    if faults:
-        problems = [f"{'.'.join(str(part) for part in fault.path) or 'answer'}: {fault.message}" for fault in faults]
-        raise InvalidAnswer(question.key, problems)

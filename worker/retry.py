@@ -24,8 +24,10 @@ class Retry:
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise RegistrationError("retries", f"needs a number of at least 0, not {self.retries}")
-        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on):
-            raise RegistrationError("retry_on", "needs exception classes")
+        if not isinstance(self.retry_on, tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on
+        ):
+            raise RegistrationError("retry_on", f"needs exception classes, not {self.retry_on!r:.80}")
 
     def allows(self, error: BaseException, tries: int) -> bool:
         """Whether a step that failed with `error` at its `tries`-th try gets another one.

@@ -11,7 +11,7 @@ from typing import Final
 from statestore.errors import StoreError, StoreUnavailable
 from statestore.states import AgentState
 from worker import bell, owner
-from worker.cancelling import finish_cancel, request_cancel
+from worker.cancelling import finish_cancel, request_cancel, tell_relatives
 from worker.live_states import announce_cancel
 from worker.outage import Outage
 from worker.runtime import Runtime
@@ -58,12 +58,13 @@ class Sweeper:
             try:
                 over = due.over
                 if due.cancel_requested and not over and finish_cancel(store, settings, due.execution_id):
+                    tell_relatives(self._runtime, due.execution_id)
                     cancelled += 1
                     over = True
                 if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
                     continue
                 if due.over and due.rings >= _ANNOUNCEMENTS:
-                    store.settle(due.execution_id)
+                    self._settle_untold(due.execution_id)
                     continue
             except StoreUnavailable:
                 raise  # all of them, later
@@ -85,6 +86,13 @@ class Sweeper:
             rung.append((due.execution_id, due.token))
         bell.mark_rung(store, settings, rung)
         return Swept(rung=len(rung), cancelled=cancelled)
+
+    def _settle_untold(self, execution_id: str) -> None:
+        """No worker tells of this end. Its relatives need none."""
+        summary = self._runtime.store.get_summary(execution_id)
+        if summary is not None:
+            self._runtime.executor.family.tell(summary)
+        self._runtime.store.settle(execution_id)
 
     def break_dead_leases(self) -> int:
         """Gives back the leases of processes on this host that can be seen to be dead; returns how many."""
@@ -133,8 +141,8 @@ class Sweeper:
         ):
             return False
         log.info("execution %s: its task was revoked, so it is cancelled", task_id)
-        if finish_cancel(store, settings, task_id):
-            self._tell_of_cancel(task_id)
+        if finish_cancel(store, settings, task_id) and not self._tell_of_cancel(task_id):
+            tell_relatives(self._runtime, task_id)
         return True
 
     def _tell_of_cancel(self, execution_id: str) -> bool:

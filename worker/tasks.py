@@ -13,6 +13,7 @@ from statestore.errors import StoreError, StoreUnavailable
 from statestore.records import ExecutionSummary
 from statestore.states import AgentState
 from worker import bell
+from worker.cron import EnqueueTask
 from worker.engine.failures import describe, revive
 from worker.engine.outcome import Ending, Outcome
 from worker.errors import ExecutionFailed, StepFailed
@@ -192,5 +193,6 @@ def tellable(execution_id: str, error: Exception) -> Exception:
 
 
 def register(app: Celery) -> None:
-    """Registers the task on an app."""
+    """Registers the tasks on an app."""
     app.register_task(ExecuteTask())
+    app.register_task(EnqueueTask())

@@ -1,17 +1,19 @@
 """`@tool`: a function that an agent may call on the world, with checked arguments and policies for its failures."""
 
+import contextlib
 import functools
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, overload
 
 import pydantic
 
 from statestore.records import JSONValue, Message
 from worker import schema
-from worker.crash_policy import CrashPolicy, OnCrash, crash_policy
+from worker.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from worker.errors import InvalidArguments, RegistrationError
 from worker.registry import Registry, default_registry
 from worker.retry import Retry
@@ -81,21 +83,48 @@ class Tool(Generic[P, T]):
         self._requires_approval = requires_approval
         self.crash_policy, self.reconcile = crash_policy(name, on_crash)
         self._arguments = _Arguments(function, name)
-        self._reconcile_arguments = None if self.reconcile is None else _Arguments(self.reconcile, name)
+        if self.reconcile is not None:
+            self.check_reconcile(self.reconcile)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         return cast(T, self.call(None, args, kwargs))
 
-    def call(self, context: ToolContext | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Calls the function with validated arguments. Raises `InvalidArguments`."""
-        return self._arguments.call(self.function, context, args, kwargs)
+    def call(
+        self,
+        context: ToolContext | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        stand_in: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Calls the function, or what stands in for it, with validated arguments. Raises `InvalidArguments`."""
+        return self._arguments.call(stand_in or self.function, context, args, kwargs)
 
-    def look_whether_it_happened(self, context: ToolContext, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Calls the reconcile function with the arguments of the interrupted call."""
-        assert self._reconcile_arguments is not None
-        assert self.reconcile is not None
-        return self._reconcile_arguments.call(self.reconcile, context, args, kwargs)
+    def look_whether_it_happened(
+        self,
+        context: ToolContext,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        reconcile: Reconcile | None = None,
+    ) -> Any:
+        """Calls the reconcile function, or the one given in its place, with the arguments of the interrupted call."""
+        reconcile = reconcile or self.reconcile
+        assert reconcile is not None
+        arguments = self._arguments.by_name(args, kwargs)
+        wants_context = _context_parameter(reconcile)
+        if wants_context is not None:
+            arguments[wants_context] = context
+        return reconcile(**arguments)
+
+    def check_reconcile(self, reconcile: Reconcile) -> None:
+        """Raises `RegistrationError` for a function that cannot be called with this tool's arguments by name."""
+        names = {*self._arguments.names, _context_parameter(reconcile)} - {None}
+        try:
+            inspect.signature(reconcile).bind(**dict.fromkeys(map(str, names)))
+        except TypeError as error:
+            raise RegistrationError(
+                self.name, f"its on_crash function is called with the tool's arguments, by name: {error}"
+            ) from error
 
     @property
     def json_schema(self) -> dict[str, JSONValue]:
@@ -125,6 +154,18 @@ class Tool(Generic[P, T]):
         return bool(decide(dict(bound.arguments)))
 
 
+def _context_parameter(function: Callable[..., Any]) -> str | None:
+    """The parameter that gets the context of the call, if there is one."""
+    for key, annotation in schema.hints(function).items():
+        if key != "return" and (annotation is ToolContext or ToolContext in get_args(annotation)):
+            return key
+    return None
+
+
+def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    return {**dict(zip(bound.signature.parameters, bound.args, strict=False)), **bound.kwargs}
+
+
 class _Arguments:
     """The parameters of a function: what it may be called with, and whether it wants the context of the call."""
 
@@ -132,7 +173,11 @@ class _Arguments:
         self._name = name
         hints = schema.hints(function)
         signature = inspect.signature(schema.plain_function(function) if isinstance(function, Tool) else function)
-        self._context_parameter = next((key for key in signature.parameters if hints.get(key) is ToolContext), None)
+        for key, parameter in signature.parameters.items():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                raise RegistrationError(name, f"a tool is called with arguments by name, which {key!r} cannot have")
+        self._full_signature = signature
+        self._context_parameter = _context_parameter(function)
         shown = [one for key, one in signature.parameters.items() if key != self._context_parameter]
         self._signature = signature.replace(parameters=shown)
 
@@ -146,8 +191,21 @@ class _Arguments:
         self._collect: Callable[..., Any] = collect
         self._validate = pydantic.validate_call(collect)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that there are, in their order."""
+        parameters = self._signature.parameters.values()
+        return tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+
+    def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The typed arguments, defaults and all, as keywords. Raises `InvalidArguments`."""
+        return _by_name(self.bind(args, kwargs))
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         """The typed arguments. Raises `InvalidArguments`."""
+        with contextlib.suppress(TypeError):  # validation says more
+            # By name, so that an error says which one it is.
+            args, kwargs = (), _by_name(self._signature.bind(*args, **kwargs))
         try:
             bound: inspect.BoundArguments = self._validate(*args, **kwargs)
         except pydantic.ValidationError as error:
@@ -167,10 +225,13 @@ class _Arguments:
             return function(*bound.args, **bound.kwargs)
         given = {key: value for key, value in kwargs.items() if key != self._context_parameter}
         context = context or kwargs.get(self._context_parameter)
-        if context is None:
+        if context is None and self._full_signature.parameters[self._context_parameter].default is not None:
             raise InvalidArguments(self._name, [f"{self._context_parameter}: needs a ToolContext, which a run gives"])
         bound = self.bind(args, given)
-        return function(*bound.args, **bound.kwargs, **{self._context_parameter: context})
+        # At its own place among the parameters, which may be the first.
+        full = inspect.BoundArguments(self._full_signature, OrderedDict(bound.arguments))
+        full.arguments[self._context_parameter] = context
+        return function(*full.args, **full.kwargs)
 
     def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
         try:
@@ -231,7 +292,8 @@ def tool(
     """
 
     def register(function: Callable[P, T]) -> Tool[P, T]:
-        retry = Retry(retries=retries, retry_on=tuple(retry_on), first_delay=first_delay, max_delay=max_delay)
+        kinds = tuple(retry_on) if isinstance(retry_on, Iterable) else retry_on
+        retry = Retry(retries=retries, retry_on=kinds, first_delay=first_delay, max_delay=max_delay)
         made = Tool(
             function,
             name=name or function.__name__,

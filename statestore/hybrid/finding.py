@@ -15,7 +15,9 @@ from statestore.paging import Cursor, check_limit, decode_cursor, encode_cursor
 from statestore.records import ExecutionSummary, Page
 from statestore.states import ACTIVE, AgentState
 
+# Behind every place that there is, in either order.
 _OLDEST: Final = Cursor(-1, "")
+_NEWEST: Final = Cursor(2**63, "")
 
 
 def find_page(
@@ -25,6 +27,7 @@ def find_page(
     states: Iterable[AgentState] | None,
     limit: int,
     cursor: str | None,
+    oldest_first: bool,
     **filters: Any,
 ) -> Page:
     """See `StorePrimitives.find`. The cursor is the same in every store: a place in the order that all share.
@@ -36,24 +39,27 @@ def find_page(
     check_limit(limit)
     wanted = None if states is None else frozenset(states)
     if wanted is not None and wanted <= ACTIVE:
-        return hot.find(states=wanted, limit=limit, cursor=cursor, **filters)
+        return hot.find(states=wanted, limit=limit, cursor=cursor, oldest_first=oldest_first, **filters)
+    nearest, end = (min, _NEWEST) if oldest_first else (max, _OLDEST)
     items: list[ExecutionSummary] = []
     while True:
-        first = hot.find(states=wanted, limit=limit + 1, cursor=cursor, **filters)
-        second = cold.find(states=wanted, limit=limit + 1, cursor=cursor, **filters)
-        # Below this, one of the two has more than it has shown.
-        horizon = max(
-            (decode_cursor(page.next_cursor) for page in (first, second) if page.next_cursor), default=_OLDEST
+        first, second = (
+            store.find(states=wanted, limit=limit + 1, cursor=cursor, oldest_first=oldest_first, **filters)
+            for store in (hot, cold)
         )
-        for summary, is_hot in _merged(first.items, second.items):
-            if _place(summary) < horizon:
+        # Behind this, one of the two has more than it has shown.
+        shown = (decode_cursor(page.next_cursor) for page in (first, second) if page.next_cursor)
+        horizon = nearest(shown, default=end)
+        for summary, is_hot in _merged(first.items, second.items, oldest_first):
+            place = _place(summary)
+            if (place > horizon) if oldest_first else (place < horizon):
                 break
             current = summary if is_hot else _current(hot, summary, wanted)
             if current is not None:
                 items.append(current)
             if len(items) > limit:
                 return Page(items=tuple(items[:limit]), next_cursor=encode_cursor(_place(items[limit - 1])))
-        if horizon == _OLDEST:
+        if horizon == end:
             return Page(items=tuple(items), next_cursor=None)
         cursor = encode_cursor(horizon)
 
@@ -106,11 +112,13 @@ def _end(store: Store, execution_id: str) -> datetime | None:
     return None if summary is None else summary.ended_at
 
 
-def _merged(hot: Sequence[ExecutionSummary], cold: Sequence[ExecutionSummary]) -> list[tuple[ExecutionSummary, bool]]:
-    """Newest first, each execution once, with whether it is the hot store's."""
+def _merged(
+    hot: Sequence[ExecutionSummary], cold: Sequence[ExecutionSummary], oldest_first: bool
+) -> list[tuple[ExecutionSummary, bool]]:
+    """In order, each execution once, with whether it is the hot store's."""
     by_place = {_place(summary): (summary, False) for summary in cold}
     by_place |= {_place(summary): (summary, True) for summary in hot}
-    return [by_place[place] for place in sorted(by_place, reverse=True)]
+    return [by_place[place] for place in sorted(by_place, reverse=not oldest_first)]
 
 
 def _current(hot: Store, archived: ExecutionSummary, wanted: frozenset[AgentState] | None) -> ExecutionSummary | None:

@@ -19,6 +19,7 @@ from statestore.hybrid.archiving import Archived, Archiver, is_settled
 from statestore.hybrid.background import Background
 from statestore.hybrid.returning import write_archived
 from statestore.operations import Store
+from statestore.rates import Turn
 from statestore.records import (
     AgentContext,
     AgentStep,
@@ -144,6 +145,7 @@ class HybridStore(Store):
         created_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page:
         return finding.find_page(
             self.hot,
@@ -156,6 +158,7 @@ class HybridStore(Store):
             created_before=created_before,
             limit=limit,
             cursor=cursor,
+            oldest_first=oldest_first,
         )
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
@@ -232,6 +235,19 @@ class HybridStore(Store):
     def settle(self, execution_id: str) -> None:
         self.hot.settle(execution_id)
         self._archive_at_once(execution_id)
+
+    # -- rates ---------------------------------------------------------------------------------------------------------
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        return self.hot.take_rate(bucket, limit, per, within=within, promised=promised)
 
     # -- removing ------------------------------------------------------------------------------------------------------
 

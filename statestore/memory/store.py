@@ -37,6 +37,7 @@ from statestore.memory.execution import StoredExecution, restored
 from statestore.memory.watching import MemoryWatch
 from statestore.operations import Store
 from statestore.paging import Cursor, check_limit, decode_cursor, encode_cursor
+from statestore.rates import Line, Turn, asked
 from statestore.records import (
     AgentContext,
     AgentStep,
@@ -76,6 +77,7 @@ class MemoryStore(Store):
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
         # What is deleted and not purged, in the order of deletion, with the time of it.
         self._deleted: dict[str, tuple[int, StoredExecution]] = {}
+        self._rates: dict[str, Line] = {}
         _instances.add(self)
 
     def create(self, new: NewExecution) -> AgentContext:
@@ -129,9 +131,10 @@ class MemoryStore(Store):
         created_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page:
         check_limit(limit)
-        below = None if cursor is None else decode_cursor(cursor)
+        behind = None if cursor is None else decode_cursor(cursor)
         wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
         equal = {name: value for name, value in wanted.items() if value is not None}
         among = None if states is None else {state.value for state in states}
@@ -147,10 +150,10 @@ class MemoryStore(Store):
                     and (among is None or header["state"] in among)
                     and (after_us is None or place.created_us >= after_us)
                     and (before_us is None or place.created_us < before_us)
-                    and (below is None or place < below)
+                    and (behind is None or (place > behind if oldest_first else place < behind))
                 ):
                     found.append((place, decode_summary(header)))
-        found.sort(key=lambda item: item[0], reverse=True)
+        found.sort(key=lambda item: item[0], reverse=not oldest_first)
         items = found[:limit]
         return Page(
             items=tuple(summary for _, summary in items),
@@ -369,6 +372,20 @@ class MemoryStore(Store):
             if execution is not None and AgentState(execution.header["state"]).is_over:
                 execution.header["due_us"] = None
 
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        question = asked(bucket, limit, per, within, promised)
+        with self._changed:
+            self._rates[bucket], turn = question.answer(self._rates.get(bucket), self._clock.now_us())
+        return turn
+
     def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
         require_text("by", by)
         require_text("reason", reason)
@@ -404,8 +421,17 @@ class MemoryStore(Store):
             self._executions.clear()
             self._by_idempotency_key.clear()
             self._deleted.clear()
+            self._rates.clear()
             self._changed.notify_all()
             return count
+
+    def tidy(self, limit: int = 1000) -> int:
+        with self._changed:
+            now_us = self._clock.now_us()
+            stale = [bucket for bucket, line in self._rates.items() if max(line) <= now_us][:limit]
+            for bucket in stale:
+                del self._rates[bucket]
+            return len(stale)
 
     def export(self, execution_id: str) -> ExportedExecution | None:
         with self._changed:

@@ -26,7 +26,8 @@ class Filters:
     states: frozenset[str] | None
     created_from_us: int | None
     created_before_us: int | None
-    below: Cursor | None
+    behind: Cursor | None
+    oldest_first: bool
 
     def match(self, summary: ExecutionSummary) -> bool:
         """Whether the header still says what an index said, and what the other filters ask."""
@@ -35,13 +36,16 @@ class Filters:
         )
 
     def bounds(self) -> tuple[str, str]:
-        """Upper and lower end of the range in an index, in the words of ZREVRANGEBYLEX."""
-        ends = []
-        if self.below is not None:
-            ends.append(entry_of(_within(self.below.created_us), self.below.execution_id))
-        if self.created_before_us is not None:
-            ends.append(f"{_within(self.created_before_us):018d}")
+        """Where to begin in an index and where to end, in the words of ZRANGEBYLEX or ZREVRANGEBYLEX."""
+        place = None if self.behind is None else entry_of(_within(self.behind.created_us), self.behind.execution_id)
+        ends = [] if self.created_before_us is None else [f"{_within(self.created_before_us):018d}"]
         lowest = "-" if self.created_from_us is None else f"[{_within(self.created_from_us):018d}"
+        if self.oldest_first:
+            # A place behind another one is later than the time before which nothing is wanted.
+            first = lowest if place is None or lowest[1:] > place else f"({place}"
+            return first, (f"({min(ends)}" if ends else "+")
+        if place is not None:
+            ends.append(place)
         return (f"({min(ends)}" if ends else "+"), lowest
 
 
@@ -51,40 +55,47 @@ _LOOKED_THROUGH = 2000
 
 @dataclass(slots=True)
 class _Source:
-    """The rest of some indexes in one partition: a few entries at a time, newest first.
+    """The rest of some indexes in one partition: a few entries at a time, in the order that is wanted.
 
     An entry counts that is in one index of each group. The first group is gone through.
     """
 
     groups: Sequence[Sequence[bytes]]
-    upper: str
+    begin: str
+    oldest_first: bool
     entries: list[str] = field(default_factory=list)
     is_exhausted: bool = False
 
-    def call(self, lower: str, batch: int) -> tuple[list[bytes], list[str | int]]:
+    def call(self, end: str, batch: int) -> tuple[list[bytes], list[str | int]]:
         """Keys and arguments of `find_filtered.lua`."""
         keys = [key for group in self.groups for key in group]
-        return keys, [self.upper, lower, batch, _LOOKED_THROUGH, *(len(group) for group in self.groups)]
+        order = "1" if self.oldest_first else "0"
+        return keys, [self.begin, end, batch, _LOOKED_THROUGH, order, *(len(group) for group in self.groups)]
 
     def fill(self, answer: Sequence[bytes | str]) -> None:
         """Takes what the script answered."""
-        is_exhausted, self.upper, *entries = (text(part) for part in answer)
+        is_exhausted, self.begin, *entries = (text(part) for part in answer)
         self.is_exhausted = is_exhausted == "1"
         self.entries = list(reversed(entries))
+
+    @property
+    def next_entry(self) -> str:
+        """The next entry, as a heap sorts it."""
+        return self.entries[-1] if self.oldest_first else _descending(self.entries[-1])
 
 
 def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) -> Page:
     """One page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
     if filters.states is not None and not filters.states:
         return Page(items=(), next_cursor=None)
-    upper, lower = filters.bounds()
-    sources = _sources(connection, keys, filters, upper)
+    begin, end = filters.bounds()
+    sources = _sources(connection, keys, filters, begin)
     batch = max(16, limit // 4)
     found: list[ExecutionSummary] = []
     last_entry = ""
     while len(found) <= limit:
         entries = []
-        for entry in _merge(connection, sources, lower, batch, limit + 1 - len(found)):
+        for entry in _merge(connection, sources, end, batch, limit + 1 - len(found)):
             # An execution that changes its state between two reads may be met under both states.
             if entry != last_entry:
                 entries.append(entry)
@@ -128,15 +139,15 @@ def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[s
     return [None if answer is None else decode_summary(summary_header(answer)) for answer in answers]
 
 
-def _merge(connection: Connection, sources: list[_Source], lower: str, batch: int, wanted: int) -> list[str]:
+def _merge(connection: Connection, sources: list[_Source], end: str, batch: int, wanted: int) -> list[str]:
     """Up to `wanted` next entries of all sources together, in order."""
     merged: list[str] = []
     while len(merged) < wanted:
         while empty := [source for source in sources if not source.entries and not source.is_exhausted]:
-            calls = [source.call(lower, batch) for source in empty]
+            calls = [source.call(end, batch) for source in empty]
             for source, answer in zip(empty, connection.run_each(script("find_filtered"), calls), strict=True):
                 source.fill(answer)
-        heap = [(_descending(source.entries[-1]), number) for number, source in enumerate(sources) if source.entries]
+        heap = [(source.next_entry, number) for number, source in enumerate(sources) if source.entries]
         heapq.heapify(heap)
         if not heap:
             break
@@ -145,13 +156,13 @@ def _merge(connection: Connection, sources: list[_Source], lower: str, batch: in
             source = sources[number]
             merged.append(source.entries.pop())
             if source.entries:
-                heapq.heappush(heap, (_descending(source.entries[-1]), number))
+                heapq.heappush(heap, (source.next_entry, number))
             elif not source.is_exhausted:
-                break  # its next entry may be newer than what the others hold
+                break  # its next entry may come before what the others hold
     return merged
 
 
-def _sources(connection: Connection, keys: Keys, filters: Filters, upper: str) -> list[_Source]:
+def _sources(connection: Connection, keys: Keys, filters: Filters, begin: str) -> list[_Source]:
     """Of the indexes that the filters allow the one that lists the fewest executions, and what it is held against."""
     # For each filter and partition, the indexes of which one must list an execution.
     allowed: list[list[list[bytes]]] = [
@@ -162,7 +173,10 @@ def _sources(connection: Connection, keys: Keys, filters: Filters, upper: str) -
         states = sorted(filters.states)
         allowed.append([[keys.index(partition, "state", state) for state in states] for partition in range(PARTITIONS)])
     if not allowed:
-        return [_Source([keys.of_partition(partition, "all")], upper) for partition in range(PARTITIONS)]
+        return [
+            _Source([keys.of_partition(partition, "all")], begin, filters.oldest_first)
+            for partition in range(PARTITIONS)
+        ]
     best = 0
     if len(allowed) > 1:
         every = [[key for group in groups for key in group] for groups in allowed]
@@ -170,7 +184,10 @@ def _sources(connection: Connection, keys: Keys, filters: Filters, upper: str) -
         totals = [sum(next(sizes) for _ in each) for each in every]
         best = totals.index(min(totals))
     shortest_first = [allowed[best], *allowed[:best], *allowed[best + 1 :]]
-    return [_Source([groups[partition] for groups in shortest_first], upper) for partition in range(PARTITIONS)]
+    return [
+        _Source([groups[partition] for groups in shortest_first], begin, filters.oldest_first)
+        for partition in range(PARTITIONS)
+    ]
 
 
 def _within(us: int) -> int:

@@ -21,6 +21,7 @@ from statestore.errors import InvalidRecord
 from statestore.export import ExportedExecution
 from statestore.operations import Store
 from statestore.paging import check_limit, decode_cursor
+from statestore.rates import Turn, asked, turn_of
 from statestore.records import (
     AgentContext,
     AgentStep,
@@ -177,6 +178,7 @@ class RedisStore(Store):
         created_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page:
         check_limit(limit)
         wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
@@ -185,7 +187,8 @@ class RedisStore(Store):
             states=None if states is None else frozenset(state.value for state in states),
             created_from_us=None if created_after is None else to_us(created_after),
             created_before_us=None if created_before is None else to_us(created_before),
-            below=None if cursor is None else decode_cursor(cursor),
+            behind=None if cursor is None else decode_cursor(cursor),
+            oldest_first=oldest_first,
         )
         return find_page(self._connection, self._keys, filters, limit)
 
@@ -338,6 +341,30 @@ class RedisStore(Store):
         partition = partition_of(execution_id)
         shared = (*self._keys.of_partition(partition, "due", "bells"), *self._keys.ended(partition))
         self._connection.run(script("settle"), (self._keys.header(execution_id), *shared), (execution_id,))
+
+    # -- rates ---------------------------------------------------------------------------------------------------------
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        question = asked(bucket, limit, per, within, promised)
+        values = (
+            self._now(),
+            bucket,
+            question.interval_us,
+            question.longest_us,
+            question.within_us,
+            "1" if question.promised else "0",
+        )
+        keys = self._keys.of_partition(partition_of(bucket), "rates")
+        answer, wait_us = self._connection.run(script("take_rate"), keys, values)
+        return turn_of(int(wait_us), answers.text(answer))
 
     # -- removing ------------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ def clear(connection: Connection, keys: Keys) -> int:
                 break
     for partition in range(PARTITIONS):
         idempotency.free_promises(connection, keys, partition)
+    connection.send_each([("DEL", *keys.of_partition(partition, "rates")) for partition in range(PARTITIONS)])
     return count
 
 

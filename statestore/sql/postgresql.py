@@ -13,6 +13,7 @@ from statestore.sql.checks import check_checkpoint, check_signal
 from statestore.sql.database import Database, Refused
 from statestore.sql.parts import context_of, notes_of, values_of
 from statestore.sql.postgresql_moving import PostgreSQLMoving
+from statestore.sql.postgresql_rates import PostgreSQLRates
 from statestore.sql.postgresql_reading import context_in, parts_of
 from statestore.sql.postgresql_removing import PostgreSQLRemoving
 from statestore.sql.postgresql_repeating import ROUNDS
@@ -30,7 +31,7 @@ from statestore.states import AgentState
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
 
-class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving):
+class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates):
     """What PostgreSQL does in its own way; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:

@@ -39,7 +39,8 @@ class PostgreSQLRemoving(Repeating):
             f"WITH cleared AS (DELETE FROM {tables.contexts} RETURNING deleted_us), "
             # A session to which an execution was added meanwhile stays, like that execution.
             f"emptied AS (DELETE FROM {tables.sessions} AS s USING {tables.sessions} AS seen "
-            "WHERE seen.session_id = s.session_id AND seen.xmin = s.xmin) "
+            "WHERE seen.session_id = s.session_id AND seen.xmin = s.xmin), "
+            f"forgotten AS (DELETE FROM {tables.rates}) "
             "SELECT count(*) FROM cleared WHERE deleted_us IS NULL"
         )
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from statestore.checkpoint import NewExecution
 from statestore.codec import EncodedCheckpoint
 from statestore.export import ExportedExecution
+from statestore.rates import Asked, Turn
 from statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal
 
 
@@ -30,6 +31,8 @@ class Primitives(Protocol):
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]: ...
 
     def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None: ...
+
+    def take_rate(self, bucket: str, question: Asked) -> Turn: ...
 
     def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool: ...
 

@@ -42,6 +42,7 @@ _SUMMARY_COLUMNS: Final = (
 )
 
 _NEWEST_FIRST: Final = "ORDER BY created_us DESC, execution_id DESC LIMIT :rows"
+_OLDEST_FIRST: Final = "ORDER BY created_us, execution_id LIMIT :rows"
 
 # Where the characters that UTF-8 cannot carry begin and end, and the character behind all others.
 _FIRST_SURROGATE: Final = 0xD800
@@ -107,6 +108,7 @@ class Reading:
         created_before: datetime | None,
         limit: int,
         cursor: str | None,
+        oldest_first: bool,
     ) -> Page:
         """See `StorePrimitives.find`; `equal` maps columns to the values asked for, None for any."""
         check_limit(limit)
@@ -119,18 +121,20 @@ class Reading:
             conditions.append("created_us < :created_before")
             params["created_before"] = to_us(created_before)
         if cursor is not None:
-            conditions.append("(created_us, execution_id) < (:below_us, :below_id)")
+            behind = ">" if oldest_first else "<"
+            conditions.append(f"(created_us, execution_id) {behind} (:cursor_us, :cursor_id)")
             if self._dialect == "mysql":
                 # It finds no place in an index by the other condition, from which this one follows.
-                conditions.append("created_us <= :below_us")
-            params["below_us"], params["below_id"] = decode_cursor(cursor)
+                conditions.append(f"created_us {behind}= :cursor_us")
+            params["cursor_us"], params["cursor_id"] = decode_cursor(cursor)
         among = sorted(AgentState if states is None else set(states))
         if not among:
             return Page(items=(), next_cursor=None)
         # One more than asked for tells whether there is a next page.
         params["rows"] = limit + 1
+        order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
         rows = self._database.run(
-            self._found(conditions, among, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
+            self._found(conditions, among, order, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
         )
         items = tuple(_summary_of(row) for row in rows[:limit])
         if len(rows) <= limit:
@@ -138,21 +142,19 @@ class Reading:
         last = dict(zip(_SUMMARY_COLUMNS, rows[limit - 1], strict=True))
         return Page(items=items, next_cursor=encode_cursor(Cursor(last["created_us"], last["execution_id"])))
 
-    def _found(self, conditions: list[str], among: list[AgentState], *, is_narrow: bool) -> str:
+    def _found(self, conditions: list[str], among: list[AgentState], order: str, *, is_narrow: bool) -> str:
         """The query; what is `narrow` leaves few executions to look through for their states."""
         columns = ", ".join(_SUMMARY_COLUMNS)
         found = f"SELECT {columns} FROM {self._contexts} WHERE {' AND '.join(conditions)}"
         if len(among) == len(AgentState):
-            return f"{found} {_NEWEST_FIRST}"
+            return f"{found} {order}"
         # The states are ours and not the caller's: literals let the planner count them.
         if is_narrow or len(among) == 1:
-            return f"{found} AND state IN ({quoted(among)}) {_NEWEST_FIRST}"
+            return f"{found} AND state IN ({quoted(among)}) {order}"
         # No index has several states in one order, and the newest executions may all be in others. Of each state that
         # is asked for at most `rows` are looked at.
-        each = (
-            f"SELECT {columns} FROM ({found} AND state = '{state}' {_NEWEST_FIRST}) AS in_{state}" for state in among
-        )
-        return f"{' UNION ALL '.join(each)} {_NEWEST_FIRST}"
+        each = (f"SELECT {columns} FROM ({found} AND state = '{state}' {order}) AS in_{state}" for state in among)
+        return f"{' UNION ALL '.join(each)} {order}"
 
     def ended(self, before: datetime, states: Iterable[AgentState] | None, limit: int) -> tuple[str, ...]:
         """See `StorePrimitives.find_ended`."""

@@ -21,6 +21,7 @@ class SingleStatements:
 
     def __init__(self, database: Database) -> None:
         contexts, now = database.settings.tables.contexts, database.now
+        rates = database.settings.tables.rates
         self._database = database
         give_up = (
             f"UPDATE {contexts} SET owner = NULL, lease_until_us = 0, rings = 0, due_us = {now}, updated_us = {now}"
@@ -33,6 +34,9 @@ class SingleStatements:
             f"UPDATE {contexts} SET due_us = NULL WHERE execution_id = :execution_id AND {IS_OVER} "
             "AND deleted_us IS NULL"
         )
+        stale = f"WHERE next_us < {now} AND end_us < {now}"
+        self._stale_rates = f"SELECT bucket FROM {rates} {stale} LIMIT :rows"
+        self._forget_rate = f"DELETE FROM {rates} {stale} AND bucket = :bucket"
 
     def release(self, lease: Lease, crashed: bool, now_us: int | None) -> bool:
         """See `StorePrimitives.release`."""
@@ -42,3 +46,9 @@ class SingleStatements:
     def settle(self, execution_id: str) -> None:
         """See `StorePrimitives.settle`."""
         self._database.change(self._settle, {"execution_id": execution_id})
+
+    def forget_rates(self, limit: int, now_us: int | None) -> int:
+        """Removes at most `limit` rates that say nothing any more; returns how many."""
+        # A look first: mostly there is nothing, and on SQLite a writer keeps all others waiting.
+        stale = self._database.run(self._stale_rates, {"now": now_us, "rows": limit})
+        return sum(self._database.change(self._forget_rate, {"now": now_us, "bucket": bucket}) for (bucket,) in stale)

@@ -14,6 +14,7 @@ from statestore.codec import encode_checkpoint, encode_signal
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from statestore.export import ExportedExecution
 from statestore.operations import Store
+from statestore.rates import Turn, asked
 from statestore.records import (
     AgentContext,
     AgentStep,
@@ -112,9 +113,10 @@ class SQLStore(Store):
         created_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page:
         equal = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
-        return self._reading.find(equal, states, created_after, created_before, limit, cursor)
+        return self._reading.find(equal, states, created_after, created_before, limit, cursor, oldest_first)
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
         return self._primitives.get_by_idempotency_key(agent_id, idempotency_key)
@@ -164,6 +166,17 @@ class SQLStore(Store):
     def settle(self, execution_id: str) -> None:
         self._single.settle(execution_id)
 
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        return self._primitives.take_rate(bucket, asked(bucket, limit, per, within, promised))
+
     def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
         require_text("by", by)
         require_text("reason", reason)
@@ -177,6 +190,10 @@ class SQLStore(Store):
 
     def clear(self) -> int:
         return self._primitives.clear()
+
+    def tidy(self, limit: int = 1000) -> int:
+        """See `StorePrimitives.tidy`: what is kept of rates that nobody has asked for in a long time."""
+        return self._single.forget_rates(limit, self._primitives.now_us())
 
     def export(self, execution_id: str) -> ExportedExecution | None:
         return self._primitives.export(execution_id)

@@ -1,7 +1,8 @@
 """The tables of the SQL store, as SQLAlchemy Core metadata: what the migrations lead to.
 
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
-and entry of the audit trail, so that a checkpoint writes only what changed; and one per session. The columns of
+and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
+bucket of `take_rate` (`next_us`, `end_us`: see `statestore.rates.Line`; `turn_us`: the last answer). The columns of
 `contexts` are those of `statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of that one row decide
 everything (a row is read again after waiting for its lock, a subselect of another table is not):
 
@@ -52,7 +53,7 @@ VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
 # The newest revision in `migrations/versions`, which makes the tables below. Alembic, slow to import, is not asked.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 # Values of `memory.kind` and `notes.kind`.
 WORKING: Final = "working"
@@ -124,6 +125,10 @@ class Tables:
         return self.qualified("sessions")
 
     @property
+    def rates(self) -> str:
+        return self.qualified("rates")
+
+    @property
     def version(self) -> str:
         """Alembic's table; with the prefix, so that it does not collide with that of the user's own migrations."""
         return self.qualified(VERSION)
@@ -184,7 +189,7 @@ def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
 
     For the `include_name` of an own Alembic environment that is to leave them alone.
     """
-    names = ("contexts", "steps", "notes", "memory", "signals", "audit", "sessions", VERSION, UNFINISHED)
+    names = ("contexts", "steps", "notes", "memory", "signals", "audit", "sessions", "rates", VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
 
 
@@ -385,4 +390,16 @@ def metadata_of(
         **options,
     )
     index("user", "user_id", "updated_us", on=sessions)
+
+    Table(
+        f"{prefix}rates",
+        metadata,
+        Column("bucket", String(255), nullable=False),
+        Column("next_us", BigInteger, nullable=False),
+        Column("end_us", BigInteger, nullable=False),
+        Column("turn_us", BigInteger, nullable=False),
+        PrimaryKeyConstraint("bucket", name=f"{prefix}rates_pkey"),
+        schema=schema,
+        **options,
+    )
     return metadata

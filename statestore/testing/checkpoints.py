@@ -151,6 +151,8 @@ class CheckpointConformance(Suite):
                 timestamp=AT,
                 duration=timedelta(days=2, microseconds=1),
                 changes=StepChanges(memory={"m": [1]}, forgotten=("f",), messages=2, facts=3),
+                said=0,
+                remembered=5,
             ),
             AgentStep(step_number=2, name="x" * 255, action=Action(kind="k"), timestamp=AT),
             AgentStep(step_number=3, name="n", action=Action(kind="k"), result=Result(success=True), timestamp=AT),

@@ -18,6 +18,7 @@ from statestore.testing.leases import LeaseConformance
 from statestore.testing.moving import MovingConformance
 from statestore.testing.purging import KeepsDeletedConformance, PurgingConformance
 from statestore.testing.races import RaceConformance
+from statestore.testing.rates import RateConformance
 from statestore.testing.removal_races import RemovalRaceConformance
 from statestore.testing.removing import RemovingConformance
 from statestore.testing.ringing import RingingConformance
@@ -41,6 +42,7 @@ class StoreConformance(
     EndingConformance,
     SignalConformance,
     RingingConformance,
+    RateConformance,
     RemovingConformance,
     PurgingConformance,
     AuditConformance,

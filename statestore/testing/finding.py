@@ -42,6 +42,31 @@ class FindingConformance(Suite):
         made = [create(store) for _ in range(6)]
         assert ids(store) == sorted(made, reverse=True)
 
+    def test_the_opposite_order_turns_every_page_round(self, store: Store, clock: ManualClock) -> None:
+        for number in range(30):
+            execution_id = create(store, "ab"[number % 2], session_id="st"[number % 3 == 0])
+            if number % 4:
+                store.update_state(execution_id, AgentState.COMPLETED if number % 5 else AgentState.FAILED)
+            if number % 3:
+                clock.advance(INSTANT)
+        moments = sorted(item.created_at for item in store.find().items)
+        for filters in (
+            {},
+            {"agent_id": "a"},
+            {"agent_id": "b", "states": [AgentState.COMPLETED]},
+            {"agent_id": "b", "states": [AgentState.IDLE]},
+            {"session_id": "s", "states": AgentState},
+            {"states": OVER},
+            {"created_after": moments[5], "created_before": moments[20]},
+            {"agent_id": "a", "states": OVER, "created_after": moments[5], "created_before": moments[20]},
+        ):
+            whole = ids(store, **filters)[::-1]
+            assert ids(store, oldest_first=True, **filters) == whole
+            for limit in (1, 3, 7):
+                found = pages(store, limit, oldest_first=True, **filters)
+                assert [execution_id for page in found for execution_id in page] == whole
+                assert {len(page) for page in found[:-1]} <= {limit}
+
     def test_it_returns_the_summaries(self, store: Store) -> None:
         execution_id = create(store, session_id="s", metadata={"a": [1]})
         claim(store, execution_id)

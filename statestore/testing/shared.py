@@ -11,6 +11,7 @@ from statestore.clock import ManualClock, from_us
 from statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict
 from statestore.export import ExportedExecution
 from statestore.operations import Store
+from statestore.rates import Turn
 from statestore.records import AuditEvent
 from statestore.states import AgentState
 from statestore.testing.auditing import assert_chained, decide_and_move
@@ -90,6 +91,11 @@ def delete_or_write(store: Store, member: int, execution_id: str) -> bool:
     except (ExecutionNotFound, ExecutionOver):
         return False
     return True
+
+
+def take_rates(store: Store, member: int, bucket: str, count: int) -> list[Turn]:
+    del member
+    return [store.take_rate(bucket, 10, timedelta(minutes=1)) for _ in range(count)]
 
 
 def restore(store: Store, member: int, exported: ExportedExecution) -> bool:
@@ -283,6 +289,25 @@ class SharedConformance(Suite):
             assert outcomes[1:].count(True) <= 1
             assert_no_trace(store, clock, execution_id)
 
+    def test_of_several_processes_each_gets_turns_of_its_own(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        assert store.take_rate("another", 10, timedelta(minutes=1)).is_taken
+        parts = team.run(reopen, clock, take_rates, "mail", ROUNDS)
+        turns = [turn for part in parts for turn in part]
+        assert sorted(turn.wait.total_seconds() for turn in turns) == [6.0 * n for n in range(len(turns))]
+        assert [turn.is_taken for turn in turns].count(True) == 1
+
+    def test_without_an_injected_clock_turns_have_the_servers_time(self, store: Store, reopen: Reopen) -> None:
+        hour = timedelta(hours=1)
+        assert store.clear() == 0
+        with reopen(clock=None) as real:
+            assert real.take_rate("mail", 1, hour).is_taken
+            turn = real.take_rate("mail", 1, hour)
+            assert hour - timedelta(minutes=1) < turn.wait <= hour
+            assert real.take_rate("quick", 1_000_000, timedelta(seconds=1)).is_taken
+            assert real.take_rate("quick", 1_000_000, timedelta(seconds=1), within=hour).is_taken
+
     def test_of_several_restoring_processes_exactly_one_restores(
         self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam, other_store: Store
     ) -> None:
@@ -326,6 +351,14 @@ class NeighbourConformance(Suite):
         clock.advance(TTL)
         assert due_ids(neighbour) == [kept]
         assert neighbour.clear() == 1
+
+    def test_neighbours_have_rates_of_their_own(self, store: Store, neighbour: Store) -> None:
+        hour = timedelta(hours=1)
+        assert store.take_rate("mail", 1, hour).is_taken
+        assert neighbour.take_rate("mail", 1, hour).is_taken
+        store.clear()
+        assert not neighbour.take_rate("mail", 1, hour).is_taken
+        assert store.take_rate("mail", 1, hour).is_taken
 
     def test_neighbours_do_not_see_each_others_ends_trails_and_copies(
         self, store: Store, neighbour: Store, clock: ManualClock

@@ -43,6 +43,10 @@ TINY = Sizes(
     scale_calls=1,
     scale_batch=5,
     copies=250,
+    concurrent=10,
+    concurrent_steps=2,
+    concurrent_seconds=0.05,
+    concurrent_rounds=1,
     copied_between=("memory", "SQLite NORMAL", "Redis"),
 )
 
@@ -100,6 +104,13 @@ class TestSections:
     def test_workers(self, tables: dict[str, list[dict[str, Any]]]) -> None:
         assert list(tables) == ["workers", "latency"]
         assert tables["workers"][0]["pool, store"] == "threads 2, Redis, events"
+
+    @pytest.mark.parametrize("tables", [("concurrency",)], indirect=True)
+    def test_executions_that_wait(self, tables: dict[str, list[dict[str, Any]]]) -> None:
+        rows = {row["program"]: row for row in tables["concurrency"]}
+        assert {"asyncio", "Celery tasks", "agents, Redis"} <= set(rows)
+        assert all(row["seconds / ideal"] > 1 and row["memory, MB"] > 1 for row in rows.values())
+        assert rows["agents, Redis"]["lag max, ms"] >= rows["agents, Redis"]["lag p50, ms"] > 0
 
 
 class TestCopying:

@@ -83,7 +83,7 @@ def no_shared_drain_flag() -> None:
 
 def no_ring_after_drain() -> None:
     """A drained execution's bell is left to the sweeper."""
-    ExecuteTask._ring_again = lambda self, runtime, execution_id, token: None  # type: ignore[method-assign]
+    ExecuteTask._ring_again = lambda self, runtime, execution_id: None  # type: ignore[method-assign]
 
 
 def no_release_on_exit() -> None:

@@ -40,6 +40,10 @@ def test_live_states_from_the_first_bell_to_the_result(watched: Watched, tmp_pat
     assert flower.task(execution.id)["state"] == "WAITING_FOR_INPUT"
 
     execution.resume("yes")
+    flower.wait_for(execution.id, "WAITING_FOR_APPROVAL")
+    wait_until("the result backend knows", lambda: watched.result_state(execution) == "WAITING_FOR_APPROVAL")
+    assert 'id="task-revoke"' in flower.text(f"/task/{execution.id}")
+    execution.approve(sender="ada")
     reached(gates, "write")
     flower.wait_for(execution.id, "THINKING")
     open_gate(gates, "write")

@@ -31,14 +31,22 @@ def look_up(folder: Path, api_key: str) -> int:
     return pass_gate(folder, "tool")
 
 
+@tool(requires_approval=True)
+def publish(api_key: str) -> str:
+    """Publishes, with a secret, if a person allows it."""
+    assert api_key
+    return "published"
+
+
 @agent(name="watched-researcher")
 def research(run: Run, work: Work) -> str:
-    """Thinks, uses a tool, asks, thinks."""
+    """Thinks, uses a tool, asks, needs an approval, thinks."""
     run.step("think", pass_gate, work.folder, "think")
     run.tool(look_up, work.folder, work.api_key)
     answer = run.ask("Publish?", choices=["yes", "no"])
+    published = run.tool(publish, work.api_key)
     run.step("write", pass_gate, work.folder, "write")
-    return f"published: {answer}"
+    return f"{published}: {answer}"
 
 
 @agent(name="watched-failure")

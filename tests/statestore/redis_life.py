@@ -96,6 +96,9 @@ def live(store: RedisStore) -> None:
     found = {summary.execution_id for page in (first, second) for summary in page.items}
     assert found == {execution_id, *others}
     assert [item.execution_id for item in store.find(user_id="u", states=[AgentState.IDLE]).items] == [execution_id]
+    assert store.find(session_id="s", limit=1, oldest_first=True).items[0].execution_id in others
+    assert store.take_rate("mail", 1, MINUTE).is_taken
+    assert store.take_rate("mail", 1, MINUTE).is_promised
     store.tidy()
     assert store.delete_context(execution_id)
     assert store.clear() == len(others)

@@ -1,6 +1,7 @@
 """The SQL schema: migrated equals declared, both ways, with data, several at once, and none of others' business."""
 
 import io
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.synchronize
@@ -54,7 +55,7 @@ def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
     migrated = described(url)
     migrate(url, "base")
     create_declared(url)
-    assert len(migrated) == 7
+    assert len(migrated) == 8
     assert migrated == described(url)
 
 
@@ -121,15 +122,18 @@ def test_going_down_to_nothing_leaves_nothing(url: str) -> None:
 
 
 def test_every_revision_leads_back_to_itself(url: str) -> None:
-    migrate(url, "0001")
-    first = described(url)
+    revisions = [f"{number:04}" for number in range(1, int(REVISION) + 1)]
+    seen = []
+    for revision in revisions:
+        migrate(url, revision)
+        seen.append(described(url))
+    assert all(older != newer for older, newer in itertools.pairwise(seen))
+    for revision, as_it_was in [*zip(revisions, seen, strict=True)][::-1]:
+        migrate(url, revision)
+        assert schema.read_revision(parse_url(url)) == revision
+        assert described(url) == as_it_was
     migrate(url)
-    newest = described(url)
-    migrate(url, "0001")
-    assert schema.read_revision(parse_url(url)) == "0001"
-    assert described(url) == first != newest
-    migrate(url)
-    assert described(url) == newest
+    assert described(url) == seen[-1]
 
 
 def test_executions_from_before_are_kept(url: str) -> None:
@@ -219,9 +223,9 @@ def test_a_printed_way_between_revisions_keeps_what_is_stored(url: str) -> None:
         ),
     )
 
-    run_script(url, ddl(script_url, "0001:0002"))
+    run_script(url, ddl(script_url, "0001:0003"))
     assert described(url) == newest
-    assert schema.read_revision(parse_url(url)) == "0002"
+    assert schema.read_revision(parse_url(url)) == "0003"
     assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
 
     run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'deleted'")
@@ -239,12 +243,12 @@ def test_a_way_from_nothing_is_that_without_a_beginning() -> None:
     url = "postgresql://nobody@localhost:1/nothing?schema=agents"
     assert ddl(url, "base:head") == ddl(url)
     assert "CREATE SCHEMA" in ddl(url)
-    assert "CREATE SCHEMA" not in ddl(url, "0001:0002")
-    assert ddl(url, "0002:base") == ddl(url, "base")
+    assert "CREATE SCHEMA" not in ddl(url, "0001:0003")
+    assert ddl(url, "0003:base") == ddl(url, "base")
 
 
 @pytest.mark.parametrize(
-    "way", ["0001:0001", "head:0002", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
+    "way", ["0001:0001", "head:0003", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
 )
 def test_a_way_that_is_none_is_refused(way: str) -> None:
     with pytest.raises(UnknownRevision):
@@ -291,7 +295,7 @@ def test_a_server_is_never_migrated_unasked(kind: str, request: pytest.FixtureRe
 
 def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
     migrate(url, "0001")
-    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0002: run .*migrate") as refused:
+    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0003: run .*migrate") as refused:
         schema.check_schema(parse_url(url))
     assert refused.value.found == "0001"
     migrate(url)
@@ -300,7 +304,7 @@ def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
         with pytest.raises(SchemaMismatch, match=r"revision 9999.*upgrade celery-agents") as refused:
             look(parse_url(url))
         assert refused.value.found == "9999"
-    assert len(our_tables(url)) == 7
+    assert len(our_tables(url)) == 8
 
 
 def test_a_table_of_somebody_elses_is_not_taken_for_ours(url: str) -> None:

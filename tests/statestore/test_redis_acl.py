@@ -28,7 +28,7 @@ READING_COMMANDS = {
     "ZRANGE",
     "ZRANGEBYSCORE",
     "ZSCORE",
-} | {"ZREVRANGEBYLEX"}
+} | {"ZRANGEBYLEX", "ZREVRANGEBYLEX"}
 SCRIPTS = Path(__file__).parents[2] / "statestore" / "redis" / "scripts"
 
 

@@ -365,14 +365,17 @@ AMONG: dict[str, frozenset[AgentState] | None] = {
 }
 
 
+@pytest.mark.parametrize("oldest_first", [False, True])
 @pytest.mark.parametrize("among", AMONG)
 @pytest.mark.parametrize("filters", FILTERS)
-def test_find_looks_at_little_more_than_a_page(store: SQLStore, watch: Watch, filters: str, among: str) -> None:
+def test_find_looks_at_little_more_than_a_page(
+    store: SQLStore, watch: Watch, filters: str, among: str, oldest_first: bool
+) -> None:
     states = AMONG[among]
 
     def page(cursor: str | None) -> Page:
         watch.looks.clear()
-        return store.find(**FILTERS[filters], states=states, limit=LIMIT, cursor=cursor)
+        return store.find(**FILTERS[filters], states=states, limit=LIMIT, cursor=cursor, oldest_first=oldest_first)
 
     first = page(None)
     assert first.items or filters == "session"

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_steps_run_at_once_and_keep_the_places_of_the_code(engine: Engine) -> No
         await asyncio.to_thread(together.wait)
         return number
 
-    async def work(run: AsyncRun, input: None) -> list[int]:
+    async def work(run: AsyncRun, input: None) -> list[Any]:
         return await asyncio.gather(*(run.step("meet", meet, number) for number in range(3)))
 
     execution_id = engine.start(engine.agent(work))
@@ -69,7 +70,7 @@ def test_a_crash_repeats_only_the_unfinished(engine: Engine, calls: Calls) -> No
             raise Crash
         return number
 
-    async def work(run: AsyncRun, input: None) -> list[int]:
+    async def work(run: AsyncRun, input: None) -> list[Any]:
         return await asyncio.gather(*(run.step("look", look, number) for number in range(3)))
 
     execution_id = engine.start(engine.agent(work))
@@ -126,7 +127,9 @@ def test_an_async_tool_is_awaited_by_a_plain_agent(engine: Engine) -> None:
     fetch = tool(registry=engine.registry)(double)
 
     def work(run: Run, input: None) -> list[int]:
-        return [*run.parallel([lambda: 1, lambda: 2]), run.tool(fetch, 2), run.step("again", double, 3)]
+        fetched: Any = run.tool(fetch, 2)
+        again: Any = run.step("again", double, 3)
+        return [*run.parallel([lambda: 1, lambda: 2]), fetched, again]
 
     outcome = engine.execute(engine.start(engine.agent(work)))
     assert outcome is not None
@@ -262,6 +265,7 @@ def test_an_interrupt_from_outside_ends_the_coroutine(engine: Engine, calls: Cal
             await run.step("overtime", overtime)
         finally:
             waiting.cancel()
+            await asyncio.wait({waiting})
 
     execution_id = engine.start(engine.agent(work))
     with pytest.raises(Overtime):

@@ -1,4 +1,4 @@
-"""`celery -A worker agents ...`: start, find, watch, answer, cancel and recover executions.
+"""`celery -A worker agents ...`: start, find, watch, answer, approve, cancel and recover executions.
 
 The way of a command: `group` finds its module -> `invocation` gives it the app's runtime -> the command's own module ->
 `rendering` or `as_json` -> the terminal. Every `celery` command imports this package, so a command's module is imported
@@ -20,4 +20,5 @@ def agents() -> None:
       celery -A worker agents enqueue research '"Why is the sky blue?"' --follow
       celery -A worker agents list --state failed --since 2h
       celery -A worker agents resume EXECUTION_ID yes
+      celery -A worker agents approve EXECUTION_ID
     """

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from statestore.records import AgentContext, AgentStep, AuditEntry, ErrorInfo, ExecutionSummary, JSONValue, Page
 from statestore.stats import Stats
+
+if TYPE_CHECKING:
+    from worker.replay import Difference
 
 Record: TypeAlias = ExecutionSummary | AgentStep | AuditEntry | ErrorInfo
 
@@ -40,6 +43,11 @@ def of_page(page: Page) -> dict[str, JSONValue]:
 def of_stats(stats: Stats) -> dict[str, JSONValue]:
     """Statistics as a JSON object."""
     return _object(stats)
+
+
+def of_difference(difference: "Difference") -> dict[str, JSONValue]:
+    """What `worker.replay.diff` found, with both versions of each step and field that differs."""
+    return _object(difference)
 
 
 def write(value: JSONValue, *, indent: int | None = 2) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from statestore.errors import ExecutionNotFound
-from statestore.records import AuditEntry
+from statestore.records import AuditEntry, SignalKind
 from worker.cli import as_json
 from worker.cli.invocation import shared_runtime
 from worker.cli.text import compact, one_line
@@ -79,6 +79,11 @@ def _what(entry: AuditEntry) -> str:
     signal = entry.signal
     if signal is None:
         return entry.event.value
+    if signal.kind is SignalKind.APPROVAL and isinstance(signal.payload, dict):
+        decided = "approved" if signal.payload.get("approved") is True else "rejected"
+        arguments = signal.payload.get("arguments")
+        edited = "" if arguments is None else f", with {compact(arguments)}"
+        return f"{decided} {one_line(signal.key.removeprefix('approve '))}{edited}"
     key = f" {one_line(signal.key)}" if signal.key else ""
     payload = "" if signal.payload is None else f": {compact(signal.payload)}"
     return f"{signal.kind.value}{key}{payload}"

@@ -9,6 +9,7 @@ import click
 from statestore.records import JSONValue
 from worker import client
 from worker.cli import as_json
+from worker.cli.approval_text import call_text, deciding_lines
 from worker.cli.following import follow
 from worker.cli.invocation import command_line, shared_runtime
 from worker.cli.parameters import Moment, parse_json, parse_metadata
@@ -34,6 +35,9 @@ from worker.runtime import Runtime
 @click.option("--queue", metavar="NAME", help="The Celery queue.")
 @click.option("--priority", type=int, help="The message's priority.")
 @click.option("--start-at", type=Moment(), help="Not before this moment, e.g. 2026-03-01T09:00+01:00.")
+@click.option(
+    "--deadline", type=Moment(ahead=True), help="It fails if it is not over by then, e.g. 2h or 2026-03-01T09:00Z."
+)
 @click.option("--follow", "wants_follow", is_flag=True, help="Show its progress to the end.")
 @click.option("--wait", "wants_output", is_flag=True, help="Wait for its end and print its output as JSON.")
 @click.pass_context
@@ -49,6 +53,7 @@ def enqueue(
     queue: str | None,
     priority: int | None,
     start_at: datetime | None,
+    deadline: datetime | None,
     wants_follow: bool,
     wants_output: bool,
 ) -> None:
@@ -77,6 +82,7 @@ def enqueue(
         queue=queue,
         priority=priority,
         start_at=start_at,
+        deadline=deadline,
         runtime=runtime,
     )
     if wants_follow:
@@ -123,6 +129,11 @@ def _wait(ctx: click.Context, execution: Execution) -> None:
                 shown = look.question.key
                 click.echo(f"It asks: {one_line(readable(look.question.prompt))}", err=True)
                 click.echo(f"Answer it: {command_line(ctx, 'resume', execution.id, 'ANSWER')}", err=True)
+            if look.approval is not None and look.approval.key != shown:
+                shown = look.approval.key
+                click.echo(f"It asks for approval of {call_text(look.approval)}", err=True)
+                approve, reject = deciding_lines(ctx, execution.id, look.approval)
+                click.echo(f"Approve of it: {approve}\nor reject it: {reject}", err=True)
     except KeyboardInterrupt:
         click.echo("No longer waiting. The execution goes on.", err=True)
         ctx.exit(130)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from statestore.records import AgentStep, ExecutionSummary, Wait, WaitKind
+from statestore.records import AgentStep, ExecutionSummary, Wait
+from worker.deciding import approval_of, question_of
 from worker.execution import LOOK_ANYWAY_SECONDS, Execution
 
 
@@ -18,8 +19,12 @@ class Look:
     @property
     def question(self) -> Wait | None:
         """The question that the execution waits to have answered."""
-        waiting = self.summary.waiting
-        return waiting if waiting is not None and waiting.kind is WaitKind.INPUT else None
+        return question_of(self.summary)
+
+    @property
+    def approval(self) -> Wait | None:
+        """The approval that the execution waits for."""
+        return approval_of(self.summary)
 
 
 def follow(execution: Execution) -> Iterator[Look]:

@@ -10,17 +10,21 @@ import click
 
 from statestore.records import JSONValue
 
-_AGO: Final = re.compile(r"(\d{1,6})\s*([smhdw])")
+_AWAY: Final = re.compile(r"(\d{1,6})\s*([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Moment(click.ParamType[datetime]):
-    """A moment in ISO 8601 with a time zone; with `ago`, also "90s", "15m", "2h", "7d", "1w" before now."""
+    """A moment in ISO 8601 with a time zone; with `ago`, also "90s", "15m", "2h", "7d", "1w" before now.
+
+    With `ahead`, that is after now.
+    """
 
     name = "moment"
 
-    def __init__(self, *, ago: bool = False) -> None:
-        self._ago = ago
+    def __init__(self, *, ago: bool = False, ahead: bool = False) -> None:
+        self._is_relative = ago or ahead
+        self._sign = 1 if ahead else -1
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         del param, ctx
@@ -29,16 +33,16 @@ class Moment(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        back = _AGO.fullmatch(value.strip()) if self._ago else None
-        if back is not None:
+        away = _AWAY.fullmatch(value.strip()) if self._is_relative else None
+        if away is not None:
             try:
-                return datetime.now(UTC) - timedelta(seconds=int(back[1]) * _SECONDS[back[2]])
+                return datetime.now(UTC) + self._sign * timedelta(seconds=int(away[1]) * _SECONDS[away[2]])
             except (OverflowError, ValueError):
-                self.fail(f"{value!r} is longer ago than any calendar goes", param, ctx)
+                self.fail(f"{value!r} is longer than any calendar goes", param, ctx)
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
-            example = "2h or 2026-03-01T09:00+01:00" if self._ago else "2026-03-01T09:00+01:00"
+            example = "2h or 2026-03-01T09:00+01:00" if self._is_relative else "2026-03-01T09:00+01:00"
             self.fail(f"{value!r} is no moment; write {example}", param, ctx)
         if moment.utcoffset() is None:
             self.fail(f"{value!r} needs a time zone, as in {moment.isoformat()}+01:00, or Z for UTC", param, ctx)

@@ -8,6 +8,7 @@ import click
 from statestore.records import AgentContext, ExecutionSummary
 from statestore.states import AgentState
 from worker.cli import as_json
+from worker.cli.approval_text import deciding_lines
 from worker.cli.following import Look, follow
 from worker.cli.invocation import command_line
 from worker.cli.text import counted, one_line, readable, took
@@ -47,7 +48,7 @@ def _in_text(ctx: click.Context, execution: Execution) -> AgentState:
     from worker.cli.terminal import is_live, make_console
 
     console = make_console(ctx)
-    lines = _Lines(console, command_line(ctx, "resume", execution.id, "ANSWER"))
+    lines = _Lines(console, ctx)
     if is_live(console):
         _draw_live(console, lines, execution)
     else:
@@ -79,15 +80,15 @@ def _status(look: Look) -> str:
 class _Lines:
     """Prints what each look brought that the one before did not have."""
 
-    def __init__(self, console: "Console", answer_with: str) -> None:
+    def __init__(self, console: "Console", ctx: click.Context) -> None:
         self._console = console
-        self._answer_with = answer_with
+        self._ctx = ctx
         self._last: ExecutionSummary | None = None
 
     def print(self, look: Look) -> None:
         from rich.text import Text
 
-        from worker.cli.rendering import print_question, say, step_line
+        from worker.cli.rendering import print_approval, print_question, say, step_line
 
         summary, last = look.summary, self._last
         if last is None:
@@ -100,7 +101,11 @@ class _Lines:
         if is_news and summary.state.is_paused:  # the steps led to this pause
             say(self._console, _state_line(summary))
             if look.question is not None:
-                print_question(self._console, look.question, self._answer_with, datetime.now(UTC))
+                answer_with = command_line(self._ctx, "resume", summary.execution_id, "ANSWER")
+                print_question(self._console, look.question, answer_with, datetime.now(UTC))
+            if look.approval is not None:
+                decide_with = deciding_lines(self._ctx, summary.execution_id, look.approval)
+                print_approval(self._console, look.approval, decide_with, datetime.now(UTC))
         self._last = summary
 
     def print_end(self, context: AgentContext) -> AgentState:
@@ -130,13 +135,13 @@ def _position(summary: ExecutionSummary) -> tuple[object, ...]:
 
 
 def _state_line(summary: ExecutionSummary) -> "Text":
-    from worker.cli.rendering import state_text
+    from worker.cli.rendering import state_text, wait_text
 
     line = state_text(summary.state)
     if summary.attempt:
         line.append(f", attempt {summary.attempt}", style="default")
     if summary.waiting is not None and summary.waiting.prompt is None:
-        line.append(f", for {summary.waiting.kind.value} {one_line(summary.waiting.key)}", style="default")
+        line.append(f", for {wait_text(summary.waiting)}", style="default")
     if summary.cancel_requested:
         line.append(", cancel asked for", style="yellow")
     return line

@@ -9,8 +9,11 @@ from rich.text import Text
 
 from statestore.records import AgentStep, ErrorInfo, ExecutionSummary, Wait, WaitKind
 from statestore.states import AgentState
+from worker.cli.approval_text import call_text
+from worker.cli.step_text import outcome_text
 from worker.cli.table import Column, table_lines
 from worker.cli.text import age, compact, local_time, one_line, printable, readable, short_type, took
+from worker.deciding import shown
 
 _WIDE_COLUMNS: Final = 110
 
@@ -55,8 +58,17 @@ def note_of(summary: ExecutionSummary) -> str:
         return "cancel asked for"
     if summary.waiting is not None:
         asked = summary.waiting
-        return one_line(readable(asked.prompt)) if asked.kind is WaitKind.INPUT else f"{asked.kind.value} {asked.key}"
+        return one_line(readable(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)
     return ""
+
+
+def wait_text(waiting: Wait) -> str:
+    """What is waited for, on one line."""
+    if waiting.kind is WaitKind.APPROVAL:
+        return f"approval of {call_text(waiting)}"
+    if waiting.kind is WaitKind.CHILD:
+        return f"child {one_line(waiting.key)}"
+    return f'{waiting.kind.value} "{one_line(waiting.key)}"'
 
 
 def steps_lines(steps: Sequence[AgentStep], width: int) -> list[Text]:
@@ -91,12 +103,12 @@ def step_line(step: AgentStep) -> Text:
 
 def result_text(step: AgentStep) -> Text:
     """How a step ended, on one line."""
-    if step.result is None:
-        return Text("begun, no result yet", style="dim")
-    if step.result.error is not None:
-        error = step.result.error
-        return Text(one_line(f"{short_type(error.type)}: {error.message}"), style="red")
-    return Text(compact(step.result.output), style="dim")
+    style = "dim"
+    if step.in_flight:
+        style = "yellow"
+    elif step.result is not None and step.result.error is not None:
+        style = "red"
+    return Text(outcome_text(step), style=style)
 
 
 def error_line(error: ErrorInfo) -> Text:
@@ -114,6 +126,20 @@ def print_question(console: Console, waiting: Wait, answer_with: str | None, now
         say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
     if answer_with:
         say(console, Text(f"  answer it:\n    {answer_with}"))  # an id and 80 columns: a line of its own
+
+
+def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] | None, now: datetime) -> None:
+    """The call that an execution waits to have approved, and the commands for that: to approve, and to reject."""
+    call = shown(waiting)
+    say(console, Text(f'approval "{one_line(waiting.key)}":', style="bold magenta"))
+    say(console, indented(f"{one_line(str(call['tool']))} {readable(call['arguments'])}"))
+    if call["description"]:
+        say(console, indented(printable(str(call["description"])), "dim"))
+    say(console, indented(f"digest {one_line(str(call['digest']))}", "dim"))
+    if waiting.wake_at is not None:
+        say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
+    if decide_with:
+        say(console, Text("  approve or reject it:\n" + "\n".join(f"    {line}" for line in decide_with)))
 
 
 def say(console: Console, text: Text) -> None:

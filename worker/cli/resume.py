@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import click
 
 from statestore.errors import ExecutionOver
-from statestore.records import ExecutionSummary, JSONValue, Wait, WaitKind
-from worker.cli.invocation import execution_of, os_user
+from statestore.records import ExecutionSummary, JSONValue, Wait
+from worker.cli.invocation import command_line, execution_of, os_user
 from worker.cli.parameters import parse_answer
 from worker.cli.text import one_line
+from worker.deciding import approval_of, question_of, what_it_does
 from worker.errors import InvalidAnswer
 from worker.execution import Execution
 
@@ -42,7 +43,7 @@ def resume(
       celery -A worker agents resume EXECUTION_ID
     """
     execution = execution_of(ctx, execution_id)
-    asked = _asked(execution.summary(), key)
+    asked = _asked(ctx, execution.summary(), key)
     sender = sender or os_user()
     if answer is not None:
         _send(execution, asked, parse_answer(answer, as_text=as_text), sender, reason)
@@ -60,21 +61,18 @@ def resume(
     click.echo(f'Answered "{asked.key}" of execution {execution.id}; it goes on.')
 
 
-def _asked(summary: ExecutionSummary, key: str | None) -> Wait:
+def _asked(ctx: click.Context, summary: ExecutionSummary, key: str | None) -> Wait:
     """The question to answer, or a sentence that says what the execution does instead of waiting for an answer."""
     if summary.state.is_over:
         raise ExecutionOver(summary.execution_id, summary.state.value)
-    waiting = summary.waiting
-    if waiting is None:
-        doing = f"it is {summary.state.value}"
-    elif waiting.kind is not WaitKind.INPUT:
-        doing = f'it waits for {waiting.kind.value} "{one_line(waiting.key)}"'
-    elif key is not None and waiting.key != key:
-        doing = f'it waits for the answer to "{one_line(waiting.key)}"'
-    else:
-        return waiting
+    asked = question_of(summary)
+    if asked is not None and key in (None, asked.key):
+        return asked
     what = "an answer" if key is None else f'an answer to "{one_line(key)}"'
-    raise click.ClickException(f"execution {summary.execution_id} does not wait for {what}: {doing}")
+    instead = one_line(what_it_does(summary))
+    if approval_of(summary) is not None:
+        instead += f": {command_line(ctx, 'approve', summary.execution_id)}"
+    raise click.ClickException(f"execution {summary.execution_id} does not wait for {what}: {instead}")
 
 
 def _send(execution: Execution, asked: Wait, answer: JSONValue, sender: str | None, reason: str | None) -> None:

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from statestore.records import AgentContext, JSONValue, WaitKind
+from statestore.records import AgentContext, JSONValue
+from worker import deadline
 from worker.cli import as_json
-from worker.cli.invocation import command_line, execution_of
+from worker.cli.approval_text import deciding_lines
+from worker.cli.invocation import command_line, execution_of, shared_runtime
 from worker.cli.text import compact, counted, local_time, metadata_text, one_line, printable, readable
+from worker.deciding import approval_of, question_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,17 +39,23 @@ def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_j
     if wants_json:
         as_json.write(as_json.of_context(context, steps_limit))
         return
-    from worker.cli.rendering import print_question
+    from worker.cli.rendering import print_approval, print_question
     from worker.cli.terminal import make_console
 
     console, now = make_console(ctx), datetime.now(UTC)
     _print_header(console, context, now)
-    if context.waiting is not None and context.waiting.kind is WaitKind.INPUT:
+    question, approval = question_of(context), approval_of(context)
+    if question is not None:
         console.print()
-        print_question(console, context.waiting, command_line(ctx, "resume", context.execution_id, "ANSWER"), now)
+        print_question(console, question, command_line(ctx, "resume", context.execution_id, "ANSWER"), now)
+    if approval is not None:
+        console.print()
+        print_approval(console, approval, deciding_lines(ctx, context.execution_id, approval), now)
     _print_error(console, context)
     _print_value(console, "input", context.input)
-    _print_steps(console, context, _DEFAULT_STEPS if steps_limit is None else steps_limit)
+    limit = _DEFAULT_STEPS if steps_limit is None else steps_limit
+    _print_steps(console, context, limit)
+    _print_children(ctx, console, context, limit)
     _print_memory(console, context)
     if context.output is not None:
         _print_value(console, "output", context.output)
@@ -55,7 +64,7 @@ def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_j
 def _print_header(console: "Console", context: AgentContext, now: datetime) -> None:
     from rich.text import Text
 
-    from worker.cli.rendering import say, state_text
+    from worker.cli.rendering import say, state_text, wait_text
 
     state = state_text(context.state)
     if context.cancel_requested and not context.state.is_over:
@@ -70,10 +79,11 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
         "queue": context.queue,
         "priority": None if context.priority is None else str(context.priority),
         "idempotency key": context.idempotency_key,
-        "metadata": metadata_text(context.metadata),
+        "deadline": _deadline(context, now),
+        "metadata": metadata_text({key: value for key, value in context.metadata.items() if key != deadline.KEY}),
         "created": local_time(context.created_at, now),
         "last write": local_time(context.updated_at, now),
-        "waits for": None if waiting is None else f'{waiting.kind.value} "{waiting.key}"',
+        "waits for": None if waiting is None else wait_text(waiting),
         "goes on": None if waiting is None or waiting.wake_at is None else local_time(waiting.wake_at, now),
         "rung next": None if context.due_at is None else local_time(context.due_at, now),
         "claimed by": context.owner,
@@ -83,6 +93,17 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
     rows |= {name: Text(one_line(text)) for name, text in texts.items() if text}
     for name, row in rows.items():
         say(console, Text.assemble((f"{name:<15}  ", "bold"), row))
+
+
+def _deadline(context: AgentContext, now: datetime) -> str | None:
+    """When it has to be over, as it was given; what `enqueue` has not written is shown as it is."""
+    given = context.metadata.get(deadline.KEY)
+    if given is None:
+        return None
+    try:
+        return local_time(datetime.fromisoformat(given), now)
+    except (TypeError, ValueError):
+        return compact(given)
 
 
 def _crashes(context: AgentContext) -> str:
@@ -109,6 +130,17 @@ def _print_steps(console: "Console", context: AgentContext, limit: int) -> None:
     left_out = len(context.steps) - len(shown)
     _print_title(console, f"steps (the last {len(shown)} of {len(context.steps)})" if left_out else "steps")
     for line in steps_lines(shown, console.width) if shown else ():
+        say(console, line)
+
+
+def _print_children(ctx: click.Context, console: "Console", context: AgentContext, limit: int) -> None:
+    from worker.cli.children import children_lines
+    from worker.cli.rendering import say
+
+    lines = children_lines(shared_runtime(ctx).store, context, limit, console.width)
+    if lines:
+        _print_title(console, "children")
+    for line in lines:
         say(console, line)
 
 

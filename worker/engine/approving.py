@@ -15,7 +15,7 @@ from statestore.envelope import dump
 from statestore.records import Action, JSONValue, Result, Signal, WaitKind
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
-from worker.engine.waiting import wait
+from worker.engine.waiting import conclude, wait
 from worker.errors import ApprovalDenied, ApprovalExpired, InvalidArguments, JournalMismatch
 from worker.tool import Tool
 
@@ -46,15 +46,9 @@ def _sorted(value: JSONValue) -> JSONValue:
 class Approval:
     """An approval as the code asks for it: of a step that calls the tool with these arguments."""
 
-    step: str
     tool: Tool[..., Any]
     arguments: Mapping[str, JSONValue]
     timeout: timedelta | None
-
-    @property
-    def name(self) -> str:
-        """The name of its step."""
-        return f"approve {self.step}"
 
     def get(self, attempt: Attempt, key: str) -> Mapping[str, JSONValue] | None:
         """The arguments that a person put in place of these, or None for these; unwinds the agent until then.
@@ -92,9 +86,7 @@ class Approval:
             result = Result(success=False, error=describe(ApprovalExpired(tool.name)))
         else:
             result = self._judged(waited.signal, digest)
-        with attempt.lock:
-            attempt.record(attempt.make_step(key, action, result, started=waited.since))
-        return self._replayed(result)
+        return self._replayed(conclude(attempt, key, action, result, waited.since))
 
     def _judged(self, signal: Signal, digest: str) -> Result:
         """A decision that came past the client's own checks may still be wrong. Then nothing is approved."""

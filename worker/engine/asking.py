@@ -16,7 +16,7 @@ from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
 from worker.engine.journal import MARK
 from worker.engine.stepping import Step
-from worker.engine.waiting import Waited, wait
+from worker.engine.waiting import Waited, conclude, wait
 from worker.engine.work import PlainWork
 from worker.errors import AnswerTimeout, InvalidAnswer, JournalMismatch
 from worker.retry import NO_RETRY
@@ -59,9 +59,7 @@ class Question:
             self._escalate(attempt, key, only_if_recorded=False)
             waited = self._wait(attempt, key)
         result = self._unanswered(key) if waited.signal is None else self._judged(key, waited.signal.payload)
-        with attempt.lock:
-            attempt.record(attempt.make_step(key, action, result, started=waited.since))
-        return self._typed(key, result)
+        return self._typed(key, conclude(attempt, key, action, result, waited.since))
 
     def _wait(self, attempt: Attempt, key: str) -> Waited:
         return wait(attempt, WaitKind.INPUT, key, timeout=self.timeout, prompt=self.prompt, schema=self.json_schema)
@@ -94,7 +92,7 @@ class Question:
             schema.from_json(self.answer, payload, key)
         except pydantic.ValidationError as error:
             return Result(success=False, error=describe(InvalidAnswer(key, schema.problems(error))))
-        if self.choices is not None and payload not in self.choices:
+        if self.choices is not None and not any(_same(payload, choice) for choice in self.choices):
             problem = f"{payload!r} is not one of {list(self.choices)!r}"
             return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
         return Result(success=True, output=payload)
@@ -110,7 +108,7 @@ class Question:
     def _typed(self, key: str, result: Result) -> Any:
         if result.error is not None:
             raise revive(result.error)
-        if self.default is not MISSING and result.output == self._default_as_json():
+        if self.default is not MISSING and _same(result.output, self._default_as_json()):
             return self.default  # which need not be a valid answer: None, say, for "nobody answered"
         try:
             return schema.from_json(self.answer, result.output, key)
@@ -118,6 +116,11 @@ class Question:
             raise JournalMismatch(
                 key, f"its recorded answer does not fit the code's type: {'; '.join(schema.problems(error))}"
             ) from error
+
+
+def _same(one: JSONValue, other: JSONValue) -> bool:
+    """As JSON has it: true is not 1."""
+    return dump(one, "answer") == dump(other, "answer")
 
 
 def question(
@@ -129,7 +132,13 @@ def question(
     default: Any,
     escalate: Callable[[JSONValue], Any] | None,
 ) -> Question:
-    """A question from the arguments of `Run.ask`. Raises `NotSerialisable` for a default that JSON cannot carry."""
+    """A question from the arguments of `Run.ask`.
+
+    Raises `NotSerialisable` for a default, or choices, that JSON cannot carry.
+    """
+    if choices is not None:
+        choices = tuple(choices)
+        dump(list(choices), "choices")
     if default is not MISSING:
         try:
             dump(schema.to_json(schema.ANY, default), "default")
@@ -139,7 +148,7 @@ def question(
         name=name,
         prompt=prompt,
         answer=schema.ANY if answer is MISSING else schema.adapter_for(answer, name),
-        choices=None if choices is None else tuple(choices),
+        choices=choices,
         timeout=timeout,
         default=default,
         escalate=escalate,

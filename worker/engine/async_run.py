@@ -19,12 +19,12 @@ from statestore.records import JSONValue
 from worker.crash_policy import OnCrash
 from worker.engine import building, children, event_loop
 from worker.engine.asking import MISSING
-from worker.engine.attempt import Attempt
+from worker.engine.attempt import Attempt, StepWaits
 from worker.engine.building import Call, Place, StepOptions
 from worker.engine.calling import STOP_SECONDS
 from worker.engine.children import Child
 from worker.engine.outcome import ExecutionStopped
-from worker.engine.parallel import DEFAULT_LIMIT
+from worker.engine.parallel import DEFAULT_LIMIT, check_limit
 from worker.engine.run import BaseRun, Calls, Durable
 from worker.engine.sleeping import Sleep
 from worker.engine.stepping import ReachedStep
@@ -39,27 +39,35 @@ _STOP: Final = None
 class Desk:
     """The thread that executes the task, and those that help when more is to be done at once."""
 
-    def __init__(self, helpers: int, interrupts: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, attempt: Attempt, helpers: int) -> None:
+        self._attempt = attempt
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | BaseException | None] = (
             queue.SimpleQueue()
         )
-        self._interrupts = interrupts
         self._helpers = helpers
         self._pool: ThreadPoolExecutor | None = None
+        self._in_pool: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._is_free = True
+        self._is_closed = False
 
     def submit(self, job: Callable[[], T]) -> "Future[T]":
-        """Has the job done, by whoever is free."""
+        """Has the job done, by whoever is free. Nothing is done for what has outlived the agent's function."""
         context, future = copy_context(), Future[T]()
         with self._lock:
+            if self._is_closed:
+                future.cancel()
+                return future
             if self._is_free:
                 self._is_free = False
                 self._jobs.put((future, lambda: context.run(self._guarded, job)))
                 return future
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="step")
-            return self._pool.submit(context.run, self._guarded, job)
+            future = self._pool.submit(context.run, self._guarded, job)
+            self._in_pool.add(future)
+            future.add_done_callback(self._in_pool.discard)
+            return future
 
     def serve(self, running: event_loop.Running[T]) -> T:
         """Does jobs in this thread until the coroutine has ended; returns its result.
@@ -72,21 +80,31 @@ class Desk:
                 if isinstance(job, BaseException):
                     raise job
                 self._do(*job)
-            return running.result()
-        finally:
-            if not running.done():
-                # The attempt is being ended from outside: its coroutine must not go on beside the next one.
-                running.interrupt()
-                concurrent.futures.wait((running,), STOP_SECONDS)
-            self._cancel_the_rest()
+        except BaseException:
+            # The attempt is being ended from outside: its coroutine must not go on beside the next one.
+            self._attempt.abandon()
+            self._close()
+            running.interrupt()
+            concurrent.futures.wait((running, *self._in_pool), STOP_SECONDS)
+            raise
+        for ended_by in self._close():
+            raise ended_by
+        return running.result()
 
-    def _cancel_the_rest(self) -> None:
+    def _close(self) -> list[BaseException]:
+        """Cancels what is not begun; returns what came from outside, and nobody has seen yet."""
+        with self._lock:
+            self._is_closed = True
+        unseen: list[BaseException] = []
         while not self._jobs.empty():
             job = self._jobs.get()
-            if isinstance(job, tuple):
+            if isinstance(job, BaseException):
+                unseen.append(job)
+            elif job is not _STOP:
                 job[0].cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        return unseen
 
     def _do(self, future: Future[Any], job: Callable[[], Any]) -> None:
         try:
@@ -105,10 +123,16 @@ class Desk:
     def _guarded(self, job: Callable[[], T]) -> T:
         """What ends the process or the attempt is not for the coroutine, which might catch it, nor for its loop."""
         try:
-            return job()
-        except self._interrupts as error:
+            with self._attempt.abandoned_by_interrupts():
+                return job()
+        except ExecutionStopped:
+            raise
+        except self._attempt.interrupts as error:
             self._jobs.put(error)
             raise event_loop.Interrupted from error
+        except StopIteration as error:
+            # As of a coroutine that raises it: no future of asyncio's carries one.
+            raise RuntimeError("a step raised StopIteration") from error
 
 
 class AsyncRun(BaseRun):
@@ -116,6 +140,9 @@ class AsyncRun(BaseRun):
 
     Steps may be taken at once with `asyncio.gather` or a task group; their places in the journal are those in which the
     code comes to them. The memory can be changed in the agent's function, and not inside of steps.
+
+    A step that has begun goes on to its end and is recorded, also if whoever awaits it is cancelled, by
+    `asyncio.timeout`, say: on the next attempt it has a result. To end it, give it a timeout with `options`.
     """
 
     def __init__(self, attempt: Attempt, desk: Desk, options: StepOptions = StepOptions()) -> None:  # noqa: B008
@@ -138,6 +165,7 @@ class AsyncRun(BaseRun):
 
     async def parallel(self, calls: Calls, *, limit: int = DEFAULT_LIMIT, return_exceptions: bool = False) -> Any:
         """See `Run.parallel`."""
+        check_limit(limit)
         places = [Place.of(self._attempt, call) for call in self._all_calls(calls)]
         reached = [await _caught(self._allowed(place)) for place in places]
         free = asyncio.Semaphore(limit)
@@ -146,9 +174,15 @@ class AsyncRun(BaseRun):
             if isinstance(one, Exception):
                 return one
             async with free:
-                return await _caught(self._finish(one))
+                try:
+                    return await _caught(self._finish(one))
+                except StepWaits as waits:
+                    return waits
 
-        results = await asyncio.gather(*(finish(one) for one in reached))
+        with self._attempt.putting_pauses_off() as waits:
+            results = await asyncio.gather(*(finish(one) for one in reached))
+        if waits:
+            await self._do(lambda: self._attempt.pause_together(waits))
         return self._as_given(calls, list(results), return_exceptions=return_exceptions)
 
     def options(
@@ -221,6 +255,5 @@ async def _caught(coroutine: Coroutine[Any, Any, T]) -> T | Exception:
 def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]], value: Any) -> Any:
     """Runs an async agent to its end, in the thread that executes the task; returns what it returns."""
     attempt.is_concurrent = True
-    ending = tuple(kind for kind in attempt.interrupts if kind is not ExecutionStopped)
-    desk = Desk(helpers=DEFAULT_LIMIT, interrupts=ending)
+    desk = Desk(attempt, helpers=DEFAULT_LIMIT)
     return desk.serve(event_loop.start(function(AsyncRun(attempt, desk), value)))

@@ -6,18 +6,19 @@ Steps may run side by side, each in a thread of its own (`run.parallel`, async a
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 from statestore.errors import StoreUnavailable
 from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait, WaitKind
 from statestore.states import AgentState
 from statestore.transactions import StepTransaction
 from worker.engine.events import Event, EventKind
+from worker.engine.failures import describe
 from worker.engine.family import Family
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease
@@ -25,9 +26,19 @@ from worker.engine.limits import Budget, Limits
 from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
+from worker.engine.waiting import Standing
 from worker.errors import MemoryInParallel, NestedStep
 
 R = TypeVar("R")
+
+PutOff: TypeAlias = list[tuple[AgentState, Wait]]
+# (id of the attempt, what steps wait for that others are taken beside).
+_put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
+
+# How often it is looked whether steps that were announced will still be taken.
+_LOOK_SECONDS: Final = 0.02
+# How much of the names of steps an error shows.
+_NAMES: Final = 100
 
 # (id of the attempt, key) of the step whose function runs in this thread or coroutine.
 _inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
@@ -51,6 +62,10 @@ class Surroundings:
     budget: Budget
     jitter: random.Random
     interrupts: tuple[type[BaseException], ...] = ()
+
+
+class StepWaits(BaseException):
+    """Unwinds a step that waits, and that others are taken beside. The execution pauses when those have ended."""
 
 
 class Attempt:
@@ -80,10 +95,11 @@ class Attempt:
         self.is_concurrent = False
         self._none_busy = threading.Condition(self.lock)
         self._busy = 0
+        self._begun: set[str] = set()
         self._expected = 0
         self._expecting = threading.Lock()
         self._is_pausing = False
-        self._new_steps = 0
+        self._is_written = False
         self._retries = sum(step.tries - 1 for step in context.steps)
         self._pausing_on: Wait | None = None
         self._signals = list(context.signals)
@@ -117,14 +133,27 @@ class Attempt:
     def look_up(self, key: str, action: Action) -> AgentStep | None:
         """What is recorded under the key of a step. Raises `JournalMismatch` if that did something else."""
         recorded = self.journal.look_up(key, action)
-        if recorded is not None and recorded.result is not None:
+        if recorded is not None and recorded.result is not None and not self._keeps_pending(recorded):
             self.memory.repeat_step(recorded.changes)
         return recorded
 
+    def _keeps_pending(self, recorded: AgentStep) -> bool:
+        """Whether what is pending here may never have been stored: another step may have been recorded before it."""
+        return self.is_concurrent and recorded.changes is None
+
     def has_come_to(self, name: str) -> bool:
         """Whether the next occurrence of this step is recorded, or is what the execution was paused on."""
-        key, waiting = self.journal.upcoming_key(name), self.waiting
+        return self.has_begun(self.journal.upcoming_key(name))
+
+    def has_begun(self, key: str) -> bool:
+        """Whether the step of this key, or its intent, is recorded, or is what the execution was paused on."""
+        waiting = self.waiting
         return self.journal.has(key) or (waiting is not None and waiting.key == key)
+
+    def stand_in(self, name: str, tool: str | None) -> Callable[..., Any] | None:
+        """What is called instead of the function of a step, or of a tool; None for nothing else. For tests."""
+        del name, tool
+        return None
 
     def check_may_write_memory(self) -> None:
         """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""
@@ -150,10 +179,14 @@ class Attempt:
         if self.surroundings.is_draining():
             self.stop(Outcome(ending=Ending.DRAINED, ring=True))
 
-    def enter_wait(self, *, in_step: bool = False) -> None:
-        """A boundary, at which the execution is about to pause. Raises `LimitExceeded`."""
+    def enter_wait(self, *, in_step: bool = False, standing: Standing | None = None, steps: int = 1) -> None:
+        """A boundary, at which the execution may pause, until that many new `steps` are taken. Raises `LimitExceeded`.
+
+        Of a caller that is `in_step` the step is counted already.
+        """
         self.enter_boundary()
-        self.limits.check(self, len(self.journal), in_step=in_step)
+        coming = self._unrecorded() + (0 if in_step else steps)
+        self.limits.check(self, len(self.journal) + coming, in_step=in_step, standing=standing)
 
     def leave_to_next_claim(self) -> NoReturn:
         """What is stored is not what this attempt has in its memory: the next one reads it."""
@@ -179,15 +212,22 @@ class Attempt:
             self.stop(Outcome(ending=Ending.CANCELLED))
         self.journal.check_all_reached()
 
-    def begin_step(self, action: Action, *, is_expected: bool = False) -> None:
-        """A step that has no result yet is about to run. Raises `LimitExceeded`.
+    def begin_step(self, key: str, action: Action, *, is_expected: bool = False) -> None:
+        """A step that has no result yet is about to run, inside of `busy`. Raises `LimitExceeded`.
 
         One that was expected is still taken before a pause.
         """
-        self.enter_boundary(even_before_pause=is_expected)
-        self.limits.check(self, len(self.journal) + self._new_steps, in_step=True)
+        with self.lock:  # of steps that begin at once, as many go on as there may be
+            self.enter_boundary(even_before_pause=is_expected)
+            self._begun.add(key)
+            self.limits.check(self, len(self.journal) + self._unrecorded(), in_step=True)
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         self.announce(EventKind.STATE, state, tool=action.tool)
+
+    def _unrecorded(self) -> int:
+        """How many steps are being taken of which not even an intent is recorded."""
+        with self.lock:
+            return sum(not self.journal.has(key) for key in self._begun)
 
     def make_step(
         self,
@@ -213,6 +253,8 @@ class Attempt:
             duration=max(self.now() - started, timedelta(0)),
             changes=changes,
             in_flight=in_flight,
+            said=self.memory.said,
+            remembered=self.memory.remembered,
         )
 
     def record(self, step: AgentStep) -> None:
@@ -258,13 +300,56 @@ class Attempt:
     def inside_step(self, key: str) -> Iterator[None]:
         """The step's own function runs in this block; it cannot take further steps."""
         token = _inside.set((id(self), key))
+        around = self._inside
         if not self.is_concurrent:
             self._inside = key  # also for threads that the function starts
         try:
             yield
         finally:
-            self._inside = None
+            if not self.is_concurrent:
+                self._inside = around
             _inside.reset(token)
+
+    @contextmanager
+    def beside_each_other(self, keys: Sequence[str]) -> Iterator[PutOff]:
+        """Steps are taken beside each other in this block, and nothing else by the agent's function, which waits."""
+        was = self.is_concurrent, self._inside
+        self.is_concurrent, self._inside = True, ", ".join(keys)[:_NAMES]
+        try:
+            with self.putting_pauses_off() as waits:
+                yield waits
+        finally:
+            self.is_concurrent, self._inside = was
+
+    @contextmanager
+    def putting_pauses_off(self) -> Iterator[PutOff]:
+        """A step of this block that has to wait keeps no other one from being taken: it raises `StepWaits`.
+
+        What they wait for is for `pause_together`, when all have ended.
+        """
+        waits: PutOff = []
+        token = _put_off.set((id(self), waits))
+        try:
+            yield waits
+        finally:
+            _put_off.reset(token)
+
+    def pause_together(self, waits: PutOff) -> None:
+        """Pauses if there are any waits. Those for a time end with the last of them; a question comes first."""
+        with self.lock:
+            if self._stopped is not None:
+                raise self._stopped
+            if waits:
+                asking = [one for one in waits if one[1].kind is not WaitKind.TIMER]
+                latest = max(waits, key=lambda one: one[1].wake_at or one[1].asked_at)
+                self._pause(*(asking[0] if asking else latest), ())
+
+    def _put_pause_off(self, state: AgentState, waiting: Wait) -> None:
+        put_off = _put_off.get()
+        if put_off is not None and put_off[0] == id(self) and self._stopped is None:
+            self.recorder.check_pause(state, waiting)
+            put_off[1].append((state, waiting))
+            raise StepWaits
 
     def expect_step(self) -> None:
         """A step is about to be taken by another thread; `busy(is_expected=True)` or `unexpect_step` follows.
@@ -275,32 +360,50 @@ class Attempt:
             self._expected += 1
 
     def unexpect_step(self) -> None:
-        """The step will not be taken."""
+        """The step will not be taken. Does not wait for `lock` either."""
         with self._expecting:
             self._expected -= 1
-        with self.lock:
-            self._none_busy.notify_all()
 
     @contextmanager
-    def busy(self, *, is_new: bool, is_expected: bool = False) -> Iterator[None]:
+    def busy(self, key: str, *, is_expected: bool = False) -> Iterator[None]:
         """A step is being taken in this block: the attempt does not end before it is recorded."""
         with self.lock:
             self._busy += 1
             if is_expected:
                 self.unexpect_step()
-            self._new_steps += is_new
         try:
             yield
         finally:
             with self.lock:
-                self._new_steps -= is_new
+                self._begun.discard(key)
                 self._leave()
 
     def join(self) -> None:
-        """Waits until no step is being taken any more."""
+        """Waits until no step is being taken any more, and no pause is being written."""
         with self.lock:
-            while self._busy or self._expected:
-                self._none_busy.wait()
+            while self._busy or self._expected or self._is_pausing:
+                self._wait_for_steps()
+
+    def _wait_for_steps(self) -> None:
+        # Nobody tells of an expected step that is not taken after all: that is found out on the event loop.
+        self._none_busy.wait(_LOOK_SECONDS if self._expected else None)
+
+    def abandon(self) -> None:
+        """The attempt is being ended from outside: what is in flight may end, and nothing more is begun.
+
+        Does not wait for `lock`: who calls this is in a hurry.
+        """
+        self._stopped = self._stopped or ExecutionStopped(Outcome(ending=Ending.LOST))
+
+    @contextmanager
+    def abandoned_by_interrupts(self) -> Iterator[None]:
+        """What comes from outside into this block, in which a step is taken beside others, ends them all."""
+        try:
+            yield
+        except self.interrupts as error:
+            if not isinstance(error, ExecutionStopped):
+                self.abandon()
+            raise
 
     def pause(self, state: AgentState, waiting: Wait, *, in_step: bool = False) -> NoReturn:
         """Writes that the execution waits, once all other steps are recorded, and unwinds the agent.
@@ -312,6 +415,7 @@ class Attempt:
                 raise self._stopped
             if not in_step:
                 self._pause(state, waiting, ())
+            self._put_pause_off(state, waiting)
             with self._not_busy():
                 self._pause(state, waiting, ())
 
@@ -323,8 +427,9 @@ class Attempt:
         with self.lock:
             if self.is_concurrent:
                 self.record_intent(intent)
+                self._put_pause_off(AgentState.WAITING, waiting)
                 if self._pausing_on is not None and _wakes_before(self._pausing_on, waiting):
-                    self._pausing_on = waiting
+                    self._pausing_on = replace(self._pausing_on, wake_at=waiting.wake_at)
                 if self._stopped is not None:
                     raise self._stopped
             with self._not_busy():
@@ -332,15 +437,24 @@ class Attempt:
 
     def _pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...]) -> NoReturn:
         waiting = self._awake_at_deadline(waiting)
+        # Before anything is unwound: a pause that cannot be stored is an error of the agent's.
+        self.recorder.check_pause(state, waiting, intents)
         pausing = self._stopped = ExecutionStopped(Outcome(ending=Ending.PAUSED, waiting=waiting))
         self._pausing_on = waiting
         self._is_pausing = True
-        self.join()
-        self._is_pausing = False
-        if self._stopped is not pausing:
-            raise self._stopped
-        waiting = self._pausing_on
-        paused = self._guarded(lambda: self.recorder.pause(state, waiting, intents))
+        try:
+            while self._busy or self._expected:
+                self._wait_for_steps()
+            if self._stopped is not pausing:
+                raise self._stopped
+            waiting = self._awake_at_deadline(self._pausing_on)
+            paused = self._guarded(lambda: self.recorder.pause(state, waiting, intents))
+            self._is_written = True
+        except Exception as error:  # noqa: BLE001 - the stack is unwound already, perhaps
+            self.stop(Outcome(ending=Ending.FAILED, error=error))
+        finally:
+            self._is_pausing = False
+            self._none_busy.notify_all()
         self.stop(Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now))
 
     def _awake_at_deadline(self, waiting: Wait) -> Wait:
@@ -357,6 +471,22 @@ class Attempt:
             self._is_pausing = False
             self._none_busy.notify_all()
         raise self._stopped
+
+    def give_up(self, error: Exception, step: AgentStep) -> NoReturn:
+        """Ends the execution at once, with a last word on a step, and unwinds the agent.
+
+        What is in flight is not waited for: it may be what takes down every process.
+        """
+        with self.lock:
+            within = self.surroundings.family.announce_within
+            self._guarded(lambda: self.recorder.fail(describe(error, with_traceback=True), within, (step,)))
+            self._is_written = True
+            self.stop(Outcome(ending=Ending.FAILED, error=error))
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the store has the outcome already. Nothing can be written after it."""
+        return self._is_written
 
     @property
     def is_stopping(self) -> bool:
@@ -376,7 +506,7 @@ class Attempt:
         self._none_busy.notify_all()
 
     def take_signal(self, kind: SignalKind, key: str) -> Signal | None:
-        """The oldest signal of this address; the next write takes it out of the mailbox."""
+        """The oldest signal of this address; the next write of this thread takes it out of the mailbox."""
         with self.lock:
             for signal in self._signals:
                 if (signal.kind, signal.key) == (kind, key):
@@ -416,6 +546,8 @@ class Attempt:
         self.announce(EventKind.STEP_RECORDED, AgentState.THINKING, step=step)
 
     def _guarded(self, write: Callable[[], R]) -> R:
+        if self._is_written and self._stopped is not None:
+            raise self._stopped
         try:
             return write()
         except ExecutionStopped as stopped:

@@ -9,7 +9,7 @@ from typing import Any
 from statestore.envelope import dump
 from statestore.records import Action
 from worker import schema
-from worker.crash_policy import CrashPolicy, OnCrash, crash_policy
+from worker.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from worker.engine.approving import Approval
 from worker.engine.asking import MISSING
 from worker.engine.attempt import Attempt
@@ -41,13 +41,17 @@ class Call:
     @classmethod
     def of(cls, name: str | None, function: Callable[..., Any]) -> "Call":
         """The call that a partial, or a function without arguments, stands for; by default named like it."""
-        args: tuple[Any, ...] = ()
-        kwargs: dict[str, Any] = {}
+        own = schema.unwrap(function)
+        own_name = own.name if isinstance(own, Tool) else schema.name_of(own).rpartition(".")[2]
+        return cls(name=name or own_name, function=function)
+
+    def without_partials(self) -> "Call":
+        """The same call of what is inside of any partials. A tool's rules count there, too."""
+        function, args, kwargs = self.function, self.args, self.kwargs
         while isinstance(function, partial):
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
             function = function.func
-        own = function.name if isinstance(function, Tool) else schema.name_of(function).rpartition(".")[2]
-        return cls(name=name or own, function=function, args=args, kwargs=kwargs)
+        return replace(self, function=function, args=args, kwargs=kwargs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +67,14 @@ class Place:
     @classmethod
     def of(cls, attempt: Attempt, call: Call) -> "Place":
         """The code has come to a call."""
-        approval = _approval_of(attempt, call)
-        approval_key = "" if approval is None else attempt.come_to(approval.name)
+        call = call.without_partials()
         key = attempt.come_to(call.name)
+        # Named after the call's own key, not by an occurrence of its own: where a rule lets some calls pass, an
+        # approval of a later call would be taken for that of an earlier one.
+        approval_key = f"approve {key}"
+        approval = _approval_of(attempt, call, key, approval_key)
+        if approval is not None:
+            attempt.journal.pass_by((approval_key,))
         return cls(attempt=attempt, call=call, key=key, approval=approval, approval_key=approval_key)
 
     def allowed(self, options: StepOptions) -> ReachedStep:
@@ -81,17 +90,17 @@ class Place:
         return build(self.attempt, call, options).reach(self.attempt, self.key)
 
 
-def _approval_of(attempt: Attempt, call: Call) -> Approval | None:
+def _approval_of(attempt: Attempt, call: Call, key: str, approval_key: str) -> Approval | None:
     tool = call.function
     if not isinstance(tool, Tool):
         return None
-    approval = Approval(step=call.name, tool=tool, arguments={}, timeout=tool.approval_timeout)
     # One that was asked for stays asked for, and a call that was begun without stays so, whatever the rule says by now.
-    if not attempt.has_come_to(approval.name) and (
-        attempt.has_come_to(call.name) or not tool.needs_approval(call.args, call.kwargs)
+    if not attempt.has_begun(approval_key) and (
+        attempt.has_begun(key) or not tool.needs_approval(call.args, call.kwargs)
     ):
         return None
-    return replace(approval, arguments=tool.describe_arguments(call.args, call.kwargs))
+    arguments = tool.describe_arguments(call.args, call.kwargs)
+    return Approval(tool=tool, arguments=arguments, timeout=tool.approval_timeout)
 
 
 def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
@@ -99,6 +108,7 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
     if isinstance(call.function, Tool):
         return _tool_step(attempt, call, call.function, options)
     function, args, kwargs = call.function, call.args, call.kwargs
+    does = attempt.stand_in(call.name, None) or function
     policy, reconcile = CrashPolicy.RETRY, None
     if options.on_crash is not None:
         policy, reconcile = crash_policy(call.name, options.on_crash)
@@ -106,7 +116,7 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
         name=call.name,
         action=Action(kind="step"),
         work=PlainWork(
-            lambda _: function(*args, **kwargs), is_async=schema.is_async(function), timeout=options.timeout
+            lambda _: does(*args, **kwargs), is_async=schema.is_async(function), timeout=options.timeout
         ),
         returns=_returns_of(function, call.name, options),
         retry=options.retry or NO_RETRY,
@@ -117,23 +127,27 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
 
 def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: StepOptions) -> Step:
     args, kwargs = call.args, call.kwargs
+    stand_in = attempt.stand_in(call.name, tool.name)
     described = tool.describe_arguments(args, kwargs)
     # What cannot be recorded must not be done.
     dump(described, f"arguments of tool {tool.name!r}", attempt.max_value_bytes)
 
-    def look(this: Try) -> Any:
-        return tool.look_whether_it_happened(_context_of(attempt, this), args, kwargs)
+    def look(this: Try, own: Reconcile | None = None) -> Any:
+        return tool.look_whether_it_happened(_context_of(attempt, this), args, kwargs, own)
 
     policy = tool.crash_policy
     reconcile: Callable[[Try], Any] | None = look if tool.reconcile is not None else None
     if options.on_crash is not None:
         policy, own = crash_policy(call.name, options.on_crash)
-        reconcile = None if own is None else lambda _: own(*args, **kwargs)
+        reconcile = None
+        if own is not None:
+            tool.check_reconcile(own)
+            reconcile = partial(look, own=own)
     return Step(
         name=call.name,
         action=Action(kind="tool", tool=tool.name, input=described),
         work=PlainWork(
-            lambda this: tool.call(_context_of(attempt, this), args, kwargs),
+            lambda this: tool.call(_context_of(attempt, this), args, kwargs, stand_in),
             is_async=schema.is_async(tool.function),
             timeout=options.timeout or tool.timeout,
         ),

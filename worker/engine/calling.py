@@ -11,7 +11,6 @@ import ctypes
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Final
 
@@ -39,34 +38,94 @@ class _Overran(BaseException):
     """Raised inside a function that overran its time. Derived from BaseException, so that few catch it."""
 
 
-def _in_thread(function: Callable[[], Any], key: str, timeout: timedelta) -> Any:
-    done: Future[Any] = Future()
-    context = contextvars.copy_context()
+class _ThreadedCall:
+    """A call in a thread of its own, which can be left behind.
 
-    def work() -> None:
+    What is raised in the thread from outside may come between any two of its instructions. It must come only while the
+    function runs, as no lock that Python code takes and gives back is safe from it. So the thread shuts `_gate` when
+    the function has ended, and all that it does around that is to call plain locks.
+    """
+
+    def __init__(self, function: Callable[[], Any], name: str) -> None:
+        self._function = function
+        self._gate = threading.Lock()  # open while the function runs
+        self._ended = threading.Lock()  # let go of at the end
+        self._gate.acquire()
+        self._ended.acquire()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
+
+    def begin(self) -> None:
+        """Starts it."""
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        if not self._ended.acquire(timeout=seconds):
+            return False
+        self._ended.release()
+        return True
+
+    def stop(self) -> bool:
+        """Raises `_Overran` in the function, which notices at its next Python instruction; whether it has ended.
+
+        A call into the kernel has to return first.
+        """
+        if not self._gate.acquire(timeout=STOP_SECONDS):
+            return False
         try:
-            done.set_result(context.run(function))
+            if self._ended.locked():
+                thread = ctypes.c_ulong(self._thread.ident or 0)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Overran))
+        finally:
+            self._gate.release()
+        return self.wait(STOP_SECONDS)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it ended because of `stop`, and not by itself, at the last moment."""
+        error: BaseException | None = self._error
+        while error is not None and not isinstance(error, _Overran):
+            error = error.__cause__ or error.__context__
+        return error is not None
+
+    def result(self) -> Any:
+        """What the function returned. Raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _work(self) -> None:
+        try:
+            try:
+                self._gate.release()
+                self._value = self._function()
+            finally:
+                self._gate.acquire()
         except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
-            done.set_exception(error)
+            self._error = error
+        self._ended.release()
+        self._gate.release()
 
-    thread = threading.Thread(target=work, name=f"step {key}", daemon=True)
-    thread.start()
+
+def _in_thread(function: Callable[[], Any], key: str, timeout: timedelta) -> Any:
+    called = _ThreadedCall(function, f"step {key}")
     try:
-        return done.result(timeout.total_seconds())
-    except TimeoutError as error:
-        if done.done() and done.exception() is error:
-            raise  # the function's own
-    if not done.done():
-        _raise_in(thread)
-        thread.join(STOP_SECONDS)
-    if done.done() and not isinstance(done.exception(), _Overran):
-        return done.result()  # it ended at the last moment: what it did is known, and counts
-    raise StepTimeout(key, timeout.total_seconds(), still_running=thread.is_alive())
-
-
-def _raise_in(thread: threading.Thread) -> None:
-    """Raises `_Overran` in the thread, at its next Python instruction: a call into the kernel must return first."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overran))
+        called.begin()
+        has_ended = called.wait(timeout.total_seconds())
+    except BaseException:
+        # A time limit or a signal ends the attempt: the function must not go on beside the next one.
+        called.stop()
+        raise
+    if has_ended:
+        return called.result()
+    if not called.stop():
+        raise StepTimeout(key, timeout.total_seconds(), still_running=True)
+    if called.was_stopped:
+        raise StepTimeout(key, timeout.total_seconds())
+    return called.result()  # it ended at the last moment: what it did is known, and counts
 
 
 def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta | None, held: HeldLease) -> Any:
@@ -80,6 +139,9 @@ def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta |
             running.interrupt()
             concurrent.futures.wait((running,), STOP_SECONDS)
         raise
+    finally:
+        if running.done() and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+            coroutine.close()  # interrupted before it began
 
 
 async def _within(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta) -> Any:

@@ -4,7 +4,10 @@ Only calls whose policy is not "retry" leave such an intent; see `worker.crash_p
 """
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import pydantic
 
 from statestore.records import AgentStep, JSONValue, Result, WaitKind
 from worker import schema
@@ -29,7 +32,7 @@ FAIL: Final = "fail"
 def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
     """The result of the interrupted call, as its policy has it; None if the call is to be made again.
 
-    Unwinds the agent where a person is asked. Raises `DeadLetter` for a call that takes down every process.
+    Unwinds the agent where a person is asked, and for good where a call takes down every process.
     """
     if step.crash_policy is CrashPolicy.FAIL:
         return Result(success=False, error=describe(StepInterrupted(intent.name)))
@@ -47,11 +50,16 @@ def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
             )
             return _asked(step, attempt, intent)
         if happened is None and intent.tries >= step.retry.retries + attempt.surroundings.max_attempts:
-            raise DeadLetter(intent.tries)
+            _give_up(attempt, intent)
         return happened
     if step.crash_policy is CrashPolicy.ASK:
         return _asked(step, attempt, intent)
     return None
+
+
+def _give_up(attempt: Attempt, intent: AgentStep) -> NoReturn:
+    """Ends the execution. The call did not happen, so whoever releases the dead letter lets it be tried once more."""
+    attempt.give_up(DeadLetter(intent.tries), replace(intent, in_flight=False))
 
 
 def _reconciled(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
@@ -98,18 +106,19 @@ def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
         problem = f'{answer!r:.80} is not "{RETRY}", "{FAIL}" or {{"output": ...}}'
         return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
     try:
-        _, output = round_trip(step.returns, key, _typed(step, answer["output"], key))
-    except (InvalidResult, ValueError) as error:
-        return Result(success=False, error=describe(error))
+        _, output = round_trip(step.returns, key, schema.from_json(step.returns, answer["output"], key))
+    except pydantic.ValidationError as error:
+        return Result(success=False, error=describe(InvalidAnswer(key, schema.problems(error))))
+    except InvalidResult as error:
+        return Result(success=False, error=describe(InvalidAnswer(key, error.problems)))
     return Result(success=True, output=output)
 
 
-def _typed(step: "Step", output: JSONValue, key: str) -> Any:
-    return schema.from_json(step.returns, output, key)
-
-
 def _answer_schema(step: "Step") -> dict[str, JSONValue]:
-    output = {} if step.returns is schema.ANY else step.returns.json_schema()
+    try:
+        output = {} if step.returns is schema.ANY else step.returns.json_schema()
+    except pydantic.PydanticUserError:
+        output = {}  # a type of the user's that JSON Schema cannot say: the answer is held against it when it is there
     definitions = output.pop("$defs", {})
     return {
         "anyOf": [

@@ -69,6 +69,7 @@ class Running(Future[T]):
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> None:
         """Starts it; called on the loop."""
         self._task = self._loop.create_task(self._guarded(coroutine))
+        self._task.add_done_callback(lambda _: self._end(coroutine))
 
     def interrupt(self) -> None:
         """Cancels the coroutine. The future ends when the coroutine does, which may catch that, and take its time."""
@@ -77,6 +78,12 @@ class Running(Future[T]):
     def _cancel_task(self) -> None:
         assert self._task is not None, "begun on the same loop, before"
         self._task.cancel()
+
+    def _end(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """A task that is cancelled before it has begun runs nothing of its coroutine, not even what catches that."""
+        if not self.done():
+            coroutine.close()
+            self.set_exception(Interrupted())
 
     async def _guarded(self, coroutine: Coroutine[Any, Any, T]) -> None:
         try:

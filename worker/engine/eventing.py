@@ -14,7 +14,7 @@ from worker import schema
 from worker.engine.asking import MISSING
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
-from worker.engine.waiting import wait
+from worker.engine.waiting import conclude, wait
 from worker.errors import EventTimeout, InvalidResult, JournalMismatch
 
 
@@ -38,16 +38,14 @@ class AwaitedEvent:
         recorded = attempt.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             return self._replayed(key, recorded.result)
-        waited = wait(attempt, WaitKind.EVENT, self.event, timeout=self.timeout)
+        waited = wait(attempt, WaitKind.EVENT, self.event, step=key, timeout=self.timeout)
         if waited.signal is not None:
             result = self._judged(key, waited.signal.payload)
         elif self.default is MISSING:
             result = Result(success=False, error=describe(EventTimeout(self.event)))
         else:
             result = Result(success=True, output=_TIMED_OUT)
-        with attempt.lock:
-            attempt.record(attempt.make_step(key, action, result, started=waited.since))
-        return self._replayed(key, result)
+        return self._replayed(key, conclude(attempt, key, action, result, waited.since))
 
     def _judged(self, key: str, payload: Any) -> Result:
         try:

@@ -26,6 +26,7 @@ from worker.engine.recorder import Recorder
 from worker.engine.run import Run
 from worker.errors import DeadLetter, InvalidResult
 from worker.registry import Registry
+from worker.turns import Line, gate
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ def _unrung(summary: ExecutionSummary) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Runs executions on a store. One per process; thread-safe. `ring` publishes a bell, for children and parents."""
+    """Runs executions on a store. One per process; thread-safe.
+
+    `ring` publishes a bell, for children and parents. `make_attempt` is called like `Attempt`; tests put another in.
+    """
 
     store: Store
     registry: Registry
@@ -66,6 +70,7 @@ class Executor:
     interrupts: tuple[type[BaseException], ...] = ()
     ring: Ring = _unrung
     jitter: random.Random = field(default_factory=random.SystemRandom)
+    make_attempt: Callable[..., Attempt] = Attempt
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
         """Claims the execution and runs its agent until it ends, pauses or has to stop.
@@ -86,7 +91,8 @@ class Executor:
                 if outcome is None:
                     # An exception that ends the process (SystemExit of a cold shutdown) passes through: give the lease
                     # back, so that another process goes on at once. It counts as a crash, because a step that exits
-                    # by itself would do so for ever.
+                    # by itself would do so for ever. What is still in flight beside it records nothing any more.
+                    held.mark_lost()
                     self._give_back(claim, crashed=True)
             if outcome.ending in (Ending.DRAINED, Ending.UNKNOWN):
                 self._give_back(claim, crashed=False)
@@ -106,7 +112,7 @@ class Executor:
         )
 
     def _work(self, agent: Agent, claim: Claim, held: HeldLease) -> Outcome:
-        attempt = self._attempt(agent, claim, held)
+        attempt = self.attempt_at(agent, claim, held)
         attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
         if claim.context.cancel_requested:
             held.mark_cancel_requested()
@@ -117,21 +123,23 @@ class Executor:
         if outcome.state.is_over:
             children = any(step.action.kind == SPAWN for step in attempt.journal)
             outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
+        self._pass_turn_on(agent, attempt, outcome)
         attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
     def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
         """Leads the agent's function through its steps."""
-        context = claim.context
+        context = attempt.context
         max_attempts = attempt.surroundings.max_attempts
         outcome: Outcome | None = None
         try:
             attempt.enter_boundary()
             if context.crashes > max_attempts:
                 raise DeadLetter(max_attempts)
-            if context.attempt == 1 and self._has_lost_parent(attempt):
+            if self._has_lost_parent(attempt):
                 attempt.stop(Outcome(ending=Ending.CANCELLED))
             attempt.limits.check_deadline(attempt.now())
+            gate.enter(attempt, agent.turns, Line(self.store, agent.turns), claim.context.waiting)
             value = self._called(agent, attempt, agent.decode_input(context.input))
             if attempt.stopped is None:
                 attempt.enter_end()
@@ -162,9 +170,16 @@ class Executor:
         parent = attempt.asking_store(lambda: self.store.get_summary(parent_id))
         return parent is not None and parent.state is AgentState.CANCELLED
 
+    def _pass_turn_on(self, agent: Agent, attempt: Attempt, outcome: Outcome) -> None:
+        """Wakes those that waited for this execution to end, pause or step back."""
+        if agent.turns.has_lines and (outcome.state.is_over or outcome.ending is Ending.PAUSED):
+            self.family.pass_turn_on(attempt.context, attempt.now())
+
     def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
         recorder, announce_within = attempt.recorder, self.limits.announce_within
+        if attempt.is_written:
+            return outcome
         if outcome.ending is Ending.COMPLETED:
             try:
                 recorder.complete(outcome.output, announce_within)
@@ -201,10 +216,11 @@ class Executor:
                 error,
             )
 
-    def _attempt(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
+    def attempt_at(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
+        """The attempt that this claim makes possible."""
         memory = RunMemory(claim.context, self.store.max_value_bytes)
-        attempt = Attempt(
-            claim.context,
+        attempt = self.make_attempt(
+            gate.unwrapped(claim.context),
             journal=Journal(claim.context.steps),
             recorder=Recorder(self.store, claim, held, memory),
             memory=memory,

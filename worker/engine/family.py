@@ -1,22 +1,26 @@
 """What an execution needs of the outside to have children: the store, the registry, and somebody who rings bells."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from statestore.checkpoint import Checkpoint, NewExecution
-from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld
+from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, StoreError, StoreUnavailable
 from statestore.operations import Store
 from statestore.records import AgentContext, ExecutionSummary, JSONValue, Signal, SignalKind
 from statestore.states import AgentState
-from worker import deadline
+from worker import deadline, turns
 from worker.errors import SpawnTooDeep
 from worker.registry import Registry
 
 if TYPE_CHECKING:
     from worker.agent import Agent
     from worker.engine.attempt import Attempt
+
+log = logging.getLogger(__name__)
 
 SPAWN: Final = "spawn"
 
@@ -47,7 +51,7 @@ class ChildOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Starts children, and tells each side of the other's end. `ring` publishes a bell."""
+    """Starts children, and tells each side of the other's end, and the next in line. `ring` publishes a bell."""
 
     store: Store
     registry: Registry
@@ -55,35 +59,43 @@ class Family:
     first_ring: timedelta
     max_depth: int
     announce_within: timedelta | None = None
+    _generations: dict[str, int] = field(default_factory=dict)
 
-    def start(
+    def wanted(
         self, attempt: "Attempt", agent: "Agent | str", value: object, key: str, options: ChildOptions
-    ) -> tuple[str, str]:
-        """Creates a child, or finds the one of this key, and rings its bell; returns (execution id, agent id).
+    ) -> NewExecution:
+        """The child that the step of this key starts.
 
-        Raises `UnknownAgent`, `InvalidInput`, `SpawnTooDeep`.
+        Raises `UnknownAgent`, `InvalidInput`, `SpawnTooDeep`, `InvalidRecord`.
         """
         parent = attempt.context
         found = self.registry.agent(agent) if isinstance(agent, str) else agent
         self._check_depth(parent, found.name)
-        child = self.store.create(
-            NewExecution(
-                agent_id=found.name,
-                input=found.encode_input(value),
-                session_id=options.session_id or parent.session_id,
-                user_id=options.user_id or parent.user_id,
-                metadata={**options.metadata, **deadline.as_metadata(attempt.limits.deadline)},
-                idempotency_key=f"{parent.execution_id}/{key}",
-                parent_execution_id=parent.execution_id,
-                queue=options.queue or found.queue,
-                priority=options.priority,
-                start_at=options.start_at,
-                first_ring=self.first_ring,
-            )
+        encoded = found.encode_input(value)
+        metadata = deadline.added_to(options.metadata, attempt.limits.deadline)
+        return NewExecution(
+            agent_id=found.name,
+            input=encoded,
+            session_id=options.session_id or parent.session_id,
+            user_id=options.user_id or parent.user_id,
+            metadata=found.turns.added_to(metadata, partial(found.decode_input, encoded)),
+            idempotency_key=_key_of(parent.execution_id, key),
+            parent_execution_id=parent.execution_id,
+            queue=options.queue or found.queue,
+            priority=options.priority,
+            start_at=options.start_at,
+            first_ring=self.first_ring,
         )
+
+    def create(self, wanted: NewExecution) -> ExecutionSummary:
+        """Creates a child, or finds the one of the same step. Raises `InvalidRecord`, `SessionBusy`."""
+        found = self.registry.find(wanted.agent_id)
+        return self.store.create(wanted) if found is None else turns.create(self.store, found.turns, wanted)
+
+    def announce(self, child: ExecutionSummary, options: ChildOptions) -> None:
+        """Rings the bell of a child that may run at once."""
         if options.start_at is None and child.state is AgentState.IDLE:
             self.ring(child)
-        return child.execution_id, found.name
 
     def end_of(self, execution_id: str) -> ChildEnd | None:
         """How a child ended; None while it has not."""
@@ -104,13 +116,38 @@ class Family:
     def tell(self, summary: ExecutionSummary) -> None:
         """Tells the relatives of the end of an execution: its parent, and if it was cancelled its children.
 
-        May be repeated. Raises `StoreUnavailable`, after which it is to be repeated.
+        May be repeated. Raises `StoreError`, after which it is to be repeated: one relative that cannot be told does
+        not keep the others waiting.
         """
+        tellings: list[Callable[[], None]] = []
         if summary.parent_execution_id is not None:
-            self._tell_parent(summary, summary.parent_execution_id)
+            tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id))
         if summary.state is AgentState.CANCELLED:
-            for child_id in self._children_of(summary.execution_id):
-                self._cancel(child_id, summary.execution_id)
+            children = self._children_of(summary.execution_id)
+            tellings.extend(partial(self._cancel, child_id, summary.execution_id) for child_id in children)
+        tellings.append(partial(self.pass_turn_on, summary, datetime.now(UTC)))
+        fault: StoreError | None = None
+        for tell in tellings:
+            try:
+                tell()
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                fault = error
+        if fault is not None:
+            raise fault
+
+    def pass_turn_on(self, left: ExecutionSummary, now: datetime) -> None:
+        """Wakes those whose turn it is since this execution ended or paused; see `worker.turns`. May be repeated."""
+        agent = self.registry.find(left.agent_id)
+        if agent is None or not agent.turns.has_lines:
+            return
+        try:
+            turns.Line(self.store, agent.turns).pass_on(left, now, self.ring)
+        except StoreError as error:
+            log.warning(
+                "execution %s: those who wait behind it look by themselves, later: %s", left.execution_id, error
+            )
 
     def _tell_parent(self, summary: ExecutionSummary, parent_id: str) -> None:
         signal = Signal(
@@ -130,9 +167,19 @@ class Family:
                 self.ring(parent)
 
     def _children_of(self, execution_id: str) -> list[str]:
-        steps = self.store.get_steps(execution_id)
-        results = [step.result for step in steps if step.action.kind == SPAWN]
-        return [result.output["execution_id"] for result in results if result is not None and result.success]
+        children: list[str] = []
+        for step in self.store.get_steps(execution_id):
+            if step.action.kind != SPAWN or step.attempt == 0:
+                continue  # a step of attempt 0 was taken over from another execution, whose child it is
+            if step.result is None:
+                # The process died, or was cancelled, around the creation: the child may be there or not.
+                key = _key_of(execution_id, step.name)
+                child = self.store.get_by_idempotency_key(step.action.input, key)
+                if child is not None:
+                    children.append(child.execution_id)
+            elif step.result.success:
+                children.append(step.result.output["execution_id"])
+        return children
 
     def _cancel(self, child_id: str, parent_id: str) -> None:
         cancel = Signal(
@@ -151,16 +198,34 @@ class Family:
             return
         except LeaseHeld:
             return  # whoever works on it ends it at its next step boundary
+        # Not left to a worker, whose slots may all be taken by these very descendants.
+        for grandchild_id in self._children_of(child_id):
+            self._cancel(grandchild_id, child_id)
         child = self.store.get_summary(child_id)
         if child is not None:
             self.ring(child)
 
     def _check_depth(self, parent: AgentContext, agent_id: str) -> None:
         """A cycle of agents that spawn each other would go on for ever."""
-        depth, ancestor = 1, parent.parent_execution_id
-        while ancestor is not None:
-            depth += 1
-            if depth > self.max_depth:
-                raise SpawnTooDeep(agent_id, self.max_depth)
-            summary = self.store.get_summary(ancestor)
-            ancestor = None if summary is None else summary.parent_execution_id
+        generations = self._generations.get(parent.execution_id)
+        if generations is None:
+            generations, ancestor = 1, parent.parent_execution_id
+            while ancestor is not None and generations < self.max_depth:
+                generations += 1
+                summary = self.store.get_summary(ancestor)
+                ancestor = None if summary is None else summary.parent_execution_id
+            self._generations[parent.execution_id] = generations
+        if generations >= self.max_depth:
+            raise SpawnTooDeep(agent_id, self.max_depth)
+
+
+def name_of(agent: object) -> str:
+    """The name of an agent that is given by its name, or as such. Raises `TypeError`."""
+    name = agent if isinstance(agent, str) else getattr(agent, "name", None)
+    if not isinstance(name, str):
+        raise TypeError(f"spawn takes an agent or its name, not {agent!r:.80}")
+    return name
+
+
+def _key_of(parent_id: str, step: str) -> str:
+    return f"{parent_id}/{step}"

@@ -61,7 +61,7 @@ class Journal:
             raise JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
         if recorded.tool != action.tool:
             raise JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
-        if action.kind in ("event", "child") and recorded.input != action.input:
+        if action.kind in ("event", "child", "spawn") and recorded.input != action.input:
             raise JournalMismatch(key, f"recorded for {recorded.input!r}, but the code asks for {action.input!r}")
         # A parameter that was added to the tool since, with a default, is no contradiction.
         if (

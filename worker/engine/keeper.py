@@ -1,7 +1,7 @@
 """The lease keeper: one daemon thread per process renews the leases of all executions that run in it, in one call.
 
 It lives in the process that executes (not in a worker's parent, which would go on renewing for a frozen child), and is
-started again after a fork.
+started again after a fork. Where nothing is executed for a while, it ends.
 """
 
 import logging
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from statestore.errors import StoreUnavailable
 from statestore.operations import Store
@@ -17,6 +18,8 @@ from statestore.records import Lease
 from worker.outage import Outage
 
 log = logging.getLogger(__name__)
+
+_IDLE_SECONDS: Final = 2.0
 
 
 class HeldLease:
@@ -109,10 +112,13 @@ class LeaseKeeper:
     def _loop(self, wake: threading.Event) -> None:
         next_at: float | None = None
         while True:
-            wake.wait(None if next_at is None else max(next_at - time.monotonic(), 0.0))
+            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else max(next_at - time.monotonic(), 0.0))
             wake.clear()
             with self._lock:
                 held = list(self._held.values())
+                if not held and not was_woken and next_at is None:
+                    self._pid = None  # whoever holds the next lease starts another one
+                    return
             if not held:
                 next_at = None
                 self._renewing.forget()

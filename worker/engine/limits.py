@@ -5,24 +5,26 @@ the journal when it begins.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from statestore.records import Action, AgentContext, AgentStep, JSONValue, Result, WaitKind
 from worker import deadline
 from worker.engine import waiting
+from worker.engine.memory import RunMemory
 from worker.errors import BudgetExceeded, DeadlineExceeded, LimitExceeded, MaxStepsExceeded
 
 if TYPE_CHECKING:
     from worker.engine.attempt import Attempt
 
 LIMIT: Final = "limit"
-# In the working memory: what was spent.
-SPENT_KEY: Final = "agents.spent"
 
 _STEPS, _SECONDS, _TOKENS, _COST = "steps", "seconds", "tokens", "cost"
+# Nobody means more, and what is longer does not fit into a date.
+_LONGEST_SECONDS: Final = timedelta(days=36_500).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +42,9 @@ class Budget:
     ask: bool = False
 
 
-def spent_in(memory: Mapping[str, JSONValue]) -> dict[str, float]:
+def spent_in(memory: RunMemory) -> dict[str, float]:
     """What was spent so far, by name."""
-    spent = memory.get(SPENT_KEY) or {}
-    return {name: spent.get(name, 0) for name in (_TOKENS, _COST)}
+    return {name: memory.spent.get(name, 0) for name in (_TOKENS, _COST)}
 
 
 class Limits:
@@ -51,37 +52,59 @@ class Limits:
 
     def __init__(self, budget: Budget, context: AgentContext) -> None:
         self._budget = budget
-        self._added: Counter[str] = Counter()
+        self._context = context
+        self._added: dict[str, float] = {_STEPS: 0, _SECONDS: 0, _TOKENS: 0, _COST: 0}
         self._asked: Counter[str] = Counter()
-        self.deadline = deadline.of(context, budget.deadline)
+        self._refused: set[str] = set()
+        self._interrupted: dict[str, datetime] = {}
+
+    @cached_property
+    def _first_deadline(self) -> datetime | None:
+        # Not before it is asked for, inside the agent's call: what is wrong with it fails the execution.
+        return deadline.of(self._context, self._budget.deadline)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the execution has to be over, with the time that people have added."""
+        first = self._first_deadline
+        return None if first is None else first + timedelta(seconds=min(self._added[_SECONDS], _LONGEST_SECONDS))
 
     def take_in(self, steps: Iterable[AgentStep]) -> list[str]:
         """Reads what was added from the journal; returns the keys of the steps that say so."""
         extensions = [step for step in steps if step.action.kind == LIMIT and step.result is not None]
         for step in extensions:
-            self._take_in(step.action.input, step.result)
+            assert step.result is not None
+            self._take_in(step.action.input, step.result.output)
         return [step.name for step in extensions]
 
-    def _take_in(self, what: str, result: Result | None) -> None:
+    def _take_in(self, asked: JSONValue, more: float) -> None:
+        what = asked["limit"]
         self._asked[what] += 1
-        if result is not None and result.success:
-            self._added[what] += result.output
+        self._added[what] += more
+        if not more:
+            self._refused.add(what)
+        if "during" in asked:
+            self._interrupted[asked["during"]["step"]] = datetime.fromisoformat(asked["during"]["since"])
 
-    def check(self, attempt: "Attempt", steps: int, *, in_step: bool) -> None:
+    def began_waiting(self, step: str) -> datetime | None:
+        """When the wait of this step began, if the question of a limit came between."""
+        return self._interrupted.get(step)
+
+    def check(self, attempt: "Attempt", steps: int, *, in_step: bool, standing: waiting.Standing | None = None) -> None:
         """Raises `LimitExceeded`, or unwinds the agent to ask a person, if a limit is reached.
 
-        `steps` is the number of the step that is about to be taken.
+        `steps` is the number of the step that is about to be taken; `standing` the wait that the execution is in.
         """
         while (reached := self._reached(attempt, steps)) is not None:
             what, error = reached
-            if not self._budget.ask:
+            if not self._budget.ask or what in self._refused:
                 raise error
-            self._ask(attempt, what, error, in_step=in_step)
+            self._ask(attempt, what, error, in_step=in_step, standing=standing)
 
     def check_deadline(self, now: datetime) -> None:
         """Raises `DeadlineExceeded` if the time is up and nobody is to be asked."""
         error = self._overdue(now)
-        if error is not None and not self._budget.ask:
+        if error is not None and (not self._budget.ask or _SECONDS in self._refused):
             raise error
 
     def _reached(self, attempt: "Attempt", steps: int) -> tuple[str, LimitExceeded] | None:
@@ -91,7 +114,7 @@ class Limits:
             return _SECONDS, overdue
         # What people have added are steps, too.
         if steps - sum(self._asked.values()) > budget.max_steps + added[_STEPS]:
-            return _STEPS, MaxStepsExceeded(budget.max_steps + added[_STEPS])
+            return _STEPS, MaxStepsExceeded(int(budget.max_steps + added[_STEPS]))
         if budget.max_tokens is None and budget.max_cost is None:
             return None
         spent = spent_in(attempt.memory)
@@ -101,35 +124,49 @@ class Limits:
         return None
 
     def _overdue(self, now: datetime) -> DeadlineExceeded | None:
-        if self.deadline is None:
-            return None
-        until = self.deadline + timedelta(seconds=self._added[_SECONDS])
-        return DeadlineExceeded(until.isoformat()) if now >= until else None
+        until = self.deadline
+        return None if until is None or now < until else DeadlineExceeded(until.isoformat())
 
-    def _ask(self, attempt: "Attempt", what: str, error: LimitExceeded, *, in_step: bool) -> None:
+    def _ask(
+        self,
+        attempt: "Attempt",
+        what: str,
+        error: LimitExceeded,
+        *,
+        in_step: bool,
+        standing: waiting.Standing | None,
+    ) -> None:
         with attempt.lock:
             key = f"limit {what} {self._asked[what] + 1}"
+            asked: dict[str, JSONValue] = {"limit": what}
+            if standing is not None:
+                asked["during"] = {"step": standing.step, "since": standing.since.isoformat()}
             waited = waiting.wait(
                 attempt,
                 WaitKind.INPUT,
                 key,
                 timeout=None,
-                prompt={
-                    "question": f"{error}. How many {what} more may it use? 0 lets it fail.",
-                    "limit": what,
-                },
+                prompt={"question": f"{error}. How many {what} more may it use? 0 lets it fail.", **asked},
                 schema=_ANSWER,
                 in_step=in_step,
                 beyond_limits=True,
             )
             assert waited.signal is not None, "a question without a deadline"
-            more: Any = waited.signal.payload
-            if not isinstance(more, int | float) or more <= 0:
-                raise error
-            action, result = Action(kind=LIMIT, input=what), Result(success=True, output=more)
-            attempt.record(attempt.make_step(key, action, result, started=waited.since))
+            # A refusal is recorded too, so that code that goes on past the error is not asked about for ever.
+            more = _amount(waited.signal.payload)
+            result = Result(success=True, output=more)
+            attempt.record(attempt.make_step(key, Action(kind=LIMIT, input=asked), result, started=waited.since))
             attempt.journal.pass_by((key,))
-            self._take_in(what, result)
+            self._take_in(asked, more)
+        if not more:
+            raise error
+
+
+def _amount(answer: JSONValue) -> float:
+    """What a person adds. An answer that came past the client's check, and is no amount, adds nothing."""
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        return 0
+    return max(answer, 0)
 
 
 _ANSWER: Final[dict[str, JSONValue]] = {"type": "number", "minimum": 0}

@@ -5,6 +5,7 @@ therefore starts empty and is filled again by the code and by the recorded chang
 every point what it saw the first time; messages and facts that are stored already are counted and not stored twice.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -13,9 +14,13 @@ from typing import Any, Final
 
 from statestore.codec import encode_message
 from statestore.envelope import dump, load, seal
+from statestore.errors import InvalidRecord
 from statestore.records import AgentContext, JSONValue, Message, StepChanges, require_name
 
 _ABSENT: Final = object()
+# What `run.spend` has counted. It is kept in the working memory, and not among the agent's own values there, so that
+# `run.memory.clear()` does not forget it.
+SPENT_KEY: Final = "agents.spent"
 
 
 @dataclass(slots=True)
@@ -62,26 +67,52 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._facts: list[JSONValue] = []
         self.pending = Pending()
         self._step: _StepMark | None = None
+        # Of steps that were taken over from another execution the store has the record, and not what the code wrote
+        # between them: the first checkpoint of an attempt brings all that.
+        self._is_stored = all(step.attempt > 0 for step in context.steps)
 
     # -- the mapping ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> JSONValue:
+        if key == SPENT_KEY:
+            raise KeyError(key)
         return load(self._values[key])
 
     def __setitem__(self, key: str, value: JSONValue) -> None:
         require_name("memory key", key)
+        if key == SPENT_KEY:
+            raise InvalidRecord("memory key", f"{key!r} is the engine's own")
         self._write(key, dump(value, f"memory[{key!r}]", self._max_value_bytes))
 
     def __delitem__(self, key: str) -> None:
-        if key not in self._values:
+        if key not in self._values or key == SPENT_KEY:
             raise KeyError(key)
         self._write(key, None)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict(self._values))
+        return iter([key for key in self._values if key != SPENT_KEY])
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._values) - (SPENT_KEY in self._values)
+
+    # -- what is spent -------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What `spend` has counted, by name."""
+        text = self._values.get(SPENT_KEY)
+        counted: dict[str, float] = {} if text is None else load(text)
+        return counted
+
+    def spend(self, **amounts: float) -> None:
+        """Adds to what was spent, by name. Raises `InvalidRecord` for what is no amount."""
+        for name, amount in amounts.items():
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+                raise InvalidRecord(name, f"needs a number of at least 0, not {amount!r:.80}")
+        spent = self.spent
+        self._write(
+            SPENT_KEY, dump(spent | {name: spent.get(name, 0) + more for name, more in amounts.items()}, "spent")
+        )
 
     # -- messages and facts --------------------------------------------------------------------------------------------
 
@@ -94,6 +125,16 @@ class RunMemory(MutableMapping[str, JSONValue]):
     def facts(self) -> tuple[JSONValue, ...]:
         """What this execution has remembered up to this point of its code."""
         return tuple(self._facts)
+
+    @property
+    def said(self) -> int:
+        """How many messages there are up to this point."""
+        return len(self._messages)
+
+    @property
+    def remembered(self) -> int:
+        """How many facts there are up to this point."""
+        return len(self._facts)
 
     def say(self, role: str, content: JSONValue, now: datetime) -> None:
         """Appends a message, unless a replay has come to one that is stored."""
@@ -160,12 +201,17 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def repeat_step(self, changes: StepChanges | None) -> None:
         """Applies what a recorded step changed. All that was pending before it is stored: it came with that step."""
-        self.take_pending()
-        if changes is None:
-            return
+        taken = self.take_pending()
+        if changes is not None:
+            self._repeat(changes, taken)
+        if not self._is_stored:
+            self.put_back(taken)
+
+    def _repeat(self, changes: StepChanges, taken: Pending) -> None:
         for key, value in changes.memory.items():
-            self._values[key] = dump(value, "memory")
+            taken.memory[key] = self._values[key] = dump(value, "memory")
         for key in changes.forgotten:
+            taken.memory[key] = None
             self._values.pop(key, None)
         said, remembered = len(self._messages), len(self._facts)
         self._messages.extend(self._stored_messages[said : said + changes.messages])

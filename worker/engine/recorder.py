@@ -1,6 +1,7 @@
 """Writes the checkpoints of one claim, under its lease, and stops the execution when the lease is gone."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from statestore.checkpoint import Checkpoint, new_checkpoint_id
+from statestore.codec import encode_checkpoint
 from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict, StoreError, StoreUnavailable
 from statestore.operations import Store
 from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
@@ -28,6 +30,11 @@ _FIRST_BACKOFF_SECONDS = 0.05
 _MAX_BACKOFF_SECONDS = 2.0
 
 
+class _Consumed(threading.local):
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+
 class Recorder:
     """Applies an execution's changes to the store, one round trip each.
 
@@ -41,7 +48,7 @@ class Recorder:
         self._lease = claim.lease
         self._held = held
         self._memory = memory
-        self._consumed: list[str] = []
+        self._consumed = _Consumed()
         # A claim leaves what was waited for in place, for the engine to look at: the first write clears it.
         self._must_set_state = claim.context.waiting is not None
         self._now = _store_time(claim)
@@ -56,8 +63,12 @@ class Recorder:
         return self._must_set_state
 
     def consume(self, signal_id: str) -> None:
-        """The next write takes this signal out of the mailbox."""
-        self._consumed.append(signal_id)
+        """The next write of this thread takes this signal out of the mailbox.
+
+        Of this thread: what another one writes meanwhile says nothing of what became of the signal, which a crash in
+        between would lose.
+        """
+        self._consumed.ids.append(signal_id)
 
     def record(self, step: AgentStep) -> None:
         """Records a step with everything that is pending.
@@ -118,6 +129,10 @@ class Recorder:
             )
         time.sleep(min(_FIRST_BACKOFF_SECONDS * 2 ** min(waited, 10), _MAX_BACKOFF_SECONDS, remaining))
 
+    def check_pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> None:
+        """Raises `InvalidRecord` for a pause that cannot be stored: its prompt is too large, say."""
+        encode_checkpoint(Checkpoint(steps=intents, state=state, waiting=waiting), self._store.max_value_bytes)
+
     def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Checkpointed:
         """Records that the execution waits, and gives the lease back."""
         return self._write(steps=intents, state=state, waiting=waiting)
@@ -125,15 +140,15 @@ class Recorder:
     def forget_pending(self) -> None:
         """Gives up what is pending: it cannot be stored, and the failure that says so must be."""
         self._memory.take_pending()
-        self._consumed.clear()
+        self._consumed.ids.clear()
 
     def complete(self, output: JSONValue, announce_within: timedelta | None) -> None:
         """Records the end of a successful execution."""
         self._write(state=AgentState.COMPLETED, output=output, announce_within=announce_within)
 
-    def fail(self, error: ErrorInfo, announce_within: timedelta | None) -> None:
+    def fail(self, error: ErrorInfo, announce_within: timedelta | None, steps: tuple[AgentStep, ...] = ()) -> None:
         """Records the end of a failed execution."""
-        self._write(state=AgentState.FAILED, error=error, announce_within=announce_within)
+        self._write(steps=steps, state=AgentState.FAILED, error=error, announce_within=announce_within)
 
     def cancel(self, announce_within: timedelta | None) -> None:
         """Records the end of a cancelled execution."""
@@ -163,7 +178,7 @@ class Recorder:
             waiting=waiting,
             output=output,
             error=error,
-            consumed=tuple(self._consumed),
+            consumed=tuple(self._consumed.ids),
             announce_within=announce_within,
         )
 
@@ -206,7 +221,7 @@ class Recorder:
                 return self._applied(applied)
 
     def _applied(self, applied: Checkpointed) -> Checkpointed:
-        self._consumed.clear()
+        self._consumed.ids.clear()
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         return applied

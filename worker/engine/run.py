@@ -16,12 +16,12 @@ from worker.engine.building import Call, Place, StepOptions
 from worker.engine.children import Child, Spawn
 from worker.engine.eventing import AwaitedEvent
 from worker.engine.family import ChildOptions
-from worker.engine.limits import SPENT_KEY, spent_in
+from worker.engine.limits import spent_in
 from worker.engine.memory import RunMemory
 from worker.engine.parallel import DEFAULT_LIMIT, caught, first_error, take_all
 from worker.engine.sleeping import Sleep
 from worker.retry import Retry
-from worker.tool import Tool
+from worker.tool import Tool, ToolContext
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,10 +88,9 @@ class BaseRun:
         """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.
 
         Call it from the agent's function, with what a step has returned. The limits are looked at before the next step
-        begins, so that what was paid for is not lost.
+        begins, so that what was paid for is not lost. Raises `InvalidRecord` for what is no amount.
         """
-        spent = self.spent
-        self.memory[SPENT_KEY] = {"tokens": spent["tokens"] + tokens, "cost": spent["cost"] + cost}
+        self.memory.spend(tokens=tokens, cost=cost)
 
     @property
     def spent(self) -> dict[str, float]:
@@ -189,7 +188,11 @@ class Run(BaseRun):
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
         return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
 
-    def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def tool(self, tool: Tool[Concatenate[ToolContext, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def tool(self, tool: Tool[..., T], /, *args: Any, **kwargs: Any) -> T:
         """A step that calls a tool and bears its name."""
         return self.step(tool.name, tool, *args, **kwargs)
 

@@ -3,14 +3,19 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from statestore.records import Action, Result, Wait, WaitKind
+from statestore.errors import InvalidRecord
+from statestore.records import Action, Result, Wait, WaitKind, require_ringable
 from statestore.states import AgentState
-from worker.engine.attempt import Attempt
+from worker.engine.waiting import Standing, began, conclude
+
+if TYPE_CHECKING:
+    from worker.engine.attempt import Attempt
 
 # How soon a delay that is slept in place notices that the process shuts down.
 _LOOK_SECONDS: Final = 0.25
+_ACTION: Final = Action(kind="sleep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,32 +26,54 @@ class Sleep:
     delay: timedelta | None = None
     until: datetime | None = None
 
+    def __post_init__(self) -> None:
+        require_ringable("sleep_until", self.until)
+
     @classmethod
     def of(cls, name: str, delay: timedelta | float) -> "Sleep":
-        """A sleep for a while; a number is in seconds."""
-        return cls(name=name, delay=delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
+        """A sleep for a while; a number is in seconds. Raises `InvalidRecord` for what is none."""
+        try:
+            return cls(name=name, delay=delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidRecord("sleep", f"needs a duration, not {delay!r:.80}") from error
 
-    def take(self, attempt: Attempt, key: str) -> None:
+    def take(self, attempt: "Attempt", key: str) -> None:
         """Returns when the time has come; a longer sleep unwinds the agent, and costs nothing meanwhile."""
-        recorded = attempt.look_up(key, Action(kind="sleep"))
+        recorded = attempt.look_up(key, _ACTION)
         if recorded is not None and recorded.result is not None:
             return
-        waiting = attempt.waiting
-        if waiting is not None and waiting.kind is WaitKind.TIMER and waiting.key == key and waiting.wake_at:
-            since, wake_at = waiting.asked_at, waiting.wake_at
-        else:
-            since = attempt.now()
-            wake_at = self.until or since + (self.delay or timedelta(0))
-        attempt.enter_boundary()
+        since = began(attempt, WaitKind.TIMER, key, key)
+        attempt.enter_wait(standing=Standing(step=key, since=since))
+        wake_at = self._wake_at(attempt, key, since)
         if sleep_in_place(attempt, wake_at - attempt.now()) is not None:
-            attempt.enter_wait()
-            attempt.pause(AgentState.WAITING, Wait(kind=WaitKind.TIMER, key=key, asked_at=since, wake_at=wake_at))
-        with attempt.lock:
-            result = Result(success=True)
-            attempt.record(attempt.make_step(key, Action(kind="sleep"), result, started=since))
+            attempt.pause(
+                AgentState.WAITING,
+                Wait(
+                    kind=WaitKind.TIMER,
+                    key=key,
+                    prompt={"until": wake_at.isoformat()},
+                    asked_at=since,
+                    wake_at=wake_at,
+                ),
+            )
+        conclude(attempt, key, _ACTION, Result(success=True), since)
+
+    def _wake_at(self, attempt: "Attempt", key: str, since: datetime) -> datetime:
+        """The moment as it was recorded. `Wait.wake_at` is an earlier one where a deadline comes first."""
+        waiting = attempt.waiting
+        if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.TIMER, key):
+            return datetime.fromisoformat(waiting.prompt["until"])
+        if self.until is not None:
+            return self.until
+        try:
+            wake_at = since + (self.delay or timedelta(0))
+        except OverflowError as error:
+            raise InvalidRecord("sleep", f"{self.delay} is too long") from error
+        require_ringable("sleep", wake_at)
+        return wake_at
 
 
-def sleep_in_place(attempt: Attempt, delay: timedelta) -> timedelta | None:
+def sleep_in_place(attempt: "Attempt", delay: timedelta) -> timedelta | None:
     """Sleeps if that is short; returns what is left to wait otherwise, also when the attempt is to end meanwhile.
 
     Stops at a boundary if the lease is lost or a cancel is asked for.

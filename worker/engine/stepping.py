@@ -69,8 +69,8 @@ class ReachedStep:
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
         attempt = self.attempt
-        with attempt.busy(is_new=recorded is None, is_expected=is_expected):
-            attempt.begin_step(self.step.action, is_expected=is_expected)
+        with attempt.busy(self.key, is_expected=is_expected):
+            attempt.begin_step(self.key, self.step.action, is_expected=is_expected)
             if recorded is not None and recorded.in_flight:
                 result = crashing.settle(self.step, attempt, recorded)
                 if result is not None:
@@ -140,8 +140,13 @@ class ReachedStep:
 
     def _settled(self, intent: AgentStep, result: Result) -> Any:
         """Records what became of an interrupted call."""
+        started, tries = intent.timestamp, intent.tries
         with self.attempt.lock:
-            self.attempt.record(self._record(result, started=intent.timestamp, tries=intent.tries))
+            try:
+                self.attempt.record(self._record(result, started=started, tries=tries))
+            except InvalidRecord as error:  # what a person or a reconcile function gave is too large
+                result = Result(success=False, error=describe(error))
+                self.attempt.record(self._record(result, started=started, tries=tries))
         return self._replayed(result)
 
     def _record(

@@ -83,6 +83,7 @@ class LockedMoving(LockedContexts, LockedWriting):
             transaction.write(f"DELETE FROM {self._tables.sessions}", ())
             count = transaction.change(f"DELETE FROM {self._tables.contexts} WHERE deleted_us IS NULL", ())
             transaction.write(f"DELETE FROM {self._tables.contexts}", ())
+            transaction.write(f"DELETE FROM {self._tables.rates}", ())
             return count
 
         return self._database.write(work)

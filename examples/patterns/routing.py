@@ -1,0 +1,61 @@
+"""A graph with conditions is plain Python: `if`, `while` and functions, on results that are recorded.
+
+A resumed execution takes the same way again, because it decides upon the same recorded results.
+"""
+
+from enum import StrEnum
+
+from worker import Run, agent
+
+BILLING = ("invoice", "refund", "paid")
+TECHNICAL = ("error", "crash", "slow")
+
+
+class Topic(StrEnum):
+    """What a ticket is about."""
+
+    BILLING = "billing"
+    TECHNICAL = "technical"
+    UNCLEAR = "unclear"
+
+
+@agent
+def ticket(run: Run, text: str) -> str:
+    """Routes a support ticket; asks back for as long as it is unclear what it is about."""
+    while (topic := run.step("classify", classify, text)) is Topic.UNCLEAR:
+        text = run.ask("Is this about an invoice, or about an error?", schema=str)
+    if topic is Topic.BILLING:
+        return run.step("look up invoice", look_up_invoice, text)
+    severity = run.step("judge severity", judge_severity, text)
+    if severity > 1:
+        run.say("assistant", "Somebody is being called.")
+        return run.step("call somebody", call_somebody, text)
+    return run.step("search manual", search_manual, text)
+
+
+def classify(text: str) -> Topic:
+    """Stands for a model."""
+    words = text.lower().split()
+    if any(word in BILLING for word in words):
+        return Topic.BILLING
+    return Topic.TECHNICAL if any(word in TECHNICAL for word in words) else Topic.UNCLEAR
+
+
+def look_up_invoice(text: str) -> str:
+    """Stands for the invoices."""
+    return f"billing: {text}"
+
+
+def judge_severity(text: str) -> int:
+    """Stands for another model: 2 for what cannot wait."""
+    return 2 if "crash" in text.lower() else 1
+
+
+def call_somebody(text: str) -> str:
+    """Stands for a pager."""
+    return f"on call: {text}"
+
+
+def search_manual(text: str) -> str:
+    """Stands for a search."""
+    return f"manual: {text}"

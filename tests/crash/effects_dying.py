@@ -1,0 +1,114 @@
+"""Where the process of a tool call dies. Imported by a worker, whose engine it watches for the moments between calls.
+
+One place of one execution at a time: the pool's processes run one each. The process kills itself as often as the input
+says, and then no more.
+"""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from statestore import AgentStep
+from tests.crash.ledger import FOLDER_VARIABLE, Ledger
+from worker.engine.recorder import Recorder
+from worker.engine.stepping import ReachedStep
+from worker.engine.work import _Plain
+
+
+class Place(StrEnum):
+    """Where to die, in the order in which a call comes there.
+
+    Where no intent is recorded, the moment before the call stands for both sides of it.
+    """
+
+    BEFORE_INTENT = "before the intent"
+    AFTER_INTENT = "after the intent"
+    INSIDE = "inside the effect"
+    AFTER_EFFECT = "after the effect"
+    BEFORE_CHECKPOINT = "before the checkpoint"
+    AFTER_CHECKPOINT = "after the checkpoint"
+
+
+class Role(StrEnum):
+    """The calls that are made at once: one is recorded when the process dies, one dies, one has had its effect."""
+
+    DONE = "done"
+    STRUCK = "struck"
+    BESIDE = "beside"
+
+
+@dataclass
+class Here:
+    """What this process is to do. The struck call comes to its place when both events are set."""
+
+    execution_id: str = ""
+    attempt: int = 0
+    place: str | None = None
+    deaths: int = 1
+    records_intent: bool = False
+    done_is_recorded: threading.Event = field(default_factory=threading.Event)
+    beside_has_acted: threading.Event = field(default_factory=threading.Event)
+
+
+_here: Here = Here()
+PATIENCE_SECONDS: Final = 20.0
+
+
+def come_here(here: Here) -> None:
+    """The agent's function is called: this is what its calls are to meet."""
+    global _here
+    _here = here
+
+
+def here() -> Here:
+    """What `come_here` was last told."""
+    return _here
+
+
+def die_at(place: str) -> None:
+    """Ends this process without any warning, if this is the place; the ledger then knows."""
+    if _here.place != place:
+        return
+    ledger = Ledger.of_this_worker()
+    if sum(1 for _ in ledger.rows(place, _here.execution_id)) < _here.deaths:
+        ledger.note(place, _here.execution_id, 1, _here.attempt)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+_record_all = Recorder.record_all
+_try = ReachedStep._try
+_call = _Plain.call
+
+
+def _watched_record_all(self: Recorder, steps: tuple[AgentStep, ...]) -> None:
+    struck = next((step for step in steps if step.name == Role.STRUCK), None)
+    if struck is not None:
+        die_at(Place.BEFORE_INTENT if struck.result is None else Place.BEFORE_CHECKPOINT)
+    _record_all(self, steps)
+    if struck is not None:
+        die_at(Place.AFTER_INTENT if struck.result is None else Place.AFTER_CHECKPOINT)
+    if any(step.name == Role.DONE and step.result is not None for step in steps):
+        _here.done_is_recorded.set()
+
+
+def _watched_try(self: ReachedStep, tries: int) -> Any:
+    if self.key == Role.STRUCK and _here.attempt == 1:
+        for sign in (_here.done_is_recorded, _here.beside_has_acted):
+            assert sign.wait(PATIENCE_SECONDS), "the calls beside it do not come to their places"
+    return _try(self, tries)
+
+
+def _watched_call(self: _Plain) -> Any:
+    if self.this.key == Role.STRUCK and not _here.records_intent:
+        die_at(Place.BEFORE_INTENT)
+        die_at(Place.AFTER_INTENT)
+    return _call(self)
+
+
+if FOLDER_VARIABLE in os.environ:  # in a worker
+    Recorder.record_all = _watched_record_all  # type: ignore[method-assign]
+    ReachedStep._try = _watched_try  # type: ignore[method-assign]
+    _Plain.call = _watched_call  # type: ignore[method-assign]

@@ -1,0 +1,43 @@
+"""Agents that wait for people, and for time, for weeks."""
+
+from datetime import timedelta
+from typing import Final
+
+from tests.crash.effects import Outside
+from worker import ApprovalExpired, Run, ToolContext, agent, tool
+
+# Longer than the time that passes in the tests, and shorter.
+LONG: Final = timedelta(weeks=4)
+SHORT: Final = timedelta(weeks=2)
+
+
+def _transfer(to: str, cents: int, this: ToolContext) -> str:
+    with Outside.of_this_worker().effect(this.idempotency_key, f"{cents} to {to}"):
+        return f"transferred {cents} to {to}"
+
+
+transfer = tool(name="crash.transfer", requires_approval=True, approval_timeout=LONG)(_transfer)
+hasty_transfer = tool(name="crash.hasty_transfer", requires_approval=True, approval_timeout=SHORT)(_transfer)
+
+
+@agent(name="crash.paying")
+def paying(run: Run, input: int) -> str:
+    """Asks to whom, and then whether it may."""
+    to = run.ask("To whom?", schema=str)
+    return run.step("transfer", transfer, to, input)
+
+
+@agent(name="crash.paying_in_haste")
+def paying_in_haste(run: Run, input: int) -> str:
+    """Asks whether it may, and takes no answer for a refusal."""
+    try:
+        return run.step("transfer", hasty_transfer, "nobody", input)
+    except ApprovalExpired as error:
+        return type(error).__name__
+
+
+@agent(name="crash.hibernating")
+def hibernating(run: Run, input: None) -> str:
+    """Sleeps, and then waits for an event that does not come."""
+    run.sleep(SHORT)
+    return str(run.wait_for("spring", timeout=timedelta(days=1), default="no spring"))

@@ -1,0 +1,78 @@
+"""A loop agent as it was defined."""
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from statestore.records import JSONValue
+from worker import schema
+from worker.agent import Agent
+from worker.errors import RegistrationError, UnknownTool
+from worker.loop.actions import schema_of
+from worker.loop.context import LoopContext, ToolDescription
+from worker.loop.delegates import Delegate, Usable
+from worker.registry import Registry
+from worker.retry import Retry
+from worker.tool import Tool
+
+
+@dataclass(kw_only=True)
+class Definition:
+    """What `loop_agent` was given. Its tools are looked up when they are first needed: they may be registered later."""
+
+    name: str
+    decide: Callable[[LoopContext], Any]
+    given_tools: Sequence[Tool[..., Any] | Agent | str]
+    input: schema.Adapter
+    output: schema.Adapter
+    output_type: Any
+    max_turns: int
+    max_invalid: int
+    retry: Retry
+    timeout: timedelta | None
+    asks_at_limit: bool
+    registry: Registry
+    _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
+    _tools: dict[str, Usable] | None = field(default=None, init=False)
+    _descriptions: tuple[ToolDescription, ...] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        names = [tool if isinstance(tool, str) else tool.name for tool in self.given_tools]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise RegistrationError(self.name, f"two of its tools have the name {min(twice)!r}")
+        for limit_name, limit, least in (("max_turns", self.max_turns, 1), ("max_invalid", self.max_invalid, 0)):
+            if limit < least:
+                raise RegistrationError(self.name, f"{limit_name} needs a number of at least {least}, not {limit}")
+        if self.timeout is not None and self.timeout <= timedelta(0):
+            raise RegistrationError(self.name, f"timeout needs a positive duration, not {self.timeout}")
+
+    def tools(self) -> dict[str, Usable]:
+        """The tools by name. Raises `UnknownTool`."""
+        with self._lock:
+            if self._tools is None:
+                found = [self._find(tool) for tool in self.given_tools]
+                self._tools = {tool.name: tool for tool in found}
+            return self._tools
+
+    def _find(self, given: Tool[..., Any] | Agent | str) -> Usable:
+        if isinstance(given, str):
+            known: dict[str, Tool[..., Any] | Agent] = {agent.name: agent for agent in self.registry.agents}
+            known |= {tool.name: tool for tool in self.registry.tools}
+            if given not in known:
+                raise UnknownTool(given, sorted(known))
+            given = known[given]
+        return Delegate(given) if isinstance(given, Agent) else given
+
+    def descriptions(self) -> tuple[ToolDescription, ...]:
+        """The tools as a model is told of them. Copies: what is done to them changes nothing here."""
+        if self._descriptions is None:
+            self._descriptions = tuple(ToolDescription.of(tool) for tool in self.tools().values())
+        return copy.deepcopy(self._descriptions)
+
+    def action_schema(self) -> dict[str, JSONValue]:
+        """See `LoopContext.action_schema`."""
+        return schema_of(tuple(self.tools()), self.output_type)

@@ -1,0 +1,181 @@
+"""`fork` and `rewind`: another execution that begins with the recorded steps of one that is there."""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from statestore.clock import Clock, SystemClock
+from statestore.envelope import dump
+from statestore.errors import ExecutionNotFound, InvalidRecord
+from statestore.export import ExportedExecution
+from statestore.operations import Store
+from statestore.records import AgentStep, JSONValue
+from worker import deadline as deadlines
+from worker.cancelling import finish_cancel
+from worker.engine.asking import MISSING
+from worker.engine.family import SPAWN
+from worker.execution import Execution
+from worker.replay.forking import forked
+from worker.runtime import Runtime, current_runtime
+
+# How often to look whether a lease has run out, of which nobody tells.
+_LOOK_SECONDS: Final = 1.0
+
+
+def fork(
+    execution_id: str,
+    at_step: int,
+    *,
+    input: Any = MISSING,  # noqa: A002 - the field's standard name
+    metadata: Mapping[str, JSONValue] | None = None,
+    deadline: datetime | timedelta | None = None,
+    sender: str | None = None,
+    reason: str | None = None,
+    runtime: Runtime | None = None,
+    clock: Clock | None = None,
+) -> Execution:
+    """Starts a new execution that shares the first `at_step` steps of another one, which stays as it is.
+
+    The shared steps are not run again: their results are read, and their `attempt` is 0. The code goes on from there,
+    with an execution id, idempotency keys, limits and an audit trail of its own. `at_step=0` shares nothing but the
+    input. `input` is another one, held against the agent's schema; `metadata` are set over those of the other; its
+    deadline is not taken along. `sender` and `reason` stand in the audit trail. `clock` tells when it is created.
+
+    A call that was in flight at the cut is settled by its `on_crash` policy. Children that were spawned before it are
+    shared; one that is not over yet is looked at once an hour. Signals stay with the other execution: a question is
+    asked again, an event has to be sent again, a sleep begins anew.
+
+    Raises `ExecutionNotFound` (also for a deleted one), `InvalidRecord` for a step that is not recorded, for one that
+    is being executed at this moment, and for a cut between an approval and the call that it allows; `UnknownAgent` and
+    `InvalidInput` for another input.
+    """
+    runtime = runtime or current_runtime()
+    source = _exported(runtime, execution_id)
+    given = deadlines.added_to(metadata or {}, deadline)
+    new = _prepared(runtime, source, at_step, input, given, sender, reason, clock)
+    _check_not_in_flight(runtime.store, source, at_step)
+    return _started(runtime, new)
+
+
+def rewind(
+    execution_id: str,
+    to_step: int,
+    *,
+    input: Any = MISSING,  # noqa: A002 - the field's standard name
+    metadata: Mapping[str, JSONValue] | None = None,
+    deadline: datetime | timedelta | None = None,
+    sender: str | None = None,
+    reason: str | None = None,
+    timeout: float = 60.0,
+    runtime: Runtime | None = None,
+    clock: Clock | None = None,
+) -> Execution:
+    """Cancels an execution unless it is over, and forks it at a step; the fork goes on in its place. See `fork`.
+
+    An execution that is being executed ends at its next step boundary, for which this waits up to `timeout` seconds, so
+    that no step is taken on both sides. Cancelling it cancels its children, and one that the fork would share must not
+    be: unless it is over, nothing is done, and `InvalidRecord` says so.
+
+    Raises what `fork` raises, before anything is cancelled, and `TimeoutError`: then the cancel is asked for, and the
+    call is to be repeated.
+    """
+    runtime = runtime or current_runtime()
+    given = deadlines.added_to(metadata or {}, deadline)
+    new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, sender, reason, clock)
+    execution = Execution(execution_id, runtime)
+    if not execution.state.is_over:
+        _check_children(runtime.store, execution.steps()[:to_step])
+        _cancel(execution, runtime, timeout, sender, reason or f"rewound to step {to_step}")
+        # It may have gone on before it ended: an intent may have got its result.
+        new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, sender, reason, clock)
+    return _started(runtime, new)
+
+
+def _exported(runtime: Runtime, execution_id: str) -> ExportedExecution:
+    source = runtime.store.export(execution_id)
+    if source is None:
+        raise ExecutionNotFound(execution_id)
+    return source
+
+
+def _prepared(
+    runtime: Runtime,
+    source: ExportedExecution,
+    at_step: int,
+    value: Any,
+    metadata: Mapping[str, JSONValue],
+    sender: str | None,
+    reason: str | None,
+    clock: Clock | None,
+) -> ExportedExecution:
+    max_bytes = runtime.store.max_value_bytes
+    return forked(
+        source,
+        at_step,
+        now_us=(clock or SystemClock()).now_us(),
+        max_bytes=max_bytes,
+        input_text=None if value is MISSING else dump(_encoded(runtime, source, value), "input", max_bytes),
+        metadata=metadata,
+        by=sender,
+        reason=reason,
+    )
+
+
+def _started(runtime: Runtime, new: ExportedExecution) -> Execution:
+    runtime.store.restore(new)
+    summary = runtime.store.get_summary(new.execution_id)
+    if summary is not None:
+        runtime.ring(summary)
+    return Execution(new.execution_id, runtime)
+
+
+def _encoded(runtime: Runtime, source: ExportedExecution, value: Any) -> JSONValue:
+    agent_id = source.header["agent_id"]
+    if runtime.registry.find(agent_id) is None:
+        runtime.app.loader.import_default_modules()
+    return runtime.registry.agent(agent_id).encode_input(value)
+
+
+def _check_not_in_flight(store: Store, source: ExportedExecution, at_step: int) -> None:
+    """What a living process does at this moment is not to be done, or asked about, by another one beside it."""
+    begun = [step.number for step in source.steps[:at_step] if not step.is_done]
+    if not begun or not source.leased_until_us:
+        return
+    summary = store.get_summary(source.execution_id)
+    if summary is None or summary.owner is None:
+        return
+    if any(lease.execution_id == source.execution_id for lease in store.find_leases(summary.owner)):
+        raise InvalidRecord(
+            "at_step",
+            f"step {begun[0]} of execution {source.execution_id} is being executed: fork at step {begun[0] - 1}, or "
+            "when it is recorded",
+        )
+
+
+def _check_children(store: Store, steps: tuple[AgentStep, ...]) -> None:
+    for step in steps:
+        if step.action.kind == SPAWN and step.attempt and step.result is not None and step.result.success:
+            child = store.get_summary(step.result.output["execution_id"])
+            if child is not None and not child.state.is_over:
+                raise InvalidRecord(
+                    "to_step",
+                    f"step {step.step_number} started execution {child.execution_id}, which would be cancelled: rewind "
+                    f"to step {step.step_number - 1}, wait until it is over, or fork",
+                )
+
+
+def _cancel(execution: Execution, runtime: Runtime, timeout: float, sender: str | None, reason: str) -> None:
+    """Returns when the execution is over. Raises `TimeoutError`."""
+    give_up_at = time.monotonic() + timeout
+    with execution.watch() as watch:
+        if not execution.cancel(sender=sender, reason=reason):
+            return
+        while not execution.state.is_over:
+            remaining = give_up_at - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(
+                    f"execution {execution.id} is still being executed after {timeout:g} s; its cancel is asked for"
+                )
+            watch.wait(min(_LOOK_SECONDS, remaining))
+            finish_cancel(runtime.store, runtime.settings, execution.id)
