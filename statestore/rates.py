@@ -46,6 +46,14 @@ class Asked(NamedTuple):
     within_us: int
     promised: bool
 
+    @property
+    def farthest_us(self) -> int:
+        """What lies farther ahead was said by a clock that has been set back since, and is forgotten.
+
+        Else nothing would start until the clock is there again.
+        """
+        return 2 * self.longest_us + self.within_us
+
     def wait_us(self, turn: Turn) -> int:
         """How long an answer lets wait."""
         return duration_us(turn.wait)
@@ -53,6 +61,8 @@ class Asked(NamedTuple):
     def answer(self, line: Line | None, now_us: int) -> tuple[Line, Turn]:
         """The line after this question, and the answer. The backends that decide elsewhere do exactly this."""
         next_us, end_us = line or (0, 0)
+        if max(next_us, end_us) - now_us > self.farthest_us:
+            next_us, end_us = 0, 0
         soonest_us = max(now_us, next_us)
         if soonest_us - now_us <= self.within_us and (self.promised or end_us <= soonest_us):
             return Line(soonest_us + self.interval_us, end_us), turn_of(soonest_us - now_us, "taken")

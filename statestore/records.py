@@ -22,9 +22,13 @@ _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=2**53 
 _LONGEST: Final = timedelta(days=36_500)
 
 
-def require_aware(name: str, moment: datetime | None) -> None:
-    """Raises `InvalidRecord` for a datetime without a time zone."""
-    if moment is not None and moment.utcoffset() is None:
+def require_aware(name: str, moment: object) -> None:
+    """Raises `InvalidRecord` for what is no datetime, and for one without a time zone."""
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidRecord(name, f"needs a datetime, not {moment!r:.80}")
+    if moment.utcoffset() is None:
         raise InvalidRecord(name, "a datetime needs a time zone")
 
 

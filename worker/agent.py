@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import pydantic
 
@@ -12,6 +12,7 @@ from statestore.envelope import dump
 from statestore.errors import NotSerialisable
 from statestore.records import JSONValue
 from worker import schema
+from worker.checks import check_amount, check_count, check_decorated, check_duration
 from worker.errors import InvalidInput, RegistrationError
 from worker.registry import Registry, default_registry
 from worker.turns import Turns
@@ -19,6 +20,10 @@ from worker.turns import Turns
 if TYPE_CHECKING:
     from worker.engine.run import Run
     from worker.execution import Execution
+
+
+# How a run and an input are given to an agent's function.
+_BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Agent:
@@ -61,16 +66,16 @@ class Agent:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise RegistrationError(name, "an agent is a function, not a generator")
         parameters = list(inspect.signature(function).parameters.values())
-        if len(parameters) != 2:
+        if len(parameters) != 2 or any(one.kind not in _BY_POSITION for one in parameters):
             raise RegistrationError(name, "an agent is a function of two parameters, (run, input)")
         for limit_name, limit in (("max_steps", max_steps), ("max_attempts", max_attempts)):
-            if limit is not None and limit < 1:
-                raise RegistrationError(name, f"{limit_name} needs a number of at least 1, not {limit}")
+            if limit is not None:
+                check_count(name, limit_name, limit, 1)
         for limit_name, amount in (("max_tokens", max_tokens), ("max_cost", max_cost)):
-            if amount is not None and not amount > 0:
-                raise RegistrationError(name, f"{limit_name} needs a positive number, not {amount}")
-        if deadline is not None and not (isinstance(deadline, timedelta) and deadline > timedelta(0)):
-            raise RegistrationError(name, f"deadline needs a positive timedelta, not {deadline!r}")
+            if amount is not None:
+                check_amount(name, limit_name, amount)
+        if deadline is not None:
+            check_duration(name, "deadline", deadline)
         if on_limit not in ("fail", "ask"):
             raise RegistrationError(name, f"on_limit is 'fail' or 'ask', not {on_limit!r}")
         self.name = name
@@ -197,6 +202,7 @@ def agent(
     """
 
     def register(function: Callable[..., Any]) -> Agent:
+        check_decorated("agent", function)
         made = Agent(
             function,
             name=name or function.__name__,

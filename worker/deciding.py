@@ -14,6 +14,7 @@ from statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver,
 from statestore.operations import Store
 from statestore.records import ExecutionSummary, JSONValue, Signal, SignalKind, Wait, WaitKind, require_name
 from worker import schema as types
+from worker.checks import check_event_name
 from worker.engine.approving import Decision
 from worker.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
 from worker.runtime import Runtime
@@ -131,7 +132,7 @@ def send_event(
     runtime: Runtime, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
 ) -> None:
     """See `Execution.send_event`."""
-    require_name("name", name)
+    check_event_name(name)
     if event_id is not None:
         require_name("event_id", event_id)
         if len(event_id) > _LONGEST_EVENT_ID:
@@ -161,9 +162,6 @@ def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str
     _require_alive(summary)
     asked = approval_of(summary)
     if asked is not None and key in (None, asked.key) and digest in (None, _digest_of(asked)):
-        if key is None and digest is not None:
-            # The same call may be asked for again. A page that shows the first must not approve of the second.
-            _refuse_ambiguous(store, summary, asked, digest)
         return asked
     decided = _decided(store, summary, key, digest)
     if decided is not None:
@@ -172,15 +170,6 @@ def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str
         raise NoApprovalAsked(summary.execution_id, f'what "{asked.key}" asks for now is not what was looked at')
     what = "an approval" if key is None else f'the approval "{key}"'
     raise NoApprovalAsked(summary.execution_id, f"it does not wait for {what}: {what_it_does(summary)}")
-
-
-def _refuse_ambiguous(store: Store, summary: ExecutionSummary, asked: Wait, digest: str) -> None:
-    earlier = _decided(store, summary, None, digest)
-    if earlier is not None and earlier != asked.key:
-        raise NoApprovalAsked(
-            summary.execution_id,
-            f'the same call was decided before, as "{earlier}": give the key, "{asked.key}", if this one is meant',
-        )
 
 
 def _decided(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> str | None:

@@ -317,6 +317,17 @@ class NestedStep(AgentsError):
         return f"step {self.name!r} cannot be taken inside step {self.inside!r}: take it from the agent's function"
 
 
+class NotAwaited(AgentsError):
+    """An async agent came to its end with a call of its run that it never awaited, and that so was not made."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(method)
+        self.method = method
+
+    def __str__(self) -> str:
+        return f"run.{self.method}(...) was called and never awaited, so it was not done: await it"
+
+
 class MemoryInParallel(AgentsError):
     """A step that others run beside tried to change the memory: which of them comes last would be chance.
 

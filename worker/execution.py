@@ -153,8 +153,8 @@ class Execution:
         """Approves of the tool call that the execution waits to make; it goes on at once on any worker.
 
         Give the `digest` that was shown (`approval.prompt["digest"]`): then nothing is approved of if the execution has
-        come to another call by now. Without it, whatever it waits for is. `key` (`approval.key`) names one of several
-        calls with the same arguments. `arguments`, all of them by name, are used instead of those that the agent chose.
+        come to another call by now, or to the same one again. Without it, whatever it waits for is, or what is called
+        `key` (`approval.key`). `arguments`, all of them by name, are used instead of those that the agent chose.
         `sender` and `reason` are recorded.
 
         Raises `InvalidArguments` for ones that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (of several

@@ -3,6 +3,7 @@
 import threading
 from typing import TYPE_CHECKING, Any
 
+from worker.checks import check_registered_name
 from worker.errors import RegistrationError, UnknownAgent
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ class Registry:
         self._tools: dict[str, Tool[..., Any]] = {}
 
     def add_agent(self, agent: "Agent") -> None:
-        """Registers an agent. The same function may be registered again (a reload); another one may not."""
+        """Registers an agent. The same function may be registered again (a reload); another one may not.
+
+        Raises `RegistrationError`, also for a name that no step could bear.
+        """
+        check_registered_name(agent.name)
         with self._lock:
             known = self._agents.get(agent.name)
             if known is not None and known.origin != agent.origin:
@@ -28,6 +33,7 @@ class Registry:
 
     def add_tool(self, tool: "Tool[..., Any]") -> None:
         """Registers a tool, like `add_agent`."""
+        check_registered_name(tool.name)
         with self._lock:
             known = self._tools.get(tool.name)
             if known is not None and known.origin != tool.origin:

@@ -22,8 +22,11 @@ class Retry:
     max_delay: timedelta = timedelta(minutes=5)
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise RegistrationError("retries", f"needs a number of at least 0, not {self.retries}")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise RegistrationError("retries", f"needs a number of at least 0, not {self.retries!r:.80}")
+        for name, delay in (("first_delay", self.first_delay), ("max_delay", self.max_delay)):
+            if not isinstance(delay, timedelta) or delay < timedelta(0):
+                raise RegistrationError(name, f"needs a duration, a timedelta, not {delay!r:.80}")
         if not isinstance(self.retry_on, tuple) or not all(
             isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on
         ):

@@ -1,10 +1,11 @@
 """Types to JSON and back, by annotation: what goes into the journal, and the schemas that inputs are held against."""
 
 import inspect
+import re
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import pydantic
 from pydantic_core import PydanticSerializationError
@@ -29,6 +30,10 @@ def adapter_for(annotation: Any, name: str) -> Adapter:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
 
 
+# One line of pydantic's about a value that is not of its annotated type.
+_UNEXPECTED: Final = re.compile(
+    r"PydanticSerializationUnexpectedValue\(Expected (.+?) - serialized value may not be as expected (\[.*\])\)"
+)
 # Keyed weakly: a lambda that is made anew for each step must not be kept alive with all that it closes over.
 _result_adapters: "weakref.WeakKeyDictionary[Callable[..., Any], Adapter]" = weakref.WeakKeyDictionary()
 
@@ -88,7 +93,15 @@ def to_json(adapter: Adapter, value: Any) -> JSONValue:
         # warnings="error" turns "this value is not of the annotated type" into an error instead of a log line.
         return adapter.dump_python(value, mode="json", warnings="error" if adapter is not ANY else "none")
     except PydanticSerializationError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_reason(value, error)) from error
+
+
+def _reason(value: Any, error: PydanticSerializationError) -> str:
+    """What pydantic says of a value without JSON form, for people."""
+    if inspect.iscoroutine(value):
+        return "it is a coroutine; was it to be awaited?"
+    faults = _UNEXPECTED.findall(str(error))
+    return "; ".join(f"its annotation expects {expected} {found}" for expected, found in faults) or str(error)
 
 
 def from_json(adapter: Adapter, value: JSONValue, field: str) -> Any:

@@ -13,6 +13,7 @@ import pydantic
 
 from statestore.records import JSONValue, Message
 from worker import schema
+from worker.checks import check_decorated, check_duration
 from worker.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from worker.errors import InvalidArguments, RegistrationError
 from worker.registry import Registry, default_registry
@@ -69,8 +70,14 @@ class Tool(Generic[P, T]):
         approval_timeout: timedelta | None = None,
     ) -> None:
         for limit_name, limit in (("timeout", timeout), ("approval_timeout", approval_timeout)):
-            if limit is not None and limit <= timedelta(0):
-                raise RegistrationError(name, f"{limit_name} needs a positive duration, not {limit}")
+            if limit is not None:
+                check_duration(name, limit_name, limit)
+        if not isinstance(requires_approval, bool) and (
+            not callable(requires_approval) or schema.is_async(requires_approval)
+        ):
+            raise RegistrationError(
+                name, f"requires_approval is True, False or a plain function, not {requires_approval!r:.80}"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise RegistrationError(name, "a tool is a function, not a generator")
         self.name = name
@@ -151,7 +158,7 @@ class Tool(Generic[P, T]):
             bound = self._arguments.bind(args, kwargs)
         except InvalidArguments:
             return False
-        return bool(decide(dict(bound.arguments)))
+        return bool(decide(_by_name(bound)))
 
 
 def _context_parameter(function: Callable[..., Any]) -> str | None:
@@ -163,6 +170,7 @@ def _context_parameter(function: Callable[..., Any]) -> str | None:
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """The arguments as they are given: what `**kwargs` collects stands beside the others."""
     return {**dict(zip(bound.signature.parameters, bound.args, strict=False)), **bound.kwargs}
 
 
@@ -172,7 +180,10 @@ class _Arguments:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
         hints = schema.hints(function)
-        signature = inspect.signature(schema.plain_function(function) if isinstance(function, Tool) else function)
+        try:
+            signature = inspect.signature(schema.plain_function(function) if isinstance(function, Tool) else function)
+        except ValueError as error:
+            raise RegistrationError(name, f"its parameters are not known: {error}") from error
         for key, parameter in signature.parameters.items():
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
                 raise RegistrationError(name, f"a tool is called with arguments by name, which {key!r} cannot have")
@@ -189,7 +200,11 @@ class _Arguments:
         collect.__signature__ = self._signature  # type: ignore[attr-defined]
         collect.__annotations__ = {key: hint for key, hint in hints.items() if key in self._signature.parameters}
         self._collect: Callable[..., Any] = collect
-        self._validate = pydantic.validate_call(collect)
+        try:
+            self._validate = pydantic.validate_call(collect)
+        except pydantic.PydanticUserError as error:
+            reason = str(error).partition("\n")[0]
+            raise RegistrationError(name, f"the annotation of a parameter has no JSON form: {reason}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -240,7 +255,7 @@ class _Arguments:
             raise InvalidArguments(self._name, [str(error)]) from error
         bound.apply_defaults()
         try:
-            described: dict[str, JSONValue] = schema.to_json(schema.ANY, dict(bound.arguments))
+            described: dict[str, JSONValue] = schema.to_json(schema.ANY, _by_name(bound))
         except ValueError as error:
             raise InvalidArguments(self._name, [f"an argument has no JSON form: {error}"]) from error
         return described
@@ -292,6 +307,7 @@ def tool(
     """
 
     def register(function: Callable[P, T]) -> Tool[P, T]:
+        check_decorated("tool", function)
         kinds = tuple(retry_on) if isinstance(retry_on, Iterable) else retry_on
         retry = Retry(retries=retries, retry_on=kinds, first_delay=first_delay, max_delay=max_delay)
         made = Tool(

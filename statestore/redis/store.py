@@ -361,6 +361,7 @@ class RedisStore(Store):
             question.longest_us,
             question.within_us,
             "1" if question.promised else "0",
+            question.farthest_us,
         )
         keys = self._keys.of_partition(partition_of(bucket), "rates")
         answer, wait_us = self._connection.run(script("take_rate"), keys, values)

@@ -12,13 +12,18 @@ class PostgreSQLRates(Repeating):
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)
         # A new row's `turn_us` is now. Afterwards it is the last answer, and 0 for one that promises nothing.
+        kept = "GREATEST(r.next_us, r.end_us) - EXCLUDED.turn_us <= CAST(:farthest AS bigint)"
+        line = (
+            f"SELECT EXCLUDED.turn_us AS now_us, CASE WHEN {kept} THEN r.next_us ELSE 0 END AS next_us, "
+            f"CASE WHEN {kept} THEN r.end_us ELSE 0 END AS end_us"
+        )
         asked = (
-            "SELECT EXCLUDED.turn_us AS now_us, GREATEST(EXCLUDED.turn_us, r.next_us) AS soonest_us, "
-            "GREATEST(EXCLUDED.turn_us, r.next_us, r.end_us) AS promised_us"
+            "SELECT line.*, GREATEST(now_us, next_us) AS soonest_us, "
+            f"GREATEST(now_us, next_us, end_us) AS promised_us FROM ({line}) AS line"
         )
         taken = (
             "SELECT asked.*, soonest_us - now_us <= CAST(:within AS bigint) "
-            f"AND (CAST(:promised AS boolean) OR r.end_us <= soonest_us) AS is_taken FROM ({asked}) AS asked"
+            f"AND (CAST(:promised AS boolean) OR end_us <= soonest_us) AS is_taken FROM ({asked}) AS asked"
         )
         answered = (
             "SELECT taken.*, NOT is_taken AND promised_us - now_us <= CAST(:longest AS bigint) AS is_promised "
@@ -30,8 +35,8 @@ class PostgreSQLRates(Repeating):
             f"INSERT INTO {self._tables.rates} AS r (bucket, next_us, end_us, turn_us) "
             f"SELECT :bucket, now_us + {interval}, 0, now_us FROM clock "
             "ON CONFLICT (bucket) DO UPDATE SET (next_us, end_us, turn_us) = ("
-            f"SELECT CASE WHEN is_taken THEN soonest_us + {interval} ELSE r.next_us END, "
-            f"CASE WHEN is_promised THEN promised_us + {interval} ELSE r.end_us END, "
+            f"SELECT CASE WHEN is_taken THEN soonest_us + {interval} ELSE next_us END, "
+            f"CASE WHEN is_promised THEN promised_us + {interval} ELSE end_us END, "
             "CASE WHEN is_taken THEN soonest_us WHEN is_promised THEN promised_us ELSE 0 END "
             f"FROM ({answered}) AS answered) "
             "RETURNING r.next_us, r.turn_us, (SELECT now_us FROM clock)"
@@ -42,6 +47,7 @@ class PostgreSQLRates(Repeating):
             "bucket": bucket,
             "interval": question.interval_us,
             "longest": question.longest_us,
+            "farthest": question.farthest_us,
             "within": question.within_us,
             "promised": question.promised,
             "now": self.now_us(),

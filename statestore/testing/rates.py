@@ -140,6 +140,16 @@ class RateConformance(Suite):
         with pytest.raises(InvalidRecord):
             store.take_rate(bucket, limit, per, within=within)
 
+    def test_a_clock_that_was_ahead_and_is_set_back_stops_nobody(self, store: Store, clock: ManualClock) -> None:
+        clock.advance(timedelta(days=1))
+        assert store.take_rate("mail", 10, MINUTE) == TAKEN
+        assert store.take_rate("mail", 10, MINUTE) == promised(GAP)
+        clock.advance(-timedelta(days=1))
+        assert store.take_rate("mail", 10, MINUTE) == TAKEN
+        assert store.take_rate("mail", 10, MINUTE) == promised(GAP)
+        clock.advance(-MINUTE)
+        assert store.take_rate("mail", 10, MINUTE) == promised(MINUTE + GAP * 2)
+
     def test_clearing_and_tidying_forget_rates(self, store: Store, clock: ManualClock) -> None:
         create(store)
         store.take_rate("mail", 1, MINUTE)

@@ -96,7 +96,8 @@ def no_dead_letter() -> None:
     call = Executor._call
 
     def forgiving(self: Executor, agent: Any, attempt: Any, claim: Any) -> Any:
-        return call(self, agent, attempt, replace(claim, context=replace(claim.context, crashes=0)))
+        attempt.context = replace(attempt.context, crashes=0)
+        return call(self, agent, attempt, claim)
 
     Executor._call = forgiving  # type: ignore[method-assign]
 

@@ -156,6 +156,8 @@ def test_worker_and_flower_do_their_work(migrated: Composed, tmp_path: Path, mon
         execution = enqueue(research, {"folder": str(tmp_path), "api_key": "x"}, runtime=runtime)
         wait_until("a question", lambda: execution.question)
         execution.resume("yes")
+        execution.wait_for_approval(timeout=30)
+        execution.approve()
         assert execution.wait(timeout=30) == "published: yes"
 
         assert ask_flower(migrated, "/api/tasks", "reader:of-flower") is not None

@@ -70,8 +70,11 @@ def test_an_execution_goes_on_after_honcho_is_stopped(
     with honcho(tmp_path, env):
         wait_until("the question", lambda: execution.question)
         execution.resume("yes")
+        execution.wait_for_approval(timeout=30)
+        execution.approve()
         assert execution.wait(timeout=30) == "published: yes"
-    assert [step.name for step in execution.steps()] == ["think", "look_up", "ask", "write"]
+    names = [step.name for step in execution.steps()]
+    assert names == ["think", "look_up", "ask", "approve publish", "publish", "write"]
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def test_a_call_waits_for_an_approval_of_exactly_what_is_shown(
         "tool": "pay",
         "description": "Moves money.",
         "arguments": arguments,
-        "digest": digest_of("pay", arguments),
+        "digest": digest_of("approve pay", "pay", arguments),
     }
     assert waiting.schema == pay.json_schema
     assert calls.made == []
@@ -286,7 +286,7 @@ def test_an_approval_counts_once(engine: Engine, pay: Tool[..., str], calls: Cal
         decide(engine, execution_id, first)
     second = asked(engine, execution_id)
     assert (first.key, second.key) == ("approve pay", "approve pay#2")
-    assert first.prompt["digest"] == second.prompt["digest"]
+    assert first.prompt["digest"] != second.prompt["digest"]
     with pytest.raises(AlreadyAnswered):
         decide(engine, execution_id, first)
     with pytest.raises(QuestionNotAsked):

@@ -13,6 +13,7 @@ from tests.worker.cli_driving import CLI, in_background, refused
 from worker import ApprovalDenied, Run, agent, tool
 from worker.cli.approval_text import deciding_lines
 from worker.cli.invocation import os_user
+from worker.cli.rendering import note_of
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +179,15 @@ def test_send_event_takes_json_or_text(cli: CLI) -> None:
     cli("send-event", waiting, "paid", "42")
     cli("send-event", waiting, "paid")
     assert [each["payload"] for each in cli.json("show", waiting)["signals"]] == ["42", "forty-two", 42, None]
+
+
+def test_what_begins_like_a_json_object_and_is_none_is_not_sent_as_text(cli: CLI) -> None:
+    waiting, asking = begun(cli, "waiting"), begun(cli, "refund", "1")
+    refused(cli("send-event", waiting, "paid", "{amount: 30}"), "is not valid JSON", "--text", code=2)
+    refused(cli("resume", asking, "{amount: 30}"), "is not valid JSON", "--text", code=2)
+    assert cli.json("show", waiting)["signals"] == []
+    cli("send-event", waiting, "paid", "{amount: 30}", "--text")
+    assert [each["payload"] for each in cli.json("show", waiting)["signals"]] == ["{amount: 30}"]
     refused(cli("send-event", waiting, ""), "name")
     refused(cli("send-event", waiting, "paid", "--event-id", "x" * 250), "event_id")
     refused(cli("send-event", "nope", "paid"), "there is no execution 'nope'")
@@ -235,6 +245,9 @@ def test_show_a_step_in_flight_and_a_limit_that_was_raised(cli: CLI) -> None:
 
     bounded = begun(cli, "bounded")
     assert cli.json("show", bounded)["state"] == AgentState.WAITING_FOR_INPUT
+    summary = cli.store.get_summary(bounded)
+    assert summary is not None
+    assert note_of(summary).startswith("the execution has taken 1 steps")
     assert cli("resume", bounded, "5").exit_code == 0
     cli.execute(bounded)
     assert "5 more steps" in cli("show", bounded).stdout

@@ -216,15 +216,19 @@ def test_the_page_of_an_earlier_call_does_not_approve_of_the_same_call_again(
     second = execution.approval
     assert second is not None
     assert (first.key, second.key) == ("approve pay", "approve pay#2")
-    assert first.prompt == second.prompt
+    assert first.prompt["arguments"] == second.prompt["arguments"]
+    assert first.prompt["digest"] != second.prompt["digest"]
 
     # A double click.
-    with pytest.raises(NoApprovalAsked, match='give the key, "approve pay#2"'):
-        execution.approve(digest=first.prompt["digest"])
-    with pytest.raises(AlreadyAnswered, match="approve pay"):
-        execution.approve(key=first.key, digest=first.prompt["digest"])
+    for decide in (execution.approve, execution.reject):
+        with pytest.raises(AlreadyAnswered, match="approve pay"):
+            decide(digest=first.prompt["digest"])
+        with pytest.raises(AlreadyAnswered, match="approve pay"):
+            decide(key=first.key, digest=first.prompt["digest"])
+        with pytest.raises(NoApprovalAsked, match="not what was looked at"):
+            decide(key=second.key, digest=first.prompt["digest"])
     assert len(ledger) == 1
-    execution.approve(key=second.key, digest=second.prompt["digest"])
+    execution.approve(digest=second.prompt["digest"])
     work(runtime, execution)
     assert len(ledger) == 2
     assert execution.state is AgentState.COMPLETED

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from statestore import Claim, ManualClock, MemoryStore
+from statestore.errors import StoreUnavailable
 from tests.services.commands import wait_until
 from worker.engine import keeper as module
 from worker.engine.keeper import LeaseKeeper
@@ -56,3 +57,18 @@ def test_a_lease_that_comes_at_the_moment_of_the_threads_end_is_kept(monkeypatch
     claim = claimed(store)
     with keeper.keep(claim.lease, module.time.monotonic()):
         assert renewed.wait(5)
+
+
+def test_who_waits_under_a_lease_is_told_when_it_runs_out_while_the_store_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+
+    def away(leases: Any, ttl: timedelta) -> Any:
+        raise StoreUnavailable("memory", "away")
+
+    monkeypatch.setattr(store, "renew", away)
+    keeper, told = LeaseKeeper(store), threading.Event()
+    with keeper.keep(claimed(store).lease, module.time.monotonic()) as held, held.telling(told.set):
+        assert told.wait(5)
+        assert held.is_lost

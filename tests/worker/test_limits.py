@@ -140,6 +140,22 @@ def test_a_person_who_allows_nothing_lets_it_fail_and_is_not_asked_again(answer:
     assert calls.made == ["MaxStepsExceeded"] * 6
 
 
+def test_a_person_may_allow_more_than_a_float_holds() -> None:
+    home = Household()
+
+    def work(run: Run, input: None) -> str:
+        for _ in range(2):
+            run.spend(cost=2)
+            run.step("more", lambda: 1)
+        return "done"
+
+    execution_id = home.start(home.agent(work, max_cost=1.0, on_limit="ask"))
+    home.work()
+    home.answer(execution_id, 10**400, "limit cost 1")
+    home.work()
+    assert home.context(execution_id).output == "done"
+
+
 def test_an_agent_may_end_with_what_it_has_when_a_limit_is_reached() -> None:
     home = Household()
 

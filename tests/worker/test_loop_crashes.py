@@ -53,7 +53,7 @@ EXPECTED = [
     ("tool", "paid 20"),
     ("tool", "seen c"),
     ("system", "3600 seconds have passed."),
-    ("system", "Event 'shipped' came"),
+    ("user", "Event 'shipped' came"),
     ("assistant", "It is on its way."),
     ("assistant", ["look"]),
     ("tool", "seen d"),
@@ -160,7 +160,7 @@ def told(context: AgentContext) -> list[tuple[str, Any]]:
             short.append((role, content.get("error") or content["content"]))
         else:
             expected = EXPECTED[min(len(short), len(EXPECTED) - 1)][1]
-            begins = role == "system" and isinstance(expected, str) and content.startswith(expected)
+            begins = role != "assistant" and isinstance(expected, str) and content.startswith(expected)
             short.append((role, expected if begins else content))
     return short
 

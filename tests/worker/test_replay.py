@@ -206,6 +206,19 @@ def test_messages_and_values_of_others_stay(agents: LocalAgents, story: Any) -> 
     assert memory.entities == {"e": 1}
 
 
+def test_a_fork_with_another_input_is_counted_under_the_key_of_that(agents: LocalAgents, registry: Registry) -> None:
+    @agent(registry=registry, concurrency=1, concurrency_key=lambda value: value if value != "nobody" else None)
+    def work(run: Run, input: str) -> str:
+        return input
+
+    source = agents.start(work, "ada").run()
+    forks = source.fork(0), source.fork(0, input="bob"), source.rewind(0, input="nobody")
+    assert [fork.summary().metadata["agents.key"] for fork in forks] == ["ada", "bob", None]
+    for given in ({}, {"input": "bob"}):
+        with pytest.raises(InvalidRecord, match="concurrency_key makes it"):
+            source.fork(0, metadata={"agents.key": "mallory"}, **given)
+
+
 @pytest.mark.parametrize("at_step", [-1, 6, 10**9, True, 1.0, None])
 def test_a_fork_at_a_step_that_is_not_recorded_is_refused(agents: LocalAgents, story: Any, at_step: Any) -> None:
     source = agents.start(story, "a").run()

@@ -210,7 +210,7 @@ def test_a_tool_gets_the_context_of_its_call_wherever_it_stands(engine: Engine, 
     assert [step.action.input for step in engine.context(execution_id).steps] == [
         {"text": "ä", "loud": True},
         {"text": "ö", "loud": True},
-        {"text": "ü", "loud": True, "more": {"deep": 3}},
+        {"text": "ü", "loud": True, "deep": 3},
         {"text": "ß", "loud": False},
     ]
 

@@ -288,6 +288,19 @@ def test_waiting_at_the_gate_is_no_crash(line: Line) -> None:
     assert ends(line.execute(execution_id)) is Ending.COMPLETED
 
 
+@pytest.mark.parametrize("name", ["agents.turn", "agents.rate"])
+def test_a_question_that_bears_the_name_of_a_wait_at_the_gate_is_a_question(line: Line, name: str) -> None:
+    def asks(run: Run, input: None) -> Any:
+        return run.ask({"question": "go?"}, name=name)
+
+    execution_id = line.begin(line.agent(asks, concurrency=1))
+    assert ends(line.execute(execution_id)) is Ending.PAUSED
+    line.send(execution_id, SignalKind.ANSWER, name, "yes")
+    outcome = line.execute(execution_id)
+    assert outcome is not None
+    assert outcome.output == "yes"
+
+
 def test_a_line_that_cannot_be_read_is_no_failure(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     limited = line.agent(simple, concurrency=1)
     execution_id = line.begin(limited)

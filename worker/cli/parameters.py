@@ -66,12 +66,14 @@ def parse_json(text: str, what: str) -> JSONValue:
 
 
 def parse_answer(text: str, *, as_text: bool) -> JSONValue:
-    """JSON if it parses, else the text itself."""
+    """JSON if it parses, else the text itself. Raises a usage error for what begins like a JSON object, and is none."""
     if as_text:
         return text
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("{"):
+            raise click.UsageError(f"{text!r:.80} is not valid JSON: {error}. If it is a text, give --text") from error
         return text
 
 

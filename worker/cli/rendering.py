@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from statestore.records import AgentStep, ErrorInfo, ExecutionSummary, Wait, WaitKind
+from statestore.records import AgentStep, ErrorInfo, ExecutionSummary, JSONValue, Wait, WaitKind
 from statestore.states import AgentState
 from worker.cli.approval_text import call_text
 from worker.cli.step_text import outcome_text
@@ -58,8 +58,14 @@ def note_of(summary: ExecutionSummary) -> str:
         return "cancel asked for"
     if summary.waiting is not None:
         asked = summary.waiting
-        return one_line(readable(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)
+        return one_line(_asked_text(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)
     return ""
+
+
+def _asked_text(prompt: JSONValue) -> str:
+    """What a question asks. Those of the engine itself (a limit, an interrupted call) say more than a sentence."""
+    question = prompt.get("question") if isinstance(prompt, dict) else None
+    return question if isinstance(question, str) else readable(prompt)
 
 
 def wait_text(waiting: Wait) -> str:

@@ -34,8 +34,9 @@ def resume(
 ) -> None:
     """Answer the question that an execution asks.
 
-    ANSWER is JSON if it parses, else text. Without it, shows the question and asks. A negative number needs -- before
-    the arguments. The first answer counts; a second one is refused.
+    ANSWER is JSON if it parses, else text; what begins with { has to be JSON, unless --text is given. Without it,
+    shows the question and asks. A negative number needs -- before the arguments. The first answer counts; a second one
+    is refused.
 
     \b
       celery -A worker agents resume EXECUTION_ID yes
@@ -56,7 +57,7 @@ def resume(
             try:
                 _send(execution, asked, parse_answer(typed, as_text=as_text or _is_text(asked)), sender, reason)
                 break
-            except InvalidAnswer as error:
+            except (InvalidAnswer, click.UsageError) as error:
                 click.echo(f"{one_line(str(error))}", err=True)
     click.echo(f'Answered "{asked.key}" of execution {execution.id}; it goes on.')
 

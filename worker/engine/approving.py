@@ -16,7 +16,7 @@ from statestore.records import Action, JSONValue, Result, Signal, WaitKind
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
 from worker.engine.waiting import conclude, wait
-from worker.errors import ApprovalDenied, ApprovalExpired, InvalidArguments, JournalMismatch
+from worker.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
 from worker.tool import Tool
 
 
@@ -30,9 +30,13 @@ class Decision(pydantic.BaseModel):
     arguments: dict[str, Any] | None = None
 
 
-def digest_of(tool: str, arguments: Mapping[str, JSONValue]) -> str:
-    """What an approval is bound to: SHA-256 of the tool's name and its exact arguments."""
-    text = dump({"arguments": _sorted(dict(arguments)), "tool": tool}, "arguments")
+def digest_of(key: str, tool: str, arguments: Mapping[str, JSONValue]) -> str:
+    """What an approval is bound to: SHA-256 of its key, the tool's name and its exact arguments.
+
+    Of its key, so that it differs where an execution asks for the same call again: a page that shows the first must
+    not approve of the second.
+    """
+    text = dump({"arguments": _sorted(dict(arguments)), "key": key, "tool": tool}, "arguments")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -57,7 +61,7 @@ class Approval:
         Raises `ApprovalDenied`, `ApprovalExpired`, and `JournalMismatch` if the code asks for another call than the
         one that was shown.
         """
-        tool, digest = self.tool, digest_of(self.tool.name, self.arguments)
+        tool, digest = self.tool, digest_of(key, self.tool.name, self.arguments)
         action = Action(kind="approval", tool=tool.name, input=dict(self.arguments))
         recorded = attempt.look_up(key, action)
         if recorded is not None and recorded.result is not None:
@@ -105,7 +109,7 @@ class Approval:
         if decision.arguments is not None:
             try:
                 tool.check_arguments((), decision.arguments)
-            except InvalidArguments as error:
+            except Exception as error:  # noqa: BLE001 - `InvalidArguments`, or of a validator of the user's
                 return Result(success=False, error=describe(error))
         return Result(
             success=True,

@@ -92,6 +92,8 @@ class Question:
             schema.from_json(self.answer, payload, key)
         except pydantic.ValidationError as error:
             return Result(success=False, error=describe(InvalidAnswer(key, schema.problems(error))))
+        except Exception as error:  # noqa: BLE001 - of a validator of the user's; the answer is taken nevertheless
+            return Result(success=False, error=describe(error))
         if self.choices is not None and not any(_same(payload, choice) for choice in self.choices):
             problem = f"{payload!r} is not one of {list(self.choices)!r}"
             return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
@@ -137,6 +139,8 @@ def question(
     Raises `NotSerialisable` for a default, or choices, that JSON cannot carry.
     """
     if choices is not None:
+        if isinstance(choices, str) or not choices:
+            raise TypeError(f"choices needs a list of the answers allowed, not {choices!r:.80}")
         choices = tuple(choices)
         dump(list(choices), "choices")
     if default is not MISSING:

@@ -7,20 +7,23 @@ once, the others get threads of a pool.
 
 import asyncio
 import concurrent.futures
+import functools
+import inspect
 import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from enum import Enum
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from statestore.records import JSONValue
 from worker.crash_policy import OnCrash
 from worker.engine import building, children, event_loop
 from worker.engine.asking import MISSING
 from worker.engine.attempt import Attempt, StepWaits
-from worker.engine.building import Call, Place, StepOptions
+from worker.engine.building import Call, Place, StepOptions, name_of_tool
 from worker.engine.calling import STOP_SECONDS
 from worker.engine.children import Child
 from worker.engine.outcome import ExecutionStopped
@@ -28,12 +31,24 @@ from worker.engine.parallel import DEFAULT_LIMIT, check_limit
 from worker.engine.run import BaseRun, Calls, Durable
 from worker.engine.sleeping import Sleep
 from worker.engine.stepping import ReachedStep
+from worker.errors import NotAwaited
 from worker.retry import Retry
 from worker.tool import Tool
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Coroutine[Any, Any, Any]])
 
-_STOP: Final = None
+
+class _Sign(Enum):
+    STOP = 0  # the coroutine has ended
+    LOOK = 1  # the attempt has stopped
+
+
+# What the thread that executes the task takes next. An exception is one that came from outside.
+_Job: TypeAlias = tuple[Future[Any], Callable[[], Any]] | BaseException | _Sign
+
+# How long the agent's function may go on after the attempt has stopped, to clean up.
+_UNWIND_SECONDS: Final = 5.0
 
 
 class Desk:
@@ -41,15 +56,16 @@ class Desk:
 
     def __init__(self, attempt: Attempt, helpers: int) -> None:
         self._attempt = attempt
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | BaseException | None] = (
-            queue.SimpleQueue()
-        )
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._helpers = helpers
         self._pool: ThreadPoolExecutor | None = None
         self._in_pool: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._is_free = True
         self._is_closed = False
+        # What the agent's function has called of its run, and not begun to await. Kept here, as Python would merely
+        # warn of it once it is forgotten.
+        self.unawaited: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
 
     def submit(self, job: Callable[[], T]) -> "Future[T]":
         """Has the job done, by whoever is free. Nothing is done for what has outlived the agent's function."""
@@ -64,7 +80,14 @@ class Desk:
                 return future
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="step")
-            future = self._pool.submit(context.run, self._guarded, job)
+            try:
+                future = self._pool.submit(context.run, self._guarded, job)
+            except RuntimeError as error:
+                # No more threads are to be had. What the pool may have queued nevertheless must not begin.
+                self._attempt.abandon()
+                self._jobs.put(error)
+                future.cancel()
+                return future
             self._in_pool.add(future)
             future.add_done_callback(self._in_pool.discard)
             return future
@@ -74,9 +97,9 @@ class Desk:
 
         An exception that comes from outside (a time limit) interrupts the coroutine and passes through.
         """
-        running.add_done_callback(lambda _: self._jobs.put(_STOP))
+        running.add_done_callback(lambda _: self._jobs.put(_Sign.STOP))
         try:
-            while (job := self._jobs.get()) is not _STOP:
+            while not isinstance(job := self._next(running), _Sign):
                 if isinstance(job, BaseException):
                     raise job
                 self._do(*job)
@@ -91,6 +114,21 @@ class Desk:
             raise ended_by
         return running.result()
 
+    def _next(self, running: event_loop.Running[Any]) -> _Job:
+        """The next job. Ends a coroutine that goes on for long after the attempt has stopped.
+
+        It may wait for what a task of its own was to do that is unwound (`asyncio.Queue.join`), and would for ever.
+        """
+        while True:
+            try:
+                job = self._jobs.get(timeout=_UNWIND_SECONDS if self._attempt.is_stopping else None)
+            except queue.Empty:
+                if self._attempt.has_come_to_rest:
+                    running.interrupt()
+            else:
+                if job is not _Sign.LOOK:
+                    return job
+
     def _close(self) -> list[BaseException]:
         """Cancels what is not begun; returns what came from outside, and nobody has seen yet."""
         with self._lock:
@@ -100,7 +138,7 @@ class Desk:
             job = self._jobs.get()
             if isinstance(job, BaseException):
                 unseen.append(job)
-            elif job is not _STOP:
+            elif isinstance(job, tuple):
                 job[0].cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -126,6 +164,7 @@ class Desk:
             with self._attempt.abandoned_by_interrupts():
                 return job()
         except ExecutionStopped:
+            self._jobs.put(_Sign.LOOK)
             raise
         except self._attempt.interrupts as error:
             self._jobs.put(error)
@@ -133,6 +172,25 @@ class Desk:
         except StopIteration as error:
             # As of a coroutine that raises it: no future of asyncio's carries one.
             raise RuntimeError("a step raised StopIteration") from error
+
+
+def _to_be_awaited(method: M) -> M:
+    """Has the desk know of each call until it is awaited; see `drive`."""
+
+    @functools.wraps(method)
+    def called(run: "AsyncRun", /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        unawaited = run._desk.unawaited
+
+        async def begun() -> Any:
+            del unawaited[id(coroutine)]
+            return await method(run, *args, **kwargs)
+
+        begun.__qualname__ = method.__qualname__  # for Python's own warning
+        coroutine = begun()
+        unawaited[id(coroutine)] = method.__name__, coroutine
+        return coroutine
+
+    return cast(M, called)
 
 
 class AsyncRun(BaseRun):
@@ -149,20 +207,24 @@ class AsyncRun(BaseRun):
         super().__init__(attempt, options)
         self._desk = desk
 
+    @_to_be_awaited
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.step`. `function` may be async, and is then awaited on the event loop."""
         place = Place.of(self._attempt, Call(name=name, function=function, args=args, kwargs=kwargs))
         return await self._finish(await self._allowed(place))
 
+    @_to_be_awaited
     async def tool(self, tool: Tool[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.tool`."""
-        return await self.step(tool.name, tool, *args, **kwargs)
+        return await self.step(name_of_tool(tool), tool, *args, **kwargs)
 
+    @_to_be_awaited
     async def transaction(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.transaction`. The function is a plain one."""
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
         return await self._finish(building.transaction(call, self._options).reach(self._attempt))
 
+    @_to_be_awaited
     async def parallel(self, calls: Calls, *, limit: int = DEFAULT_LIMIT, return_exceptions: bool = False) -> Any:
         """See `Run.parallel`."""
         check_limit(limit)
@@ -196,27 +258,33 @@ class AsyncRun(BaseRun):
         """See `Run.options`."""
         return AsyncRun(self._attempt, self._desk, self._changed(retry, returns, timeout, on_crash))
 
+    @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:
         """See `Run.ask`."""
         return await self._take(self._question(prompt, **options))
 
+    @_to_be_awaited
     async def sleep(self, delay: timedelta | float, *, name: str = "sleep") -> None:
         """See `Run.sleep`."""
         await self._take(Sleep.of(name, delay))
 
+    @_to_be_awaited
     async def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
         """See `Run.sleep_until`."""
         await self._take(Sleep(name=name, until=moment))
 
+    @_to_be_awaited
     async def wait_for(self, event: str, **options: Any) -> Any:
         """See `Run.wait_for`."""
         return await self._take(self._event(event, **options))
 
+    @_to_be_awaited
     async def spawn(self, agent: Any, input: Any = None, **options: Any) -> Child:  # noqa: A002
         """See `Run.spawn`."""
         child: Child = await self._take(self._spawn(agent, input, **options))
         return child
 
+    @_to_be_awaited
     async def gather(self, *spawned: Child, return_exceptions: bool = False) -> list[Any]:
         """See `Run.gather`."""
         attempt = self._attempt
@@ -254,6 +322,23 @@ async def _caught(coroutine: Coroutine[Any, Any, T]) -> T | Exception:
 
 def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]], value: Any) -> Any:
     """Runs an async agent to its end, in the thread that executes the task; returns what it returns."""
-    attempt.is_concurrent = True
+    attempt.is_concurrent = attempt.memory.is_in_any_order = True
     desk = Desk(attempt, helpers=DEFAULT_LIMIT)
-    return desk.serve(event_loop.start(function(AsyncRun(attempt, desk), value)))
+
+    async def work() -> Any:
+        output = await function(AsyncRun(attempt, desk), value)
+        _check_all_awaited(desk)
+        return output
+
+    return desk.serve(event_loop.start(work()))
+
+
+def _check_all_awaited(desk: Desk) -> None:
+    """Raises `NotAwaited` if the agent would complete without what it has called, and never awaited."""
+    forgotten = [
+        (name, one) for name, one in desk.unawaited.values() if inspect.getcoroutinestate(one) == inspect.CORO_CREATED
+    ]
+    for _, one in forgotten:
+        one.close()
+    if forgotten:
+        raise NotAwaited(forgotten[0][0])

@@ -104,6 +104,7 @@ class Attempt:
         self._pausing_on: Wait | None = None
         self._signals = list(context.signals)
         self._stopped: ExecutionStopped | None = None
+        self.interrupted_by: BaseException | None = None
         self._inside: str | None = None
 
     @property
@@ -342,7 +343,10 @@ class Attempt:
             if waits:
                 asking = [one for one in waits if one[1].kind is not WaitKind.TIMER]
                 latest = max(waits, key=lambda one: one[1].wake_at or one[1].asked_at)
-                self._pause(*(asking[0] if asking else latest), ())
+                state, waiting = asking[0] if asking else latest
+                for _, other in waits:
+                    waiting = _waking_for(waiting, other)
+                self._pause(state, waiting, ())
 
     def _put_pause_off(self, state: AgentState, waiting: Wait) -> None:
         put_off = _put_off.get()
@@ -381,27 +385,32 @@ class Attempt:
     def join(self) -> None:
         """Waits until no step is being taken any more, and no pause is being written."""
         with self.lock:
-            while self._busy or self._expected or self._is_pausing:
+            while self._busy or self._expected > 0 or self._is_pausing:
                 self._wait_for_steps()
 
     def _wait_for_steps(self) -> None:
         # Nobody tells of an expected step that is not taken after all: that is found out on the event loop.
-        self._none_busy.wait(_LOOK_SECONDS if self._expected else None)
+        self._none_busy.wait(_LOOK_SECONDS if self._expected > 0 else None)
 
     def abandon(self) -> None:
         """The attempt is being ended from outside: what is in flight may end, and nothing more is begun.
 
         Does not wait for `lock`: who calls this is in a hurry.
         """
-        self._stopped = self._stopped or ExecutionStopped(Outcome(ending=Ending.LOST))
+        if self._stopped is None or self._is_pausing:
+            self._stopped = ExecutionStopped(Outcome(ending=Ending.LOST))
 
     @contextmanager
     def abandoned_by_interrupts(self) -> Iterator[None]:
-        """What comes from outside into this block, in which a step is taken beside others, ends them all."""
+        """What comes from outside into this block ends the attempt, also if the agent's code catches it.
+
+        What that code went on to would be recorded, and is not where the next attempt comes to.
+        """
         try:
             yield
         except self.interrupts as error:
             if not isinstance(error, ExecutionStopped):
+                self.interrupted_by = self.interrupted_by or error
                 self.abandon()
             raise
 
@@ -428,8 +437,8 @@ class Attempt:
             if self.is_concurrent:
                 self.record_intent(intent)
                 self._put_pause_off(AgentState.WAITING, waiting)
-                if self._pausing_on is not None and _wakes_before(self._pausing_on, waiting):
-                    self._pausing_on = replace(self._pausing_on, wake_at=waiting.wake_at)
+                if self._pausing_on is not None:
+                    self._pausing_on = _waking_for(self._pausing_on, waiting)
                 if self._stopped is not None:
                     raise self._stopped
             with self._not_busy():
@@ -443,7 +452,7 @@ class Attempt:
         self._pausing_on = waiting
         self._is_pausing = True
         try:
-            while self._busy or self._expected:
+            while self._busy or self._expected > 0:
                 self._wait_for_steps()
             if self._stopped is not pausing:
                 raise self._stopped
@@ -487,6 +496,12 @@ class Attempt:
     def is_written(self) -> bool:
         """Whether the store has the outcome already. Nothing can be written after it."""
         return self._is_written
+
+    @property
+    def has_come_to_rest(self) -> bool:
+        """Whether the attempt has ended, and nothing is in flight: nothing that the agent waits for will come."""
+        with self.lock:
+            return self._stopped is not None and not (self._busy or self._expected > 0 or self._is_pausing)
 
     @property
     def is_stopping(self) -> bool:
@@ -553,7 +568,20 @@ class Attempt:
         except ExecutionStopped as stopped:
             self._stopped = stopped
             raise
+        except self.interrupts:
+            # Nobody knows whether this was stored. What is recorded after it might store its messages once more.
+            self.held.mark_lost()
+            raise
 
 
-def _wakes_before(one: Wait, other: Wait) -> bool:
-    return one.kind is WaitKind.TIMER and (one.wake_at or other.asked_at) < (other.wake_at or other.asked_at)
+def _waking_for(waiting: Wait, other: Wait) -> Wait:
+    """The wait, ending or looked after in time for another one that the execution cannot be paused on, too.
+
+    Timers end together, with the last of them. What may never come must not keep a timer: it is waited for again.
+    """
+    if other.kind is not WaitKind.TIMER or other.wake_at is None:
+        return waiting
+    if waiting.wake_at is None:
+        return replace(waiting, wake_at=other.wake_at)
+    sooner_or_later = max if waiting.kind is WaitKind.TIMER else min
+    return replace(waiting, wake_at=sooner_or_later(waiting.wake_at, other.wake_at))

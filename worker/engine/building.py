@@ -9,6 +9,7 @@ from typing import Any
 from statestore.envelope import dump
 from statestore.records import Action
 from worker import schema
+from worker.checks import check_function
 from worker.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from worker.engine.approving import Approval
 from worker.engine.asking import MISSING
@@ -47,7 +48,7 @@ class Call:
 
     def without_partials(self) -> "Call":
         """The same call of what is inside of any partials. A tool's rules count there, too."""
-        function, args, kwargs = self.function, self.args, self.kwargs
+        function, args, kwargs = check_function(f"step {self.name!r}", self.function), self.args, self.kwargs
         while isinstance(function, partial):
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
             function = function.func
@@ -115,9 +116,7 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
     return Step(
         name=call.name,
         action=Action(kind="step"),
-        work=PlainWork(
-            lambda _: does(*args, **kwargs), is_async=schema.is_async(function), timeout=options.timeout
-        ),
+        work=PlainWork(lambda _: does(*args, **kwargs), is_async=schema.is_async(function), timeout=options.timeout),
         returns=_returns_of(function, call.name, options),
         retry=options.retry or NO_RETRY,
         crash_policy=policy,
@@ -168,6 +167,13 @@ def transaction(call: Call, options: StepOptions) -> Step:
         returns=_returns_of(function, call.name, options),
         retry=options.retry or NO_RETRY,
     )
+
+
+def name_of_tool(tool: Tool[..., Any]) -> str:
+    """What a call of the tool is named by default. Raises `TypeError` for what is no tool."""
+    if not isinstance(tool, Tool):
+        raise TypeError(f"needs a tool, which is a function with @tool, not {tool!r:.80}; see run.step for others")
+    return tool.name
 
 
 def idempotency_key(execution_id: str, key: str) -> str:

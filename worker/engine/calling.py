@@ -34,6 +34,9 @@ def call(function: Callable[[], Any], *, key: str, timeout: timedelta | None, is
     return value
 
 
+_NOTHING: Final = object()
+
+
 class _Overran(BaseException):
     """Raised inside a function that overran its time. Derived from BaseException, so that few catch it."""
 
@@ -52,7 +55,7 @@ class _ThreadedCall:
         self._ended = threading.Lock()  # let go of at the end
         self._gate.acquire()
         self._ended.acquire()
-        self._value: Any = None
+        self._value: Any = _NOTHING
         self._error: BaseException | None = None
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
@@ -86,14 +89,14 @@ class _ThreadedCall:
     @property
     def was_stopped(self) -> bool:
         """Whether it ended because of `stop`, and not by itself, at the last moment."""
-        error: BaseException | None = self._error
+        error = self._error if self._value is _NOTHING else None
         while error is not None and not isinstance(error, _Overran):
             error = error.__cause__ or error.__context__
         return error is not None
 
     def result(self) -> Any:
         """What the function returned. Raises what it raised."""
-        if self._error is not None:
+        if self._error is not None and self._value is _NOTHING:
             raise self._error
         return self._value
 

@@ -111,6 +111,8 @@ def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
         return Result(success=False, error=describe(InvalidAnswer(key, schema.problems(error))))
     except InvalidResult as error:
         return Result(success=False, error=describe(InvalidAnswer(key, error.problems)))
+    except Exception as error:  # noqa: BLE001 - of a validator of the user's; the answer is taken nevertheless
+        return Result(success=False, error=describe(error))
     return Result(success=True, output=output)
 
 

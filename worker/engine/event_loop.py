@@ -26,9 +26,14 @@ def event_loop() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_run, args=(_loop,), name="agents-event-loop", daemon=True)
-            _thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_run, args=(loop,), name="agents-event-loop", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads are to be had: perhaps later
+                loop.close()
+                raise
+            _loop, _thread = loop, thread
         return _loop
 
 

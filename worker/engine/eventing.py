@@ -11,6 +11,7 @@ import pydantic
 
 from statestore.records import Action, Result, WaitKind
 from worker import schema
+from worker.checks import check_event_name
 from worker.engine.asking import MISSING
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
@@ -26,6 +27,9 @@ class AwaitedEvent:
     payload: schema.Adapter
     timeout: timedelta | None
     default: Any = MISSING
+
+    def __post_init__(self) -> None:
+        check_event_name(self.event)
 
     @property
     def name(self) -> str:
@@ -52,6 +56,8 @@ class AwaitedEvent:
             schema.from_json(self.payload, payload, key)
         except pydantic.ValidationError as error:
             return Result(success=False, error=describe(InvalidResult(key, schema.problems(error))))
+        except Exception as error:  # noqa: BLE001 - of a validator of the user's; the event is taken nevertheless
+            return Result(success=False, error=describe(error))
         return Result(success=True, output={"payload": payload})
 
     def _replayed(self, key: str, result: Result) -> Any:

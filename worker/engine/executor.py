@@ -151,6 +151,8 @@ class Executor:
             if attempt.stopped is None:
                 failure = error if isinstance(error, Exception) else revive(describe(error))
                 outcome = Outcome(ending=Ending.FAILED, error=failure)
+        if attempt.interrupted_by is not None:
+            raise attempt.interrupted_by  # the agent's code caught it
         # Steps that were begun beside each other are recorded before the end is.
         attempt.join()
         # The agent's code may have caught what unwinds it: the execution has stopped nevertheless.

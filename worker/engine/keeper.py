@@ -78,6 +78,13 @@ class HeldLease:
             listener()
 
 
+def _tell_of_ends(held: list[HeldLease]) -> None:
+    """Whoever awaits something under a lease that has run out unrenewed is told: somebody else may have it."""
+    for one in held:
+        if one.is_lost:
+            one.mark_lost()
+
+
 class LeaseKeeper:
     """Renews all held leases every third of their ttl."""
 
@@ -138,10 +145,12 @@ class LeaseKeeper:
             renewed = self._store.renew([one.lease for one in held], held[0].lease.ttl)
         except StoreUnavailable as error:
             self._renewing.failed(error)
+            _tell_of_ends(held)
             return False
         except Exception:
             # This thread is all that keeps the leases: it must outlive any fault of a driver.
             log.exception("leases could not be renewed, trying again")
+            _tell_of_ends(held)
             return False
         self._renewing.succeeded()
         for one in held:

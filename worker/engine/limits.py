@@ -25,6 +25,8 @@ LIMIT: Final = "limit"
 _STEPS, _SECONDS, _TOKENS, _COST = "steps", "seconds", "tokens", "cost"
 # Nobody means more, and what is longer does not fit into a date.
 _LONGEST_SECONDS: Final = timedelta(days=36_500).total_seconds()
+# Nor can a limit that is a float be raised by more than floats hold.
+_MOST: Final = 10**300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +168,7 @@ def _amount(answer: JSONValue) -> float:
     """What a person adds. An answer that came past the client's check, and is no amount, adds nothing."""
     if isinstance(answer, bool) or not isinstance(answer, int | float):
         return 0
-    return max(answer, 0)
+    return min(max(answer, 0), _MOST)
 
 
 _ANSWER: Final[dict[str, JSONValue]] = {"type": "number", "minimum": 0}

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from statestore.codec import encode_message
 from statestore.envelope import dump, load, seal
 from statestore.errors import InvalidRecord
 from statestore.records import AgentContext, JSONValue, Message, StepChanges, require_name
+
+T = TypeVar("T")
 
 _ABSENT: Final = object()
 # What `run.spend` has counted. It is kept in the working memory, and not among the agent's own values there, so that
@@ -63,6 +65,10 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._values: dict[str, str] = {}
         self._stored_messages = [message for message in context.memory.conversation_history if message.by_run]
         self._stored_facts = list(context.memory.run_facts)
+        # Tasks of an async agent may go in another order on a replay: what is stored is then found by what it says.
+        self.is_in_any_order = False
+        self._unsaid = list(self._stored_messages)
+        self._unremembered = list(self._stored_facts)
         self._messages: list[Message] = []
         self._facts: list[JSONValue] = []
         self.pending = Pending()
@@ -139,9 +145,9 @@ class RunMemory(MutableMapping[str, JSONValue]):
     def say(self, role: str, content: JSONValue, now: datetime) -> None:
         """Appends a message, unless a replay has come to one that is stored."""
         self.check_may_write()
-        place = len(self._messages)
-        if place < len(self._stored_messages):
-            self._messages.append(self._stored_messages[place])
+        stored = self._stored_message(role, content)
+        if stored is not None:
+            self._messages.append(stored)
             return
         message = Message(role=role, content=content, timestamp=now, by_run=True)
         encode_message(message, self._max_value_bytes)  # refused here, where it is given, or never
@@ -149,14 +155,24 @@ class RunMemory(MutableMapping[str, JSONValue]):
         with self._taking:
             self.pending.messages.append(message)
 
+    def _stored_message(self, role: str, content: JSONValue) -> Message | None:
+        if not self.is_in_any_order:
+            place = len(self._messages)
+            return self._stored_messages[place] if place < len(self._stored_messages) else None
+        found = _take_out(self._unsaid, lambda stored: stored.role == role and _same(stored.content, content))
+        return found[0] if found else None
+
     def remember(self, fact: JSONValue) -> None:
         """Appends a fact, unless a replay has come to one that is stored."""
         self.check_may_write()
         place = len(self._facts)
-        if place < len(self._stored_facts):
+        if place < len(self._stored_facts) and not self.is_in_any_order:
             self._facts.append(self._stored_facts[place])
             return
         seal({"fact": fact, "by_run": True}, "fact", self._max_value_bytes)
+        if self.is_in_any_order and _take_out(self._unremembered, lambda stored: _same(stored, fact)):
+            self._facts.append(fact)
+            return
         self._facts.append(fact)
         with self._taking:
             self.pending.facts.append(fact)
@@ -258,6 +274,18 @@ class _StepMark:
     # What the keys that the step wrote held before it: undoing costs what the step changed, not what there is.
     values_before: dict[str, Any] = field(default_factory=dict)
     pending_before: dict[str, Any] = field(default_factory=dict)
+
+
+def _take_out(left: list[T], is_meant: Callable[[T], bool]) -> list[T]:
+    """Removes the first that is meant; returns it, in a list that is empty if there is none."""
+    for place, one in enumerate(left):
+        if is_meant(one):
+            return [left.pop(place)]
+    return []
+
+
+def _same(stored: JSONValue, given: JSONValue) -> bool:
+    return bool(load(dump(stored, "stored")) == load(dump(given, "given")))
 
 
 def _restore(values: dict[str, Any], before: dict[str, Any]) -> None:

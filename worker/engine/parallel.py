@@ -41,7 +41,9 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
             pool.shutdown(wait=False)
             attempt.pause_together(waits)
     return [
-        caught(one.finish if one.key not in done else done[one.key].result) if isinstance(one, ReachedStep) else one
+        caught(one.finish if one.key not in done else done[one.key].result, attempt.interrupts)
+        if isinstance(one, ReachedStep)
+        else one
         for one in reached
     ]
 
@@ -57,10 +59,12 @@ def check_limit(limit: int) -> None:
         raise ValueError(f"limit needs a number of at least 1, not {limit}")
 
 
-def caught(function: Callable[[], R]) -> R | Exception:
+def caught(function: Callable[[], R], interrupts: tuple[type[BaseException], ...]) -> R | Exception:
     """What the function returns, or the exception that it raised, to be handed over in its place."""
     try:
         return function()
+    except interrupts:
+        raise
     except Exception as error:  # noqa: BLE001 - see above
         return error
 

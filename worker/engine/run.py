@@ -8,11 +8,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 from statestore.envelope import dump
 from statestore.records import JSONValue, Message
 from worker import schema as types
+from worker.checks import check_duration
 from worker.crash_policy import OnCrash
 from worker.engine import building, children
 from worker.engine.asking import MISSING, Question, question
 from worker.engine.attempt import Attempt
-from worker.engine.building import Call, Place, StepOptions
+from worker.engine.building import Call, Place, StepOptions, name_of_tool
 from worker.engine.children import Child, Spawn
 from worker.engine.eventing import AwaitedEvent
 from worker.engine.family import ChildOptions
@@ -100,6 +101,10 @@ class BaseRun:
     def _changed(
         self, retry: Retry | None, returns: Any, timeout: timedelta | None, on_crash: OnCrash | None
     ) -> StepOptions:
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
+        if timeout is not None:
+            check_duration("options", "timeout", timeout)
         options = self._options
         return StepOptions(
             retry=options.retry if retry is None else retry,
@@ -186,15 +191,16 @@ class Run(BaseRun):
         `StepTimeout`, `StepInterrupted`; for a tool also `InvalidArguments`, `ApprovalDenied`, `ApprovalExpired`.
         """
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
-        return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
+        with self._attempt.abandoned_by_interrupts():
+            return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
 
     @overload
     def tool(self, tool: Tool[Concatenate[ToolContext, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def tool(self, tool: Tool[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """A step that calls a tool and bears its name."""
-        return self.step(tool.name, tool, *args, **kwargs)
+        """A step that calls a tool and bears its name. Raises as `step` does."""
+        return self.step(name_of_tool(tool), tool, *args, **kwargs)
 
     def transaction(
         self, name: str, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -210,7 +216,8 @@ class Run(BaseRun):
         Otherwise as `step`, without a timeout.
         """
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
-        return cast(T, building.transaction(call, self._options).take(self._attempt))
+        with self._attempt.abandoned_by_interrupts():
+            return cast(T, building.transaction(call, self._options).take(self._attempt))
 
     @overload
     def parallel(
@@ -228,9 +235,12 @@ class Run(BaseRun):
         only the unfinished. The first error in their order is raised when all have ended, or with `return_exceptions`
         each stands in its place. Approvals that tools need are asked for one after the other, before any call.
         """
-        places = [Place.of(self._attempt, call) for call in self._all_calls(calls)]
-        steps = [caught(partial(place.allowed, self._options)) for place in places]
-        return self._as_given(calls, take_all(self._attempt, steps, limit), return_exceptions=return_exceptions)
+        attempt = self._attempt
+        with attempt.abandoned_by_interrupts():
+            places = [Place.of(attempt, call) for call in self._all_calls(calls)]
+            steps = [caught(partial(place.allowed, self._options), attempt.interrupts) for place in places]
+            results = take_all(attempt, steps, limit)
+        return self._as_given(calls, results, return_exceptions=return_exceptions)
 
     def options(
         self,
@@ -331,7 +341,9 @@ class Run(BaseRun):
         Raises the first `ChildFailed` in that order, or with `return_exceptions` returns each in its place.
         """
         keys = children.come_to_ends(self._attempt, spawned)
-        return children.gather(self._attempt, spawned, keys, return_exceptions=return_exceptions)
+        with self._attempt.abandoned_by_interrupts():
+            return children.gather(self._attempt, spawned, keys, return_exceptions=return_exceptions)
 
     def _take(self, wanted: Durable) -> Any:
-        return wanted.take(self._attempt, self._attempt.come_to(wanted.name))
+        with self._attempt.abandoned_by_interrupts():
+            return wanted.take(self._attempt, self._attempt.come_to(wanted.name))

@@ -51,8 +51,9 @@ class _Step:
 
     @classmethod
     def of(cls, run: Run, call: ToolCall, tool: Tool[..., Any]) -> "_Step":
-        place = Place.of(run._attempt, Call(name=tool.name, function=tool, kwargs=call.arguments))
-        return cls(call=call, place=place, reached=caught(partial(place.allowed, StepOptions())))
+        attempt = run._attempt
+        place = Place.of(attempt, Call(name=tool.name, function=tool, kwargs=call.arguments))
+        return cls(call=call, place=place, reached=caught(partial(place.allowed, StepOptions()), attempt.interrupts))
 
     def end_of(self, end: Any) -> CallEnd:
         call, place, journal = self.call, self.place, self.place.attempt.journal
@@ -78,7 +79,7 @@ class _Step:
 def _take(run: Run, steps: list[_Step]) -> list[CallEnd]:
     if len(steps) == 1 and isinstance(steps[0].reached, ReachedStep):
         # A tool that is alone may change the memory.
-        return [steps[0].end_of(caught(steps[0].reached.finish))]
+        return [steps[0].end_of(caught(steps[0].reached.finish, run._attempt.interrupts))]
     ends = take_all(run._attempt, [step.reached for step in steps], DEFAULT_LIMIT)
     return [step.end_of(end) for step, end in zip(steps, ends, strict=True)]
 

@@ -10,6 +10,7 @@ from typing import Any
 from statestore.records import JSONValue
 from worker import schema
 from worker.agent import Agent
+from worker.checks import check_count, check_duration, check_registered_name
 from worker.errors import RegistrationError, UnknownTool
 from worker.loop.actions import schema_of
 from worker.loop.context import LoopContext, ToolDescription
@@ -40,15 +41,20 @@ class Definition:
     _descriptions: tuple[ToolDescription, ...] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        check_registered_name(self.name)
+        for tool in self.given_tools:
+            if not isinstance(tool, Tool | Agent | str):
+                raise RegistrationError(self.name, f"its tools are tools, agents, or names of them, not {tool!r:.80}")
         names = [tool if isinstance(tool, str) else tool.name for tool in self.given_tools]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise RegistrationError(self.name, f"two of its tools have the name {min(twice)!r}")
         for limit_name, limit, least in (("max_turns", self.max_turns, 1), ("max_invalid", self.max_invalid, 0)):
-            if limit < least:
-                raise RegistrationError(self.name, f"{limit_name} needs a number of at least {least}, not {limit}")
-        if self.timeout is not None and self.timeout <= timedelta(0):
-            raise RegistrationError(self.name, f"timeout needs a positive duration, not {self.timeout}")
+            check_count(self.name, limit_name, limit, least)
+        if self.timeout is not None:
+            check_duration(self.name, "timeout", self.timeout)
+        if not isinstance(self.retry, Retry):
+            raise RegistrationError(self.name, f"retry needs a Retry, such as Retry(retries=3), not {self.retry!r:.80}")
 
     def tools(self) -> dict[str, Usable]:
         """The tools by name. Raises `UnknownTool`."""

@@ -187,7 +187,8 @@ class Loop:
         event, timeout = action.event, None if action.seconds is None else timedelta(seconds=action.seconds)
         end = self._ended(event, lambda: self._run.wait_for(event, timeout=timeout))
         if end.success:
-            self._tell("system", f"Event {event!r} came, with: {messages.as_text(end.output)}")
+            # What it carries comes from outside: it must not speak with the voice of the system.
+            self._tell("user", f"Event {event!r} came, with: {messages.as_text(end.output)}")
         else:
             self._tell("system", f"Event {event!r} did not come in {action.seconds:g} seconds.")
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from statestore.clock import Clock, SystemClock
@@ -12,12 +13,14 @@ from statestore.export import ExportedExecution
 from statestore.operations import Store
 from statestore.records import AgentStep, JSONValue
 from worker import deadline as deadlines
+from worker.agent import Agent
 from worker.cancelling import finish_cancel
 from worker.engine.asking import MISSING
 from worker.engine.family import SPAWN
 from worker.execution import Execution
 from worker.replay.forking import forked
 from worker.runtime import Runtime, current_runtime
+from worker.turns.policy import require_no_key
 
 # How often to look whether a lease has run out, of which nobody tells.
 _LOOK_SECONDS: Final = 1.0
@@ -110,12 +113,20 @@ def _prepared(
     clock: Clock | None,
 ) -> ExportedExecution:
     max_bytes = runtime.store.max_value_bytes
+    require_no_key(metadata)
+    input_text = None
+    if value is not MISSING:
+        agent = _agent_of(runtime, source)
+        encoded = agent.encode_input(value)
+        input_text = dump(encoded, "input", max_bytes)
+        # Counted under the key of the input that it has.
+        metadata = agent.turns.added_to(metadata, partial(agent.decode_input, encoded))
     return forked(
         source,
         at_step,
         now_us=(clock or SystemClock()).now_us(),
         max_bytes=max_bytes,
-        input_text=None if value is MISSING else dump(_encoded(runtime, source, value), "input", max_bytes),
+        input_text=input_text,
         metadata=metadata,
         by=sender,
         reason=reason,
@@ -130,11 +141,11 @@ def _started(runtime: Runtime, new: ExportedExecution) -> Execution:
     return Execution(new.execution_id, runtime)
 
 
-def _encoded(runtime: Runtime, source: ExportedExecution, value: Any) -> JSONValue:
-    agent_id = source.header["agent_id"]
+def _agent_of(runtime: Runtime, source: ExportedExecution) -> Agent:
+    agent_id: str = source.header["agent_id"]
     if runtime.registry.find(agent_id) is None:
         runtime.app.loader.import_default_modules()
-    return runtime.registry.agent(agent_id).encode_input(value)
+    return runtime.registry.agent(agent_id)
 
 
 def _check_not_in_flight(store: Store, source: ExportedExecution, at_step: int) -> None:

@@ -23,6 +23,7 @@ from statestore.export import ExportedExecution
 from statestore.records import AgentStep, AuditEvent, JSONValue
 from statestore.states import AgentState
 from worker import deadline
+from worker.turns import policy
 
 # In the metadata of a fork.
 FORKED_FROM: Final = "agents.forked_from"
@@ -69,7 +70,9 @@ def forked(
     header = source.header
     # Not before the last write of the source, should this host's clock be behind the store's.
     created_us = max(now_us, int(header["updated_us"]))
-    merged = {name: value for name, value in load(header["metadata"]).items() if name != deadline.KEY}
+    # Its time is over, and of another input another key is made.
+    left = {deadline.KEY} if input_text is None else {deadline.KEY, policy.KEY}
+    merged = {name: value for name, value in load(header["metadata"]).items() if name not in left}
     merged |= {**metadata, FORKED_FROM: source.execution_id, AT_STEP: at_step}
     origin = f"forked from {source.execution_id} at step {at_step}"
     created = AuditRow(

@@ -177,6 +177,8 @@ class LocalAgents:
         It gets the same arguments, and its result is held against the type that the real function returns; a tool's
         validation, approval, retries and policies stay as they are. Functions in transactions are not replaced.
         """
+        if not callable(function):
+            raise TypeError(f"replace needs a function to be called instead, not {function!r:.80}")
         self._stand_ins[(STEP, step) if isinstance(step, str) else (TOOL, step.name)] = function
 
     # -- inside --------------------------------------------------------------------------------------------------------

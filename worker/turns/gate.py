@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 RATE_KEY: Final = "agents.rate"
+_PAUSES: Final = ((WaitKind.EVENT, TURN_KEY), (WaitKind.TIMER, RATE_KEY))
 
 # After how long an execution looks by itself whether it is its turn; doubled each time up to the second.
 FIRST_LOOK: Final = timedelta(minutes=1)
@@ -46,7 +47,9 @@ class _Stepped:
     @classmethod
     def of(cls, waiting: Wait | None) -> "_Stepped":
         """What the pause kept that the execution comes from; nothing if it comes from elsewhere."""
-        if waiting is None or waiting.key not in (TURN_KEY, RATE_KEY) or not isinstance(waiting.prompt, dict):
+        # An agent may give its own questions any name.
+        own = waiting is not None and (waiting.kind, waiting.key) in _PAUSES
+        if waiting is None or not own or not isinstance(waiting.prompt, dict):
             return cls(paused_on=waiting)
         kept = waiting.prompt
         return cls(

@@ -103,14 +103,19 @@ class Turns:
 
         Raises `InvalidRecord` for a caller's own value of it, and for a key that is no text or number.
         """
-        if KEY in metadata:
-            raise InvalidRecord("metadata", f"{KEY!r} is not to be given there: the agent's concurrency_key makes it")
+        require_no_key(metadata)
         if self.concurrency is None or self.concurrency.key is None:
             return dict(metadata)
         key = self.concurrency.key(value())
         if key is not None and not isinstance(key, str | int):
             raise InvalidRecord("concurrency_key", f"needs to return a text, a number or None, not {key!r:.80}")
         return {**metadata, KEY: key if key is None else str(key)}
+
+
+def require_no_key(metadata: Mapping[str, JSONValue]) -> None:
+    """Raises `InvalidRecord` for a caller's own value of the key."""
+    if KEY in metadata:
+        raise InvalidRecord("metadata", f"{KEY!r} is not to be given there: the agent's concurrency_key makes it")
 
 
 def key_of(summary: ExecutionSummary) -> JSONValue:

@@ -9,6 +9,7 @@
 -- ARGV[4]  longest line in us
 -- ARGV[5]  within, in us
 -- ARGV[6]  '1' for a caller who was promised a turn, else '0'
+-- ARGV[7]  how far ahead a line may lie, in us
 --
 -- Returns {'taken', 'promised' or 'none', us to wait}.
 
@@ -19,6 +20,9 @@ local line = redis.call('HGET', KEYS[1], bucket)
 if line then
   local colon = string.find(line, ':', 1, true)
   next_us, end_us = tonumber(string.sub(line, 1, colon - 1)), tonumber(string.sub(line, colon + 1))
+  if math.max(next_us, end_us) - now > tonumber(ARGV[7]) then
+    next_us, end_us = 0, 0
+  end
 end
 
 local soonest = math.max(now, next_us)
