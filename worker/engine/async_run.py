@@ -11,8 +11,9 @@ import functools
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from enum import Enum
@@ -28,6 +29,7 @@ from worker.engine.calling import STOP_SECONDS
 from worker.engine.children import Child
 from worker.engine.outcome import ExecutionStopped
 from worker.engine.parallel import DEFAULT_LIMIT, check_limit
+from worker.engine.replay_order import ReplayOrder
 from worker.engine.run import BaseRun, Calls, Durable
 from worker.engine.sleeping import Sleep
 from worker.engine.stepping import ReachedStep
@@ -203,9 +205,16 @@ class AsyncRun(BaseRun):
     `asyncio.timeout`, say: on the next attempt it has a result. To end it, give it a timeout with `options`.
     """
 
-    def __init__(self, attempt: Attempt, desk: Desk, options: StepOptions = StepOptions()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        attempt: Attempt,
+        desk: Desk,
+        order: ReplayOrder,
+        options: StepOptions = StepOptions(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__(attempt, options)
         self._desk = desk
+        self._order = order
 
     @_to_be_awaited
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -230,6 +239,8 @@ class AsyncRun(BaseRun):
         check_limit(limit)
         places = [Place.of(self._attempt, call) for call in self._all_calls(calls)]
         reached = [await _caught(self._allowed(place)) for place in places]
+        # Those that wait for their turn must not keep the others from being taken.
+        await self._order.turn(*(one.key for one in reached if isinstance(one, ReachedStep)))
         free = asyncio.Semaphore(limit)
 
         async def finish(one: ReachedStep | Exception) -> Any:
@@ -241,7 +252,7 @@ class AsyncRun(BaseRun):
                 except StepWaits as waits:
                     return waits
 
-        with self._attempt.putting_pauses_off() as waits:
+        with self._attempt.nesting.putting_pauses_off() as waits:
             results = await asyncio.gather(*(finish(one) for one in reached))
         if waits:
             await self._do(lambda: self._attempt.pause_together(waits))
@@ -256,7 +267,7 @@ class AsyncRun(BaseRun):
         on_crash: OnCrash | None = None,
     ) -> "AsyncRun":
         """See `Run.options`."""
-        return AsyncRun(self._attempt, self._desk, self._changed(retry, returns, timeout, on_crash))
+        return AsyncRun(self._attempt, self._desk, self._order, self._changed(retry, returns, timeout, on_crash))
 
     @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:
@@ -289,25 +300,47 @@ class AsyncRun(BaseRun):
         """See `Run.gather`."""
         attempt = self._attempt
         keys = children.come_to_ends(attempt, spawned)
-        return await self._do(lambda: children.gather(attempt, spawned, keys, return_exceptions=return_exceptions))
+        async with self._in_order(*keys):
+            return await self._do(lambda: children.gather(attempt, spawned, keys, return_exceptions=return_exceptions))
 
     async def _allowed(self, place: Place) -> ReachedStep:
         if place.approval is None:
             return place.allowed(self._options)
-        return await self._do(lambda: place.allowed(self._options))
+        async with self._in_order(place.approval_key):
+            return await self._do(lambda: place.allowed(self._options))
 
     async def _finish(self, reached: ReachedStep) -> Any:
         if reached.is_recorded:
+            await self._order.turn(reached.key)
             return reached.finish()
+        async with self._in_order(reached.key):
+            return await self._begin(reached)
+
+    async def _begin(self, reached: ReachedStep) -> Any:
         attempt = self._attempt
-        attempt.expect_step()
+        attempt.traffic.expect()
         job = self._desk.submit(lambda: reached.finish(is_expected=True))
-        job.add_done_callback(lambda job: attempt.unexpect_step() if job.cancelled() else None)
+        job.add_done_callback(lambda job: attempt.traffic.unexpect() if job.cancelled() else None)
         return await asyncio.wrap_future(job)
 
     async def _take(self, wanted: Durable) -> Any:
         key = self._attempt.come_to(wanted.name)
-        return await self._do(lambda: wanted.take(self._attempt, key))
+        async with self._in_order(key):
+            return await self._do(lambda: wanted.take(self._attempt, key))
+
+    @asynccontextmanager
+    async def _in_order(self, *keys: str) -> AsyncIterator[None]:
+        """What is recorded in this block is given out when it is its turn."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            for key in keys:
+                self._order.forget(key)
+            raise
+        except Exception:
+            await self._order.turn(*keys)
+            raise
+        await self._order.turn(*keys)
 
     async def _do(self, job: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._desk.submit(job))
@@ -322,11 +355,14 @@ async def _caught(coroutine: Coroutine[Any, Any, T]) -> T | Exception:
 
 def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]], value: Any) -> Any:
     """Runs an async agent to its end, in the thread that executes the task; returns what it returns."""
-    attempt.is_concurrent = attempt.memory.is_in_any_order = True
+    attempt.nesting.is_concurrent = attempt.memory.is_in_any_order = True
     desk = Desk(attempt, helpers=DEFAULT_LIMIT)
+    order = ReplayOrder(attempt.journal)
 
     async def work() -> Any:
-        output = await function(AsyncRun(attempt, desk), value)
+        loop = asyncio.get_running_loop()
+        attempt.on_recorded = lambda step: loop.call_soon_threadsafe(order.add, step)
+        output = await function(AsyncRun(attempt, desk, order), value)
         _check_all_awaited(desk)
         return output
 

@@ -4,14 +4,12 @@ Steps may run side by side, each in a thread of its own (`run.parallel`, async a
 `Attempt.lock`, and their records are written one after the other, as the numbers of steps have no gaps.
 """
 
-import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from statestore.errors import StoreUnavailable
 from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait, WaitKind
@@ -19,49 +17,19 @@ from statestore.states import AgentState
 from statestore.transactions import StepTransaction
 from worker.engine.events import Event, EventKind
 from worker.engine.failures import describe
-from worker.engine.family import Family
 from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease
-from worker.engine.limits import Budget, Limits
+from worker.engine.limits import Limits
 from worker.engine.memory import RunMemory
+from worker.engine.nesting import Nesting, PutOff
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
+from worker.engine.surroundings import Surroundings
+from worker.engine.traffic import Traffic
 from worker.engine.waiting import Standing
-from worker.errors import MemoryInParallel, NestedStep
+from worker.errors import NestedStep
 
 R = TypeVar("R")
-
-PutOff: TypeAlias = list[tuple[AgentState, Wait]]
-# (id of the attempt, what steps wait for that others are taken beside).
-_put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
-
-# How often it is looked whether steps that were announced will still be taken.
-_LOOK_SECONDS: Final = 0.02
-# How much of the names of steps an error shows.
-_NAMES: Final = 100
-
-# (id of the attempt, key) of the step whose function runs in this thread or coroutine.
-_inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What an attempt needs from the process that it runs in.
-
-    `inline_wait_seconds` is the longest retry delay that is slept in place; a longer one pauses the execution and
-    frees the worker's slot. `interrupts` are exceptions that come from outside into a step (a time limit): they end the
-    attempt, and say nothing about the step.
-    """
-
-    is_draining: Callable[[], bool]
-    publish: Callable[[Event], None]
-    max_attempts: int
-    max_retries: int
-    family: Family
-    inline_wait_seconds: float
-    budget: Budget
-    jitter: random.Random
-    interrupts: tuple[type[BaseException], ...] = ()
 
 
 class StepWaits(BaseException):
@@ -92,20 +60,17 @@ class Attempt:
         self.limits = Limits(surroundings.budget, context)
         journal.pass_by(self.limits.take_in(context.steps))
         self.lock = threading.RLock()
-        self.is_concurrent = False
-        self._none_busy = threading.Condition(self.lock)
-        self._busy = 0
+        self.traffic = Traffic(self.lock)
+        self.nesting = Nesting()
+        # Called with each step that is recorded, in that order, by the thread that recorded it.
+        self.on_recorded: Callable[[AgentStep], object] = lambda _: None
         self._begun: set[str] = set()
-        self._expected = 0
-        self._expecting = threading.Lock()
-        self._is_pausing = False
         self._is_written = False
         self._retries = sum(step.tries - 1 for step in context.steps)
         self._pausing_on: Wait | None = None
         self._signals = list(context.signals)
         self._stopped: ExecutionStopped | None = None
         self.interrupted_by: BaseException | None = None
-        self._inside: str | None = None
 
     @property
     def interrupts(self) -> tuple[type[BaseException], ...]:
@@ -126,7 +91,7 @@ class Attempt:
         if self._stopped is not None:
             # The agent's code caught the exception that unwinds it. There is nothing left for it to do.
             raise self._stopped
-        inside = self._step_around()
+        inside = self.nesting.step_around
         if inside is not None:
             raise NestedStep(name, inside)
         return self.journal.next_key(name)
@@ -140,7 +105,7 @@ class Attempt:
 
     def _keeps_pending(self, recorded: AgentStep) -> bool:
         """Whether what is pending here may never have been stored: another step may have been recorded before it."""
-        return self.is_concurrent and recorded.changes is None
+        return self.nesting.is_concurrent and recorded.changes is None
 
     def has_come_to(self, name: str) -> bool:
         """Whether the next occurrence of this step is recorded, or is what the execution was paused on."""
@@ -156,22 +121,9 @@ class Attempt:
         del name, tool
         return None
 
-    def check_may_write_memory(self) -> None:
-        """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""
-        if self.is_concurrent:
-            inside = self._step_around()
-            if inside is not None:
-                raise MemoryInParallel(inside)
-
-    def _step_around(self) -> str | None:
-        inside = _inside.get()
-        if inside is not None and inside[0] == id(self):
-            return inside[1]
-        return self._inside
-
     def enter_boundary(self, *, even_before_pause: bool = False) -> None:
         """A boundary of this step: stops if another one has, if the lease is lost, on a cancel, or on a drain."""
-        if self._stopped is not None and not (even_before_pause and self._is_pausing):
+        if self._stopped is not None and not (even_before_pause and self.traffic.is_pausing):
             raise self._stopped
         if self.held.is_lost:
             self.stop(Outcome(ending=Ending.LOST))
@@ -300,40 +252,8 @@ class Attempt:
     @contextmanager
     def inside_step(self, key: str) -> Iterator[None]:
         """The step's own function runs in this block; it cannot take further steps."""
-        token = _inside.set((id(self), key))
-        around = self._inside
-        if not self.is_concurrent:
-            self._inside = key  # also for threads that the function starts
-        try:
+        with self.nesting.inside_step(key):
             yield
-        finally:
-            if not self.is_concurrent:
-                self._inside = around
-            _inside.reset(token)
-
-    @contextmanager
-    def beside_each_other(self, keys: Sequence[str]) -> Iterator[PutOff]:
-        """Steps are taken beside each other in this block, and nothing else by the agent's function, which waits."""
-        was = self.is_concurrent, self._inside
-        self.is_concurrent, self._inside = True, ", ".join(keys)[:_NAMES]
-        try:
-            with self.putting_pauses_off() as waits:
-                yield waits
-        finally:
-            self.is_concurrent, self._inside = was
-
-    @contextmanager
-    def putting_pauses_off(self) -> Iterator[PutOff]:
-        """A step of this block that has to wait keeps no other one from being taken: it raises `StepWaits`.
-
-        What they wait for is for `pause_together`, when all have ended.
-        """
-        waits: PutOff = []
-        token = _put_off.set((id(self), waits))
-        try:
-            yield waits
-        finally:
-            _put_off.reset(token)
 
     def pause_together(self, waits: PutOff) -> None:
         """Pauses if there are any waits. Those for a time end with the last of them; a question comes first."""
@@ -349,55 +269,32 @@ class Attempt:
                 self._pause(state, waiting, ())
 
     def _put_pause_off(self, state: AgentState, waiting: Wait) -> None:
-        put_off = _put_off.get()
-        if put_off is not None and put_off[0] == id(self) and self._stopped is None:
+        put_off = self.nesting.put_off
+        if put_off is not None and self._stopped is None:
             self.recorder.check_pause(state, waiting)
-            put_off[1].append((state, waiting))
+            put_off.append((state, waiting))
             raise StepWaits
-
-    def expect_step(self) -> None:
-        """A step is about to be taken by another thread; `busy(is_expected=True)` or `unexpect_step` follows.
-
-        Does not wait for `lock`, as it is called on the event loop.
-        """
-        with self._expecting:
-            self._expected += 1
-
-    def unexpect_step(self) -> None:
-        """The step will not be taken. Does not wait for `lock` either."""
-        with self._expecting:
-            self._expected -= 1
 
     @contextmanager
     def busy(self, key: str, *, is_expected: bool = False) -> Iterator[None]:
         """A step is being taken in this block: the attempt does not end before it is recorded."""
-        with self.lock:
-            self._busy += 1
-            if is_expected:
-                self.unexpect_step()
-        try:
-            yield
-        finally:
-            with self.lock:
-                self._begun.discard(key)
-                self._leave()
+        with self.traffic.busy(is_expected=is_expected):
+            try:
+                yield
+            finally:
+                with self.lock:
+                    self._begun.discard(key)
 
     def join(self) -> None:
         """Waits until no step is being taken any more, and no pause is being written."""
-        with self.lock:
-            while self._busy or self._expected > 0 or self._is_pausing:
-                self._wait_for_steps()
-
-    def _wait_for_steps(self) -> None:
-        # Nobody tells of an expected step that is not taken after all: that is found out on the event loop.
-        self._none_busy.wait(_LOOK_SECONDS if self._expected > 0 else None)
+        self.traffic.wait_until_quiet()
 
     def abandon(self) -> None:
         """The attempt is being ended from outside: what is in flight may end, and nothing more is begun.
 
         Does not wait for `lock`: who calls this is in a hurry.
         """
-        if self._stopped is None or self._is_pausing:
+        if self._stopped is None or self.traffic.is_pausing:
             self._stopped = ExecutionStopped(Outcome(ending=Ending.LOST))
 
     @contextmanager
@@ -425,7 +322,7 @@ class Attempt:
             if not in_step:
                 self._pause(state, waiting, ())
             self._put_pause_off(state, waiting)
-            with self._not_busy():
+            with self.traffic.not_busy():
                 self._pause(state, waiting, ())
 
     def pause_step(self, waiting: Wait, intent: AgentStep) -> NoReturn:
@@ -434,15 +331,15 @@ class Attempt:
         Where several steps want to wait, they do so together, until the last of them may go on.
         """
         with self.lock:
-            if self.is_concurrent:
+            if self.nesting.is_concurrent:
                 self.record_intent(intent)
                 self._put_pause_off(AgentState.WAITING, waiting)
                 if self._pausing_on is not None:
                     self._pausing_on = _waking_for(self._pausing_on, waiting)
                 if self._stopped is not None:
                     raise self._stopped
-            with self._not_busy():
-                self._pause(AgentState.WAITING, waiting, () if self.is_concurrent else (intent,))
+            with self.traffic.not_busy():
+                self._pause(AgentState.WAITING, waiting, () if self.nesting.is_concurrent else (intent,))
 
     def _pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...]) -> NoReturn:
         waiting = self._awake_at_deadline(waiting)
@@ -450,10 +347,9 @@ class Attempt:
         self.recorder.check_pause(state, waiting, intents)
         pausing = self._stopped = ExecutionStopped(Outcome(ending=Ending.PAUSED, waiting=waiting))
         self._pausing_on = waiting
-        self._is_pausing = True
+        self.traffic.is_pausing = True
         try:
-            while self._busy or self._expected > 0:
-                self._wait_for_steps()
+            self.traffic.wait_for_steps()
             if self._stopped is not pausing:
                 raise self._stopped
             waiting = self._awake_at_deadline(self._pausing_on)
@@ -462,8 +358,7 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - the stack is unwound already, perhaps
             self.stop(Outcome(ending=Ending.FAILED, error=error))
         finally:
-            self._is_pausing = False
-            self._none_busy.notify_all()
+            self.traffic.end_pausing()
         self.stop(Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now))
 
     def _awake_at_deadline(self, waiting: Wait) -> Wait:
@@ -477,8 +372,7 @@ class Attempt:
         """Unwinds the agent; no later call of the run does anything."""
         with self.lock:
             self._stopped = ExecutionStopped(outcome)
-            self._is_pausing = False
-            self._none_busy.notify_all()
+            self.traffic.end_pausing()
         raise self._stopped
 
     def give_up(self, error: Exception, step: AgentStep) -> NoReturn:
@@ -501,24 +395,12 @@ class Attempt:
     def has_come_to_rest(self) -> bool:
         """Whether the attempt has ended, and nothing is in flight: nothing that the agent waits for will come."""
         with self.lock:
-            return self._stopped is not None and not (self._busy or self._expected > 0 or self._is_pausing)
+            return self._stopped is not None and self.traffic.is_quiet
 
     @property
     def is_stopping(self) -> bool:
         """Whether the attempt has ended, or will as soon as what is in flight is recorded."""
         return self._stopped is not None
-
-    @contextmanager
-    def _not_busy(self) -> Iterator[None]:
-        self._leave()
-        try:
-            yield
-        finally:
-            self._busy += 1
-
-    def _leave(self) -> None:
-        self._busy -= 1
-        self._none_busy.notify_all()
 
     def take_signal(self, kind: SignalKind, key: str) -> Signal | None:
         """The oldest signal of this address; the next write of this thread takes it out of the mailbox."""
@@ -558,6 +440,7 @@ class Attempt:
 
     def _recorded(self, step: AgentStep) -> None:
         self.journal.add(step)
+        self.on_recorded(step)
         self.announce(EventKind.STEP_RECORDED, AgentState.THINKING, step=step)
 
     def _guarded(self, write: Callable[[], R]) -> R:

@@ -13,7 +13,7 @@ from statestore.records import Claim, ExecutionSummary, JSONValue
 from statestore.states import AgentState
 from worker.agent import Agent
 from worker.engine.async_run import drive
-from worker.engine.attempt import Attempt, Surroundings
+from worker.engine.attempt import Attempt
 from worker.engine.events import EventKind, Subscriber, publish
 from worker.engine.failures import describe, revive
 from worker.engine.family import SPAWN, Family, Ring
@@ -24,6 +24,7 @@ from worker.engine.memory import RunMemory
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
 from worker.engine.run import Run
+from worker.engine.surroundings import Surroundings
 from worker.errors import DeadLetter, InvalidResult
 from worker.registry import Registry
 from worker.turns import Line, gate
@@ -246,7 +247,7 @@ class Executor:
                 interrupts=self.interrupts,
             ),
         )
-        memory.check_may_write = attempt.check_may_write_memory
+        memory.check_may_write = attempt.nesting.check_may_write_memory
         return attempt
 
 

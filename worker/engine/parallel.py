@@ -24,7 +24,7 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
     open_steps = [one for one in reached if isinstance(one, ReachedStep) and not one.is_recorded]
     done: dict[str, Future[Any]] = {}
     if open_steps:
-        with attempt.beside_each_other([one.key for one in open_steps]) as waits:
+        with attempt.nesting.beside_each_other([one.key for one in open_steps]) as waits:
             pool = ThreadPoolExecutor(min(limit, len(open_steps)), thread_name_prefix="step")
             try:
                 for one in open_steps:

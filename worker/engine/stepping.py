@@ -64,7 +64,7 @@ class ReachedStep:
         return self.recorded is not None and self.recorded.result is not None
 
     def finish(self, *, is_expected: bool = False) -> Any:
-        """The result; see `Step.take`. `is_expected` says that `Attempt.expect_step` was called for it."""
+        """The result; see `Step.take`. `is_expected` says that `Traffic.expect` was called for it."""
         recorded = self.recorded
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
@@ -86,7 +86,7 @@ class ReachedStep:
             if step.crash_policy is not CrashPolicy.RETRY:
                 with attempt.lock:
                     attempt.record_intent(self._record(None, started=started, tries=tries, in_flight=True))
-            if not attempt.is_concurrent:
+            if not attempt.nesting.is_concurrent:
                 attempt.memory.begin_step()
             try:
                 with step.work.open(attempt, Try(self.key, tries), checkpoint_id) as work:
@@ -122,7 +122,7 @@ class ReachedStep:
             raise _TryFailed(error, may_be_retried=not error.still_running) from error
         except BaseException as error:
             raise _TryFailed(error, may_be_retried=True) from error
-        changes = None if attempt.is_concurrent else attempt.memory.step_changes()
+        changes = None if attempt.nesting.is_concurrent else attempt.memory.step_changes()
         result = Result(success=True, output=output)
         with attempt.lock:
             record = self._record(result, started=started, tries=tries, changes=changes)
@@ -169,7 +169,7 @@ class ReachedStep:
         )
 
     def _roll_back(self) -> None:
-        if not self.attempt.is_concurrent:
+        if not self.attempt.nesting.is_concurrent:
             self.attempt.memory.roll_back()
 
     def _replayed(self, result: Result) -> Any:
