@@ -4,6 +4,7 @@ It carries the execution's id, no input and no secret. Losing it, or getting it 
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -11,12 +12,19 @@ from typing import Any, Final
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from statestore.fork_gate import ForkGate
 from statestore.operations import Store
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 TASK_NAME: Final = "agents.execute"
+
+# kombu and the result backends make much of themselves when first used, under locks that a child of the pool would
+# inherit locked if it were born while the sweeper's thread rings.
+broker_gate: Final = ForkGate("the broker's client")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=broker_gate.close, after_in_parent=broker_gate.open, after_in_child=broker_gate.renew)
 
 
 def ring(
@@ -27,6 +35,13 @@ def ring(
     The task's id is the execution's, for every attempt: one row in Flower and one `AsyncResult` follow the execution
     to its end. `shadow` makes monitors show the agent's name.
     """
+    with broker_gate:
+        return _ring(app, settings, execution_id, agent_id, queue, priority)
+
+
+def _ring(
+    app: Celery, settings: Settings, execution_id: str, agent_id: str, queue: str | None, priority: int | None
+) -> bool:
     options: dict[str, object] = {}
     if app.conf.task_send_sent_event:
         options["event_dispatcher"] = _SentUnderAgentsName(app, agent_id)

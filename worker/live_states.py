@@ -3,6 +3,7 @@
 from celery import Celery, current_task
 
 from statestore.states import AgentState
+from worker.bell import broker_gate
 from worker.engine.events import Event, EventKind
 from worker.engine.outcome import Ending
 
@@ -25,9 +26,12 @@ def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:
 
     For executions whose task no worker runs any more, and whose messages the workers discard as revoked.
     """
-    app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)
-    with app.events.default_dispatcher(hostname=worker_name) as dispatcher:
-        dispatcher.send("task-revoked", uuid=execution_id, retry=False, terminated=False, signum=None, expired=False)
+    with broker_gate:
+        app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)
+        with app.events.default_dispatcher(hostname=worker_name) as dispatcher:
+            dispatcher.send(
+                "task-revoked", uuid=execution_id, retry=False, terminated=False, signum=None, expired=False
+            )
 
 
 def _changes_state(event: Event) -> bool:

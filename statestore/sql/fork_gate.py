@@ -9,104 +9,14 @@ what SQLite remembers of the locks on the file, and would respect those of a tra
 Other users of SQLite in the process, such as a result backend, do not pass through here.
 """
 
-import logging
 import os
 import sqlite3
-import time
 from contextlib import suppress
-from threading import get_ident
 from typing import Any, ClassVar, Final
 
-_LOGGER: Final = logging.getLogger(__name__)
+from statestore.fork_gate import ForkGate
 
-# A fork that has waited this long goes ahead: a child at risk is better than a parent that stands still for ever.
-PATIENCE_SECONDS: Final = 30.0
-_LOOK_AGAIN_SECONDS: Final = 0.0005
-
-
-class ForkGate:
-    """Entered with `with`, by any number of threads at once and by one thread repeatedly; closed during a fork.
-
-    It has no lock: one would cost more, would have to be renewed in the child, and could be held by the very thread
-    in which a signal handler or the garbage collector enters again. It rests on a thread saying that it is inside
-    before it looks for a fork, and on a fork being announced before it looks who is inside: one sees the other.
-    """
-
-    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        self._patience_seconds = patience_seconds
-        self._inside: dict[int, int] = {}  # how many times each thread is inside; a thread touches only its own
-        self._forking: list[int] = []  # the threads that fork
-
-    def __enter__(self) -> None:
-        me, inside = get_ident(), self._inside
-        depth = inside.get(me)
-        if depth is not None:
-            # The fork waits for this thread: waiting for the fork would be a deadlock.
-            inside[me] = depth + 1
-            return
-        inside[me] = 1
-        if self._forking:
-            self._give_way(me)
-
-    def __exit__(self, *_: object) -> None:
-        me, inside = get_ident(), self._inside
-        depth = inside.get(me, 0)
-        if depth > 1:
-            inside[me] = depth - 1
-        else:
-            inside.pop(me, None)  # a fork that lost its patience has taken it out already
-
-    def enter_now(self) -> bool:
-        """Enters unless that needs waiting; says whether it did."""
-        me, inside = get_ident(), self._inside
-        depth = inside.get(me, 0)
-        inside[me] = depth + 1
-        if self._forking and depth == 0 and me not in self._forking:
-            inside.pop(me, None)
-            return False
-        return True
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether a fork is under way."""
-        return bool(self._forking)
-
-    def close(self) -> None:
-        """Before a fork: waits until no other thread is inside, and lets none in."""
-        me, inside, forking = get_ident(), self._inside, self._forking
-        forking.append(me)
-        deadline = time.monotonic() + self._patience_seconds
-        # A thread that forks is inside a fork and not inside SQLite, also if it does so in the middle of a call.
-        while others := [thread for thread in list(inside) if thread != me and thread not in forking]:
-            if time.monotonic() > deadline:
-                _LOGGER.warning("forking although threads have been inside SQLite for %ss", self._patience_seconds)
-                for thread in others:
-                    inside.pop(thread, None)  # so that the next fork does not wait for them again
-                return
-            time.sleep(_LOOK_AGAIN_SECONDS)
-
-    def open(self) -> None:
-        """After the fork, in the parent."""
-        self._forking.remove(get_ident())
-
-    def renew(self) -> None:
-        """After the fork, in the child: only the thread that forked lives on."""
-        me = get_ident()
-        depth = self._inside.get(me)
-        self._inside = {} if depth is None else {me: depth}
-        # More than once if a hook of the fork forks itself.
-        self._forking = [me] * (self._forking.count(me) - 1)
-
-    def _give_way(self, me: int) -> None:
-        # The thread that forks may use the store in other hooks of the fork.
-        while self._forking and me not in self._forking:
-            self._inside.pop(me, None)
-            while self._forking:
-                time.sleep(_LOOK_AGAIN_SECONDS)
-            self._inside[me] = 1
-
-
-sqlite_gate: Final = ForkGate()
+sqlite_gate: Final = ForkGate("SQLite")
 
 
 class GatedConnection(sqlite3.Connection):

@@ -53,7 +53,7 @@ class TestWhatIsAskedOfALog:
         [
             ("", "says nothing of the outage"),
             (f"{AWAY}Traceback (most recent call last):\n", "shows a traceback"),
-            (AWAY * 7, "repeats itself"),
+            (AWAY * 8, "repeats itself"),
             (AWAY + WAITS.format(ONE) * 3, "repeats itself"),
             (AWAY + BELL.format(ONE) * 101, "repeats itself"),
         ],

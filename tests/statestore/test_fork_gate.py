@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from statestore.fork_gate import ForkGate
 from statestore.sql import SQLStore
-from statestore.sql.fork_gate import ForkGate, GatedConnection, sqlite_gate
+from statestore.sql.fork_gate import GatedConnection, sqlite_gate
 from statestore.testing.together import all_succeeded, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -22,7 +23,7 @@ LONG_SECONDS = 20.0
 
 @pytest.fixture
 def gate() -> ForkGate:
-    return ForkGate(patience_seconds=LONG_SECONDS)
+    return ForkGate("it", patience_seconds=LONG_SECONDS)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_the_forking_thread_may_enter_in_the_middle_of_its_fork(gate: ForkGate) 
 
 
 def test_a_fork_loses_its_patience_once(threads: Start, caplog: pytest.LogCaptureFixture) -> None:
-    gate = ForkGate(patience_seconds=SHORT_SECONDS)
+    gate = ForkGate("it", patience_seconds=SHORT_SECONDS)
     leave = stay(gate, threads)
     for _ in range(2):
         gate.close()
