@@ -24,6 +24,7 @@
     |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
     |-- NestedStep              a step's function tried to take a step itself
     |-- MemoryInParallel        a step that others run beside tried to change the memory
+    |-- NotAwaited              an async agent never awaited a call of its run
     |-- LimitExceeded           the execution used up what it may use
     |   |-- MaxStepsExceeded    steps
     |   |-- MaxTurnsExceeded    turns of a loop agent

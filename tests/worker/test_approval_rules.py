@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import pydantic
 import pytest
 
-from statestore import Signal, SignalKind, Wait, WaitKind
+from statestore import WaitKind
+from tests.worker.approving import asked, decide
 from tests.worker.driving import Calls, Crash, Engine
 from worker import ApprovalDenied, AsyncRun, InvalidArguments, Run, Tool, ToolContext, tool
 from worker.engine.approving import digest_of
@@ -31,33 +31,6 @@ def pay(engine: Engine, calls: Calls) -> Tool[..., str]:
         return f"{amount} to {to.owner}"
 
     return pay
-
-
-def asked(engine: Engine, execution_id: str) -> Wait:
-    """What is shown to a person, when the execution has come there."""
-    engine.execute(execution_id)
-    waiting = engine.context(execution_id).waiting
-    assert waiting is not None
-    assert waiting.kind is WaitKind.APPROVAL
-    return waiting
-
-
-def decide(engine: Engine, execution_id: str, waiting: Wait, approved: bool = True, **more: Any) -> None:
-    payload = {"approved": approved, "digest": waiting.prompt["digest"], **more}
-    send(engine, execution_id, waiting.key, payload)
-
-
-def send(engine: Engine, execution_id: str, key: str, payload: Any) -> None:
-    signal = Signal(
-        signal_id=uuid4().hex,
-        kind=SignalKind.APPROVAL,
-        key=key,
-        payload=payload,
-        sender="ada",
-        reason="looks fine",
-        sent_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
-    engine.store.send(execution_id, signal)
 
 
 # -- code that changes meanwhile ---------------------------------------------------------------------------------------

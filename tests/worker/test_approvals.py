@@ -1,13 +1,13 @@
 """Approvals: bound to the exact arguments, given once, recorded; nothing is called that was not shown."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pydantic
 import pytest
 
-from statestore import AgentState, AlreadyAnswered, QuestionNotAsked, Signal, SignalKind, Wait, WaitKind
+from statestore import AgentState, AlreadyAnswered, QuestionNotAsked
+from tests.worker.approving import asked, decide, send
 from tests.worker.driving import Calls, Crash, Engine
 from worker import ApprovalDenied, ApprovalExpired, AsyncRun, InvalidArguments, Run, Tool, tool
 from worker.agent import Agent
@@ -37,33 +37,6 @@ def paying(engine: Engine, pay: Tool[..., str]) -> Agent:
         return run.tool(pay, {"iban": "PL61", "owner": "Łukasz 🦊"}, amount=5)
 
     return engine.agent(work)
-
-
-def asked(engine: Engine, execution_id: str) -> Wait:
-    """What is shown to a person, when the execution has come there."""
-    engine.execute(execution_id)
-    waiting = engine.context(execution_id).waiting
-    assert waiting is not None
-    assert waiting.kind is WaitKind.APPROVAL
-    return waiting
-
-
-def decide(engine: Engine, execution_id: str, waiting: Wait, approved: bool = True, **more: Any) -> None:
-    payload = {"approved": approved, "digest": waiting.prompt["digest"], **more}
-    send(engine, execution_id, waiting.key, payload)
-
-
-def send(engine: Engine, execution_id: str, key: str, payload: Any) -> None:
-    signal = Signal(
-        signal_id=uuid4().hex,
-        kind=SignalKind.APPROVAL,
-        key=key,
-        payload=payload,
-        sender="ada",
-        reason="looks fine",
-        sent_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
-    engine.store.send(execution_id, signal)
 
 
 def test_a_call_waits_for_an_approval_of_exactly_what_is_shown(

@@ -17,15 +17,15 @@ from celery.result import AsyncResult
 
 from statestore import AgentState
 from statestore.errors import ExecutionOver
-from tests.services.commands import Command, environment, wait_until
+from tests.services.commands import wait_until
 from tests.worker.driving import LEASE, Calls
 from tests.worker.household import Household
-from worker import AsyncRun, ExecutionCancelled, Retry, Run, bell
-from worker.celery import make_app
+from tests.worker.their_workers import client_of, start, worker
+from worker import AsyncRun, ExecutionCancelled, Retry, Run
 from worker.engine.executor import Limits
 from worker.engine.outcome import Ending
 from worker.execution import Execution
-from worker.runtime import Runtime, runtime_of
+from worker.runtime import Runtime
 
 HOUR = timedelta(hours=1)
 SECONDS = 5.0
@@ -337,39 +337,15 @@ def pid(run, input: None) -> int:
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    (tmp_path / "their_agents.py").write_text(AGENTS)
-    monkeypatch.setenv("AGENTS_HOME", str(tmp_path / "home"))
-    app = make_app()
-    runtime = runtime_of(app)
-    yield runtime
-    runtime.store.close()
-    app.close()
-
-
-def worker(folder: Path, options: str) -> Command:
-    env = environment(
-        AGENTS_HOME=str(folder / "home"),
-        AGENTS_IMPORTS="their_agents",
-        AGENTS_LEASE_SECONDS="3",
-        AGENTS_WATCH_SECONDS="0.2",
-        AGENTS_SWEEP_SECONDS="0.5",
-    )
-    env["PYTHONPATH"] += f":{folder}"
-    arguments = f"celery -A worker worker -l INFO --without-mingle --without-gossip {options}"
-    return Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready.")
-
-
-def start(client: Runtime, name: str, value: object) -> Execution:
-    execution_id = client.store.create_context(name, value).execution_id
-    assert bell.ring(client.app, client.settings, execution_id=execution_id, agent_id=name, queue=None, priority=None)
-    return Execution(execution_id, client)
+    with client_of(tmp_path, AGENTS, monkeypatch) as client:
+        yield client
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_worker_ends_what_is_cancelled_within_seconds_and_is_free_again(
     tmp_path: Path, client: Runtime, pool: str
 ) -> None:
-    with worker(tmp_path, f"-P {pool} -c 1"):
+    with worker(tmp_path, f"-P {pool} -c 1", AGENTS_LEASE_SECONDS="3"):
         for name in ("steps", "awaits", "retries", "retries_in_place", "asks", "has_a_child"):
             mark = tmp_path / f"{name}.mark"
             execution = start(client, name, str(mark))
@@ -395,7 +371,7 @@ def test_a_cancel_that_no_worker_has_seen_yet_runs_nothing(tmp_path: Path, clien
     execution = start(client, "asks", str(mark))
     assert execution.cancel() is True
     assert execution.state is AgentState.CANCELLED
-    with worker(tmp_path, "-P threads -c 1"):
+    with worker(tmp_path, "-P threads -c 1", AGENTS_LEASE_SECONDS="3"):
         with pytest.raises(TaskRevokedError):
             AsyncResult(execution.id, app=client.app).get(timeout=30)
         assert start(client, "pid", None).wait(30) is not None

@@ -15,11 +15,11 @@ from celery.schedules import schedule as interval
 
 from statestore import AgentState
 from tests.services.commands import Command, environment, wait_until
+from tests.worker.their_workers import client_of
 from worker import InvalidInput, Run, agent, cron, schedule
-from worker.celery import make_app
 from worker.cron import latest, tick_of
 from worker.errors import ConfigurationError
-from worker.runtime import Runtime, runtime_of
+from worker.runtime import Runtime
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -102,7 +102,6 @@ def test_two_beats_give_one_interval_one_name() -> None:
 
 
 def test_a_tick_of_the_sun_is_the_event(runtime: Runtime) -> None:
-    pytest.importorskip("ephem")
     from celery.schedules import solar
 
     def name(sent_at: str) -> str | None:
@@ -236,13 +235,8 @@ schedule(app, "often", noted, 1, "tick")
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     """A client on the embedded defaults in a folder with an agent that is scheduled every second."""
-    (tmp_path / "their_agents.py").write_text(AGENTS)
-    monkeypatch.setenv("AGENTS_HOME", str(tmp_path / "home"))
-    app = make_app()
-    runtime = runtime_of(app)
-    yield runtime
-    runtime.store.close()
-    app.close()
+    with client_of(tmp_path, AGENTS, monkeypatch) as client:
+        yield client
 
 
 def test_two_real_beats_start_one_execution_per_tick(client: Runtime, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.commands import Command, environment, wait_until
+from tests.services.commands import wait_until
 from tests.worker.looping import check_no_call_is_without_result, conversation
+from tests.worker.their_workers import client_of, worker
 from worker import bell
-from worker.celery import make_app
 from worker.execution import Execution
-from worker.runtime import Runtime, runtime_of
+from worker.runtime import Runtime
 
 AGENTS = """
 import time
@@ -56,40 +56,22 @@ pytestmark = pytest.mark.crash
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    (tmp_path / "their_agents.py").write_text(AGENTS)
-    monkeypatch.setenv("AGENTS_HOME", str(tmp_path / "home"))
-    app = make_app()
-    runtime = runtime_of(app)
-    yield runtime
-    runtime.store.close()
-    app.close()
-
-
-def worker(folder: Path) -> Command:
-    env = environment(
-        AGENTS_HOME=str(folder / "home"),
-        AGENTS_IMPORTS="their_agents",
-        AGENTS_WATCH_SECONDS="0.2",
-        AGENTS_SWEEP_SECONDS="0.5",
-        AGENTS_LEASE_SECONDS="3",
-    )
-    env["PYTHONPATH"] += f":{folder}"
-    arguments = "celery -A worker worker -l INFO -P prefork -c 1 --without-mingle --without-gossip"
-    return Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready.")
+    with client_of(tmp_path, AGENTS, monkeypatch) as client:
+        yield client
 
 
 def test_a_killed_worker_leaves_a_conversation_that_another_one_completes(tmp_path: Path, client: Runtime) -> None:
     execution_id = client.store.create_context("calls", "go").execution_id
     execution = Execution(execution_id, client)
     ledger = tmp_path / "ledger"
-    with worker(tmp_path) as first:
+    with worker(tmp_path, "-P prefork -c 1", AGENTS_LEASE_SECONDS="3") as first:
         bell.ring(client.app, client.settings, execution_id=execution_id, agent_id="calls", queue=None, priority=None)
         wait_until("both calls", lambda: ledger.exists() and {"slow", "once"} <= set(ledger.read_text().split()))
         wait_until("the quick one's record", lambda: any(step.name == "quick" for step in execution.steps()))
         first.kill()
     assert conversation(execution.context()) == [("user", "go"), ("assistant", "All at once.")]
     first.log.write_text("")
-    with worker(tmp_path) as second:
+    with worker(tmp_path, "-P prefork -c 1", AGENTS_LEASE_SECONDS="3") as second:
         assert execution.wait(60) == ["quick", "slow", "StepInterrupted"], second.output
         second.send(signal.SIGTERM)
         second.wait()

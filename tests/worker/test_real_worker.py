@@ -10,11 +10,11 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
 from statestore import AgentState, Checkpoint, ErrorInfo
-from tests.services.commands import Command, environment, wait_until
+from tests.services.commands import wait_until
+from tests.worker.their_workers import client_of, start, worker
 from worker import ExecutionFailed, bell
-from worker.celery import make_app
 from worker.execution import Execution
-from worker.runtime import Runtime, runtime_of
+from worker.runtime import Runtime
 
 AGENTS = """
 import os, time
@@ -75,34 +75,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     """A client on the embedded defaults in the folder."""
-    monkeypatch.setenv("AGENTS_HOME", str(folder / "home"))
-    for name in ("AGENTS_STORE_URL", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND"):
-        monkeypatch.delenv(name, raising=False)
-    app = make_app()
-    runtime = runtime_of(app)
-    yield runtime
-    runtime.store.close()
-    app.close()
-
-
-def worker(folder: Path, options: str) -> Command:
-    """A worker on the embedded defaults in the folder."""
-    env = environment(
-        AGENTS_HOME=str(folder / "home"),
-        AGENTS_IMPORTS="their_agents",
-        AGENTS_WATCH_SECONDS="0.2",
-        AGENTS_SWEEP_SECONDS="0.5",
-    )
-    env["PYTHONPATH"] += f":{folder}"
-    arguments = f"celery -A worker worker -l INFO --without-mingle --without-gossip {options}"
-    return Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready.")
-
-
-def start(client: Runtime, name: str, value: object) -> Execution:
-    """Starts an execution of an agent that this process has no code of."""
-    execution_id = client.store.create_context(name, value).execution_id
-    assert bell.ring(client.app, client.settings, execution_id=execution_id, agent_id=name, queue=None, priority=None)
-    return Execution(execution_id, client)
+    with client_of(folder, AGENTS, monkeypatch) as client:
+        yield client
 
 
 def test_a_hard_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, client: Runtime) -> None:

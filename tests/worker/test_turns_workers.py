@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from statestore import AgentState
-from tests.services.commands import Command, environment, wait_until
-from worker.celery import make_app
-from worker.execution import Execution
-from worker.runtime import Runtime, runtime_of
+from tests.services.commands import Command, wait_until
+from tests.worker import their_workers
+from tests.worker.their_workers import client_of, start
+from worker.runtime import Runtime
 
 AGENTS = """
 import json, os, time
@@ -55,33 +55,12 @@ def rated(run, input: list) -> None:
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    (tmp_path / "their_agents.py").write_text(AGENTS)
-    monkeypatch.setenv("AGENTS_HOME", str(tmp_path / "home"))
-    app = make_app()
-    runtime = runtime_of(app)
-    yield runtime
-    runtime.store.close()
-    app.close()
+    with client_of(tmp_path, AGENTS, monkeypatch) as client:
+        yield client
 
 
 def worker(folder: Path, number: int, pool: str = "prefork -c 3", **more: str) -> Command:
-    env = environment(
-        AGENTS_HOME=str(folder / "home"),
-        AGENTS_IMPORTS="their_agents",
-        AGENTS_WATCH_SECONDS="0.2",
-        AGENTS_SWEEP_SECONDS="0.5",
-        **more,
-    )
-    env["PYTHONPATH"] += f":{folder}"
-    arguments = f"celery -A worker worker -l INFO --without-mingle --without-gossip -P {pool} -n w{number}@%h"
-    return Command(arguments, cwd=folder, env=env, log=folder / f"worker{number}.log").wait_for("ready.")
-
-
-def start(client: Runtime, name: str, value: Any, **fields: Any) -> Execution:
-    """Starts an execution of an agent that this process has no code of."""
-    context = client.store.create_context(name, value, **fields)
-    client.ring(context)
-    return Execution(context.execution_id, client)
+    return their_workers.worker(folder, f"-P {pool} -n w{number}@%h", log=f"worker{number}.log", **more)
 
 
 def ledger(folder: Path) -> list[list[Any]]:
