@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery, signals, states
 
-from worker import tasks
+from worker import pool_child, tasks
 from worker.bootsteps import Preflight, SweeperStep
 from worker.drain import DrainFlag
 from worker.registry import Registry, default_registry
@@ -23,6 +23,7 @@ def install(app: Celery, *, registry: Registry | None = None) -> Celery:
     tasks.register(app)
     app.steps["worker"].add(Preflight)
     app.steps["consumer"].add(SweeperStep)
+    pool_child.leave_safely()
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:

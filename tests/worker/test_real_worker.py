@@ -1,5 +1,6 @@
 """What only a real worker shows: time limits, children that come and go, solo, an app of the user's own."""
 
+import os
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -86,6 +87,47 @@ def test_a_hard_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, 
         assert AsyncResult(execution.id, app=client.app).get(timeout=30) == [0, 1]
     assert [step.attempt for step in execution.steps()] == [1, 2]
     assert "the hard time limit of 2" in running.output
+
+
+SLOW_GOODBYE = """
+import os, pickle, time
+from pathlib import Path
+from billiard.pool import DEATH
+from billiard.queues import SimpleQueue
+from worker import agent
+
+def send_payload(self, value):
+    # What billiard does, but slow to give the lock back when it tells that this process leaves.
+    with self._wlock:
+        self._writer.send_bytes(value)
+        if pickle.loads(value)[0] == DEATH:
+            time.sleep(2)
+
+SimpleQueue.send_payload = send_payload
+
+@agent
+def is_terminated_once(run, input: str) -> int:
+    def slow() -> int:
+        mark = Path(input)
+        if not mark.exists():
+            mark.with_suffix(".new").write_text(str(os.getpid()))
+            mark.with_suffix(".new").rename(mark)
+            time.sleep(600)
+        return 1
+    return run.step("slow", slow)
+"""
+
+
+def test_a_child_that_is_terminated_leaves_no_lock_behind(folder: Path, client: Runtime) -> None:
+    """A hard time limit and a revoke send SIGTERM, and the parent sends a second one when the child says goodbye."""
+    (folder / "their_agents.py").write_text(SLOW_GOODBYE)
+    mark = folder / "mark"
+    with worker(folder, "-P prefork -c 1") as running:
+        execution = start(client, "is_terminated_once", str(mark))
+        wait_until("the step runs", lambda: mark.exists())
+        os.kill(int(mark.read_text()), signal.SIGTERM)
+        assert execution.wait(30) == 1, running.output
+    assert execution.summary().attempt == 2
 
 
 def test_children_that_serve_one_task_each_leave_nothing_behind(folder: Path, client: Runtime) -> None:
