@@ -8,6 +8,7 @@ from statestore.checkpoint import Checkpoint, NewExecution
 from statestore.clock import Clock, ManualClock, SystemClock
 from statestore.errors import (
     AlreadyAnswered,
+    CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
     FormatTooNew,
@@ -126,6 +127,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "InvalidRecord",
     "NotSerialisable",
     "ValueTooLarge",
+    "CheckpointConflict",
     "FormatTooNew",
     "SchemaMismatch",
     "StoreConfigurationError",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from uuid import uuid4
+from secrets import token_hex
 
 from uuid6 import uuid7
 
@@ -32,7 +32,7 @@ def new_execution_id() -> str:
 
 def new_checkpoint_id() -> str:
     """An id for one checkpoint, by which its repetition is recognised."""
-    return uuid4().hex
+    return token_hex(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,10 @@ class Checkpoint:
     failure's is its error.
 
     `checkpoint_id` makes a repetition harmless: a checkpoint whose id is that of the last applied one does nothing.
+
+    With `after_checkpoint`, the id of the last checkpoint that its writer knows of ("" for none yet), it applies only
+    while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a replica that was
+    behind, refuses it.
     """
 
     steps: tuple[AgentStep, ...] = ()
@@ -106,6 +110,7 @@ class Checkpoint:
     by: str | None = None
     reason: str | None = None
     checkpoint_id: str = field(default_factory=new_checkpoint_id)
+    after_checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         paused = self.state is not None and self.state.is_paused
@@ -121,6 +126,7 @@ class Checkpoint:
         require_delay("announce_within", self.announce_within)
         require_text("by", self.by)
         require_text("reason", self.reason)
+        require_text("after_checkpoint", self.after_checkpoint)
         for name in (*self.working_memory, *self.forget, *self.entities):
             require_name("key", name)
 

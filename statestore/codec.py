@@ -33,11 +33,11 @@ from statestore.records import (
 )
 from statestore.states import AgentState
 
-# Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
 # Of these actions the engine records no intent, so that their steps are new ones: what stores may count on, as long as
 # whoever did record an intent gets its result recorded, too.
 WITHOUT_INTENT: Final = frozenset({"step"})
 
+# Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
 NEVER_US: Final = 2**53 - 1
 
 # A failure must always fit: one that says "the value is too large" would otherwise be too large itself.
@@ -120,6 +120,7 @@ class EncodedCheckpoint:
     gives_back_lease: bool
     by: str | None
     reason: str | None
+    after_checkpoint: str | None
 
 
 class AuditRow(NamedTuple):
@@ -211,6 +212,7 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
         gives_back_lease=state is not None and checkpoint.gives_back_lease,
         by=checkpoint.by,
         reason=checkpoint.reason if checkpoint.reason is not None else _reason_of(checkpoint.error),
+        after_checkpoint=checkpoint.after_checkpoint,
     )
 
 
@@ -303,6 +305,7 @@ def decode_context(
         ),
         rag_context=tuple(_decode_rag(text) for text in rag_context),
         signals=tuple(decode_signal(text) for text in signals),
+        last_checkpoint=_text(header.get("checkpoint_id")) or "",
     )
 
 
@@ -379,8 +382,21 @@ def decode_audit(row: AuditRow) -> AuditEntry:
     )
 
 
-# The signals with which people decide something: they go into the audit trail.
-DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
+# The signals with which people decide something.
+_DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
+
+
+def noted_as(signal: Signal) -> AuditEvent | None:
+    """What an accepted signal is called in the audit trail; None for one that is not noted.
+
+    An event is noted if somebody stands behind it. Those that executions wake each other with, and those of programs
+    that name nobody, may be many, and would leave nothing to be asked about.
+    """
+    if signal.kind in _DECISIONS:
+        return AuditEvent.DECIDED
+    if signal.kind is SignalKind.EVENT and signal.sender is not None:
+        return AuditEvent.RECEIVED
+    return None
 
 
 def decode_wait(text: str | bytes) -> Wait:

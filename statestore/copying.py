@@ -227,7 +227,7 @@ def _copy_one(source: Store, target: Store, summary: ExecutionSummary) -> _Repor
 
 
 def _only_got_signals(older: ExportedExecution, newer: ExportedExecution) -> bool:
-    """Whether all that has come since are signals that leave the place as it is: events, and ends of children."""
+    """Whether all that has come since are signals that leave the place as it is: those that no audit trail notes."""
 
     def rest(copy: ExportedExecution) -> ExportedExecution:
         header = {name: value for name, value in copy.header.items() if name not in _CHANGED_BY_SIGNALS}

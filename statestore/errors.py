@@ -7,6 +7,7 @@
     |-- LeaseLost               the write carried a stale or expired fencing token
     |-- LeaseHeld               the write carried no lease while somebody else's lease lives
     |-- IllegalTransition       the state machine has no such arrow
+    |-- CheckpointConflict      the last checkpoint is not the one that the write builds on
     |-- StepConflict            a gap in the step numbers, or a recorded step that would be overwritten
     |-- SignalRefused
     |   |-- QuestionNotAsked    an answer to something that the execution does not wait for
@@ -104,6 +105,22 @@ class IllegalTransition(StoreError):
 
     def __str__(self) -> str:
         return f"execution {self.execution_id} cannot go from {self.current} to {self.new}"
+
+
+class CheckpointConflict(StoreError):
+    """The last checkpoint is not the one that a write builds on (`Checkpoint.after_checkpoint`)."""
+
+    def __init__(self, execution_id: str, expected: str, found: str) -> None:
+        super().__init__(execution_id, expected, found)
+        self.execution_id = execution_id
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the last checkpoint of execution {self.execution_id} is {self.found or 'none'}, and this write builds on "
+            f"{self.expected or 'none'}: somebody else has written, or the store has lost a write that it had confirmed"
+        )
 
 
 class StepConflict(StoreError):
@@ -224,7 +241,8 @@ class SchemaMismatch(StoreError):
     def __str__(self) -> str:
         return (
             f"the schema of {self.url} is at revision {self.found or 'none'}, and this version of celery-agents needs "
-            f"{self.expected}: run `celery -A worker agents migrate`, or upgrade celery-agents if the schema is newer"
+            f"{self.expected}: run `celery -A worker agents migrate` (after -A your own app, if you have one), or "
+            "upgrade celery-agents if the schema is newer"
         )
 
 

@@ -80,13 +80,15 @@ class AuditEvent(StrEnum):
     """What an entry of the audit trail tells of.
 
     `CREATED`: the execution came to be. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
-    person's answer, approval or cancel was accepted. `DELETED`: it was deleted (and not yet purged).
+    person's answer, approval or cancel was accepted. `RECEIVED`: an event of a named sender was accepted. `DELETED`: it
+    was deleted (and not yet purged).
     """
 
     CREATED = "created"
     CLAIMED = "claimed"
     MOVED = "moved"
     DECIDED = "decided"
+    RECEIVED = "received"
     DELETED = "deleted"
 
 
@@ -275,7 +277,8 @@ class AuditEntry:
 
     `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far and `worker` the
     owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as far
-    as the caller told, and `reason` why; a failure's reason is its error. `signal` is what was decided.
+    as the caller told, and `reason` why; a failure's reason is its error. `signal` is what was
+    decided, or the event.
     """
 
     position: int
@@ -343,7 +346,8 @@ class ExecutionSummary:
 class AgentContext(ExecutionSummary):
     """The whole state of an execution, read in one consistent look.
 
-    `signals` is the unconsumed part of the mailbox, oldest first.
+    `signals` is the unconsumed part of the mailbox, oldest first. `last_checkpoint` is the id of the last applied
+    checkpoint, "" before the first.
     """
 
     input: JSONValue = None
@@ -352,6 +356,7 @@ class AgentContext(ExecutionSummary):
     memory: Memory = field(default_factory=Memory)
     rag_context: tuple[RagChunk, ...] = ()
     signals: tuple[Signal, ...] = ()
+    last_checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

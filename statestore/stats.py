@@ -222,8 +222,9 @@ class _Tally:
         entry.failed += not step.success
 
     def _add_waits(self, summary: ExecutionSummary, audit: Sequence[AuditEntry]) -> None:
-        """A pause ends with the decision, or, without one, with whatever else moved the execution on."""
-        for entry, after in pairwise((*audit, None)):
+        """A pause ends with the decision, or, without one, with whatever else moved the execution on: no event does."""
+        moving = [entry for entry in audit if entry.event is not AuditEvent.RECEIVED]
+        for entry, after in pairwise((*moving, None)):
             if entry is None or entry.event is not AuditEvent.MOVED or entry.to_state not in _FOR_PEOPLE:
                 continue
             wait = self._waits[summary.agent_id, entry.to_state]

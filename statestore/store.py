@@ -51,7 +51,8 @@ class StorePrimitives(ABC):
     * Returned records share nothing with what is stored.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
     * The audit trail of an execution grows in the same atomic step as what it tells of, one entry for each: creation,
-      claim, accepted answer, approval or cancel, deletion, and checkpoint that changes the state.
+      claim, accepted answer, approval or cancel, accepted event that names its sender, deletion, and checkpoint that
+      changes the state.
     * `due_at` drives all recovery: when it has passed, `take_due` hands the execution to a sweeper, which rings its
       bell (publishes a message). Each method below says what it does to it.
 
@@ -183,8 +184,9 @@ class StorePrimitives(ABC):
         3. With a lease: `LeaseLost` unless the token is the current one and the lease lives.
         4. `ExecutionOver`, unless the write is the release of a dead letter (`failed` to `idle`).
         5. Without a lease: `LeaseHeld` while a lease lives.
-        6. `IllegalTransition`.
-        7. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a
+        6. `CheckpointConflict`: the last checkpoint is not `after_checkpoint`.
+        7. `IllegalTransition`.
+        8. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a
            recorded intent (no result) of the same name, which it then replaces.
 
         A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.

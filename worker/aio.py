@@ -10,7 +10,7 @@ from worker import client
 from worker.agent import Agent
 from worker.async_watch import AsyncWatch
 from worker.deciding import approval_of, question_of
-from worker.execution import LOOK_ANYWAY_SECONDS, Execution
+from worker.execution import LOOK_ANYWAY_SECONDS, Execution, check_seconds
 
 
 class AsyncExecution:
@@ -65,6 +65,7 @@ class AsyncExecution:
 
     async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Looks at once, and then whenever something may have changed, until `timeout` seconds have passed."""
+        check_seconds(timeout)
         summary = await self.summary()
         if is_met(summary):
             return summary
@@ -73,7 +74,7 @@ class AsyncExecution:
                 while not is_met(summary := await self.summary()):
                     await watch.wait(LOOK_ANYWAY_SECONDS)
         except TimeoutError as error:
-            raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s") from error
+            raise TimeoutError(self._execution.stands_still(summary, timeout)) from error
         return summary
 
     async def __aiter__(self) -> AsyncIterator[AgentStep]:
@@ -111,6 +112,10 @@ class AsyncExecution:
     async def cancel(self, **options: Any) -> bool:
         """Cancels the execution, for good."""
         return await asyncio.to_thread(lambda: self._execution.cancel(**options))
+
+    async def delete(self, **options: Any) -> bool:
+        """Deletes the execution."""
+        return await asyncio.to_thread(lambda: self._execution.delete(**options))
 
 
 async def enqueue(agent: Agent | str, input: JSONValue = None, **options: Any) -> AsyncExecution:  # noqa: A002

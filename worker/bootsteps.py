@@ -49,6 +49,14 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
             warning = part.durability_warning()
             if warning:
                 log.warning("%s", warning)
+        names = [agent.name for agent in runtime.registry.agents]
+        if names:
+            log.info("agents: %s", ", ".join(names))
+        else:
+            log.warning(
+                "this worker knows no agent, and leaves every execution to others: name the modules that define them "
+                "in AGENTS_IMPORTS, or import them with your own app (imports, autodiscover_tasks)"
+            )
 
     @staticmethod
     def _checked(store: Store) -> Iterator[Store]:
@@ -95,6 +103,30 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._stopping is not None:
             self._stopping.set()
             self._stopping = None
+
+
+class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Lets a worker outlive a broker on Redis that goes away while messages wait in the worker for a free slot.
+
+    celery 5.7.0 closes a lost connection twice. The first time leaves channels, as their messages cannot be put back,
+    without the connection's address. The second time, and whoever acknowledges such a message later, needs that, and
+    the AttributeError ends the worker.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, parent: Any) -> None:
+        """Called for every connection to the broker."""
+        connection = parent.connection
+        transport, close = connection.transport, connection.close
+
+        def close_once() -> None:
+            if transport.client is None:
+                transport.client = connection
+            else:
+                close()
+
+        connection.close = close_once
 
 
 def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:

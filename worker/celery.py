@@ -18,10 +18,11 @@ from worker.installing import install
 
 def make_app() -> Celery:
     """An app configured from the environment."""
-    home = Path(os.environ.get("AGENTS_HOME", ".agents")).absolute()
-    broker_url = os.environ.get("AGENTS_BROKER_URL", "filesystem://localhost/")
+    # An empty one, as a `.env` file leaves it, is none: Celery would take it for a RabbitMQ on this host.
+    home = Path(os.environ.get("AGENTS_HOME") or ".agents").absolute()
+    broker_url = os.environ.get("AGENTS_BROKER_URL") or "filesystem://localhost/"
     store_url = os.environ.get("AGENTS_STORE_URL", f"sqlite:///{home}/executions.db")
-    result_backend = os.environ.get("AGENTS_RESULT_BACKEND", f"db+sqlite:///{home}/results.db")
+    result_backend = os.environ.get("AGENTS_RESULT_BACKEND") or f"db+sqlite:///{home}/results.db"
     app = Celery("agents")
     app.conf.update(
         broker_url=broker_url,

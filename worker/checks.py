@@ -6,12 +6,17 @@ from typing import Any, Final
 
 from statestore.errors import InvalidRecord
 from statestore.records import require_name
-from worker.engine.journal import MARK
 from worker.errors import RegistrationError
+
+# Behind a step's name it counts the occurrences: `search#2`.
+MARK: Final = "#"
 
 # Of agents, tools and events. Steps are named after them, with a word before and an occurrence behind, and the key of a
 # step has at most 255 characters.
 LONGEST_NAME: Final = 190
+LONGEST_STEP_NAME: Final = 200
+# A step that belongs to another one (the end of a child, say) is named after the key of that.
+LONGEST_DERIVED_NAME: Final = 230
 
 
 def check_registered_name(name: Any) -> None:
@@ -28,9 +33,16 @@ def check_event_name(name: Any) -> None:
         raise InvalidRecord(f"event {_shown(name)}", f"not a name for an event: {reason}")
 
 
-def _no_name(name: Any) -> str | None:
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or MARK in name:
-        return f"needs a text of 1 to {LONGEST_NAME} characters without {MARK!r}"
+def check_step_name(name: Any, longest: int = LONGEST_STEP_NAME) -> None:
+    """Raises `InvalidRecord` for what cannot be the name of a step: of a question, a sleep or a child, too."""
+    reason = _no_name(name, longest)
+    if reason is not None:
+        raise InvalidRecord(f"step {_shown(name)}", f"not a name for a step: {reason}")
+
+
+def _no_name(name: Any, longest: int = LONGEST_NAME) -> str | None:
+    if not isinstance(name, str) or not 0 < len(name) <= longest or MARK in name:
+        return f"needs a text of 1 to {longest} characters without {MARK!r}"
     try:
         require_name("name", name)
     except InvalidRecord as error:

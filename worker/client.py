@@ -44,6 +44,8 @@ def enqueue(
     if isinstance(agent, str):
         _load_agents(runtime)
         agent = runtime.registry.agent(agent)
+    if not isinstance(agent, Agent):
+        raise TypeError(f"enqueue needs an agent, which is a function with @agent, or its name, not {agent!r:.80}")
     encoded = agent.encode_input(input)
     metadata = deadlines.added_to(metadata or {}, deadline)
     context = turns.create(

@@ -24,6 +24,8 @@ def as_metadata(deadline: datetime | timedelta | None) -> dict[str, JSONValue]:
             deadline = datetime.now(UTC) + deadline
         except OverflowError as error:
             raise InvalidRecord("deadline", f"{deadline} is too long") from error
+    if not isinstance(deadline, datetime):
+        raise InvalidRecord("deadline", f"needs a datetime or a timedelta, not {deadline!r:.80}")
     require_aware("deadline", deadline)
     return {KEY: deadline.isoformat()}
 

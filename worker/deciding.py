@@ -233,7 +233,8 @@ def _edited(runtime: Runtime, asked: Wait, arguments: Mapping[str, JSONValue]) -
         if problems:
             raise InvalidArguments(name, problems)
     for tool in runtime.registry.tools:
-        if tool.name == name:
+        # What is asked for may be another tool of this name: of another version, or made anew by a function.
+        if tool.name == name and asked.schema in (None, tool.json_schema):
             tool.check_arguments((), edited)  # where the tool is known: also what JSON Schema cannot say
     return edited
 

@@ -37,7 +37,7 @@
 Errors of the store (`statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
 """
 
-from typing import Self
+from typing import Final, Self
 
 
 class AgentsError(Exception):
@@ -68,6 +68,11 @@ class RegistrationError(AgentsError):
         return f"{self.name}: {self.reason}"
 
 
+_WHERE_MODULES_ARE_NAMED: Final = (
+    "is the module that defines it named in AGENTS_IMPORTS, or imported by your own app (imports, autodiscover_tasks)?"
+)
+
+
 class UnknownAgent(AgentsError):
     """No agent of this name is registered in this process."""
 
@@ -77,7 +82,7 @@ class UnknownAgent(AgentsError):
         self.known = known
 
     def __str__(self) -> str:
-        registered = ", ".join(self.known) or "none; is the module that defines it listed in agents_imports?"
+        registered = ", ".join(self.known) or f"none; {_WHERE_MODULES_ARE_NAMED}"
         return f"unknown agent {self.name!r}; registered agents: {registered}"
 
 
@@ -137,7 +142,7 @@ class UnknownTool(AgentsError):
         self.known = known
 
     def __str__(self) -> str:
-        registered = ", ".join(self.known) or "none; is the module that defines it listed in agents_imports?"
+        registered = ", ".join(self.known) or f"none; {_WHERE_MODULES_ARE_NAMED}"
         return f"unknown tool {self.name!r}; registered tools: {registered}"
 
 
@@ -403,7 +408,7 @@ class DeadLetter(AgentsError):
     def __str__(self) -> str:
         return (
             f"given up as a dead letter: {self.attempts} attempts in a row died without recording a step "
-            "(max_attempts); after mending the cause, release it with `celery -A worker agents recover EXECUTION_ID`"
+            "(max_attempts); after mending the cause, release it with `agents recover EXECUTION_ID`"
         )
 
 

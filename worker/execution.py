@@ -8,7 +8,7 @@ from statestore.errors import ExecutionNotFound
 from statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
 from statestore.states import AgentState
 from statestore.watching import Watch
-from worker import deciding
+from worker import deciding, deleting
 from worker.cancelling import finish_cancel, request_cancel, tell_relatives
 from worker.deciding import approval_of, question_of
 from worker.errors import ExecutionCancelled, ExecutionFailed
@@ -203,8 +203,18 @@ class Execution:
             self._runtime.ring(self.summary())  # a worker tells the result backend and Flower
         return True
 
+    def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
+        """Deletes the execution, also while a worker has it; False if it was not there.
+
+        The worker's next write is refused, and it stops. A parent that waits for it, and whoever waits for its turn
+        behind it, go on at once; its own children are left to run: `cancel` first to end them too. What is kept of it,
+        `sender` and `reason` among that, see `Store.delete_context`.
+        """
+        return deleting.delete(self._runtime, self.id, sender=sender, reason=reason)
+
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Looks whenever something may have changed, the last time when `timeout` seconds have passed."""
+        check_seconds(timeout)
         give_up_at = None if timeout is None else time.monotonic() + timeout
         if is_met(summary := self.summary()):
             return summary
@@ -212,9 +222,16 @@ class Execution:
             while not is_met(summary := self.summary()):
                 remaining = LOOK_ANYWAY_SECONDS if give_up_at is None else give_up_at - time.monotonic()
                 if remaining <= 0:
-                    raise TimeoutError(f"execution {self.id} is still {summary.state.value} after {timeout} s")
+                    raise TimeoutError(self.stands_still(summary, timeout))
                 watch.wait(min(LOOK_ANYWAY_SECONDS, remaining))
         return summary
+
+    def stands_still(self, summary: ExecutionSummary, timeout: float | None) -> str:
+        """What is said when nothing came of waiting. It names the store: most often the workers are on another one."""
+        said = f"execution {self.id} is still {summary.state.value} after {timeout} s"
+        if summary.state is not AgentState.IDLE:
+            return said
+        return f"{said}: no worker on {self._runtime.store.url} that knows agent {summary.agent_id!r} has taken it yet"
 
     def _output(self, summary: ExecutionSummary) -> JSONValue:
         if summary.state is AgentState.CANCELLED:
@@ -225,3 +242,9 @@ class Execution:
                 raise ExecutionFailed(self.id, "unknown", "no error was recorded")
             raise ExecutionFailed(self.id, error.type, error.message)
         return self.context().output
+
+
+def check_seconds(timeout: float | None) -> None:
+    """Raises `TypeError` for what is no number of seconds: most often a `timedelta`, which an agent's waits take."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+        raise TypeError(f"timeout needs a number of seconds, or None, not {timeout!r:.80}")

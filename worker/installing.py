@@ -4,8 +4,8 @@ from typing import Any
 
 from celery import Celery, signals, states
 
-from worker import pool_child, tasks
-from worker.bootsteps import Preflight, SweeperStep
+from worker import pool_pipes, tasks
+from worker.bootsteps import LostConnection, Preflight, SweeperStep
 from worker.drain import DrainFlag
 from worker.registry import Registry, default_registry
 from worker.runtime import Runtime, bind, runtime_of
@@ -22,8 +22,8 @@ def install(app: Celery, *, registry: Registry | None = None) -> Celery:
     bind(app, runtime)
     tasks.register(app)
     app.steps["worker"].add(Preflight)
-    app.steps["consumer"].add(SweeperStep)
-    pool_child.leave_safely()
+    app.steps["consumer"].update((LostConnection, SweeperStep))
+    pool_pipes.use_own_pipes()
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:

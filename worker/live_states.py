@@ -1,11 +1,20 @@
 """Live states for Flower: an engine event becomes a custom Celery event, which Flower shows as the task's state."""
 
+import logging
+from typing import Final
+
 from celery import Celery, current_task
+from kombu.exceptions import OperationalError
 
 from statestore.states import AgentState
 from worker.bell import broker_gate
 from worker.engine.events import Event, EventKind
 from worker.engine.outcome import Ending
+from worker.outage import Outage
+
+log = logging.getLogger(__name__)
+
+_telling: Final = Outage(log, "telling monitors of live states")
 
 
 def send_live_state(event: Event) -> None:
@@ -18,7 +27,15 @@ def send_live_state(event: Event) -> None:
     task = current_task
     if not task or task.request.id != event.execution_id or task.request.is_eager or not _changes_state(event):
         return
-    task.send_event(f"task-{event.state.value}", retry=False, step=event.steps, tool=event.tool, attempt=event.attempt)
+    facts = {"step": event.steps, "tool": event.tool, "attempt": event.attempt}
+    try:
+        task.send_event(f"task-{event.state.value}", retry=False, **facts)
+    except Exception as error:
+        if not isinstance(error, (OperationalError, OSError, *task.app.connection_for_write().connection_errors)):
+            raise
+        _telling.failed(error)
+    else:
+        _telling.succeeded()
 
 
 def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:

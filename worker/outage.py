@@ -1,20 +1,18 @@
-"""Telling of a store that does not answer: once when that begins and once when it is over, not at every try."""
+"""Telling of a server that does not answer: once when that begins and once when it is over, not at every try."""
 
 import logging
 import time
 
-from statestore.errors import StoreError
-
 
 class Outage:
-    """One thing that is tried again until the store answers."""
+    """One thing that is tried again until the server answers."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self._log = log
         self._what = what
         self._began_at: float | None = None
 
-    def failed(self, error: StoreError) -> None:
+    def failed(self, error: Exception) -> None:
         """A try failed."""
         if self._began_at is None:
             self._began_at = time.monotonic()

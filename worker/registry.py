@@ -18,6 +18,7 @@ class Registry:
         self._lock = threading.Lock()
         self._agents: dict[str, Agent] = {}
         self._tools: dict[str, Tool[..., Any]] = {}
+        self._made_anew: set[str] = set()
 
     def add_agent(self, agent: "Agent") -> None:
         """Registers an agent. The same function may be registered again (a reload); another one may not.
@@ -32,12 +33,20 @@ class Registry:
             self._agents[agent.name] = agent
 
     def add_tool(self, tool: "Tool[..., Any]") -> None:
-        """Registers a tool, like `add_agent`."""
+        """Registers a tool, like `add_agent`.
+
+        A function that makes a tool each time that it is called may do so: each caller has its own, and under the name
+        none of them is found any more, because they may differ in what they have captured.
+        """
         check_registered_name(tool.name)
         with self._lock:
             known = self._tools.get(tool.name)
             if known is not None and known.origin != tool.origin:
                 raise RegistrationError(tool.name, f"{known.origin} is registered as a tool under this name already")
+            if known is not None and known is not tool and known.is_sibling_of(tool):
+                self._made_anew.add(tool.name)
+            else:
+                self._made_anew.discard(tool.name)  # a reload
             self._tools[tool.name] = tool
 
     def agent(self, name: str) -> "Agent":
@@ -50,6 +59,14 @@ class Registry:
     def find(self, name: str) -> "Agent | None":
         """The agent of this name, or None."""
         return self._agents.get(name)
+
+    def find_tool(self, name: str) -> "Tool[..., Any] | None":
+        """The tool of this name, or None. Raises `RegistrationError` where it is not clear which one is meant."""
+        if name in self._made_anew:
+            raise RegistrationError(
+                name, f"{self._tools[name].origin} was made several times, and may differ: give the tool, not its name"
+            )
+        return self._tools.get(name)
 
     @property
     def agents(self) -> "tuple[Agent, ...]":

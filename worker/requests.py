@@ -10,9 +10,12 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import WorkerTerminate
+from celery.platforms import EX_FAILURE
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from worker.bell import broker_gate
 from worker.runtime import runtime_of
 
 log = logging.getLogger(__name__)
@@ -31,18 +34,28 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
         if isinstance(error, _PROCESS_LOST):
             self._leave_to_recovery(str(error) or type(error).__name__)
             return None
-        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        with broker_gate:
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        del emit_retry
         if pool.__class__.__module__ == "celery.concurrency.solo":
             # A cold shutdown. Celery's own attempt to end the job raises NotImplementedError here, inside the step that
-            # this very thread is working on, and would have it recorded as the step's failure.
-            raise SystemExit
+            # this very thread is working on, and would have it recorded as the step's failure. Of what ends a process,
+            # only this one passes through the pool: on any other the worker stumbles, with a traceback of its own.
+            raise WorkerTerminate(EX_FAILURE)
         if pool.__class__.__module__ == "celery.concurrency.thread":
             # A thread cannot be ended. Celery tells of the shutdown only after this, so drain from here.
             runtime_of(self.task.app).drain.set()
             return
-        super().cancel(pool, signal, emit_retry)
+        # Not as a retry of Celery's, which it would write over what the next attempt tells in another worker.
+        super().cancel(pool, signal, emit_retry=False)
+
+    def _announce_revoked(self, *args: Any, **options: Any) -> None:
+        # The parent itself writes to the result backend here, while a thread of its pool replaces the child that has
+        # just died of the revoke: born in the middle of a transaction on SQLite, that would never get at the results.
+        with broker_gate:
+            super()._announce_revoked(*args, **options)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         if not soft:

@@ -30,7 +30,9 @@ class Retry:
         if not isinstance(self.retry_on, tuple) or not all(
             isinstance(kind, type) and issubclass(kind, Exception) for kind in self.retry_on
         ):
-            raise RegistrationError("retry_on", f"needs exception classes, not {self.retry_on!r:.80}")
+            raise RegistrationError(
+                "retry_on", f"needs a tuple of exception classes, such as (OSError,), not {self.retry_on!r:.80}"
+            )
 
     def allows(self, error: BaseException, tries: int) -> bool:
         """Whether a step that failed with `error` at its `tries`-th try gets another one.

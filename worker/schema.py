@@ -4,7 +4,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, get_type_hints
 
 import pydantic
@@ -25,9 +25,24 @@ def adapter_for(annotation: Any, name: str) -> Adapter:
     if annotation is inspect.Parameter.empty or annotation is Any:
         return ANY
     try:
-        return pydantic.TypeAdapter(annotation)
+        return _adapter_of(annotation) if _is_hashable(annotation) else pydantic.TypeAdapter(annotation)
     except (pydantic.PydanticUserError, NameError) as error:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
+
+
+# To make one takes ten times as long as a step, and functions that are defined anew for each execution come with the
+# same annotations each time.
+@lru_cache(maxsize=1024)
+def _adapter_of(annotation: Any) -> Adapter:
+    return pydantic.TypeAdapter(annotation)
+
+
+def _is_hashable(annotation: Any) -> bool:
+    try:
+        hash(annotation)
+    except TypeError:
+        return False
+    return True
 
 
 # One line of pydantic's about a value that is not of its annotated type.

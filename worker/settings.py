@@ -5,6 +5,8 @@ Each is read from the environment (`AGENTS_LEASE_SECONDS`), else from Celery's c
 refused at start-up by name.
 """
 
+import difflib
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -20,6 +22,12 @@ PREFIX: Final = "agents_"
 
 # Read by `worker.celery` alone, before there is an app to ask: not settings of an installation in another app.
 APP_ONLY: Final = frozenset({"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports"})
+
+# What Kubernetes puts into the environment of every pod beside a service called `agents` or `agents-...`: AGENTS_PORT,
+# AGENTS_SERVICE_HOST, AGENTS_API_PORT_80_TCP_ADDR. None of it is a mistake of who wrote the settings.
+_OF_A_SERVICE: Final = re.compile(
+    r"AGENTS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class Settings(pydantic.BaseModel):
@@ -86,7 +94,7 @@ class Settings(pydantic.BaseModel):
                 values[name.removeprefix(PREFIX)] = value
         for name, text in environ.items():
             lower = name.lower()
-            if name.isupper() and lower.startswith(PREFIX) and lower not in APP_ONLY:
+            if name.isupper() and lower.startswith(PREFIX) and not (lower in APP_ONLY or _OF_A_SERVICE.fullmatch(name)):
                 values[lower.removeprefix(PREFIX)] = text
         try:
             return cls(**values)
@@ -94,11 +102,23 @@ class Settings(pydantic.BaseModel):
             fault = error.errors(include_url=False, include_context=False)[0]
             name = PREFIX + ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
-                known = ", ".join(PREFIX + field for field in cls.model_fields)
-                raise ConfigurationError(name, f"no such setting; there are {known}") from error
+                raise ConfigurationError(name, f"no such setting; {cls._meant_by(name)}") from error
             said = fault["msg"].removeprefix("Value error, ")
             shown = "" if repr(fault["input"]) in said else f", not {fault['input']!r}"
             raise ConfigurationError(name, said + shown) from error
+
+    @classmethod
+    def _meant_by(cls, name: str) -> str:
+        known = [PREFIX + field for field in cls.model_fields]
+        near = difflib.get_close_matches(name, [*known, *sorted(APP_ONLY)], n=2, cutoff=0.75)
+        return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+
+    @pydantic.field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, url: str) -> str:
+        if not url.strip():
+            raise ValueError(f"{url!r} is no URL: give one, or leave the setting out")
+        return url
 
     @pydantic.field_validator("retention")
     @classmethod

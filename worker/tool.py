@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, overload
 
 import pydantic
@@ -87,6 +88,7 @@ class Tool(Generic[P, T]):
         self.function = function
         self.description = inspect.getdoc(function) or ""
         self.origin = f"{function.__module__}.{function.__qualname__}"
+        self._made_of = _what_it_is_made_of(function)
         self._requires_approval = requires_approval
         self.crash_policy, self.reconcile = crash_policy(name, on_crash)
         self._arguments = _Arguments(function, name)
@@ -133,6 +135,13 @@ class Tool(Generic[P, T]):
                 self.name, f"its on_crash function is called with the tool's arguments, by name: {error}"
             ) from error
 
+    def is_sibling_of(self, other: "Tool[..., Any]") -> bool:
+        """Whether both are of one `def` that was run twice, as in a function that makes tools, with other values."""
+        (code, captured), (other_code, other_captured) = self._made_of, other._made_of
+        if code is None or code is not other_code:
+            return False  # also after a reload, which compiles it anew
+        return any(one is not another for one, another in zip_longest(captured, other_captured))
+
     @property
     def json_schema(self) -> dict[str, JSONValue]:
         """JSON Schema of the arguments, for models."""
@@ -159,6 +168,18 @@ class Tool(Generic[P, T]):
         except InvalidArguments:
             return False
         return bool(decide(_by_name(bound)))
+
+
+def _what_it_is_made_of(function: Callable[..., Any]) -> tuple[object, list[object]]:
+    """The code of a function, and what else it got when its `def` was run; no code for what is no function."""
+    plain = inspect.unwrap(function)
+    if not inspect.isfunction(plain):
+        return None, []
+    return plain.__code__, [
+        *(plain.__closure__ or ()),
+        *(plain.__defaults__ or ()),
+        *(plain.__kwdefaults__ or {}).values(),
+    ]
 
 
 def _context_parameter(function: Callable[..., Any]) -> str | None:

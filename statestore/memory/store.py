@@ -11,7 +11,6 @@ from typing import Any
 from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from statestore.codec import (
-    DECISIONS,
     EncodedCheckpoint,
     decode_audit,
     decode_context,
@@ -20,10 +19,12 @@ from statestore.codec import (
     encode_checkpoint,
     encode_new,
     encode_signal,
+    noted_as,
 )
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from statestore.errors import (
     AlreadyAnswered,
+    CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
     IdempotencyKeyTaken,
@@ -309,8 +310,9 @@ class MemoryStore(Store):
                 if not awaited:
                     raise QuestionNotAsked(execution_id, signal.key)
             execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, *address, text)
-            if signal.kind in DECISIONS:
-                execution.note(AuditEvent.DECIDED, now_us, by=signal.sender, reason=signal.reason, signal=text)
+            noted = noted_as(signal)
+            if noted is not None:
+                execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=text)
             is_cancel = signal.kind is SignalKind.CANCEL
             if is_cancel:
                 header["cancel_requested"] = 1
@@ -510,6 +512,9 @@ class MemoryStore(Store):
             raise ExecutionOver(execution_id, current.value)
         if lease is None and header["lease_until_us"] > now_us:
             raise LeaseHeld(execution_id)
+        after, last = change.after_checkpoint, header["checkpoint_id"] or ""
+        if after is not None and after != last:
+            raise CheckpointConflict(execution_id, after, last)
         if new is not None and not may_move(current, new):
             raise IllegalTransition(execution_id, current.value, new.value)
 

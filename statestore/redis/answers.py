@@ -7,6 +7,7 @@ from statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep, decode_contex
 from statestore.envelope import FORMAT, require_readable, unseal
 from statestore.errors import (
     AlreadyAnswered,
+    CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
     FormatTooNew,
@@ -139,7 +140,9 @@ def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[Expo
         yield ExportedSignal(signal_id, kind, key, None if kept is None else text(kept))
 
 
-def refuse(answer: Sequence[Any], execution_id: str, *, token: int = 0, new_state: str = "", key: str = "") -> NoReturn:
+def refuse(
+    answer: Sequence[Any], execution_id: str, *, token: int = 0, new_state: str = "", key: str = "", after: str = ""
+) -> NoReturn:
     """Raises the error that a script's status stands for."""
     status, *facts = (text(item) for item in answer)
     errors: dict[str, StoreError] = {
@@ -152,6 +155,8 @@ def refuse(answer: Sequence[Any], execution_id: str, *, token: int = 0, new_stat
     match status, facts:
         case "OVER", [state]:
             raise ExecutionOver(execution_id, state)
+        case "CONFLICT", [last]:
+            raise CheckpointConflict(execution_id, after, last)
         case "ILLEGAL", [current]:
             raise IllegalTransition(execution_id, current, new_state)
         case "STEP_CONFLICT", [number, recorded]:

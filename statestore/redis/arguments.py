@@ -100,6 +100,7 @@ def checkpoint(
         change.checkpoint_id,
         "" if token is None else token,
         ttl_ms,
+        said(change.after_checkpoint),
         ",".join(map(str, counts)),
     ]
     if change.state is None:

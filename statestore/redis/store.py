@@ -8,13 +8,13 @@ from typing import Final
 from statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from statestore.clock import Clock, duration_us, from_us, to_us
 from statestore.codec import (
-    DECISIONS,
     decode_audit,
     decode_context,
     decode_step,
     encode_checkpoint,
     encode_new,
     encode_signal,
+    noted_as,
 )
 from statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
 from statestore.errors import InvalidRecord
@@ -288,7 +288,14 @@ class RedisStore(Store):
             version_and_cancel = self._connection.run(
                 script("append_step"),
                 self._keys.header_and_steps(execution_id),
-                (self._now(), change.checkpoint_id, token, step.number, step.text),
+                (
+                    self._now(),
+                    change.checkpoint_id,
+                    token,
+                    step.number,
+                    step.text,
+                    arguments.said(change.after_checkpoint),
+                ),
             )
             if version_and_cancel is not None:
                 version, cancel_requested = version_and_cancel
@@ -305,7 +312,13 @@ class RedisStore(Store):
             script("checkpoint"), keys, arguments.checkpoint(self._now(), execution_id, change, token, ttl)
         )
         if answers.text(answer[0]) != "OK":
-            answers.refuse(answer, execution_id, token=token or 0, new_state="" if state is None else state.value)
+            answers.refuse(
+                answer,
+                execution_id,
+                token=token or 0,
+                new_state="" if state is None else state.value,
+                after=change.after_checkpoint or "",
+            )
         version, cancel_requested, due_now = (int(number) for number in answer[1:])
         return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=bool(due_now))
 
@@ -320,7 +333,7 @@ class RedisStore(Store):
             "1" if signal.kind in _ANSWERS else "0",
             "1" if signal.kind is SignalKind.CANCEL else "0",
             self._working_ttl,
-            "1" if signal.kind in DECISIONS else "0",
+            noted_as(signal) or "",
             arguments.said(signal.sender),
             arguments.said(signal.reason),
         )

@@ -20,7 +20,16 @@ _MARK_MS: Final = 3_600_000
 
 # What a script answers that has written nothing: nothing has to be confirmed then.
 _REFUSALS: Final = frozenset(
-    {b"NOT_FOUND", b"FORMAT_TOO_NEW", b"LEASE_LOST", b"OVER", b"LEASE_HELD", b"ILLEGAL", b"STEP_CONFLICT"}
+    {
+        b"NOT_FOUND",
+        b"FORMAT_TOO_NEW",
+        b"LEASE_LOST",
+        b"OVER",
+        b"LEASE_HELD",
+        b"CONFLICT",
+        b"ILLEGAL",
+        b"STEP_CONFLICT",
+    }
 )
 
 

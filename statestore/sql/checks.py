@@ -12,6 +12,7 @@ from statestore.codec import EncodedCheckpoint
 from statestore.envelope import require_readable
 from statestore.errors import (
     AlreadyAnswered,
+    CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
     IllegalTransition,
@@ -84,6 +85,9 @@ def check_checkpoint(
         raise ExecutionOver(execution_id, current.value)
     if lease is None and leased:
         raise LeaseHeld(execution_id)
+    after, last = change.after_checkpoint, header["checkpoint_id"] or ""
+    if after is not None and after != last:
+        raise CheckpointConflict(execution_id, after, last)
     if new is not None and not may_move(current, new):
         raise IllegalTransition(execution_id, current.value, new.value)
     count, intents = header["step_count"], header["intents"]

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from statestore.checkpoint import NewExecution, new_execution_id
 from statestore.clock import Clock, duration_us, from_us
-from statestore.codec import EncodedCheckpoint, encode_new
+from statestore.codec import EncodedCheckpoint, encode_new, noted_as
 from statestore.envelope import require_readable
 from statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from statestore.sql.checks import check_checkpoint, check_signal
@@ -128,7 +128,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             "who": signal.sender,
             "why": signal.reason,
         }
-        statement = send_statement(self._tables, signal.kind, self._database.now)
+        statement = send_statement(self._tables, signal.kind, noted_as(signal), self._database.now)
         signals = self._tables.signals
         for _ in range(ROUNDS):
             try:
@@ -153,6 +153,8 @@ def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Leas
     params: dict[str, Any] = {"execution_id": execution_id, "checkpoint_id": change.checkpoint_id}
     if lease is not None:
         params["token"] = lease.token
+    if change.after_checkpoint is not None:
+        params["after_checkpoint"] = change.after_checkpoint
     steps = change.steps
     if len(steps) == 1:
         (step,) = steps

@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from statestore.codec import DECISIONS, NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
+from statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
 from statestore.envelope import FORMAT
 from statestore.records import AuditEvent, SignalKind
 from statestore.sql.checks import writable_states
@@ -50,6 +50,7 @@ class Shape:
 
     state: AgentState | None
     leased: bool
+    chained: bool
     steps: Steps
     notes: bool
     memory: bool
@@ -73,6 +74,7 @@ def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = Fals
     return Shape(
         state=change.state,
         leased=leased,
+        chained=change.after_checkpoint is not None,
         steps=steps,
         notes=bool(change.messages or change.facts or change.rag_context),
         memory=bool(change.working_memory or change.entities),
@@ -140,6 +142,8 @@ def _conditions(shape: Shape, now: str) -> list[str]:
         conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
     else:
         conditions += ["c.deleted_us IS NULL", f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
+    if shape.chained:
+        conditions.append("COALESCE(c.checkpoint_id, '') = :after_checkpoint")
     # A step that is not new replaces an intent of its name.
     if shape.steps is Steps.MANY:
         conditions += [
@@ -321,8 +325,11 @@ def claim_statement(tables: Tables, now: str) -> str:
     )
 
 
-def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
-    """Puts a signal of this kind into the mailbox. No row: refused. Else whether it woke the execution."""
+def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, now: str) -> str:
+    """Puts a signal of this kind into the mailbox, and into the audit trail under the name that it has there.
+
+    No row: refused. Else whether it woke the execution.
+    """
     is_cancel = kind is SignalKind.CANCEL
     awaited = f"c.wait_signal = '{kind}' AND c.wait_key = :signal_key"
     wakes = "c.lease_until_us <= clock.now_us"
@@ -332,23 +339,25 @@ def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
     conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
     if kind.value in ANSWERING:
         conditions.append(awaited)
-    trail = audit_part(
-        tables,
-        AuditEvent.DECIDED,
-        at="head.updated_us",
-        from_state="head.state",
-        worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
-        who=":who",
-        why=":why",
-        data=":data",
-    )
-    is_decision = kind in DECISIONS
+    trail = ""
+    if noted is not None:
+        note = audit_part(
+            tables,
+            noted,
+            at="head.updated_us",
+            from_state="head.state",
+            worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
+            who=":who",
+            why=":why",
+            data=":data",
+        )
+        trail = f"{note}, "
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
         "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
         f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
-        f"{'audit_count = c.audit_count + 1, ' if is_decision else ''}"
+        f"{'audit_count = c.audit_count + 1, ' if trail else ''}"
         f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
         f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
         f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
@@ -359,7 +368,7 @@ def send_statement(tables: Tables, kind: SignalKind, now: str) -> str:
         f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
         # The lease, the state and the wait are as they were before.
         "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
-        f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {f'{trail}, ' if is_decision else ''}"
+        f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
         f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
         "SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, :data FROM head) "
         "SELECT woke FROM head"

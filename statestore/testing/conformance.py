@@ -5,6 +5,7 @@ from statestore.testing.alike import AlikeConformance
 from statestore.testing.archiving import ArchivingConformance
 from statestore.testing.arriving import ArrivingConformance
 from statestore.testing.auditing import AuditConformance
+from statestore.testing.chaining import ChainingConformance
 from statestore.testing.checkpoints import CheckpointConformance
 from statestore.testing.contents import ContentsConformance
 from statestore.testing.creating import CreatingConformance
@@ -37,6 +38,7 @@ class StoreConformance(
     LeaseConformance,
     FencingConformance,
     CheckpointConformance,
+    ChainingConformance,
     ContentsConformance,
     TransitionConformance,
     EndingConformance,

@@ -1,4 +1,4 @@
-"""Decisions of people in the audit trail: answers, approvals, cancels."""
+"""What people send, in the audit trail: answers, approvals, cancels, events."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -10,8 +10,9 @@ from statestore.clock import ManualClock, from_us
 from statestore.errors import AlreadyAnswered, QuestionNotAsked
 from statestore.operations import Store
 from statestore.records import AuditEntry, AuditEvent, Signal, SignalKind, WaitKind
+from statestore.states import AgentState
 from statestore.testing.auditing import last
-from statestore.testing.builders import AT, answer, cancel, claim, claimed, create, event, pause, signal
+from statestore.testing.builders import AT, INSTANT, answer, cancel, claim, claimed, create, event, pause, signal
 from statestore.testing.suite import Suite
 
 
@@ -55,12 +56,48 @@ class DecisionConformance(Suite):
             (None, None, replace(bare, signal_id="again")),
         ]
 
-    def test_events_and_ends_of_children_are_not_noted(self, store: Store) -> None:
+    def test_an_event_of_a_named_sender_is_noted_with_the_event_itself(self, store: Store, clock: ManualClock) -> None:
+        execution_id, lease = claimed(store)
+        unawaited = event({"b": [1, None], "a": "ключ"}, "another")
+        clock.advance(INSTANT)
+        store.send(execution_id, unawaited)
+        received = AuditEntry(
+            position=3,
+            at=from_us(clock.now_us()),
+            event=AuditEvent.RECEIVED,
+            from_state=AgentState.THINKING,
+            attempt=1,
+            worker=lease.owner,
+            by="ada",
+            reason="because",
+            signal=unawaited,
+        )
+        assert last(store, execution_id) == received
+        store.checkpoint(execution_id, pause(WaitKind.EVENT), lease)
+        awaited = replace(event(), sender="", reason=None)
+        assert store.send(execution_id, awaited).woke is True
+        entry = last(store, execution_id)
+        assert (entry.position, entry.event, entry.from_state, entry.to_state) == (
+            *(5, AuditEvent.RECEIVED, AgentState.WAITING, None),
+        )
+        assert (entry.worker, entry.by, entry.reason, entry.signal) == (None, "", None, awaited)
+        lease = claim(store, execution_id).lease
+        store.checkpoint(execution_id, Checkpoint(consumed=(unawaited.signal_id, awaited.signal_id)), lease)
+        assert store.get_audit(execution_id)[2] == received
+
+    def test_an_event_of_nobody_and_the_end_of_a_child_are_not_noted(self, store: Store) -> None:
         execution_id, lease = claimed(store)
         store.checkpoint(execution_id, pause(WaitKind.EVENT), lease)
         before = store.get_audit(execution_id)
-        store.send(execution_id, event())
+        store.send(execution_id, replace(event(), sender=None))
         store.send(execution_id, signal(SignalKind.CHILD))
+        assert store.get_audit(execution_id) == before
+
+    def test_a_repeated_event_is_noted_once(self, store: Store) -> None:
+        execution_id, sent = create(store), event()
+        store.send(execution_id, sent)
+        before = store.get_audit(execution_id)
+        store.send(execution_id, replace(sent, sender="bob"))
         assert store.get_audit(execution_id) == before
 
     def test_refused_and_repeated_decisions_are_not_noted(self, store: Store) -> None:

@@ -16,11 +16,12 @@ def check_execution(
     `repeated` names the steps whose function was in flight in a process that died, and so was called once more; None
     if the test cannot know which. All other functions were called exactly once.
     """
-    _check_contents(context, plan)
+    check_contents(context, plan)
     _check_calls(context, plan, ledger, repeated)
 
 
-def _check_contents(context: AgentContext, plan: Plan) -> None:
+def check_contents(context: AgentContext, plan: Plan) -> None:
+    """Raises AssertionError unless what is recorded is what an undisturbed execution records."""
     about = f"execution {context.execution_id}"
     digests = undisturbed(plan)
     assert context.state is AgentState.COMPLETED, f"{about} is {context.state}: {context.error}"

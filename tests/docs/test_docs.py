@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from statestore import AgentState, Checkpoint, JSONValue, ManualClock
 from statestore.clock import from_us
 from statestore.sql import SQLStore
-from statestore.testing.builders import answer, claim, claimed, done, move, pause
+from statestore.testing.builders import answer, claim, claimed, done, event, move, pause
 from tests.worker.driving import Engine
 from worker.agent import Agent
 from worker.settings import Settings
@@ -90,7 +90,7 @@ print(len(tests))
 """
 
 
-@pytest.mark.parametrize(("page", "tests"), [(page, 3 if page == "testing" else 0) for page in GUIDE])
+@pytest.mark.parametrize(("page", "tests"), [(page, 4 if page == "testing" else 0) for page in GUIDE])
 def test_every_block_of_the_guide_runs(page: str, tests: int, tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
     ran = subprocess.run(
@@ -121,6 +121,7 @@ def filled_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQL
         asked, lease = claimed(store, session_id="s-1", user_id="ada")
         store.checkpoint(asked, Checkpoint(steps=(done(1, "search", "\0"), done(2, "search#2"))), lease)
         store.checkpoint(asked, pause(), lease)
+        store.send(asked, event())
         clock.advance(timedelta(seconds=10))
         store.send(asked, answer())
         timed_out, lease = claimed(store)

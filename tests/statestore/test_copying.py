@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -202,12 +203,21 @@ def test_signals_that_the_target_alone_got_are_not_lost(source: Store, target: S
     execution_id = create(source)
     copy(source, target)
     clock.advance(INSTANT)
-    target.send(execution_id, event("there"))
+    target.send(execution_id, replace(event("there"), sender=None))
     done = copy(source, target)
     assert counted(done) == {"different": 1}
     clock.advance(INSTANT)
-    source.send(execution_id, event("here"))
+    source.send(execution_id, replace(event("here"), sender=None))
     assert counted(copy(source, target)) == {"different": 1}
+    assert [signal.payload for signal in context_of(target, execution_id).signals] == ["there"]
+
+
+def test_an_event_of_a_named_sender_takes_the_target_further(source: Store, target: Store, clock: ManualClock) -> None:
+    execution_id = create(source)
+    copy(source, target)
+    clock.advance(INSTANT)
+    target.send(execution_id, event("there"))
+    assert counted(copy(source, target)) == {"newer": 1}
     assert [signal.payload for signal in context_of(target, execution_id).signals] == ["there"]
 
 
@@ -313,7 +323,6 @@ def test_a_store_is_not_copied_to_itself(source: Store, tmp_path: Any) -> None:
 def test_what_arrives_otherwise_than_it_left_is_told_of(
     source: Store, target: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
 
     good, bad = ended(source), ended(source)
     restore = target.restore

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "LeaseLost": ("e", 3),
     "LeaseHeld": ("e",),
     "IllegalTransition": ("e", "idle", "waiting"),
+    "CheckpointConflict": ("e", "a", ""),
     "StepConflict": ("e", 3, 1),
     "SignalRefused": ("e", "q"),
     "QuestionNotAsked": ("e", "q"),

@@ -451,9 +451,9 @@ def test_purging_leaves_no_rows_behind(store: SQLStore) -> None:
     def rows() -> list[int]:
         return [len(store._database.run(f"SELECT 1 FROM {table}", {})) for table in tables]
 
-    assert rows() == [1, 1, 1, 1, 1, 2, 1]
-    assert store.delete_context(execution_id)
     assert rows() == [1, 1, 1, 1, 1, 3, 1]
+    assert store.delete_context(execution_id)
+    assert rows() == [1, 1, 1, 1, 1, 4, 1]
     assert store.purge(execution_id)
     assert rows() == [0] * len(tables)
 

@@ -22,7 +22,7 @@ from statestore import (
 )
 from statestore.clock import from_us
 from statestore.sql import SQLStore
-from statestore.testing.builders import AT, BOOM, answer, claim, claimed, done, pause
+from statestore.testing.builders import AT, BOOM, answer, claim, claimed, done, event, pause
 
 SECOND = timedelta(seconds=1)
 
@@ -127,6 +127,18 @@ def test_waits_are_from_the_pause_to_the_decision(store: Store, clock: ManualClo
     assert (wait.durations.count, wait.durations.p50) == (2, timedelta(minutes=1))
     assert wait.durations.longest == timedelta(minutes=2)
     assert (wait.waiting, wait.oldest) == (2, asked_at)
+
+
+def test_an_event_that_somebody_sends_meanwhile_ends_no_wait(store: Store, clock: ManualClock) -> None:
+    execution_id, lease = claimed(store)
+    store.checkpoint(execution_id, pause(), lease)
+    clock.advance(SECOND)
+    store.send(execution_id, event())
+    assert store.stats().waits[0].waiting == 1
+    clock.advance(SECOND)
+    store.send(execution_id, answer())
+    (wait,) = store.stats().waits
+    assert (wait.waiting, wait.durations.longest) == (0, 2 * SECOND)
 
 
 def test_the_span_of_time_and_the_agent_are_heeded(store: Store, clock: ManualClock) -> None:

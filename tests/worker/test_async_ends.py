@@ -26,20 +26,32 @@ class Overtime(Exception):
     """Stands for Celery's soft time limit."""
 
 
+async def expire(limit: asyncio.Timeout, begun: threading.Event) -> None:
+    """Lets the time run out once something has begun, however long that takes."""
+    while not begun.is_set():
+        await asyncio.sleep(0.005)
+    limit.reschedule(asyncio.get_running_loop().time())
+
+
 # -- what outlives an await, and what outlives the agent ---------------------------------------------------------------
 
 
 def test_a_step_that_nobody_awaits_any_more_is_recorded_all_the_same(engine: Engine, calls: Calls) -> None:
+    begun = threading.Event()
+
     async def slow() -> str:
+        begun.set()
         await asyncio.sleep(0.1)
         calls("slow")
         return "slow"
 
     async def work(run: AsyncRun, input: None) -> str:
         try:
-            async with asyncio.timeout(0.02):
+            async with asyncio.timeout(None) as limit:
+                expiring = asyncio.create_task(expire(limit, begun))
                 return str(await run.step("slow", slow))
         except TimeoutError:
+            await expiring
             return "gave up"
 
     execution_id = engine.start(engine.agent(work))
@@ -88,7 +100,7 @@ def test_a_task_that_outlives_the_agent_takes_no_step_and_holds_nothing_up(engin
 def test_an_agent_that_goes_on_after_a_pause_takes_no_step(engine: Engine, calls: Calls) -> None:
     async def work(run: AsyncRun, input: None) -> str:
         try:
-            async with asyncio.timeout(0.02):
+            async with asyncio.timeout(0.3):
                 await run.ask("?")
         except TimeoutError:
             await asyncio.sleep(0.02)
@@ -107,17 +119,19 @@ def test_an_agent_that_goes_on_after_a_pause_takes_no_step(engine: Engine, calls
 def test_a_pause_that_is_still_to_be_written_is_the_outcome_also_if_the_agent_returns(
     engine: Engine, calls: Calls
 ) -> None:
-    asking = threading.Event()
+    begun, asking = threading.Event(), threading.Event()
 
     async def slow() -> None:
-        await asyncio.sleep(0.1)
+        begun.set()
+        await asyncio.sleep(0.5)
         calls("slow")
 
     async def work(run: AsyncRun, input: None) -> str:
         step = asyncio.create_task(run.step("slow", slow))
-        await asyncio.sleep(0.01)
+        while not begun.is_set():
+            await asyncio.sleep(0.005)
         question = asyncio.create_task(run.ask("?"))
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.2)
         question.cancel()
         asking.set()
         del step
@@ -136,17 +150,20 @@ def test_a_pause_that_is_still_to_be_written_is_the_outcome_also_if_the_agent_re
 
 def test_an_interrupt_is_not_lost_though_the_agent_has_returned(engine: Engine) -> None:
     engine.interrupts = (Overtime,)
-    returned = threading.Event()
+    begun, returned = threading.Event(), threading.Event()
 
     def slow() -> None:
+        begun.set()
         returned.wait(5)
         raise Overtime
 
     async def work(run: AsyncRun, input: None) -> str:
         try:
-            async with asyncio.timeout(0.02):
+            async with asyncio.timeout(None) as limit:
+                expiring = asyncio.create_task(expire(limit, begun))
                 await run.step("slow", slow)
         except TimeoutError:
+            await expiring
             asyncio.get_running_loop().call_later(0.05, returned.set)
         return "done"
 

@@ -256,7 +256,7 @@ def test_a_child_that_is_cancelled_or_deleted_reaches_its_parent_as_a_failure() 
     first, second = home.all(home.registry.agent("asks"))
     home.store.delete_context(first.execution_id)
     home.cancel(second.execution_id)
-    # Nobody is told of a deletion: the parent looks now and then.
+    # A store tells nobody of what it deletes: the parent looks now and then.
     home.work(within=HOUR + timedelta(minutes=1))
 
     assert home.context(execution_id).output == ["gone", "cancelled"]

@@ -20,6 +20,8 @@ from statestore import (
     SignalKind,
     Store,
     StoreUnavailable,
+    Wait,
+    WaitKind,
     open_store,
 )
 from statestore.clock import from_us
@@ -137,6 +139,24 @@ def test_delete_hides_what_is_over_and_says_who_and_why(cli: CLI) -> None:
     *_, last = cli.store.get_audit(over)
     assert (last.event.value, last.by, last.reason) == ("deleted", "ada", "дубль")
     assert cli("purge", over, "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["delete", "purge"])
+def test_a_parent_is_told_of_the_end_of_a_child_before_that_goes(cli: CLI, command: str) -> None:
+    """As after a worker that died between the child's end and the telling of it."""
+    parent = cli.store.create_context("agent").execution_id
+    child = cli.store.create_context("agent", parent_execution_id=parent).execution_id
+    cli.store.update_state(child, AgentState.FAILED)
+    waits = Wait(kind=WaitKind.CHILD, key=child, asked_at=from_us(1_000_000))
+    cli.store.update_state(parent, AgentState.WAITING, waiting=waits)
+    assert cli.bells() == 0
+
+    assert cli(command, child, "--yes").exit_code == 0
+
+    assert cli.bells() == 1
+    context = cli.store.get_context(parent)
+    assert context is not None
+    assert [(signal.kind, signal.key) for signal in context.signals] == [(SignalKind.CHILD, child)]
 
 
 def test_delete_asks_where_nothing_is_kept(tmp_path: Path) -> None:
@@ -309,6 +329,13 @@ def test_copy_from_the_configured_store_to_another(cli: CLI, tmp_path: Path) -> 
         assert sorted(item.execution_id for item in store.find().items) == sorted(made)
     back = f"sqlite:///{tmp_path}/back.db"
     assert cli("copy", "--from", target, "--to", back, "--state", "idle").stdout == "1 execution: copied 1.\n"
+
+
+def test_copy_from_a_file_that_is_not_there_is_refused_and_makes_none(cli: CLI, tmp_path: Path) -> None:
+    missing = tmp_path / "execution.db"
+    refused(cli("copy", "--from", f"sqlite:///{missing}"), "there is no file", str(missing), code=2)
+    refused(cli("copy", "--from", f"sqlite:///{missing}", "--verify-only"), "there is no file", code=2)
+    assert not missing.exists()
 
 
 def test_copy_from_another_store_to_the_configured_one(cli: CLI, tmp_path: Path) -> None:

@@ -164,6 +164,9 @@ def test_send_event(cli: CLI) -> None:
         ("other", os_user()),
         ("paid", "bank"),
     ]
+    received = [entry for entry in cli.json("audit", waiting) if entry["event"] == "received"]
+    assert [entry["by"] for entry in received] == [os_user(), "bank"]
+    assert 'event paid: {"amount": 30}' in cli("audit", waiting).stdout
     cli.execute(waiting)
 
     shown = cli("show", waiting).stdout

@@ -32,6 +32,7 @@ from worker import (
     Registry,
     Run,
     UnknownAgent,
+    UnknownTool,
     agent,
     aio,
     async_watch,
@@ -177,6 +178,12 @@ def test_an_unknown_agent_is_refused_with_those_that_are_known(runtime: Runtime,
     with pytest.raises(UnknownAgent, match=r"'nobody'; registered agents: asks"):
         enqueue("nobody", 1, runtime=runtime)
     assert_nothing_happened(runtime)
+
+
+def test_where_no_agent_is_known_it_is_said_what_imports_them() -> None:
+    assert "AGENTS_IMPORTS" in str(UnknownAgent("research", []))
+    assert "autodiscover_tasks" in str(UnknownTool("search", []))
+    assert "AGENTS_IMPORTS" not in str(UnknownAgent("research", ["refund"]))
 
 
 @pytest.mark.parametrize(
@@ -360,8 +367,22 @@ def test_wait_raises_what_the_execution_failed_with(runtime: Runtime) -> None:
 
 
 def test_wait_gives_up_after_its_timeout(runtime: Runtime, asking: Agent) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"still idle .*: no worker on sqlite:.* that knows agent 'asks' has taken"):
         enqueue(asking, 1, runtime=runtime).wait(0.01)
+
+
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(runtime: Runtime, asking: Agent) -> None:
+    execution = enqueue(asking, 1, runtime=runtime)
+    with pytest.raises(TypeError, match="timeout needs a number of seconds"):
+        execution.wait(timedelta(seconds=1))  # type: ignore[arg-type] # the fault that this test is about
+    with pytest.raises(TypeError, match="timeout needs a number of seconds"):
+        asyncio.run(execution.aio.wait_for_question(timedelta(seconds=1)))  # type: ignore[arg-type]
+
+
+def test_a_function_without_the_decorator_is_no_agent(runtime: Runtime) -> None:
+    with pytest.raises(TypeError, match="needs an agent, which is a function with @agent, or its name, not <function"):
+        enqueue(_with_input(int), 1, runtime=runtime)  # type: ignore[arg-type] # the fault that this test is about
+    assert_nothing_happened(runtime)
 
 
 def test_following_yields_every_step_once(runtime: Runtime) -> None:

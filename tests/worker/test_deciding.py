@@ -28,6 +28,7 @@ from worker import (
     ExecutionFailed,
     InvalidArguments,
     NoApprovalAsked,
+    Registry,
     Run,
     agent,
     enqueue,
@@ -331,6 +332,25 @@ def test_who_and_why_are_texts_that_can_be_kept(asked: Execution, text: str) -> 
     assert asked.approval is not None
 
 
+def test_edited_arguments_are_not_held_against_another_tool_of_that_name(runtime: Runtime) -> None:
+    @tool(name="share", requires_approval=True, registry=Registry())
+    def asked_for(amount: int) -> int:
+        return amount
+
+    @tool(name="share", registry=runtime.registry)
+    def another(percent: int) -> int:
+        return percent
+
+    def work_with(run: Run, input: None) -> int:
+        return run.tool(asked_for, 1)
+
+    execution = enqueue(agent(registry=runtime.registry)(work_with), runtime=runtime)
+    work(runtime, execution)
+    execution.approve(arguments={"amount": 2})
+    work(runtime, execution)
+    assert execution.wait(0) == 2
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +374,8 @@ def test_an_event_goes_to_who_waits_for_it(runtime: Runtime, waiting: Execution)
     waiting.send_event("paid", "€")
     work(runtime, waiting)
     assert waiting.wait(0) == [{"amount": 30}, "€"]
+    received = [entry for entry in runtime.store.get_audit(waiting.id) if entry.event is AuditEvent.RECEIVED]
+    assert [(entry.by, entry.signal and entry.signal.payload) for entry in received] == [("the bank", {"amount": 30})]
 
 
 def test_an_event_that_is_sent_again_under_its_id_counts_once(runtime: Runtime, waiting: Execution) -> None:
@@ -428,13 +450,15 @@ def test_the_async_facade_does_the_same(runtime: Runtime, paying: Agent, ledger:
         assert approval == await first.approval()
         await first.approve(digest=approval.prompt["digest"], sender="ada")
         await second.reject(reason="no")
-        await second.send_event("paid", 1)
+        await second.send_event("paid", 1, sender="bob")
         for execution in (first, second):
             await asyncio.to_thread(runtime.executor.execute, execution.id, "host/1/0")
         assert await first.wait(0) == "paid 30 to Zoë"
         assert await second.wait(0) == "pay was refused: no"
         assert await second.wait_for_approval() is None
-        assert [signal.kind for signal in (await second.context()).signals] == [SignalKind.EVENT]
+        assert [(signal.kind, signal.sender) for signal in (await second.context()).signals] == [
+            (SignalKind.EVENT, "bob")
+        ]
 
     asyncio.run(main())
 

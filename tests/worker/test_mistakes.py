@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -85,6 +85,7 @@ def test_the_longest_name_of_a_tool_can_be_called_approved_and_repeated() -> Non
         ({"timeout": 5}, "timeout needs a positive duration, a timedelta, not 5"),
         ({"approval_timeout": timedelta(0)}, "approval_timeout needs a positive duration"),
         ({"retries": "3"}, "retries: needs a number of at least 0, not '3'"),
+        ({"retry_on": OSError}, r"retry_on: needs a tuple of exception classes, such as \(OSError,\), not <class"),
         ({"first_delay": 5}, "first_delay: needs a duration, a timedelta, not 5"),
         ({"requires_approval": "yes"}, "requires_approval is True, False or a plain function, not 'yes'"),
         ({"requires_approval": is_large}, "requires_approval is True, False or a plain function"),
@@ -248,6 +249,74 @@ def test_what_was_awaited_by_a_task_or_cancelled_before_it_began_is_not_missed()
     assert {step.name for step in execution.steps()} == {"a", "b"}
 
 
+# -- names of steps ----------------------------------------------------------------------------------------------------
+
+NOT_NAMES = {
+    "too long": "s" * 201,
+    "empty": "",
+    "an occurrence": "a#2",
+    "NUL": "a\0b",
+    "a lone surrogate": "\ud800",
+    "a number": 5,
+    "nothing": None,
+}
+
+BY_NAME: dict[str, Callable[[Run, Any], Any]] = {
+    "step": lambda run, name: run.step(name, add, 1),
+    "transaction": lambda run, name: run.transaction(name, add, 1),
+    "parallel": lambda run, name: run.parallel({name: lambda: 1}),
+    "ask": lambda run, name: run.ask("what?", name=name),
+    "sleep": lambda run, name: run.sleep(3600, name=name),
+    "sleep_until": lambda run, name: run.sleep_until(datetime(2027, 1, 1, tzinfo=UTC), name=name),
+    "spawn": lambda run, name: run.spawn("child", 1, name=name),
+}
+
+
+@pytest.mark.parametrize("how", BY_NAME)
+@pytest.mark.parametrize("name", NOT_NAMES.values(), ids=NOT_NAMES)
+def test_what_is_no_name_of_a_step_is_refused_where_it_is_given(name: Any, how: str) -> None:
+    refusals: list[InvalidRecord] = []
+
+    def naming(run: Run, value: int) -> Any:
+        with pytest.raises(InvalidRecord) as refusal:
+            BY_NAME[how](run, name)
+        refusals.append(refusal.value)
+        return run.step("goes on", add, 1)
+
+    registry = Registry()
+    execution = LocalAgents(registry=registry).start(agent(registry=registry)(naming), 1)
+    assert execution.wait() == 3
+    (refusal,) = refusals
+    assert refusal.field.startswith(f"step {ascii(name)[:77]}")
+    assert refusal.reason.startswith("not a name for a step: ")
+    assert [step.name for step in execution.steps()] == ["goes on"]
+
+
+@pytest.mark.parametrize("name", ["s" * 200, "é\u00a0\u2028" * 66, "a\nb\t\x1b[31m", "\N{SLIGHTLY SMILING FACE}" * 200])
+def test_a_name_of_any_other_characters_serves_for_all_that_is_named_after_it(name: str) -> None:
+    registry = Registry()
+    agents = LocalAgents(registry=registry)
+    escalated: list[Any] = []
+
+    @agent(registry=registry)
+    def child(run: Run, value: int) -> int:
+        return value
+
+    @agent(registry=registry)
+    def naming(run: Run, value: int) -> list[Any]:
+        children = [run.spawn(child, number, name=name) for number in range(12)]
+        answers = [
+            run.ask("what?", name="?" + name[1:], timeout=timedelta(hours=1), default=number, escalate=escalated.append)
+            for number in range(2)
+        ]
+        return [*run.gather(*children), *answers]
+
+    execution = agents.start(naming, 1).run()
+    agents.advance(timedelta(hours=8))
+    assert execution.wait() == [*range(12), 0, 1]
+    assert escalated == ["what?", "what?"]
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
@@ -324,5 +393,5 @@ def test_a_moment_that_is_no_datetime_is_refused_by_name() -> None:
     known = agent(registry=registry)(work)
     with pytest.raises(InvalidRecord, match="start_at: needs a datetime, not 'tomorrow'"):
         agents.start(known, 1, start_at="tomorrow")  # type: ignore[arg-type]
-    with pytest.raises(InvalidRecord, match="deadline: needs a datetime, not 5"):
+    with pytest.raises(InvalidRecord, match="deadline: needs a datetime or a timedelta, not 5"):
         agents.start(known, 1, deadline=5)  # type: ignore[arg-type]

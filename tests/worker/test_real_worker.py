@@ -93,17 +93,17 @@ SLOW_GOODBYE = """
 import os, pickle, time
 from pathlib import Path
 from billiard.pool import DEATH
-from billiard.queues import SimpleQueue
 from worker import agent
+from worker.pool_pipes import Pipe
 
 def send_payload(self, value):
-    # What billiard does, but slow to give the lock back when it tells that this process leaves.
+    # Without what defers signals, and slow to give the lock back when it tells that this process leaves.
     with self._wlock:
         self._writer.send_bytes(value)
         if pickle.loads(value)[0] == DEATH:
             time.sleep(2)
 
-SimpleQueue.send_payload = send_payload
+Pipe.send_payload = send_payload
 
 @agent
 def is_terminated_once(run, input: str) -> int:
@@ -232,6 +232,7 @@ def test_a_shutdown_of_any_kind_ends_the_attempt_and_not_the_execution(
         wait_until("a first step", lambda: execution.steps() or None)
         first.send(number)
         first.wait()
+    assert "Traceback" not in first.output
     assert execution.state is AgentState.THINKING
     with worker(folder, f"-P {pool} -c 1"):
         assert execution.wait(60) == list(range(10))

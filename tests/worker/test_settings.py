@@ -38,6 +38,41 @@ def test_a_wrong_setting_is_refused_by_name(configured: dict[str, Any], environ:
         Settings.load(configured, environ)
 
 
+@pytest.mark.parametrize(
+    ("environ", "meant"),
+    [
+        ({"AGENTS_LEASE_SECOND": "5"}, "did you mean agents_lease_seconds"),
+        ({"AGENTS_STORE": "redis://"}, "did you mean agents_store_url"),
+        ({"AGENTS_IMPORT": "research"}, "did you mean agents_imports"),
+        ({"AGENTS_COLOUR": "red"}, "there are agents_store_url, agents_archive_url"),
+    ],
+)
+def test_a_misspelt_name_is_told_what_was_meant(environ: dict[str, str], meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=meant):
+        Settings.load({}, environ)
+
+
+def test_an_empty_store_url_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="agents_store_url: '' is no URL"):
+        Settings.load({}, {"AGENTS_STORE_URL": ""})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AGENTS_PORT",
+        "AGENTS_SERVICE_HOST",
+        "AGENTS_SERVICE_PORT_HTTP",
+        "AGENTS_PORT_80_TCP",
+        "AGENTS_PORT_80_TCP_ADDR",
+        "AGENTS_WEB_API_SERVICE_PORT",
+        "AGENTS_WEB_API_PORT_5555_TCP_PROTO",
+    ],
+)
+def test_a_kubernetes_service_called_agents_stops_no_worker(name: str) -> None:
+    assert Settings.load({}, {name: "tcp://10.0.0.1:80"}) == Settings.load({}, {})
+
+
 def test_the_ready_made_apps_own_variables_are_no_settings() -> None:
     Settings.load(
         {}, {"AGENTS_HOME": "x", "AGENTS_BROKER_URL": "y", "AGENTS_IMPORTS": "z", "AGENTS_RESULT_BACKEND": "w"}

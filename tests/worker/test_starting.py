@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.celery import make_app
+
 
 def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Runs `celery -A worker worker` until it ends; one that starts after all is stopped after a while."""
@@ -46,17 +48,13 @@ def test_a_database_that_was_not_migrated_is_said_so(tmp_path: Path, postgresql_
     assert "Traceback" not in ended.stderr
 
 
-def test_a_worker_starts_without_its_archive_and_says_so(tmp_path: Path) -> None:
+def said_until_ready(folder: Path, **environ: str) -> str:
+    """What a worker logs until it is ready; then it is stopped."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
     worker = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "worker", "worker", "-P", "solo", "--loglevel=INFO"],
-        cwd=tmp_path,
-        env=clean
-        | {
-            "AGENTS_HOME": str(tmp_path / "home"),
-            "AGENTS_STORE_URL": f"sqlite:///{tmp_path}/hot.db",
-            "AGENTS_ARCHIVE_URL": "postgresql://nobody@127.0.0.1:1/none",
-        },
+        cwd=folder,
+        env=clean | {"AGENTS_HOME": str(folder / "home")} | environ,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -72,10 +70,47 @@ def test_a_worker_starts_without_its_archive_and_says_so(tmp_path: Path) -> None
         worker.terminate()
         worker.communicate(timeout=30)
     assert " ready." in said, said
+    return said
+
+
+def test_a_worker_starts_without_its_archive_and_says_so(tmp_path: Path) -> None:
+    said = said_until_ready(
+        tmp_path,
+        AGENTS_STORE_URL=f"sqlite:///{tmp_path}/hot.db",
+        AGENTS_ARCHIVE_URL="postgresql://nobody@127.0.0.1:1/none",
+    )
     assert "the archive of finished executions is away" in said
+
+
+def test_a_worker_that_knows_no_agent_warns_of_it(tmp_path: Path) -> None:
+    assert "this worker knows no agent" in said_until_ready(tmp_path)
+
+
+def test_a_worker_says_which_agents_it_knows(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from worker import agent\n\n@agent\ndef refund(run, input): ...\n\n@agent\ndef buy(run, input): ...\n"
+    )
+    said = said_until_ready(tmp_path, AGENTS_IMPORTS="shop")
+    assert "agents: buy, refund" in said
+    assert "knows no agent" not in said
 
 
 def test_an_archive_that_was_not_migrated_is_refused(tmp_path: Path, postgresql_database_url: str) -> None:
     ended = start(tmp_path, AGENTS_STORE_URL=f"sqlite:///{tmp_path}/hot.db", AGENTS_ARCHIVE_URL=postgresql_database_url)
     assert ended.returncode != 0
     assert "agents migrate" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["AGENTS_HOME", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND", "AGENTS_IMPORTS"])
+def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`.env` files and compose files leave them so."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for other in ("AGENTS_HOME", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND", "AGENTS_IMPORTS", "AGENTS_STORE_URL"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "")
+    app = make_app()
+    assert app.conf.broker_url == "filesystem://localhost/"
+    assert app.conf.result_backend == f"db+sqlite:///{tmp_path}/.agents/results.db"
+    assert [entry.name for entry in tmp_path.iterdir()] == [".agents"]
+    app.close()

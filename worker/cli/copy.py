@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from sqlalchemy import make_url
 
 from statestore.copying import Copied, Outcome, copy, count, verify
 from statestore.opening import open_store
@@ -77,6 +79,7 @@ def copy_executions(
         raise click.UsageError("say where to copy from, or to: --from URL, --to URL or both")
     wanted = [AgentState(state) for state in states] or None
     limit = app_runtime(ctx).settings.max_value_bytes
+    _require_file(source_url)
     with ExitStack() as opened:
         source, target = (
             shared_runtime(ctx).store if url is None else opened.enter_context(open_store(url, max_value_bytes=limit))
@@ -93,6 +96,15 @@ def copy_executions(
     if not done.is_complete:
         click.echo("The target does not have all of them; the command may be repeated.", err=True)
         ctx.exit(1)
+
+
+def _require_file(source_url: str | None) -> None:
+    """SQLite makes a file that is not there: a misspelt path would be an empty store, all of which is soon copied."""
+    if source_url is None or not source_url.startswith("sqlite"):
+        return
+    file = make_url(source_url).database
+    if file and not Path(file).exists():
+        raise click.BadParameter(f"there is no file {file!r}", param_hint="'--from'")
 
 
 def _run(

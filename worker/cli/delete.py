@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from worker import deleting
 from worker.cli.invocation import os_user, shared_runtime
 from worker.cli.text import counted
 
@@ -25,7 +26,8 @@ def delete(
     \b
       celery -A worker agents delete EXECUTION_ID --reason "asked for by the customer"
     """
-    store = shared_runtime(ctx).store
+    runtime = shared_runtime(ctx)
+    store = runtime.store
     there, refused = [], False
     for execution_id in dict.fromkeys(each.strip() for each in execution_ids):
         summary = store.get_summary(execution_id)
@@ -44,7 +46,7 @@ def delete(
             if not sys.stdin.isatty():
                 raise click.UsageError(f"{question} There is no terminal to ask: add --yes")
             click.confirm(question, abort=True)
-        deleted = sum(store.delete_context(each, by=sender or os_user(), reason=reason) for each in there)
+        deleted = sum(deleting.delete(runtime, each, sender=sender or os_user(), reason=reason) for each in there)
         kept = "; `agents audit` still shows who did what, until they are purged" if store.keeps_deleted else ""
         click.echo(f"Deleted {counted(deleted, 'execution')}{kept}.")
     if refused:

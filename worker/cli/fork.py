@@ -19,6 +19,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--metadata", "metadata_items", multiple=True, metavar="KEY=VALUE", help="Set over those of the other."
             ),
+            click.option("--session", metavar="ID", help="Another conversation.  [default: the same]"),
             click.option("--deadline", type=Moment(ahead=True), help="When it has to be over, e.g. 2h."),
             click.option("--sender", metavar="NAME", help="Who wants it.  [default: the system user]"),
             click.option("--reason", metavar="TEXT", help="Why; recorded in the audit trail."),
@@ -82,10 +83,12 @@ def rewind(
 
 
 def _parsed(
-    *, input_text: str | None, metadata_items: tuple[str, ...], sender: str | None, **given: Any
+    *, input_text: str | None, metadata_items: tuple[str, ...], session: str | None, sender: str | None, **given: Any
 ) -> dict[str, Any]:
     if input_text is not None:
         given["input"] = parse_json(input_text, "input")
+    if session is not None:
+        given["session_id"] = session
     return {**given, "metadata": parse_metadata(metadata_items), "sender": sender or os_user()}
 
 

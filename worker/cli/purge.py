@@ -8,9 +8,11 @@ import click
 from statestore.operations import Store
 from statestore.retention import purge_deleted, purge_ended
 from statestore.states import OVER, AgentState
+from worker import deleting
 from worker.cli.invocation import shared_runtime
 from worker.cli.parameters import Moment
 from worker.cli.text import counted, local_time
+from worker.runtime import Runtime
 
 _BATCH = 100
 _MOST_COUNTED = 1000
@@ -47,19 +49,20 @@ def purge(
       celery -A worker agents purge --older-than 30d --state completed --state cancelled
       celery -A worker agents purge --older-than 30d --deleted
     """
-    store = shared_runtime(ctx).store
+    runtime = shared_runtime(ctx)
+    store = runtime.store
     if execution_ids:
         if before is not None or states or deleted:
             raise click.UsageError("give either ids, or --older-than with --state or --deleted")
-        _purge_ids(ctx, store, [execution_id.strip() for execution_id in execution_ids], yes)
+        _purge_ids(ctx, runtime, [execution_id.strip() for execution_id in execution_ids], yes)
     elif before is None or not (states or deleted):
         raise click.UsageError("say what to purge: ids, or --older-than with --state or --deleted")
     else:
         _purge_old(store, before, frozenset(AgentState(state) for state in states), deleted, yes)
 
 
-def _purge_ids(ctx: click.Context, store: Store, execution_ids: list[str], yes: bool) -> None:
-    there, refused = [], False
+def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], yes: bool) -> None:
+    store, there, refused = runtime.store, [], False
     for execution_id in execution_ids:
         summary = store.get_summary(execution_id)
         if summary is not None and not summary.state.is_over:
@@ -73,7 +76,7 @@ def _purge_ids(ctx: click.Context, store: Store, execution_ids: list[str], yes: 
         refused = True
     if there:
         _confirm(f"Remove {counted(len(there), 'execution')} for good?", yes)
-        _say(sum(store.purge(execution_id) for execution_id in there))
+        _say(sum(deleting.purge(runtime, execution_id) for execution_id in there))
     if refused:
         ctx.exit(1)
 

@@ -12,9 +12,9 @@ from statestore.envelope import dump
 from statestore.errors import NotSerialisable
 from statestore.records import Action, JSONValue, Result, WaitKind
 from worker import schema
+from worker.checks import MARK
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
-from worker.engine.journal import MARK
 from worker.engine.stepping import Step
 from worker.engine.waiting import Waited, conclude, wait
 from worker.engine.work import PlainWork
@@ -76,7 +76,7 @@ class Question:
             work=PlainWork(lambda _: escalate(self.prompt), is_async=schema.is_async(escalate)),
             returns=schema.ANY,
             retry=NO_RETRY,
-        ).take(attempt)
+        ).reach(attempt, attempt.come_to(name, is_derived=True)).finish()
         return True
 
     @property

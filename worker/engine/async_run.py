@@ -23,12 +23,14 @@ from statestore.records import JSONValue
 from worker.crash_policy import OnCrash
 from worker.engine import building, children, event_loop
 from worker.engine.asking import MISSING
-from worker.engine.attempt import Attempt, StepWaits
+from worker.engine.attempt import Attempt
 from worker.engine.building import Call, Place, StepOptions, name_of_tool
 from worker.engine.calling import STOP_SECONDS
 from worker.engine.children import Child
+from worker.engine.nesting import StepWaits
 from worker.engine.outcome import ExecutionStopped
 from worker.engine.parallel import DEFAULT_LIMIT, check_limit
+from worker.engine.pausing import pause_together
 from worker.engine.replay_order import ReplayOrder
 from worker.engine.run import BaseRun, Calls, Durable
 from worker.engine.sleeping import Sleep
@@ -255,7 +257,7 @@ class AsyncRun(BaseRun):
         with self._attempt.nesting.putting_pauses_off() as waits:
             results = await asyncio.gather(*(finish(one) for one in reached))
         if waits:
-            await self._do(lambda: self._attempt.pause_together(waits))
+            await self._do(lambda: pause_together(self._attempt, waits))
         return self._as_given(calls, list(results), return_exceptions=return_exceptions)
 
     def options(

@@ -5,14 +5,13 @@ Steps may run side by side, each in a thread of its own (`run.parallel`, async a
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from statestore.errors import StoreUnavailable
-from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait, WaitKind
+from statestore.records import Action, AgentContext, AgentStep, Result, Signal, SignalKind, StepChanges, Wait
 from statestore.states import AgentState
 from statestore.transactions import StepTransaction
 from worker.engine.events import Event, EventKind
@@ -21,7 +20,7 @@ from worker.engine.journal import Journal
 from worker.engine.keeper import HeldLease
 from worker.engine.limits import Limits
 from worker.engine.memory import RunMemory
-from worker.engine.nesting import Nesting, PutOff
+from worker.engine.nesting import Nesting
 from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 from worker.engine.recorder import Recorder
 from worker.engine.surroundings import Surroundings
@@ -30,10 +29,6 @@ from worker.engine.waiting import Standing
 from worker.errors import NestedStep
 
 R = TypeVar("R")
-
-
-class StepWaits(BaseException):
-    """Unwinds a step that waits, and that others are taken beside. The execution pauses when those have ended."""
 
 
 class Attempt:
@@ -67,7 +62,8 @@ class Attempt:
         self._begun: set[str] = set()
         self._is_written = False
         self._retries = sum(step.tries - 1 for step in context.steps)
-        self._pausing_on: Wait | None = None
+        # What a pause that is being written, or was written last, waits for.
+        self.pausing_on: Wait | None = None
         self._signals = list(context.signals)
         self._stopped: ExecutionStopped | None = None
         self.interrupted_by: BaseException | None = None
@@ -86,15 +82,18 @@ class Attempt:
         """The time on the store's clock."""
         return self.recorder.now()
 
-    def come_to(self, name: str) -> str:
-        """The code has come to a step: its key. Called in the thread, or on the loop, of the agent's function."""
+    def come_to(self, name: str, *, is_derived: bool = False) -> str:
+        """The code has come to a step: its key. Called in the thread, or on the loop, of the agent's function.
+
+        Raises `InvalidRecord` for what is no name; `is_derived`: see `Journal.next_key`.
+        """
         if self._stopped is not None:
             # The agent's code caught the exception that unwinds it. There is nothing left for it to do.
             raise self._stopped
         inside = self.nesting.step_around
         if inside is not None:
             raise NestedStep(name, inside)
-        return self.journal.next_key(name)
+        return self.journal.next_key(name, is_derived=is_derived)
 
     def look_up(self, key: str, action: Action) -> AgentStep | None:
         """What is recorded under the key of a step. Raises `JournalMismatch` if that did something else."""
@@ -249,41 +248,13 @@ class Attempt:
         self._guarded(lambda: self.recorder.wait_for_store(error, waited, give_up_at))
         self.enter_boundary()
 
-    @contextmanager
-    def inside_step(self, key: str) -> Iterator[None]:
+    def inside_step(self, key: str) -> AbstractContextManager[None]:
         """The step's own function runs in this block; it cannot take further steps."""
-        with self.nesting.inside_step(key):
-            yield
+        return self.nesting.inside_step(key)
 
-    def pause_together(self, waits: PutOff) -> None:
-        """Pauses if there are any waits. Those for a time end with the last of them; a question comes first."""
-        with self.lock:
-            if self._stopped is not None:
-                raise self._stopped
-            if waits:
-                asking = [one for one in waits if one[1].kind is not WaitKind.TIMER]
-                latest = max(waits, key=lambda one: one[1].wake_at or one[1].asked_at)
-                state, waiting = asking[0] if asking else latest
-                for _, other in waits:
-                    waiting = _waking_for(waiting, other)
-                self._pause(state, waiting, ())
-
-    def _put_pause_off(self, state: AgentState, waiting: Wait) -> None:
-        put_off = self.nesting.put_off
-        if put_off is not None and self._stopped is None:
-            self.recorder.check_pause(state, waiting)
-            put_off.append((state, waiting))
-            raise StepWaits
-
-    @contextmanager
-    def busy(self, key: str, *, is_expected: bool = False) -> Iterator[None]:
+    def busy(self, key: str, *, is_expected: bool = False) -> AbstractContextManager[None]:
         """A step is being taken in this block: the attempt does not end before it is recorded."""
-        with self.traffic.busy(is_expected=is_expected):
-            try:
-                yield
-            finally:
-                with self.lock:
-                    self._begun.discard(key)
+        return _Busy(self, key, is_expected)
 
     def join(self) -> None:
         """Waits until no step is being taken any more, and no pause is being written."""
@@ -297,76 +268,28 @@ class Attempt:
         if self._stopped is None or self.traffic.is_pausing:
             self._stopped = ExecutionStopped(Outcome(ending=Ending.LOST))
 
-    @contextmanager
-    def abandoned_by_interrupts(self) -> Iterator[None]:
+    def abandoned_by_interrupts(self) -> AbstractContextManager[None]:
         """What comes from outside into this block ends the attempt, also if the agent's code catches it.
 
         What that code went on to would be recorded, and is not where the next attempt comes to.
         """
-        try:
-            yield
-        except self.interrupts as error:
-            if not isinstance(error, ExecutionStopped):
-                self.interrupted_by = self.interrupted_by or error
-                self.abandon()
-            raise
+        return _AbandonedByInterrupts(self)
 
-    def pause(self, state: AgentState, waiting: Wait, *, in_step: bool = False) -> NoReturn:
-        """Writes that the execution waits, once all other steps are recorded, and unwinds the agent.
+    def check_goes_on(self) -> None:
+        """Raises what unwound the agent, if anything did."""
+        if self._stopped is not None:
+            raise self._stopped
 
-        `in_step` says that the caller is a step that is being taken itself.
-        """
-        with self.lock:
-            if self._stopped is not None:
-                raise self._stopped
-            if not in_step:
-                self._pause(state, waiting, ())
-            self._put_pause_off(state, waiting)
-            with self.traffic.not_busy():
-                self._pause(state, waiting, ())
+    def begin_to_stop(self, outcome: Outcome) -> ExecutionStopped:
+        """From now on no step is begun; what is in flight is still recorded. Returns what the agent is unwound with."""
+        self._stopped = ExecutionStopped(outcome)
+        return self._stopped
 
-    def pause_step(self, waiting: Wait, intent: AgentStep) -> NoReturn:
-        """`pause` on a timer, from inside a step that is being taken: `intent` keeps its number of tries.
-
-        Where several steps want to wait, they do so together, until the last of them may go on.
-        """
-        with self.lock:
-            if self.nesting.is_concurrent:
-                self.record_intent(intent)
-                self._put_pause_off(AgentState.WAITING, waiting)
-                if self._pausing_on is not None:
-                    self._pausing_on = _waking_for(self._pausing_on, waiting)
-                if self._stopped is not None:
-                    raise self._stopped
-            with self.traffic.not_busy():
-                self._pause(AgentState.WAITING, waiting, () if self.nesting.is_concurrent else (intent,))
-
-    def _pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...]) -> NoReturn:
-        waiting = self._awake_at_deadline(waiting)
-        # Before anything is unwound: a pause that cannot be stored is an error of the agent's.
-        self.recorder.check_pause(state, waiting, intents)
-        pausing = self._stopped = ExecutionStopped(Outcome(ending=Ending.PAUSED, waiting=waiting))
-        self._pausing_on = waiting
-        self.traffic.is_pausing = True
-        try:
-            self.traffic.wait_for_steps()
-            if self._stopped is not pausing:
-                raise self._stopped
-            waiting = self._awake_at_deadline(self._pausing_on)
-            paused = self._guarded(lambda: self.recorder.pause(state, waiting, intents))
-            self._is_written = True
-        except Exception as error:  # noqa: BLE001 - the stack is unwound already, perhaps
-            self.stop(Outcome(ending=Ending.FAILED, error=error))
-        finally:
-            self.traffic.end_pausing()
-        self.stop(Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now))
-
-    def _awake_at_deadline(self, waiting: Wait) -> Wait:
-        """An execution that waits for what does not come fails in time nevertheless."""
-        deadline = self.limits.deadline
-        if deadline is None or deadline <= self.now() or (waiting.wake_at is not None and waiting.wake_at < deadline):
-            return waiting
-        return replace(waiting, wake_at=deadline)
+    def write_last(self, write: Callable[[], R]) -> R:
+        """Writes the outcome, after which nothing can be written."""
+        written = self._guarded(write)
+        self._is_written = True
+        return written
 
     def stop(self, outcome: Outcome) -> NoReturn:
         """Unwinds the agent; no later call of the run does anything."""
@@ -382,8 +305,7 @@ class Attempt:
         """
         with self.lock:
             within = self.surroundings.family.announce_within
-            self._guarded(lambda: self.recorder.fail(describe(error, with_traceback=True), within, (step,)))
-            self._is_written = True
+            self.write_last(lambda: self.recorder.fail(describe(error, with_traceback=True), within, (step,)))
             self.stop(Outcome(ending=Ending.FAILED, error=error))
 
     @property
@@ -457,14 +379,38 @@ class Attempt:
             raise
 
 
-def _waking_for(waiting: Wait, other: Wait) -> Wait:
-    """The wait, ending or looked after in time for another one that the execution cannot be paused on, too.
+# Classes, as every step goes through these blocks, and a generator takes four times as long.
 
-    Timers end together, with the last of them. What may never come must not keep a timer: it is waited for again.
-    """
-    if other.kind is not WaitKind.TIMER or other.wake_at is None:
-        return waiting
-    if waiting.wake_at is None:
-        return replace(waiting, wake_at=other.wake_at)
-    sooner_or_later = max if waiting.kind is WaitKind.TIMER else min
-    return replace(waiting, wake_at=sooner_or_later(waiting.wake_at, other.wake_at))
+
+class _Busy(AbstractContextManager[None]):
+    __slots__ = ("_attempt", "_is_expected", "_key")
+
+    def __init__(self, attempt: Attempt, key: str, is_expected: bool) -> None:
+        self._attempt = attempt
+        self._key = key
+        self._is_expected = is_expected
+
+    def __enter__(self) -> None:
+        self._attempt.traffic.enter(is_expected=self._is_expected)
+
+    def __exit__(self, *exc_info: object) -> None:
+        attempt = self._attempt
+        with attempt.lock:
+            attempt._begun.discard(self._key)
+            attempt.traffic.leave()
+
+
+class _AbandonedByInterrupts(AbstractContextManager[None]):
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        attempt = self._attempt
+        if isinstance(error, attempt.interrupts) and not isinstance(error, ExecutionStopped):
+            attempt.interrupted_by = attempt.interrupted_by or error
+            attempt.abandon()

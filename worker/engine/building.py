@@ -40,15 +40,17 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str | None, function: Callable[..., Any]) -> "Call":
-        """The call that a partial, or a function without arguments, stands for; by default named like it."""
+    def named_like(cls, function: Callable[..., Any]) -> "Call":
+        """The call that a partial, or a function without arguments, stands for."""
         own = schema.unwrap(function)
         own_name = own.name if isinstance(own, Tool) else schema.name_of(own).rpartition(".")[2]
-        return cls(name=name or own_name, function=function)
+        return cls(name=own_name, function=function)
 
     def without_partials(self) -> "Call":
         """The same call of what is inside of any partials. A tool's rules count there, too."""
         function, args, kwargs = check_function(f"step {self.name!r}", self.function), self.args, self.kwargs
+        if not isinstance(function, partial):
+            return self
         while isinstance(function, partial):
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
             function = function.func

@@ -15,10 +15,11 @@ from statestore.envelope import dump
 from statestore.errors import InvalidRecord
 from statestore.records import Action, AgentStep, ExecutionSummary, Result, SignalKind, Wait, WaitKind
 from statestore.states import AgentState
+from worker.checks import MARK
 from worker.engine.attempt import Attempt
 from worker.engine.failures import describe, revive
 from worker.engine.family import SPAWN, ChildEnd, ChildOptions, name_of
-from worker.engine.journal import MARK
+from worker.engine.pausing import pause
 from worker.engine.waiting import conclude
 from worker.errors import AgentsError, ChildFailed
 
@@ -89,7 +90,7 @@ def come_to_ends(attempt: Attempt, children: Sequence[Child]) -> list[str]:
     for child in children:
         if not isinstance(child, Child):
             raise TypeError(f"gather takes what spawn has returned, one by one, and not {child!r:.80}")
-    return [attempt.come_to(f"join {child.step.replace(MARK, ' ')}") for child in children]
+    return [attempt.come_to(f"join {child.step.replace(MARK, ' ')}", is_derived=True) for child in children]
 
 
 def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, return_exceptions: bool) -> list[Any]:
@@ -108,7 +109,8 @@ def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, 
     if still_missing:
         first = still_missing[0]
         # The first one alone: while it goes on, whatever the others do wakes nobody.
-        attempt.pause(
+        pause(
+            attempt,
             AgentState.WAITING,
             Wait(
                 kind=WaitKind.CHILD,

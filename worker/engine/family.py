@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 SPAWN: Final = "spawn"
 
+# What a parent is told of a child that did not come to an end of its own, in the place of the state.
+_DELETED: Final = "deleted"
+
 Ring = Callable[[ExecutionSummary], None]
 
 
@@ -121,7 +124,7 @@ class Family:
         """
         tellings: list[Callable[[], None]] = []
         if summary.parent_execution_id is not None:
-            tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id))
+            tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id, summary.state.value))
         if summary.state is AgentState.CANCELLED:
             children = self._children_of(summary.execution_id)
             tellings.extend(partial(self._cancel, child_id, summary.execution_id) for child_id in children)
@@ -137,6 +140,15 @@ class Family:
         if fault is not None:
             raise fault
 
+    def tell_of_deletion(self, summary: ExecutionSummary) -> None:
+        """Tells whoever waits for an execution that it was deleted before its end: its parent, and the next in line.
+
+        Its children go on, as they do when it fails. May be repeated. Raises `StoreError`.
+        """
+        self.pass_turn_on(summary, datetime.now(UTC))
+        if summary.parent_execution_id is not None:
+            self._tell_parent(summary, summary.parent_execution_id, _DELETED)
+
     def pass_turn_on(self, left: ExecutionSummary, now: datetime) -> None:
         """Wakes those whose turn it is since this execution ended or paused; see `worker.turns`. May be repeated."""
         agent = self.registry.find(left.agent_id)
@@ -149,12 +161,12 @@ class Family:
                 "execution %s: those who wait behind it look by themselves, later: %s", left.execution_id, error
             )
 
-    def _tell_parent(self, summary: ExecutionSummary, parent_id: str) -> None:
+    def _tell_parent(self, summary: ExecutionSummary, parent_id: str, end: str) -> None:
         signal = Signal(
             signal_id=f"end of {summary.execution_id}",
             kind=SignalKind.CHILD,
             key=summary.execution_id,
-            payload=summary.state.value,
+            payload=end,
             sent_at=summary.ended_at or summary.updated_at,
         )
         try:

@@ -3,11 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from statestore.errors import InvalidRecord
-from statestore.records import Action, AgentStep, require_name
+from statestore.records import Action, AgentStep
+from worker.checks import LONGEST_DERIVED_NAME, LONGEST_STEP_NAME, MARK, check_step_name
 from worker.errors import JournalMismatch
-
-MARK = "#"
 
 
 class Journal:
@@ -28,14 +26,12 @@ class Journal:
     def __iter__(self) -> Iterator[AgentStep]:
         return iter(self._steps.values())
 
-    def next_key(self, name: str) -> str:
-        """The key of the next occurrence of `name` in the code's order."""
-        try:
-            require_name("step", name)
-        except InvalidRecord as error:
-            raise JournalMismatch(ascii(name), f"not a name for a step: {error.reason}") from error
-        if MARK in name or len(name) > 200:
-            raise JournalMismatch(name, f"a step's name has at most 200 characters and no {MARK!r}")
+    def next_key(self, name: str, *, is_derived: bool = False) -> str:
+        """The key of the next occurrence of `name` in the code's order; `is_derived`: made of the key of another step.
+
+        Raises `InvalidRecord` for what is no name.
+        """
+        check_step_name(name, LONGEST_DERIVED_NAME if is_derived else LONGEST_STEP_NAME)
         self._occurrences[name] += 1
         occurrence = self._occurrences[name]
         key = name if occurrence == 1 else f"{name}{MARK}{occurrence}"

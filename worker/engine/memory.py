@@ -203,13 +203,15 @@ class RunMemory(MutableMapping[str, JSONValue]):
         mark = self._step
         if mark is None:
             raise RuntimeError("no step has begun")
-        changes = StepChanges(
+        messages, facts = len(self._messages) - mark.messages, len(self._facts) - mark.facts
+        if not (mark.written or messages or facts):
+            return None
+        return StepChanges(
             memory={key: load(text) for key, text in mark.written.items() if text is not None},
             forgotten=tuple(key for key, text in mark.written.items() if text is None),
-            messages=len(self._messages) - mark.messages,
-            facts=len(self._facts) - mark.facts,
+            messages=messages,
+            facts=facts,
         )
-        return changes if changes != StepChanges() else None
 
     def keep_step(self) -> None:
         """The step is recorded: what it changed stays."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from worker.engine.attempt import Attempt
 from worker.engine.calling import STOP_SECONDS
 from worker.engine.outcome import ExecutionStopped
+from worker.engine.pausing import pause_together
 from worker.engine.stepping import ReachedStep
 
 DEFAULT_LIMIT: Final = 16
@@ -39,7 +40,7 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
                 wait([one for one in done.values() if not one.cancelled()], STOP_SECONDS)
                 raise
             pool.shutdown(wait=False)
-            attempt.pause_together(waits)
+            pause_together(attempt, waits)
     return [
         caught(one.finish if one.key not in done else done[one.key].result, attempt.interrupts)
         if isinstance(one, ReachedStep)

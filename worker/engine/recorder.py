@@ -10,7 +10,15 @@ from typing import Any
 
 from statestore.checkpoint import Checkpoint, new_checkpoint_id
 from statestore.codec import encode_checkpoint
-from statestore.errors import ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict, StoreError, StoreUnavailable
+from statestore.errors import (
+    CheckpointConflict,
+    ExecutionNotFound,
+    ExecutionOver,
+    LeaseLost,
+    StepConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from statestore.operations import Store
 from statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
 from statestore.states import AgentState
@@ -21,10 +29,12 @@ from worker.engine.outcome import Ending, ExecutionStopped, Outcome
 
 log = logging.getLogger(__name__)
 
-# What the store says of an execution that is not this attempt's any more. A conflict of steps is the same: the store
-# does not have what it confirmed, as after a fail-over to a replica that was behind. The next attempt reads what is
-# there, and goes on from that.
-_NOT_OURS = (LeaseLost, ExecutionNotFound, ExecutionOver, StepConflict)
+# The store does not have what it confirmed, as after a fail-over to a replica that was behind; or it lost a claim like
+# that, and somebody else writes under the same token. The next attempt reads what is there, and goes on from that.
+_CONFLICTS = (CheckpointConflict, StepConflict)
+
+# What the store says of an execution that is not this attempt's any more.
+_NOT_OURS = (LeaseLost, ExecutionNotFound, ExecutionOver, *_CONFLICTS)
 
 _FIRST_BACKOFF_SECONDS = 0.05
 _MAX_BACKOFF_SECONDS = 2.0
@@ -51,6 +61,8 @@ class Recorder:
         self._consumed = _Consumed()
         # A claim leaves what was waited for in place, for the engine to look at: the first write clears it.
         self._must_set_state = claim.context.waiting is not None
+        # Under a lease nobody else writes: each write builds on the one before.
+        self._last_checkpoint = claim.context.last_checkpoint
         self._now = _store_time(claim)
 
     def now(self) -> datetime:
@@ -99,7 +111,7 @@ class Recorder:
             checkpoint = self._checkpoint(
                 taken, steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id
             )
-            self._applied(transaction.checkpoint(checkpoint))
+            self._applied(checkpoint, transaction.checkpoint(checkpoint))
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
         except BaseException:
@@ -180,6 +192,7 @@ class Recorder:
             error=error,
             consumed=tuple(self._consumed.ids),
             announce_within=announce_within,
+            after_checkpoint=self._last_checkpoint,
         )
 
     def _write(self, **change: Any) -> Checkpointed:
@@ -218,16 +231,17 @@ class Recorder:
                 if has_failed:
                     waited = time.monotonic() - began_at
                     log.info("execution %s: the checkpoint is written, after %.1f s", self._lease.execution_id, waited)
-                return self._applied(applied)
+                return self._applied(checkpoint, applied)
 
-    def _applied(self, applied: Checkpointed) -> Checkpointed:
+    def _applied(self, checkpoint: Checkpoint, applied: Checkpointed) -> Checkpointed:
         self._consumed.ids.clear()
+        self._last_checkpoint = checkpoint.checkpoint_id
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         return applied
 
     def _lost_to(self, error: StoreError) -> ExecutionStopped:
-        level = logging.WARNING if isinstance(error, StepConflict) else logging.INFO
+        level = logging.WARNING if isinstance(error, _CONFLICTS) else logging.INFO
         log.log(level, "execution %s: %s; stopping without a trace", self._lease.execution_id, error)
         self._held.mark_lost()
         return _lost()

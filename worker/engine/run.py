@@ -115,8 +115,8 @@ class BaseRun:
 
     def _all_calls(self, calls: Calls) -> list[Call]:
         if isinstance(calls, Mapping):
-            return [Call.of(name, function) for name, function in calls.items()]
-        return [Call.of(None, function) for function in calls]
+            return [Call(name=name, function=function) for name, function in calls.items()]
+        return [Call.named_like(function) for function in calls]
 
     @staticmethod
     def _as_given(calls: Calls, results: list[Any], *, return_exceptions: bool) -> Any:

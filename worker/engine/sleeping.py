@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from statestore.errors import InvalidRecord
 from statestore.records import Action, Result, Wait, WaitKind, require_ringable
 from statestore.states import AgentState
+from worker.engine.pausing import pause
 from worker.engine.waiting import Standing, began, conclude
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Sleep:
         attempt.enter_wait(standing=Standing(step=key, since=since))
         wake_at = self._wake_at(attempt, key, since)
         if sleep_in_place(attempt, wake_at - attempt.now()) is not None:
-            attempt.pause(
+            pause(
+                attempt,
                 AgentState.WAITING,
                 Wait(
                     kind=WaitKind.TIMER,

@@ -16,6 +16,7 @@ from worker.engine import crashing
 from worker.engine.attempt import Attempt
 from worker.engine.event_loop import Interrupted
 from worker.engine.failures import describe, revive
+from worker.engine.pausing import pause_step
 from worker.engine.results import round_trip
 from worker.engine.sleeping import sleep_in_place
 from worker.engine.work import OpenWork, Try, Work
@@ -200,7 +201,7 @@ class ReachedStep:
         with attempt.lock:
             now = attempt.now()
             intent = self._record(None, started=now, tries=tries)
-            attempt.pause_step(Wait(kind=WaitKind.TIMER, key=self.key, asked_at=now, wake_at=now + remaining), intent)
+            pause_step(attempt, Wait(kind=WaitKind.TIMER, key=self.key, asked_at=now, wake_at=now + remaining), intent)
 
 
 class _TryFailed(BaseException):

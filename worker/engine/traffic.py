@@ -34,7 +34,7 @@ class Traffic:
         return self._busy > 0 or self._expected > 0
 
     def expect(self) -> None:
-        """A step is about to be taken by another thread; `busy(is_expected=True)` or `unexpect` follows.
+        """A step is about to be taken by another thread; `enter(is_expected=True)` or `unexpect` follows.
 
         Does not wait for the lock, as it is called on the event loop.
         """
@@ -46,18 +46,17 @@ class Traffic:
         with self._expecting:
             self._expected -= 1
 
-    @contextmanager
-    def busy(self, *, is_expected: bool) -> Iterator[None]:
-        """A step is being taken in this block."""
+    def enter(self, *, is_expected: bool) -> None:
+        """A step is being taken, until `leave`."""
         with self._lock:
             self._busy += 1
             if is_expected:
                 self.unexpect()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._leave()
+
+    def leave(self) -> None:
+        """It is not any more."""
+        with self._lock:
+            self._leave()
 
     @contextmanager
     def not_busy(self) -> Iterator[None]:

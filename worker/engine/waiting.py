@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from statestore.errors import InvalidRecord
 from statestore.records import Action, JSONValue, Result, Signal, SignalKind, Wait, WaitKind, require_ringable
 from worker.engine.failures import describe
+from worker.engine.pausing import pause
 from worker.engine.wait_states import STATE_OF_WAIT
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def wait(
         return Waited(signal=signal, since=since)
     if wake_at is not None and attempt.now() >= wake_at:
         return Waited(signal=None, since=since)
-    return attempt.pause(
+    return pause(
+        attempt,
         STATE_OF_WAIT[kind],
         Wait(kind=kind, key=key, prompt=prompt, schema=schema, asked_at=since, wake_at=wake_at),
         in_step=in_step,

@@ -1,7 +1,7 @@
 """How the work of a step and its checkpoint go together: one after the other, or in one transaction."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -54,11 +54,10 @@ class PlainWork:
     is_async: bool = False
     timeout: timedelta | None = None
 
-    @contextmanager
-    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Iterator[OpenWork]:
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> AbstractContextManager[OpenWork]:
         """See `Work`."""
         del checkpoint_id  # the recorder repeats a checkpoint by itself
-        yield _Plain(self, attempt, this)
+        return nullcontext(_Plain(self, attempt, this))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import pydantic
 import pydantic_core
 
 from statestore.errors import InvalidRecord
-from statestore.records import JSONValue, require_name
-from worker.engine.journal import MARK
+from statestore.records import JSONValue
+from worker.checks import check_event_name
 
 _TAG: Final = "action"
 _LONGEST_SECONDS: Final = 100 * 365 * 86_400.0
@@ -101,11 +101,11 @@ class Wait(_Part):
     def _is_a_name(cls, event: str | None) -> str | None:
         if event is not None:
             try:
-                require_name("event", event)
+                check_event_name(event)
             except InvalidRecord as error:
                 raise ValueError(error.reason) from error
-            if MARK in event or len(event) > _LONGEST_EVENT:
-                raise ValueError(f"an event's name has at most {_LONGEST_EVENT} characters and no {MARK!r}")
+            if len(event) > _LONGEST_EVENT:
+                raise ValueError(f"an event's name has at most {_LONGEST_EVENT} characters")
         return event
 
     @pydantic.model_validator(mode="after")

@@ -57,7 +57,7 @@ class Definition:
             raise RegistrationError(self.name, f"retry needs a Retry, such as Retry(retries=3), not {self.retry!r:.80}")
 
     def tools(self) -> dict[str, Usable]:
-        """The tools by name. Raises `UnknownTool`."""
+        """The tools by name. Raises `UnknownTool`, and `RegistrationError` for a name that is not clear."""
         with self._lock:
             if self._tools is None:
                 found = [self._find(tool) for tool in self.given_tools]
@@ -66,11 +66,11 @@ class Definition:
 
     def _find(self, given: Tool[..., Any] | Agent | str) -> Usable:
         if isinstance(given, str):
-            known: dict[str, Tool[..., Any] | Agent] = {agent.name: agent for agent in self.registry.agents}
-            known |= {tool.name: tool for tool in self.registry.tools}
-            if given not in known:
+            found: Tool[..., Any] | Agent | None = self.registry.find_tool(given) or self.registry.find(given)
+            if found is None:
+                known = {agent.name for agent in self.registry.agents} | {tool.name for tool in self.registry.tools}
                 raise UnknownTool(given, sorted(known))
-            given = known[given]
+            given = found
         return Delegate(given) if isinstance(given, Agent) else given
 
     def descriptions(self) -> tuple[ToolDescription, ...]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -11,12 +12,14 @@ from statestore.envelope import dump
 from statestore.errors import ExecutionNotFound, InvalidRecord
 from statestore.export import ExportedExecution
 from statestore.operations import Store
-from statestore.records import AgentStep, JSONValue
+from statestore.records import AgentStep, JSONValue, require_name
 from worker import deadline as deadlines
+from worker import turns
 from worker.agent import Agent
 from worker.cancelling import finish_cancel
-from worker.engine.asking import MISSING
+from worker.engine.asking import MISSING, Missing
 from worker.engine.family import SPAWN
+from worker.errors import UnknownAgent
 from worker.execution import Execution
 from worker.replay.forking import forked
 from worker.runtime import Runtime, current_runtime
@@ -33,6 +36,7 @@ def fork(
     input: Any = MISSING,  # noqa: A002 - the field's standard name
     metadata: Mapping[str, JSONValue] | None = None,
     deadline: datetime | timedelta | None = None,
+    session_id: str | Missing | None = MISSING,
     sender: str | None = None,
     reason: str | None = None,
     runtime: Runtime | None = None,
@@ -43,20 +47,22 @@ def fork(
     The shared steps are not run again: their results are read, and their `attempt` is 0. The code goes on from there,
     with an execution id, idempotency keys, limits and an audit trail of its own. `at_step=0` shares nothing but the
     input. `input` is another one, held against the agent's schema; `metadata` are set over those of the other; its
-    deadline is not taken along. `sender` and `reason` stand in the audit trail. `clock` tells when it is created.
+    deadline is not taken along. `session_id` is another session, or None, by default the same one, where an agent with
+    `session_policy="reject"` allows no second active execution: not even a fork of the one that is active. `sender` and
+    `reason` stand in the audit trail. `clock` tells when it is created.
 
     A call that was in flight at the cut is settled by its `on_crash` policy. Children that were spawned before it are
     shared; one that is not over yet is looked at once an hour. Signals stay with the other execution: a question is
     asked again, an event has to be sent again, a sleep begins anew.
 
     Raises `ExecutionNotFound` (also for a deleted one), `InvalidRecord` for a step that is not recorded, for one that
-    is being executed at this moment, and for a cut between an approval and the call that it allows; `UnknownAgent` and
-    `InvalidInput` for another input.
+    is being executed at this moment, and for a cut between an approval and the call that it allows; `SessionBusy`, with
+    nothing stored; `UnknownAgent` and `InvalidInput` for another input.
     """
     runtime = runtime or current_runtime()
     source = _exported(runtime, execution_id)
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(runtime, source, at_step, input, given, sender, reason, clock)
+    new = _prepared(runtime, source, at_step, input, given, session_id, sender, reason, clock)
     _check_not_in_flight(runtime.store, source, at_step)
     return _started(runtime, new)
 
@@ -68,6 +74,7 @@ def rewind(
     input: Any = MISSING,  # noqa: A002 - the field's standard name
     metadata: Mapping[str, JSONValue] | None = None,
     deadline: datetime | timedelta | None = None,
+    session_id: str | Missing | None = MISSING,
     sender: str | None = None,
     reason: str | None = None,
     timeout: float = 60.0,
@@ -81,17 +88,20 @@ def rewind(
     be: unless it is over, nothing is done, and `InvalidRecord` says so.
 
     Raises what `fork` raises, before anything is cancelled, and `TimeoutError`: then the cancel is asked for, and the
-    call is to be repeated.
+    call is to be repeated. So is one that raised `SessionBusy` after the cancel, for a child of the same agent that is
+    still to stop, or for somebody who was quicker.
     """
     runtime = runtime or current_runtime()
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, sender, reason, clock)
+    new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, session_id, sender, reason, clock)
     execution = Execution(execution_id, runtime)
     if not execution.state.is_over:
+        _require_free(runtime, new, but=execution_id)
         _check_children(runtime.store, execution.steps()[:to_step])
         _cancel(execution, runtime, timeout, sender, reason or f"rewound to step {to_step}")
         # It may have gone on before it ended: an intent may have got its result.
-        new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, sender, reason, clock)
+        source = _exported(runtime, execution_id)
+        new = _prepared(runtime, source, to_step, input, given, session_id, sender, reason, clock)
     return _started(runtime, new)
 
 
@@ -108,12 +118,17 @@ def _prepared(
     at_step: int,
     value: Any,
     metadata: Mapping[str, JSONValue],
+    session_id: str | Missing | None,
     sender: str | None,
     reason: str | None,
     clock: Clock | None,
 ) -> ExportedExecution:
     max_bytes = runtime.store.max_value_bytes
     require_no_key(metadata)
+    if session_id is not MISSING:
+        if session_id is not None:
+            require_name("session_id", session_id)
+        source = replace(source, header={**source.header, "session_id": session_id})
     input_text = None
     if value is not MISSING:
         agent = _agent_of(runtime, source)
@@ -134,16 +149,43 @@ def _prepared(
 
 
 def _started(runtime: Runtime, new: ExportedExecution) -> Execution:
-    runtime.store.restore(new)
+    """Stores the fork, and rings its bell. Raises `SessionBusy`, with nothing stored; see `worker.turns.create`."""
+    store, header = runtime.store, new.header
+    demands = _require_free(runtime, new)
+    if demands is not None:
+        # Not due before the second look.
+        grace_us = runtime.settings.publish_grace_seconds * 1_000_000
+        new = replace(new, header={**header, "due_us": int(header["created_us"] + grace_us)})
+    store.restore(new)
+    if demands is not None:
+        turns.keep_or_purge(store, demands, header["session_id"], new.execution_id)
     summary = runtime.store.get_summary(new.execution_id)
     if summary is not None:
         runtime.ring(summary)
     return Execution(new.execution_id, runtime)
 
 
+def _require_free(runtime: Runtime, new: ExportedExecution, *, but: str | None = None) -> turns.Turns | None:
+    """The demands of an agent that rejects others in the fork's session; None if it does not.
+
+    An agent that is not known here demands nothing here. Raises `SessionBusy`.
+    """
+    session_id: str | None = new.header["session_id"]
+    if session_id is None:
+        return None
+    try:
+        demands = _agent_of(runtime, new).turns
+    except UnknownAgent:
+        return None
+    if not demands.rejects(session_id):
+        return None
+    turns.require_free(runtime.store, demands, session_id, but=but)
+    return demands
+
+
 def _agent_of(runtime: Runtime, source: ExportedExecution) -> Agent:
     agent_id: str = source.header["agent_id"]
-    if runtime.registry.find(agent_id) is None:
+    if runtime.registry.find(agent_id) is None and hasattr(runtime, "app"):  # a test's agents belong to no app
         runtime.app.loader.import_default_modules()
     return runtime.registry.agent(agent_id)
 

@@ -7,6 +7,7 @@ any test framework.
 from worker.testing.agents import LocalAgents
 from worker.testing.crashing import Crash, PlannedCrash, When
 from worker.testing.execution import LocalExecution
+from worker.testing.plans import PlanNotReached
 from worker.testing.replaying import Replayed, replay
 
-__all__ = ["Crash", "LocalAgents", "LocalExecution", "PlannedCrash", "Replayed", "When", "replay"]
+__all__ = ["Crash", "LocalAgents", "LocalExecution", "PlanNotReached", "PlannedCrash", "Replayed", "When", "replay"]

@@ -3,7 +3,8 @@
 import random
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from types import TracebackType
+from typing import Any, Final, Self, cast
 
 from statestore.clock import ManualClock, from_us
 from statestore.memory import MemoryStore
@@ -18,9 +19,10 @@ from worker.engine.executor import Executor, Limits
 from worker.engine.outcome import Ending
 from worker.errors import UnknownAgent
 from worker.registry import Registry, default_registry
-from worker.testing.attempt import STEP, TOOL, LocalAttempt, NoKeeper
-from worker.testing.crashing import Crash, Crashes, PlannedCrash, When
+from worker.testing.attempt import LocalAttempt, NoKeeper
+from worker.testing.crashing import Crash, PlannedCrash, When
 from worker.testing.execution import LocalExecution
+from worker.testing.plans import STEP, TOOL, Plans
 from worker.testing.runtime import KnownAgents, LocalRuntime
 from worker.testing.store import WatchedStore
 from worker.tool import Tool
@@ -45,6 +47,9 @@ class LocalAgents:
     Nothing happens by itself: executions go on in `run` and `advance`, one after the other, in the order in which they
     were started or woken. Waits of up to `agents_inline_wait_seconds`, which a worker sits out, move the clock on in
     `run`. Each instance stands for itself; there is nothing to close. For one thread.
+
+    What was planned with `replace` or `crash_at` and never came about is an error, `PlanNotReached`, as soon as all
+    executions are over. `with LocalAgents() as agents:` also says so at its end, where some still wait.
     """
 
     def __init__(
@@ -61,9 +66,8 @@ class LocalAgents:
         if store is not None and clock is None:
             raise ValueError("a store needs the clock that it is on: LocalAgents(store=..., clock=...)")
         self.clock = clock or ManualClock()
-        self._crashes = Crashes()
-        self._stand_ins: dict[tuple[str, str], Callable[..., Any]] = {}
-        watched = WatchedStore(store or MemoryStore(clock=self.clock), self.clock, self._crashes)
+        self._plans = Plans()
+        watched = WatchedStore(store or MemoryStore(clock=self.clock), self.clock, self._plans.crashes)
         self.store = cast(Store, watched)
         self._registry = KnownAgents(registry or default_registry)
         self.runtime = LocalRuntime(self._registry, self.store)
@@ -90,6 +94,15 @@ class LocalAgents:
             make_attempt=self._make_attempt,
         )
         self.runtime.execute_with(self._executor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._plans.check(even_without_work=True)
 
     # -- starting and running ------------------------------------------------------------------------------------------
 
@@ -129,11 +142,13 @@ class LocalAgents:
         """Lets all executions go on until each is over, or waits for somebody or for a later time.
 
         Returns early when a planned crash has come about; the next call goes on as a new process would. Raises
-        `UnknownAgent` for an execution whose agent is in no registry.
+        `UnknownAgent` for an execution whose agent is in no registry, and `PlanNotReached` when all executions are over
+        without what was planned for them.
         """
         while (execution_id := self._next()) is not None:
             if not self._work(execution_id):
                 return
+        self._check_plans()
 
     def advance(self, by: timedelta) -> None:
         """Runs, then moves the clock on, stopping wherever something falls due on the way, and running that.
@@ -150,6 +165,7 @@ class LocalAgents:
             self._run_to_the_end()
         self._move_to(target)
         self._run_to_the_end()
+        self._check_plans()
 
     @property
     def now(self) -> datetime:
@@ -159,29 +175,54 @@ class LocalAgents:
     # -- planning ------------------------------------------------------------------------------------------------------
 
     def crash_at(
-        self, step: str, when: When, *, execution: LocalExecution | None = None, times: int = 1
+        self,
+        step: str,
+        when: When,
+        *,
+        execution: LocalExecution | None = None,
+        times: int = 1,
+        required: bool = True,
     ) -> PlannedCrash:
         """Plans that the process dies at this step: its key in the journal ("pay", and "pay#2" for the second).
 
-        What is returned tells whether it `happened`.
+        What is returned tells whether it `happened`. Unless not `required`, it has to happen at least once before all
+        executions are over, else `run` raises `PlanNotReached`.
         """
+        if not isinstance(step, str):
+            raise TypeError(f"crash_at needs the key of a step, not {step!r:.80}")
         planned = PlannedCrash(
-            step=step, when=When(when), execution_id=None if execution is None else execution.id, times=times
+            step=step,
+            when=When(when),
+            execution_id=None if execution is None else execution.id,
+            times=times,
+            required=required,
+            since=self._plans.claims,
         )
-        self._crashes.planned.append(planned)
+        self._plans.crashes.planned.append(planned)
         return planned
 
-    def replace(self, step: str | Tool[..., Any], function: Callable[..., Any]) -> None:
+    def replace(self, step: str | Tool[..., Any], function: Callable[..., Any], *, required: bool = True) -> None:
         """From now on calls `function` in all steps of this name, or wherever this tool is called.
 
         It gets the same arguments, and its result is held against the type that the real function returns; a tool's
         validation, approval, retries and policies stay as they are. Functions in transactions are not replaced.
+
+        Unless not `required`, there has to be such a step before all executions are over, else `run` raises
+        `PlanNotReached`.
         """
+        if not isinstance(step, str | Tool):
+            raise TypeError(f"replace takes the name of a step, or a tool, not {step!r:.80}")
         if not callable(function):
             raise TypeError(f"replace needs a function to be called instead, not {function!r:.80}")
-        self._stand_ins[(STEP, step) if isinstance(step, str) else (TOOL, step.name)] = function
+        kind, name = (STEP, step) if isinstance(step, str) else (TOOL, step.name)
+        self._plans.replace(kind, name, function, is_required=required)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _check_plans(self) -> None:
+        """While somebody waits, everything that is planned may still come about."""
+        if not self._is_running and next(self._active(), None) is None:
+            self._plans.check()
 
     def _run_to_the_end(self) -> None:
         while (execution_id := self._next()) is not None:
@@ -236,7 +277,8 @@ class LocalAgents:
         return True
 
     def _make_attempt(self, *context: Any, **parts: Any) -> Attempt:
-        made = LocalAttempt(*context, clock=self.clock, crashes=self._crashes, stand_ins=self._stand_ins, **parts)
+        self._plans.claims += 1
+        made = LocalAttempt(*context, clock=self.clock, plans=self._plans, **parts)
         self._attempt = made
         return made
 

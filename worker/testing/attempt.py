@@ -1,46 +1,38 @@
 """What differs in a test from a worker's process: the time stands still, functions are replaced, and claims may die."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from statestore.clock import Clock, from_us
 from statestore.operations import Store
 from statestore.records import AgentContext, Lease
 from worker.engine.attempt import Attempt
 from worker.engine.keeper import HeldLease, LeaseKeeper
-from worker.testing.crashing import Crash, Crashes, When
-
-# What stands in for the functions of steps and tools, by ("step" or "tool", name).
-StandIns = Mapping[tuple[str, str], Callable[..., Any]]
-
-STEP: Final = "step"
-TOOL: Final = "tool"
+from worker.testing.crashing import Crash, When
+from worker.testing.plans import Plans
 
 
 class LocalAttempt(Attempt):
     """An attempt on a test's clock."""
 
-    def __init__(
-        self, context: AgentContext, *, clock: Clock, crashes: Crashes, stand_ins: StandIns, **parts: Any
-    ) -> None:
+    def __init__(self, context: AgentContext, *, clock: Clock, plans: Plans, **parts: Any) -> None:
         self._clock = clock
-        self._crashes = crashes
-        self._stand_ins = stand_ins
+        self._plans = plans
+        self._crashes = plans.crashes
         super().__init__(context, **parts)
 
     def now(self) -> datetime:
         """The test's time, to the microsecond: a worker adds what has passed since the claim."""
         return from_us(self._clock.now_us())
 
-    def come_to(self, name: str) -> str:
+    def come_to(self, name: str, *, is_derived: bool = False) -> str:
         self._crashes.check_alive(self.held.lease)
-        return super().come_to(name)
+        return super().come_to(name, is_derived=is_derived)
 
     def stand_in(self, name: str, tool: str | None) -> Callable[..., Any] | None:
-        found = self._stand_ins.get((STEP, name))
-        return self._stand_ins.get((TOOL, tool)) if found is None and tool is not None else found
+        return self._plans.stand_in(name, tool)
 
     @contextmanager
     def inside_step(self, key: str) -> Iterator[None]:

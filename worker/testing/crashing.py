@@ -29,12 +29,14 @@ class Crash(SystemExit):
 
 @dataclass(kw_only=True)
 class PlannedCrash:
-    """A death that was planned. `happened` counts how often it came about."""
+    """A death that was planned, after so many claims. `happened` counts how often it came about."""
 
     step: str
     when: When
     execution_id: str | None = None
     times: int = 1
+    required: bool = True
+    since: int = 0
     happened: int = 0
 
     def fits(self, when: When, execution_id: str, key: str) -> bool:
@@ -48,9 +50,13 @@ class PlannedCrash:
 
 @dataclass
 class Crashes:
-    """The planned deaths, and the claims that have died. Steps beside each other may die at once: thread-safe."""
+    """The planned deaths, and the claims that have died. Steps beside each other may die at once: thread-safe.
+
+    `reached` are the moments that executions came to, by execution and key.
+    """
 
     planned: list[PlannedCrash] = field(default_factory=list)
+    reached: dict[tuple[str, str], set[When]] = field(default_factory=dict)
     _dead: set[tuple[str, int]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,6 +64,8 @@ class Crashes:
         """A claim has come to this moment of these steps. Raises `Crash` if that was planned."""
         self.check_alive(lease)
         with self._lock:
+            for key in keys:
+                self.reached.setdefault((lease.execution_id, key), set()).add(when)
             for plan in self.planned:
                 if any(plan.fits(when, lease.execution_id, key) for key in keys):
                     plan.happened += 1

@@ -92,9 +92,9 @@ class _ReplayAttempt(Attempt):
         """The time of the last write: what was not up then is not up now."""
         return self.context.updated_at
 
-    def come_to(self, name: str) -> str:
+    def come_to(self, name: str, *, is_derived: bool = False) -> str:
         with self._noting_mismatch():
-            return super().come_to(name)
+            return super().come_to(name, is_derived=is_derived)
 
     def look_up(self, key: str, action: Action) -> AgentStep | None:
         with self._noting_mismatch():

@@ -62,6 +62,9 @@ class KnownAgents(Registry):
         agents = {agent.name: agent for agent in (*self._behind.agents, *super().agents)}
         return tuple(agents[name] for name in sorted(agents))
 
+    def find_tool(self, name: str) -> "Tool[..., object] | None":
+        return self._behind.find_tool(name)
+
     @property
     def tools(self) -> "tuple[Tool[..., object], ...]":
         return self._behind.tools

@@ -27,8 +27,8 @@ The order of a session is strict. That of those who wait for a free place is by 
 that claims in the moment between an end and the claim of the one who was woken may be first. The latter stays in front.
 """
 
-from worker.turns.admitting import create
+from worker.turns.admitting import create, keep_or_purge, require_free
 from worker.turns.line import Line
 from worker.turns.policy import Concurrency, RateLimit, SessionPolicy, Turns
 
-__all__ = ["Concurrency", "Line", "RateLimit", "SessionPolicy", "Turns", "create"]
+__all__ = ["Concurrency", "Line", "RateLimit", "SessionPolicy", "Turns", "create", "keep_or_purge", "require_free"]

@@ -5,7 +5,7 @@ from statestore.operations import Store
 from statestore.records import AgentContext, ExecutionSummary
 from worker.errors import SessionBusy
 from worker.turns.line import Line
-from worker.turns.policy import SessionPolicy, Turns
+from worker.turns.policy import Turns
 
 
 def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
@@ -14,31 +14,56 @@ def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
     Of several calls at the same moment at most one succeeds, because each looks again after it has created its own;
     it may happen that none does. An execution may start others in its own session.
     """
-    if turns.session_policy is not SessionPolicy.REJECT or new.session_id is None:
+    if not turns.rejects(new.session_id):
         return store.create(new)
     if new.idempotency_key is not None:
         existing = store.get_by_idempotency_key(new.agent_id, new.idempotency_key)
         if existing is not None:
             return existing
-    line = Line(store, turns)
-    busy = _other(line, new.session_id, new.parent_execution_id, None)
-    if busy is None:
-        made = store.create(new)
-        busy = _other(line, new.session_id, new.parent_execution_id, made.execution_id)
-        if busy is None:
-            return made
-        # Nobody works on it yet: it is not published, and no sweeper looks at it so soon.
-        store.purge(made.execution_id)
-    raise SessionBusy(new.agent_id, new.session_id, busy.execution_id)
+    require_free(store, turns, new.session_id, parent_id=new.parent_execution_id)
+    made = store.create(new)
+    keep_or_purge(store, turns, new.session_id, made.execution_id, parent_id=new.parent_execution_id)
+    return made
 
 
-def _other(line: Line, session_id: str, parent_id: str | None, own_id: str | None) -> ExecutionSummary | None:
+def require_free(
+    store: Store, turns: Turns, session_id: str | None, *, parent_id: str | None = None, but: str | None = None
+) -> None:
+    """Raises `SessionBusy` if nothing may be started in this session now.
+
+    An execution that descends from `parent_id` may be, beside that one and those above it. `but` does not count, nor
+    does what descends from it.
+    """
+    if session_id is None or not turns.rejects(session_id):
+        return
+    busy = _other(Line(store, turns), session_id, parent_id, but)
+    if busy is not None:
+        raise SessionBusy(turns.agent_id, session_id, busy.execution_id)
+
+
+def keep_or_purge(
+    store: Store, turns: Turns, session_id: str | None, own_id: str, *, parent_id: str | None = None
+) -> None:
+    """Looks once more, now that this one is stored; see `create`. Purges it and raises `SessionBusy` if it is too many.
+
+    Nobody may work on it yet: neither is it published, nor does a sweeper look at it so soon.
+    """
+    try:
+        require_free(store, turns, session_id, parent_id=parent_id, but=own_id)
+    except SessionBusy:
+        store.purge(own_id)
+        raise
+
+
+def _other(line: Line, session_id: str, parent_id: str | None, but: str | None) -> ExecutionSummary | None:
     ancestors = None
     for summary in line.active_of_session(session_id):
-        if summary.execution_id == own_id:
+        if summary.execution_id == but:
             continue
         if ancestors is None:
             ancestors = {ancestor.execution_id for ancestor in line.chain(parent_id)}
-        if summary.execution_id not in ancestors:
+        if summary.execution_id in ancestors:
+            continue
+        if all(above.execution_id != but for above in line.chain(summary.parent_execution_id)):
             return summary
     return None

@@ -15,6 +15,7 @@ from statestore.errors import StoreError
 from statestore.records import AgentContext, SignalKind, Wait, WaitKind
 from statestore.states import AgentState
 from worker.engine.outcome import Ending, Outcome
+from worker.engine.pausing import pause
 from worker.engine.sleeping import sleep_in_place
 from worker.turns.line import REASON, TURN_KEY, Line
 from worker.turns.policy import Turns
@@ -104,7 +105,8 @@ def _has_begun(attempt: "Attempt") -> bool:
 def _step_back(attempt: "Attempt", stepped: _Stepped, reason: str) -> NoReturn:
     now = attempt.now()
     look_after = min(FIRST_LOOK * 2**stepped.looks, LONGEST_LOOK) * attempt.surroundings.jitter.uniform(0.5, 1.0)
-    attempt.pause(
+    pause(
+        attempt,
         AgentState.WAITING,
         Wait(
             kind=WaitKind.EVENT,
@@ -132,7 +134,8 @@ def _take_turn(attempt: "Attempt", turns: Turns, stepped: _Stepped) -> None:
             attempt.leave_to_next_claim()  # the worker shuts down; the turn is lost
         return
     now = attempt.now()
-    attempt.pause(
+    pause(
+        attempt,
         AgentState.WAITING,
         Wait(
             kind=WaitKind.TIMER,

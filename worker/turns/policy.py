@@ -98,6 +98,10 @@ class Turns:
         """Whether executions may have to wait for others to end or pause."""
         return self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
 
+    def rejects(self, session_id: str | None) -> bool:
+        """Whether nothing is started in this session while something is active."""
+        return self.session_policy is SessionPolicy.REJECT and session_id is not None
+
     def added_to(self, metadata: Mapping[str, JSONValue], value: Callable[[], Any]) -> dict[str, JSONValue]:
         """What a caller gave as metadata, with the key of the input. Raises what the agent's function raises.
 

@@ -8,13 +8,14 @@
 -- ARGV[2]       checkpoint id
 -- ARGV[3]       fencing token
 -- ARGV[4..5]    number and text of the step
+-- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 --
 -- Returns {version, cancel_requested}, or nil.
 
 local h = redis.call('HMGET', KEYS[1],
   'state', 'token', 'step_count', 'checkpoint_id', 'lease_until_us', 'version', 'cancel_requested')
 if (h[1] ~= 'thinking' and h[1] ~= 'using_tool') or h[2] ~= ARGV[3] or h[4] == ARGV[2]
-  or h[3] + 1 ~= tonumber(ARGV[4]) then
+  or h[3] + 1 ~= tonumber(ARGV[4]) or (ARGV[6] ~= '' and ARGV[6] ~= '=' .. (h[4] or '')) then
   return false
 end
 local now = ARGV[1]

@@ -11,7 +11,7 @@
 -- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
 -- ARGV[8]      '1' if it is a cancel, else '0'
 -- ARGV[9]      ttl of a working execution in ms, or empty
--- ARGV[10]     '1' if it goes into the audit trail, else '0'
+-- ARGV[10]     what it is called in the audit trail, or empty: it does not go there
 -- ARGV[11..12] sender and reason, as in audit.lua
 --
 -- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or
@@ -49,8 +49,8 @@ redis.call('HSET', KEYS[1], 'updated_us', text(now))
 if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end
-if ARGV[10] == '1' then
-  note(KEYS[12], now, 'decided', h[1], '', h[6], ARGV[11], ARGV[12], ARGV[6], lease_lives and h[7] or '')
+if ARGV[10] ~= '' then
+  note(KEYS[12], now, ARGV[10], h[1], '', h[6], ARGV[11], ARGV[12], ARGV[6], lease_lives and h[7] or '')
 end
 redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], ARGV[6])
 redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from statestore.clock import Clock
-from statestore.codec import DECISIONS, NEVER_US, EncodedCheckpoint
+from statestore.codec import NEVER_US, EncodedCheckpoint, noted_as
 from statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal, SignalKind
 from statestore.sql.checks import Header, check_checkpoint, check_signal, header_of, outcome
 from statestore.sql.database import LockingDatabase
@@ -114,11 +114,12 @@ class LockedWriting(LockedBase):
             )
             if woke:
                 changes |= {"due_us": now_us, "not_before_us": 0, "rings": 0}
-            if signal.kind in DECISIONS:
+            noted = noted_as(signal)
+            if noted is not None:
                 changes["audit_count"] = self._note(
                     transaction,
                     header,
-                    AuditEvent.DECIDED,
+                    noted,
                     now_us,
                     by=signal.sender,
                     reason=signal.reason,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from statestore import AgentState, ExecutionSummary
+from statestore import AgentState, AuditEvent, ExecutionSummary
 from tests.worker.http.serving import NOBODY, SERVERS, Client, begun, error_of, work
 from worker import Agent, enqueue
 from worker.http import Act, ExecutionsASGI, ExecutionsWSGI
@@ -173,6 +173,8 @@ def test_an_event_of_any_name(client: Client, runtime: Runtime, waiting: Agent, 
         assert client("POST", path, {"payload": [1, "ü"], "event_id": "7"})[0] == 200
 
     assert [signal.sender for signal in execution.context().signals] == ["ada"]
+    received = [entry for entry in runtime.store.get_audit(execution.id) if entry.event is AuditEvent.RECEIVED]
+    assert [entry.by for entry in received] == ["ada"]
     work(runtime, execution)
     assert execution.wait(0) == [1, "ü"]
 
