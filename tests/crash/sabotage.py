@@ -51,8 +51,8 @@ def no_own_deadline() -> None:
 def no_fencing() -> None:
     """A write goes out under whatever lease is current, as whatever step is the next.
 
-    So the writer's own token says nothing any more. The number of its step would give it away, too: to a zombie whose
-    successor has recorded that step meanwhile.
+    So the writer's own token says nothing any more. The number of its step would give it away, too, and what it builds
+    on: to a zombie whose successor has written meanwhile.
     """
     write = SQLStore.checkpoint
 
@@ -63,7 +63,7 @@ def no_fencing() -> None:
         summary = self.get_summary(execution_id)
         assert summary is not None
         steps = (replace(step, step_number=summary.step_count + at) for at, step in enumerate(checkpoint.steps, 1))
-        checkpoint = replace(checkpoint, steps=tuple(steps))
+        checkpoint = replace(checkpoint, steps=tuple(steps), after_checkpoint=None)
         return write(self, execution_id, checkpoint, lease)
 
     SQLStore.checkpoint = checkpoint  # type: ignore[method-assign, assignment]

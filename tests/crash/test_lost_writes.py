@@ -90,7 +90,7 @@ def test_a_call_whose_result_was_lost_is_settled_by_its_policy(
 ) -> None:
     calls = Calls()
 
-    @tool(on_crash="fail")
+    @tool(on_crash="fail", registry=engine.registry)
     def pay(amount: int) -> int:
         server.remember()  # the intent is stored
         return int(calls(amount))

@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from worker.engine import loop_watch
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ os.register_at_fork(after_in_child=_forget)
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
+    loop_watch.start(loop)
     while True:
         try:
             loop.run_forever()
