@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from statestore import AgentState, Store, open_store
+from statestore import AgentContext, AgentState, Store, open_store
 from tests.crash.agents import Plan
 from tests.crash.invariants import check_contents
 from tests.crash.outages import EXECUTIONS, STEP_SECONDS, STEPS, wait_for_calls
@@ -54,10 +54,15 @@ def engine(server: ForgetfulRedis) -> Iterator[Engine]:
     engine.store.close()
 
 
-def give_back(store: Store) -> None:
-    """Breaks the lease of an attempt that ended without a trace, as its end would after five minutes."""
-    (lease,) = store.find_leases("host/")
-    assert store.release(lease, crashed=True)
+def notice_and_go_on(engine: Engine, execution_id: str) -> AgentContext:
+    """An attempt that notices the loss and stops without a trace, and the next one; returns what is stored then."""
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert outcome.ending is Ending.LOST
+    (lease,) = engine.store.find_leases("host/")
+    assert engine.store.release(lease, crashed=True)  # instead of waiting for its end
+    engine.execute(execution_id)
+    return engine.context(execution_id)
 
 
 def test_the_last_step_before_the_end_is_not_missing_in_the_journal(engine: Engine, server: ForgetfulRedis) -> None:
@@ -73,12 +78,7 @@ def test_the_last_step_before_the_end_is_not_missing_in_the_journal(engine: Engi
         return [first, second]
 
     execution_id = engine.start(engine.agent(work))
-    outcome = engine.execute(execution_id)
-    assert outcome is not None
-    assert outcome.ending is Ending.LOST
-    give_back(engine.store)
-    engine.execute(execution_id)
-    context = engine.context(execution_id)
+    context = notice_and_go_on(engine, execution_id)
     assert (context.state, context.output) == (AgentState.COMPLETED, [1, 2])
     assert [step.name for step in context.steps] == ["one", "two"]
     assert calls.made == [1, 2, 2]
@@ -101,12 +101,7 @@ def test_a_call_whose_result_was_lost_is_settled_by_its_policy(
         return int(run.step("more", lambda: paid)) if goes_on else paid
 
     execution_id = engine.start(engine.agent(work))
-    outcome = engine.execute(execution_id)
-    assert outcome is not None
-    assert outcome.ending is Ending.LOST
-    give_back(engine.store)
-    engine.execute(execution_id)
-    context = engine.context(execution_id)
+    context = notice_and_go_on(engine, execution_id)
     assert context.state is AgentState.FAILED
     assert context.error is not None
     assert "pay" in context.error.message
