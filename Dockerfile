@@ -14,4 +14,4 @@ COPY --chown=agents examples /app/examples
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 AGENTS_HOME=/data
 USER agents
 WORKDIR /app
-CMD ["celery", "-A", "worker", "worker", "--loglevel=INFO", "--task-events"]
+CMD ["celery", "-A", "celery_agents", "worker", "--loglevel=INFO", "--task-events"]

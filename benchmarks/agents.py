@@ -2,7 +2,7 @@
 
 import time
 
-from worker import Run, agent
+from celery_agents import Run, agent
 
 
 def moment() -> float:

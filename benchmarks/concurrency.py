@@ -13,6 +13,7 @@ import psutil
 import redis
 from celery import Celery
 
+from agent_statestore.states import ACTIVE
 from benchmarks.measuring import Turn, percentile, take_turns
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
@@ -20,10 +21,9 @@ from benchmarks.sizes import Sizes
 from benchmarks.slow_server import slow_server
 from benchmarks.waiting import Waits, waits
 from benchmarks.workers import ROOT, Worker
-from statestore.states import ACTIVE
-from worker.client import enqueue
-from worker.installing import install
-from worker.runtime import Runtime, runtime_of
+from celery_agents.current import enqueue
+from celery_agents.host.install import install
+from celery_agents.host.runtime import Runtime, runtime_of
 
 # Databases of the Redis server. The first ones are those of the section `workers`.
 _AGENTS_BROKER, _BARE_BROKER, _RESULTS, _STAMPS = 6, 7, 8, 9

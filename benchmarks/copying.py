@@ -4,16 +4,16 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from agent_statestore import Store, open_store
+from agent_statestore.moving.copying import Copied, Outcome, copy
 from benchmarks.population import ids_of, populated
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import Store, open_store
-from statestore.copying import Copied, Outcome, copy
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Executions per second of `statestore.copying.copy`, and whether the copies are the same to the last byte.
+    """Executions per second of `agent_statestore.moving.copy`, and whether the copies are the same to the last byte.
 
     Sources are copies themselves, of what was made in memory.
     """

@@ -6,13 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from statestore import Action, AgentStep, Checkpoint, Lease, NewExecution, Result, Store
-from worker.agent import agent
-from worker.engine.executor import Executor, Limits
-from worker.engine.keeper import LeaseKeeper
-from worker.engine.outcome import Ending
-from worker.engine.run import Run
-from worker.registry import Registry
+from agent_statestore import Action, AgentStep, Checkpoint, Lease, NewExecution, Result, Store
+from celery_agents.define.agent import agent
+from celery_agents.define.registry import Registry
+from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.engine.outcome import Ending
+from celery_agents.engine.run.run import Run
 
 AGENT: Final = "benchmarks.steps"
 OWNER: Final = "benchmark/1/0"

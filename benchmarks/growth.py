@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from agent_statestore import Store, open_store
 from benchmarks.executing import Engine, Writer, payload, prefilled
 from benchmarks.measuring import Turn, take_turns
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import Store, open_store
 
 STEP_BYTES = 2048
 _CALLS = 10

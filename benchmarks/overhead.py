@@ -4,6 +4,8 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
+from agent_statestore import Store, open_store
+from agent_statestore.codec import encode_step
 from benchmarks.executing import Engine, Writer, make_step, payload
 from benchmarks.measuring import Turn, take_turns
 from benchmarks.raw import RawWriter, raw_writer
@@ -11,8 +13,6 @@ from benchmarks.report import Table, Value
 from benchmarks.round_trips import round_trips_per_step
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import Store, open_store
-from statestore.codec import encode_step
 
 STEP_BYTES = 2048
 

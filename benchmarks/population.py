@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from agent_statestore import AgentState, Checkpoint, ManualClock, MemoryStore, Message, NewExecution, Store
+from agent_statestore.records import ErrorInfo, Wait, WaitKind
 from benchmarks.executing import LEASE, OWNER, make_step, payload
-from statestore import AgentState, Checkpoint, ManualClock, MemoryStore, Message, NewExecution, Store
-from statestore.records import ErrorInfo, Wait, WaitKind
 
 AGENTS: Final = 10
 EXECUTIONS_PER_SESSION: Final = 20

@@ -3,12 +3,12 @@
 from contextlib import ExitStack
 from functools import partial
 
+from agent_statestore import Store, open_store
 from benchmarks.executing import Engine, payload, prefilled
 from benchmarks.measuring import Turn, take_turns
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import Store, open_store
 
 STEP_BYTES = 2048
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
+from agent_statestore import open_store
 from benchmarks.executing import Engine, payload
 from benchmarks.proxy import CountingProxy
-from statestore import open_store
 
 _FEW: Final = 5
 _MANY: Final = 45

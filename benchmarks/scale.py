@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import psycopg
 
+from agent_statestore import AgentState, MemoryStore, Store, open_store
+from agent_statestore.hybrid import HybridStore
+from agent_statestore.moving.retention import purge_ended
+from agent_statestore.states import ACTIVE
 from benchmarks.executing import LEASE, OWNER
 from benchmarks.measuring import Rounds, Turn, take_turns
 from benchmarks.population import ids_of, populated, put
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import AgentState, MemoryStore, Store, open_store
-from statestore.hybrid import HybridStore
-from statestore.retention import purge_ended
-from statestore.states import ACTIVE
 from tests.services import mariadb
 from tests.services.postgresql import driver_url
 

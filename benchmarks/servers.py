@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from statestore.sql import SQLStore
+from agent_statestore.sql import SQLStore
 from tests.services.mariadb import MariaDBServer, find_mariadb
 from tests.services.postgresql import PostgresServer, find_postgresql
 from tests.services.redis import RedisServer, find_redis

@@ -8,11 +8,11 @@ import psycopg
 import redis
 from sqlalchemy import make_url
 
+from agent_statestore import open_store
 from benchmarks.executing import Writer, payload
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from statestore import open_store
 from tests.services import mariadb
 from tests.services.postgresql import driver_url
 

@@ -11,17 +11,17 @@ from typing import Any, Final
 import redis
 from celery import Celery
 
+from agent_statestore.states import ACTIVE
 from benchmarks.agents import one, ten
 from benchmarks.measuring import Turn, percentile, take_turns
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.workers import Worker
-from statestore.states import ACTIVE
-from worker.agent import Agent
-from worker.client import enqueue
-from worker.installing import install
-from worker.runtime import Runtime, runtime_of
+from celery_agents.current import enqueue
+from celery_agents.define.agent import Agent
+from celery_agents.host.install import install
+from celery_agents.host.runtime import Runtime, runtime_of
 
 # Databases of the Redis server.
 _AGENTS_BROKER, _BARE_BROKER, _RESULTS, _STAMPS = 0, 1, 4, 5
@@ -42,7 +42,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
     return [
         Table(
             name="workers",
-            title="Executions per second on `celery -A worker worker` (Redis broker), against a bare no-op",
+            title="Executions per second on `celery -A celery_agents worker` (Redis broker), against a bare no-op",
             note=(
                 "Drained from a full queue, in turns. Bare no-op and bare write (one raw Redis write of 2 KB): a bare "
                 "worker without events and results. App no-op: a no-op in the agents' app, which sends Celery's events "

@@ -17,7 +17,7 @@ import pydantic
 import redis
 from celery import shared_task
 
-from worker import AsyncRun, agent
+from celery_agents import AsyncRun, agent
 
 _LOOK_SECONDS: Final = 0.01
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from statestore import ManualClock
-from statestore.sql import SQLStore
+from agent_statestore import ManualClock
+from agent_statestore.sql import SQLStore
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
 from tests.services.process import found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from statestore import AgentContext, AgentState
+from agent_statestore import AgentContext, AgentState
 
 QUESTION: Final = "ask"
 SIDE_EFFECT: Final = "write_report"

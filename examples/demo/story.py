@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from agent_statestore import AgentState, AgentStep, ExecutionSummary, StoreError
+from celery_agents import AgentsError, Execution
 from examples.demo.display import Display, relative
 from examples.demo.proof import Ran, prove
 from examples.demo.workers import WorkerProcess
 from examples.environment_audit.agent import AuditRequest, environment_audit
 from examples.environment_audit.ledger import calls
-from statestore import AgentState, AgentStep, ExecutionSummary, StoreError
-from worker import AgentsError, Execution
 
 _POLL_SECONDS: Final = 0.01
 _PATIENCE_SECONDS: Final = 90.0

@@ -15,10 +15,10 @@ _SHUTDOWN_SECONDS: Final = 1.0
 
 
 class WorkerProcess:
-    """`celery -A worker worker` in a session of its own, so that all of its processes can be killed at once."""
+    """`celery -A celery_agents worker` in a session of its own, so that all of its processes can be killed at once."""
 
     # Two pool processes, whatever the machine has: one execution runs at a time here.
-    SHOWN: Final = "celery -A worker worker --concurrency 2"
+    SHOWN: Final = "celery -A celery_agents worker --concurrency 2"
 
     def __init__(self, name: str, home: Path) -> None:
         self.name = name

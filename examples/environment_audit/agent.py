@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from celery_agents import Run, agent, tool
 from examples.environment_audit import inspecting
 from examples.environment_audit.inspecting import Finding, Installed
 from examples.environment_audit.ledger import note
 from examples.environment_audit.report import render, write_once_complete
-from worker import Run, agent, tool
 
 WRITE, DO_NOT_WRITE = "yes", "no"
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, PositiveInt
 
-from worker import ApprovalDenied, ApprovalExpired, Run, ToolContext, agent, tool
+from celery_agents import ApprovalDenied, ApprovalExpired, Run, ToolContext, agent, tool
 
 
 class Claim(BaseModel):

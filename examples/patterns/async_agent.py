@@ -6,7 +6,7 @@ While it waits on the network it costs a thread that does nothing: a worker on t
 import asyncio
 from datetime import timedelta
 
-from worker import AsyncRun, StepTimeout, agent
+from celery_agents import AsyncRun, StepTimeout, agent
 
 
 @agent

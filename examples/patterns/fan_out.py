@@ -7,7 +7,7 @@ executions of their own, on all workers there are, each with its own steps, retr
 from collections import Counter
 from functools import partial
 
-from worker import Run, agent
+from celery_agents import Run, agent
 
 
 @agent

@@ -5,7 +5,7 @@ A crash between two steps repeats neither of them; a crash inside one repeats th
 
 from pydantic import BaseModel
 
-from worker import Run, agent
+from celery_agents import Run, agent
 
 
 class Change(BaseModel):

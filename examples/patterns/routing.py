@@ -5,7 +5,7 @@ A resumed execution takes the same way again, because it decides upon the same r
 
 from enum import StrEnum
 
-from worker import Run, agent
+from celery_agents import Run, agent
 
 BILLING = ("invoice", "refund", "paid")
 TECHNICAL = ("error", "crash", "slow")

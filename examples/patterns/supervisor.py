@@ -5,7 +5,7 @@ worker slot meanwhile. A worker that fails is a result like any other. Here a ru
 `context.messages` and `context.tools`.
 """
 
-from worker import Complete, LoopAction, LoopContext, Respond, Run, ToolCall, UseTools, agent, loop_agent
+from celery_agents import Complete, LoopAction, LoopContext, Respond, Run, ToolCall, UseTools, agent, loop_agent
 
 
 @agent

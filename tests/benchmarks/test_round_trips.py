@@ -7,11 +7,11 @@ import psycopg
 import pytest
 import redis
 
+from agent_statestore import MemoryStore
+from agent_statestore.sql import SQLStore
 from benchmarks.executing import Engine
 from benchmarks.proxy import CountingProxy
 from benchmarks.round_trips import round_trips_per_step
-from statestore import MemoryStore
-from statestore.sql import SQLStore
 from tests.services.postgresql import driver_url
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from agent_statestore import AgentState, MemoryStore
+from agent_statestore.states import ACTIVE
 from benchmarks.__main__ import SECTIONS, main
 from benchmarks.copying import digests_of, transfer
 from benchmarks.measuring import percentile, take_turns
@@ -14,8 +16,6 @@ from benchmarks.population import ids_of, populated
 from benchmarks.scale import PAGE
 from benchmarks.servers import STORES
 from benchmarks.sizes import Sizes
-from statestore import AgentState, MemoryStore
-from statestore.states import ACTIVE
 from tests.services.mariadb import find_mariadb
 from tests.services.postgresql import find_postgresql
 from tests.services.process import absent

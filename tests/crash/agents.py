@@ -10,8 +10,8 @@ import time
 
 import pydantic
 
+from celery_agents import Run, agent
 from tests.crash.ledger import RETURNED, STARTED, Ledger
-from worker import Run, agent
 
 
 class Plan(pydantic.BaseModel):

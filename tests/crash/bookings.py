@@ -16,11 +16,11 @@ from uuid import uuid4
 import pydantic
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from statestore import Checkpoint, Checkpointed, Lease
-from statestore.sql import SQLStore
-from statestore.transactions import StepTransaction
+from agent_statestore import Checkpoint, Checkpointed, Lease
+from agent_statestore.sql import SQLStore
+from agent_statestore.transactions import StepTransaction
+from celery_agents import Run, agent
 from tests.crash.ledger import FOLDER_VARIABLE, STARTED, Ledger
-from worker import Run, agent
 
 # Nothing in it keeps a second row of an execution out.
 TABLE: Final = "CREATE TABLE bookings (execution_id varchar(36) NOT NULL, token varchar(32) NOT NULL)"

@@ -6,8 +6,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from celery_agents import AsyncRun, Retry, Run, agent
 from tests.crash.ledger import STARTED, Ledger
-from worker import AsyncRun, Retry, Run, agent
 
 INTERRUPTED: Final = "interrupted"
 # Longer than any test waits.

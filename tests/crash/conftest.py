@@ -28,14 +28,14 @@ pytest.register_assert_rewrite(
     "tests.crash.invariants", "tests.crash.outages", "tests.crash.scene", "tests.crash.scenarios"
 )
 
+from celery_agents.define.registry import default_registry
+from celery_agents.host.drain import DrainFlag
+from celery_agents.host.runtime import Runtime
 from tests.crash.ledger import Ledger
 from tests.crash.processes import FolderNode, RedisProcess, WorkerProcess
 from tests.crash.scene import AgentsSetup, AgentsWorker, Cell, Scene
 from tests.crash.stores import hybrid_url, migrated
 from tests.services.process import ServerProcess
-from worker.drain import DrainFlag
-from worker.registry import default_registry
-from worker.runtime import Runtime
 
 IN_CONTAINERS = os.environ.get("CRASH_TESTS_IN_CONTAINERS") == "1"
 
@@ -229,8 +229,8 @@ def celery_setup_app(
     celery_setup_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Celery]:
-    # What `worker.celery` does for its own app: the client writes to the embedded broker as the workers do.
-    monkeypatch.setitem(TRANSPORT_ALIASES, "filesystem", "worker.files_broker:Transport")
+    # What `celery_agents.celery` does for its own app: the client writes to the embedded broker as the workers do.
+    monkeypatch.setitem(TRANSPORT_ALIASES, "filesystem", "celery_agents.host.files_broker:Transport")
     app = celery_setup_cls.create_setup_app(celery_setup_config, celery_setup_name)
     with setup_default_app(app):
         yield app

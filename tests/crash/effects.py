@@ -18,10 +18,10 @@ from uuid import uuid4
 
 import pydantic
 
+from celery_agents import AsyncRun, CrashPolicy, Happened, Run, ToolContext, agent, tool
+from celery_agents.define.tool import Tool
 from tests.crash.effects_dying import Here, Place, Role, come_here, die_at, here
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
-from worker import AsyncRun, CrashPolicy, Happened, Run, ToolContext, agent, tool
-from worker.tool import Tool
 
 LOOKED: Final = "looked whether it happened"
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from statestore import AgentStep
+from agent_statestore import AgentStep
+from celery_agents.engine.journal.recorder import Recorder
+from celery_agents.engine.steps.step import ReachedStep
+from celery_agents.engine.steps.work import _Plain
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
-from worker.engine.recorder import Recorder
-from worker.engine.stepping import ReachedStep
-from worker.engine.work import _Plain
 
 
 class Place(StrEnum):

@@ -1,7 +1,7 @@
 """Imported by a worker: nothing is recorded before a call. To prove that the tests of the crash policies need it."""
 
-from statestore import AgentStep
-from worker.engine.attempt import Attempt
+from agent_statestore import AgentStep
+from celery_agents.engine.attempt import Attempt
 
 
 def _forget(self: Attempt, step: AgentStep) -> None:

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pydantic
 
-from statestore import ExecutionSummary, NewExecution
+from agent_statestore import ExecutionSummary, NewExecution
+from celery_agents import Happened, Run, ToolContext, agent, tool
+from celery_agents.lifecycle.relatives import Family
 from tests.crash.effects import Outside
 from tests.crash.ledger import FOLDER_VARIABLE, STARTED, Ledger
-from worker import Happened, Run, ToolContext, agent, tool
-from worker.engine.family import Family
 
 # Where the process of the parent dies while it starts its children.
 CREATED: Final = "a child is created, and nobody knows"

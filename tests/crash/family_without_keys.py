@@ -2,6 +2,6 @@
 
 from uuid import uuid4
 
-from worker.engine import family
+from celery_agents.lifecycle import relatives
 
-family._key_of = lambda parent_id, step: f"{parent_id}/{uuid4().hex}/{step}"
+relatives._key_of = lambda parent_id, step: f"{parent_id}/{uuid4().hex}/{step}"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection
 
-from statestore import AgentContext, AgentState
+from agent_statestore import AgentContext, AgentState
 from tests.crash.agents import Plan, undisturbed
 from tests.crash.ledger import STARTED, Ledger
 

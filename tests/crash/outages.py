@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from statestore import AgentContext
+from agent_statestore import AgentContext
 from tests.crash.agents import Plan
 from tests.crash.ledger import STARTED
 from tests.crash.scene import AgentsWorker, Scene

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Final
 
+from celery_agents import ApprovalExpired, Run, ToolContext, agent, tool
 from tests.crash.effects import Outside
-from worker import ApprovalExpired, Run, ToolContext, agent, tool
 
 # Longer than the time that passes in the tests, and shorter.
 LONG: Final = timedelta(weeks=4)

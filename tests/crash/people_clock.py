@@ -6,10 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from statestore import Store, open_store
-from statestore.clock import duration_us
+from agent_statestore import Store, open_store
+from agent_statestore.clock import duration_us
+from celery_agents.host import runtime
 from tests.crash.ledger import FOLDER_VARIABLE
-from worker import runtime
 
 
 class MovedClock:

@@ -139,7 +139,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         del debugpy, wait_for_client, kwargs
         name, pool = args
         return [
-            *(sys.executable, "-m", "celery", "-A", "worker", "worker"),
+            *(sys.executable, "-m", "celery", "-A", "celery_agents", "worker"),
             *("-P", pool, "-c", "2", "-n", f"{name}@%h", "-E", "-l", "INFO"),
             # They only make the start faster.
             *("--without-mingle", "--without-gossip"),

@@ -12,17 +12,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
 
-from statestore import Store
-from statestore.hybrid import HybridStore
-from statestore.sql.store import SQLStore
-from worker.drain import DrainFlag
-from worker.engine import recorder
-from worker.engine.executor import Executor
-from worker.engine.journal import Journal
-from worker.engine.keeper import HeldLease, LeaseKeeper
-from worker.errors import AgentsError
-from worker.sweeper import Sweeper
-from worker.tasks import ExecuteTask
+from agent_statestore import Store
+from agent_statestore.hybrid import HybridStore
+from agent_statestore.sql.store import SQLStore
+from celery_agents.engine.executor import Executor
+from celery_agents.engine.journal import recorder
+from celery_agents.engine.journal.journal import Journal
+from celery_agents.engine.lease import HeldLease, LeaseKeeper
+from celery_agents.errors import AgentsError
+from celery_agents.host.drain import DrainFlag
+from celery_agents.host.sweeper import Sweeper
+from celery_agents.host.tasks import ExecuteTask
 
 VARIABLE: Final = "CRASH_TEST_SABOTAGE"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pytest_celery import CeleryTestSetup
 
-from statestore import AgentContext, AgentState
+from agent_statestore import AgentContext, AgentState
+from celery_agents import Execution, enqueue
 from tests.crash.agents import Plan, poison
 from tests.crash.scene import AgentsWorker, Scene
 from tests.services.process import ServerProcess
-from worker import Execution, enqueue
 
 QUEUED = 20
 RUNNING = 4  # two workers with two slots each
@@ -138,7 +138,7 @@ def execute_poison(scene: Scene) -> AgentContext:
     context = execution.context()
     assert context.state is AgentState.FAILED
     assert context.error is not None
-    assert context.error.type == "worker.errors:DeadLetter", context.error
+    assert context.error.type == "celery_agents.errors:DeadLetter", context.error
     assert len(scene.calls(execution, 1)) == 3
     assert context.steps == ()
     return context

@@ -9,12 +9,12 @@ from celery import Celery
 from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup, CeleryTestWorker
 
-from statestore import AgentContext
+from agent_statestore import AgentContext
+from celery_agents import Execution, enqueue
+from celery_agents.host.runtime import Runtime
 from tests.crash.agents import Plan, chain, undisturbed
 from tests.crash.invariants import check_execution
 from tests.crash.ledger import RETURNED, STARTED, Ledger, Row
-from worker import Execution, enqueue
-from worker.runtime import Runtime
 
 T = TypeVar("T")
 

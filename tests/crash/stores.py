@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from statestore.sql import SQLStore
+from agent_statestore.sql import SQLStore
 
 
 def hybrid_url(hot: str, cold: str) -> str:

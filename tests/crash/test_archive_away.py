@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from statestore.hybrid import HybridStore
+from agent_statestore.hybrid import HybridStore
 from tests.crash.outages import check_log, survive_outages
 from tests.crash.scene import Cell, Scene
 from tests.crash.stores import migrated

@@ -5,11 +5,11 @@ from typing import Final
 
 import pytest
 
-from statestore import AgentState
+from agent_statestore import AgentState
+from celery_agents import Execution, ExecutionCancelled, enqueue
 from tests.crash.cancelled import BUSY, INTERRUPTED, Doing, brief, cancelled, cancelled_async
 from tests.crash.ledger import STARTED
 from tests.crash.scene import Cell, Scene
-from worker import Execution, ExecutionCancelled, enqueue
 
 LEASE_SECONDS: Final = 3.0
 # Executing processes hear of a cancel when they renew their leases, three times in the length of one.

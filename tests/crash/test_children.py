@@ -5,12 +5,12 @@ from typing import Final
 
 import pytest
 
-from statestore import AgentState
+from agent_statestore import AgentState
+from celery_agents import Execution, enqueue
 from tests.crash.effects import Outside
 from tests.crash.family import CREATED, PARENT, RUNG, Brood, child, parent
 from tests.crash.ledger import STARTED
 from tests.crash.scene import AgentsWorker, Cell, Scene
-from worker import Execution, enqueue
 
 # A worker that is killed takes the bells with it that it was sent for later: those are soon rung again.
 pytestmark = pytest.mark.worker(imports=["tests.crash.family"], ring_seconds=1.0)

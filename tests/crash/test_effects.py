@@ -5,13 +5,13 @@ from typing import Final
 
 import pytest
 
-from statestore import AgentState
-from statestore.records import WaitKind
-from statestore.states import ACTIVE
+from agent_statestore import AgentState
+from agent_statestore.records import WaitKind
+from agent_statestore.states import ACTIVE
+from celery_agents import CrashPolicy, Execution, enqueue
 from tests.crash.effects import LOOKED, Doing, Outside, Shape, agent_of
 from tests.crash.effects_dying import Place, Role
 from tests.crash.scene import Cell, Scene
-from worker import CrashPolicy, Execution, enqueue
 
 pytestmark = pytest.mark.worker(imports=["tests.crash.effects"])
 

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from statestore import AgentContext, AgentState, Store, open_store
+from agent_statestore import AgentContext, AgentState, Store, open_store
+from celery_agents import Run, tool
+from celery_agents.engine.executor import Limits
+from celery_agents.engine.outcome import Ending
+from tests.celery_agents.driving import Calls, Engine
 from tests.crash.agents import Plan
 from tests.crash.invariants import check_contents
 from tests.crash.outages import EXECUTIONS, STEP_SECONDS, STEPS, wait_for_calls
@@ -19,10 +23,6 @@ from tests.crash.scene import Cell, Scene
 from tests.services.commands import wait_until
 from tests.services.process import found
 from tests.services.redis import RedisServer, find_redis
-from tests.worker.driving import Calls, Engine
-from worker import Run, tool
-from worker.engine.executor import Limits
-from worker.engine.outcome import Ending
 
 
 class ForgetfulRedis(RedisServer):

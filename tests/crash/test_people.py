@@ -10,7 +10,8 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryWorkerCluster
 
-from statestore import AgentState
+from agent_statestore import AgentState
+from celery_agents import enqueue
 from tests.crash.agents import Plan
 from tests.crash.effects import Outside
 from tests.crash.people import hibernating, paying, paying_in_haste
@@ -18,7 +19,6 @@ from tests.crash.people_clock import MovedClock, open_moved
 from tests.crash.processes import WorkerProcess
 from tests.crash.scene import AgentsWorker, Cell, Scene
 from tests.services.process import ServerProcess
-from worker import enqueue
 
 pytestmark = pytest.mark.worker(imports=["tests.crash.people", "tests.crash.people_clock"])
 
@@ -58,7 +58,7 @@ def store_url(store_server_url: str) -> str:
 @pytest.fixture
 def clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MovedClock:
     """The store's clock, of the client too."""
-    monkeypatch.setattr("worker.runtime.open_store", partial(open_moved, folder=folder))
+    monkeypatch.setattr("celery_agents.host.runtime.open_store", partial(open_moved, folder=folder))
     return MovedClock(folder)
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from statestore import AgentContext, AgentState
+from agent_statestore import AgentContext, AgentState
+from celery_agents import Execution, enqueue
 from tests.crash.bookings import COMMITTED_APART, TABLE, Booking, Place, book
 from tests.crash.ledger import STARTED
 from tests.crash.outages import check_log, kill_and_start, wait_for_calls
 from tests.crash.scene import Cell, Scene
 from tests.services.process import ServerProcess
-from worker import Execution, enqueue
 
 pytestmark = pytest.mark.worker(imports=["tests.crash.bookings"])
 

@@ -145,9 +145,9 @@ def test_worker_and_flower_do_their_work(migrated: Composed, tmp_path: Path, mon
         for name, value in migrated.env("worker").items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AGENTS_HOME", str(tmp_path))
-        from worker.celery import make_app
-        from worker.client import enqueue
-        from worker.runtime import runtime_of
+        from celery_agents.celery import make_app
+        from celery_agents.current import enqueue
+        from celery_agents.host.runtime import runtime_of
 
         for gate in ("think", "tool", "write"):
             (tmp_path / gate).touch()

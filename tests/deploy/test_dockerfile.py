@@ -49,13 +49,13 @@ def test_its_pip_line_installs_all_that_the_services_need(tmp_path: Path) -> Non
     work = tmp_path / "app"
     work.mkdir()
     for command in ("worker --help", "agents --help", "flower --help"):
-        done = run(f"{venv}/bin/celery -A worker {command}", work)
+        done = run(f"{venv}/bin/celery -A celery_agents {command}", work)
         assert done.returncode == 0, done.stderr
-    imports = "import psycopg, redis, statestore.redis, statestore.sql, worker.flower_pages"
+    imports = "import psycopg, redis, agent_statestore.redis, agent_statestore.sql, celery_agents.flower.pages"
     done = run(f'{venv}/bin/python -c "{imports}"', work)
     assert done.returncode == 0, done.stderr
-    assert list(venv.rglob("statestore/redis/scripts/*.lua"))
-    assert list(venv.rglob("statestore/sql/migrations/versions/0*.py"))
+    assert list(venv.rglob("agent_statestore/redis/scripts/*.lua"))
+    assert list(venv.rglob("agent_statestore/sql/schema/migrations/versions/0*.py"))
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from celery_agents.current import enqueue
+from celery_agents.host.runtime import Runtime, runtime_of
 from tests.flower.watched_agents import research
 from tests.flower.watching import Flower
 from tests.services.commands import ROOT, Command, environment, wait_until
 from tests.services.process import free_port
-from worker.client import enqueue
-from worker.runtime import Runtime, runtime_of
 
 pytestmark = pytest.mark.crash
 
@@ -38,7 +38,7 @@ def runtime(tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AGENTS_HOME", str(tmp_path / ".agents"))
-    from worker.celery import make_app
+    from celery_agents.celery import make_app
 
     app = make_app()
     yield runtime_of(app)

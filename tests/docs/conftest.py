@@ -1,6 +1,6 @@
 import pytest
 
-from tests.worker.driving import Engine
+from tests.celery_agents.driving import Engine
 
 
 @pytest.fixture

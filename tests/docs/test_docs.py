@@ -17,13 +17,13 @@ from sqlalchemy import create_engine
 from sqlalchemy import text as sql_text
 from sqlalchemy.pool import NullPool
 
-from statestore import AgentState, Checkpoint, JSONValue, ManualClock
-from statestore.clock import from_us
-from statestore.sql import SQLStore
-from statestore.testing.builders import answer, claim, claimed, done, event, move, pause
-from tests.worker.driving import Engine
-from worker.agent import Agent
-from worker.settings import Settings
+from agent_statestore import AgentState, Checkpoint, JSONValue, ManualClock
+from agent_statestore.clock import from_us
+from agent_statestore.sql import SQLStore
+from agent_statestore.testing.kit.builders import answer, claim, claimed, done, event, move, pause
+from celery_agents.define.agent import Agent
+from celery_agents.settings import Settings
+from tests.celery_agents.driving import Engine
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -211,7 +211,7 @@ def test_the_readmes_agent_runs_as_the_readme_says(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text("from research import research\n" + client)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
     environ |= {"AGENTS_IMPORTS": "research", "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1"]
+    command = [sys.executable, "-m", "celery", "-A", "celery_agents", "worker", "-c", "1"]
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=log)
     try:
@@ -258,7 +258,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_commands_of_the_docs_exist() -> None:
     listed = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "worker", "agents", "--help"],
+        [sys.executable, "-m", "celery", "-A", "celery_agents", "agents", "--help"],
         cwd=ROOT,
         env=os.environ | {"AGENTS_STORE_URL": "memory://", "AGENTS_BROKER_URL": "memory://"},
         capture_output=True,

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from agent_statestore import AgentContext, MemoryStore, NewExecution, Signal, SignalKind
+from celery_agents.define.registry import default_registry
+from celery_agents.engine.executor import Executor
+from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.engine.outcome import Ending
 from examples.environment_audit import inspecting
 from examples.environment_audit.agent import AuditRequest, environment_audit
 from examples.environment_audit.ledger import calls
 from examples.environment_audit.report import render, write_once_complete
-from statestore import AgentContext, MemoryStore, NewExecution, Signal, SignalKind
 from tests.examples.made_up import make_distribution
-from worker.engine.executor import Executor
-from worker.engine.keeper import LeaseKeeper
-from worker.engine.outcome import Ending
-from worker.registry import default_registry
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ from datetime import timedelta
 
 import pytest
 
+from agent_statestore import AgentState
+from celery_agents import Agent, Execution, enqueue
+from celery_agents.celery import make_app
+from celery_agents.host.runtime import Runtime, runtime_of
+from celery_agents.testing import LocalAgents, When
 from examples.patterns.approval import refund
 from examples.patterns.async_agent import reachable
 from examples.patterns.fan_out import count_words, count_words_on_all_workers
 from examples.patterns.pipeline import release_notes
 from examples.patterns.routing import ticket
 from examples.patterns.supervisor import supervisor
-from statestore import AgentState
 from tests.services.commands import Command, environment
-from worker import Agent, Execution, enqueue
-from worker.celery import make_app
-from worker.runtime import Runtime, runtime_of
-from worker.testing import LocalAgents, When
 
 LOG = "added: agents\nno change\nfixed: a crash\nadded: tools\n"
 NOTES = "## added\n- agents\n- tools\n\n## fixed\n- a crash\n"
@@ -148,7 +148,7 @@ def on_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         patched.setenv("AGENTS_HOME", str(folder / "home"))
         app = make_app()
         runtime = runtime_of(app)
-        arguments = "celery -A worker worker -l INFO -P threads -c 4 --without-mingle --without-gossip"
+        arguments = "celery -A celery_agents worker -l INFO -P threads -c 4 --without-mingle --without-gossip"
         with Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready."):
             yield runtime
         runtime.store.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydantic
 
-from worker import Run, agent, tool
+from celery_agents import Run, agent, tool
 
 
 class Work(pydantic.BaseModel):

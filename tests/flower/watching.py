@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from celery_agents import Agent, Execution
+from celery_agents.current import enqueue
+from celery_agents.host.runtime import runtime_of
 from tests.services.commands import ROOT, Command, environment, wait_until
 from tests.services.process import free_port
-from worker import Agent, Execution
-from worker.client import enqueue
-from worker.runtime import runtime_of
 
 SECRET = "sk-this-is-nobodys-business"
 FAST = {
@@ -93,13 +93,13 @@ class Watched:
         self.flower = Flower(port)
         self._start(
             "flower",
-            f"celery -A worker flower --address=127.0.0.1 --port={port} --conf={ROOT}/flowerconfig.py",
+            f"celery -A celery_agents flower --address=127.0.0.1 --port={port} --conf={ROOT}/flowerconfig.py",
             {"FLOWER_UNAUTHENTICATED_API": "true"},
         )
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.env.items():
                 patch.setenv(name, value)
-            from worker.celery import make_app  # here, because the module makes an app of its own in AGENTS_HOME
+            from celery_agents.celery import make_app  # here, because the module makes an app of its own in AGENTS_HOME
 
             self.app = make_app()
             self.runtime = runtime_of(self.app)
@@ -109,7 +109,9 @@ class Watched:
 
     def start_worker(self, name: str, pool: str = "prefork", concurrency: int = 2) -> Command:
         """A worker that Flower sees online."""
-        command = self._start(name, f"celery -A worker worker -l INFO -E -P {pool} -c {concurrency} -n {name}@here", {})
+        command = self._start(
+            name, f"celery -A celery_agents worker -l INFO -E -P {pool} -c {concurrency} -n {name}@here", {}
+        )
         command.wait_for("ready.")
         wait_until(
             f"worker {name} in Flower", lambda: f'flower_worker_online{{worker="{name}@here"}} 1.0' in self.metrics

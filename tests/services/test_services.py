@@ -18,7 +18,7 @@ from redis.cluster import ClusterNode
 from redis.cluster import RedisCluster as ClusterClient
 from redis.retry import Retry
 
-from statestore import open_store
+from agent_statestore import open_store
 from tests.services.mariadb import MariaDBServer, connect, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, with_database
 from tests.services.process import absent

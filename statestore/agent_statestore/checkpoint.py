@@ -1,0 +1,145 @@
+"""What is written to a store: `NewExecution` and `Checkpoint`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from secrets import token_hex
+
+from uuid6 import uuid7
+
+from agent_statestore.errors import InvalidRecord, LeaseLost
+from agent_statestore.records import (
+    DEFAULT_FIRST_RING,
+    AgentStep,
+    ErrorInfo,
+    JSONValue,
+    Lease,
+    Message,
+    RagChunk,
+    Wait,
+    require_delay,
+    require_name,
+    require_ringable,
+    require_text,
+)
+from agent_statestore.states import AgentState
+
+
+def new_execution_id() -> str:
+    """A UUIDv7: unique, and ordered by time of creation."""
+    return str(uuid7())
+
+
+def new_checkpoint_id() -> str:
+    """An id for one checkpoint, by which its repetition is recognised."""
+    return token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """Everything that is known of an execution when it is created.
+
+    `first_ring` is the grace after which the sweeper rings the bell if the creator never published it. An execution
+    with a `start_at` is neither rung nor claimable before that moment.
+    """
+
+    agent_id: str
+    input: JSONValue = None
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    parent_execution_id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    start_at: datetime | None = None
+    first_ring: timedelta = DEFAULT_FIRST_RING
+
+    def __post_init__(self) -> None:
+        require_ringable("start_at", self.start_at)
+        require_delay("first_ring", self.first_ring)
+        for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):
+            value = getattr(self, name)
+            if value is not None or name == "agent_id":
+                require_name(name, value)
+        if not isinstance(self.metadata, Mapping):
+            raise InvalidRecord("metadata", "needs a mapping")
+        if self.priority is not None and (isinstance(self.priority, bool) or not isinstance(self.priority, int)):
+            raise InvalidRecord("priority", "needs an integer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The durable, atomic write after a step: only what changed.
+
+    `steps` are new ones, numbered on from the last, or a result for a recorded intent (same number, same name).
+    `messages`, `facts` and `rag_context` are appended; `facts_by_run` marks the facts as
+    the agent's own. `working_memory` and `entities` are set by key; `forget` then
+    removes keys of the working memory. `consumed` lists the ids of signals that this write takes out of the mailbox.
+
+    `state` None leaves the state as it is. A paused state needs `waiting`, and any other state clears it. A state that
+    is paused or over gives the lease back in the same write. `output` and `error` belong to a state that is over.
+
+    `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
+    that the end is announced (to a result backend, say) even when the process dies right after this write.
+
+    `by` and `reason` go into the audit trail when the state changes: who asked for it, and why. Without a `reason` a
+    failure's is its error.
+
+    `checkpoint_id` makes a repetition harmless: a checkpoint whose id is that of the last applied one does nothing.
+
+    With `after_checkpoint`, the id of the last checkpoint that its writer knows of ("" for none yet), it applies only
+    while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a replica that was
+    behind, refuses it.
+    """
+
+    steps: tuple[AgentStep, ...] = ()
+    messages: tuple[Message, ...] = ()
+    working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    forget: tuple[str, ...] = ()
+    facts: tuple[JSONValue, ...] = ()
+    facts_by_run: bool = False
+    entities: Mapping[str, JSONValue] = field(default_factory=dict)
+    rag_context: tuple[RagChunk, ...] = ()
+    state: AgentState | None = None
+    waiting: Wait | None = None
+    output: JSONValue = None
+    error: ErrorInfo | None = None
+    consumed: tuple[str, ...] = ()
+    announce_within: timedelta | None = None
+    by: str | None = None
+    reason: str | None = None
+    checkpoint_id: str = field(default_factory=new_checkpoint_id)
+    after_checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        paused = self.state is not None and self.state.is_paused
+        over = self.state is not None and self.state.is_over
+        if paused != (self.waiting is not None):
+            raise InvalidRecord("waiting", "a paused state needs what it waits for, and only a paused state has it")
+        if not over and (self.output is not None or self.error is not None or self.announce_within is not None):
+            raise InvalidRecord("output", "output, error and announce_within belong to a state that is over")
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            if after.step_number <= before.step_number:
+                raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
+        require_ringable("wake_at", None if self.waiting is None else self.waiting.wake_at)
+        require_delay("announce_within", self.announce_within)
+        require_text("by", self.by)
+        require_text("reason", self.reason)
+        require_text("after_checkpoint", self.after_checkpoint)
+        for name in (*self.working_memory, *self.forget, *self.entities):
+            require_name("key", name)
+
+    @property
+    def gives_back_lease(self) -> bool:
+        """Whether this write ends the claim: the execution pauses or is over."""
+        return self.state is not None and (self.state.is_paused or self.state.is_over)
+
+
+def require_lease_of(execution_id: str, lease: Lease | None) -> None:
+    """Raises `LeaseLost` for a lease of another execution.
+
+    Tokens count from one in every execution, so that the number alone would often let the wrong writer in.
+    """
+    if lease is not None and lease.execution_id != execution_id:
+        raise LeaseLost(execution_id, lease.token)

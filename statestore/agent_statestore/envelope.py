@@ -1,0 +1,74 @@
+"""JSON text with a format version: the form in which every structured record is stored.
+
+An envelope is one JSON object whose `v` is the format that wrote it. An older one is migrated when it is read; a newer
+one is refused with `FormatTooNew`, and nothing is overwritten. Values that belong to the user (inputs, outputs, memory
+values) are plain JSON inside an envelope or beside one, under the `format` of their execution's header.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent_statestore.errors import FormatTooNew, NotSerialisable, ValueTooLarge
+from agent_statestore.records import JSONValue
+
+FORMAT: Final = 1
+DEFAULT_MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
+
+Fields = dict[str, Any]
+
+# From each older format, the function that brings an envelope of that kind one format further. The key is
+# (kind of record, format it starts from).
+MIGRATIONS: Final[dict[tuple[str, int], Callable[[Fields], Fields]]] = {}
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_UNLIMITED: Final = 1 << 62
+
+
+def dump(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:
+    """The value as compact JSON text.
+
+    Raises `NotSerialisable` for what JSON cannot carry and `ValueTooLarge` over `max_bytes` of UTF-8; both name
+    `field`.
+    """
+    try:
+        text = _encoder.encode(value)
+        size = len(text) if text.isascii() else len(text.encode())
+    except RecursionError as error:
+        raise NotSerialisable(field, "the value is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise NotSerialisable(field, "the text contains a lone surrogate, which UTF-8 cannot carry") from error
+    except (TypeError, ValueError) as error:
+        raise NotSerialisable(field, f"not JSON-serialisable: {error}") from error
+    if size > max_bytes:
+        raise ValueTooLarge(field, size, max_bytes)
+    return text
+
+
+def load(text: str | bytes) -> JSONValue:
+    """The value of a JSON text that `dump` made."""
+    return json.loads(text)
+
+
+def seal(fields: Fields, field: str, max_bytes: int = _UNLIMITED) -> str:
+    """The fields as an envelope of the current format. Fields that are None are left out."""
+    present = {name: value for name, value in fields.items() if value is not None}
+    return dump({"v": FORMAT, **present}, field, max_bytes)
+
+
+def unseal(text: str | bytes, kind: str) -> Fields:
+    """The fields of an envelope, migrated to the current format. Raises `FormatTooNew`."""
+    fields: Fields = json.loads(text)
+    version: int = fields["v"]
+    require_readable(kind, version)
+    while version < FORMAT:
+        migrate = MIGRATIONS.get((kind, version))
+        fields = fields if migrate is None else migrate(fields)
+        version += 1
+    return fields
+
+
+def require_readable(what: str, version: int) -> None:
+    """Raises `FormatTooNew` for a format that only a newer version of this package knows."""
+    if version > FORMAT:
+        raise FormatTooNew(what, version, FORMAT)

@@ -1,0 +1,80 @@
+"""`ExportedExecution`: everything of one execution, in the one form in which it goes from store to store."""
+
+import json
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep
+from agent_statestore.records import SignalKind
+
+# A lease, and what is counted while bells are rung, belong to one store and its workers.
+LEFT_BEHIND: Final = {"owner": None, "lease_until_us": 0, "rings": 0}
+EXPORTED_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in LEFT_BEHIND)
+
+_ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
+
+
+class ExportedSignal(NamedTuple):
+    """A signal that was accepted. `text` is None once it is consumed: only that it was there is remembered."""
+
+    signal_id: str
+    kind: str
+    key: str
+    text: str | None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether only the first signal of this kind and key is ever accepted."""
+        return self.kind in _ANSWERING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedExecution:
+    """One execution as `StorePrimitives.export` gives and `StorePrimitives.restore` takes it.
+
+    Everything is as stored: texts that the codec made. `header` has `EXPORTED_FIELDS`. Values by name are sorted by
+    name. `signals` are the unconsumed ones in the order of their arrival, then the consumed ones by id.
+    `leased_until_us` tells of a lease (0: none), which is not taken along.
+    """
+
+    header: dict[str, Any]
+    steps: tuple[EncodedStep, ...] = ()
+    messages: tuple[str, ...] = ()
+    working_memory: tuple[tuple[str, str], ...] = ()
+    facts: tuple[str, ...] = ()
+    entities: tuple[tuple[str, str], ...] = ()
+    rag_context: tuple[str, ...] = ()
+    signals: tuple[ExportedSignal, ...] = ()
+    audit: tuple[AuditRow, ...] = ()
+    leased_until_us: int = 0
+
+    @property
+    def execution_id(self) -> str:
+        """Whose contents these are."""
+        execution_id: str = self.header["execution_id"]
+        return execution_id
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """How far it has come: of two copies, the greater one is the newer."""
+        return place_of(self.header, len(self.audit))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the contents, in hexadecimal: equal for two copies if and only if nothing differs.
+
+        When its bell is rung next is not part of it, as that moves while it is looked at.
+        """
+        header = {name: value for name, value in self.header.items() if name != "due_us"}
+        parts = [
+            getattr(self, part.name) for part in fields(self) if part.name not in ("header", "steps", "leased_until_us")
+        ]
+        steps = [(step.number, step.name, step.text, step.is_done) for step in self.steps]
+        contents = json.dumps([header, steps, parts], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return sha256(contents.encode()).hexdigest()
+
+
+def place_of(header: dict[str, Any], audited: int) -> tuple[int, int, int]:
+    """See `ExportedExecution.place`: applied checkpoints, claims, and entries of the audit trail (a decision, say)."""
+    return int(header["version"]), int(header["token"]), audited

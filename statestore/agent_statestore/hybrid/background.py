@@ -1,0 +1,83 @@
+"""Archiving beside the executions, so that none waits for the archive."""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+_LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
+
+# What comes on top of these while the archive is slow is left to the sweep.
+_MOST_WAITING: Final = 1000
+
+# How long what still waits may take when the store is closed.
+_CLOSING_SECONDS: Final = 2.0
+
+
+class Background:
+    """Calls `work` with each execution id that it is given, one after the other, in a thread.
+
+    Each process has a thread of its own, from its first id on. Nothing depends on what still waits when a process ends.
+    """
+
+    def __init__(self, work: Callable[[str], None]) -> None:
+        self._work = work
+        # A fork's child sees its parent's, whose thread it does not have and whose lock may be held.
+        self._couriers: dict[int, _Courier] = {}
+
+    def submit(self, execution_id: str) -> None:
+        """Returns at once."""
+        pid = os.getpid()
+        courier = self._couriers.get(pid) or self._couriers.setdefault(pid, _Courier(self._work))
+        courier.submit(execution_id)
+
+    def close(self) -> None:
+        """Waits, but not for long, until what was submitted in this process is done."""
+        courier = self._couriers.pop(os.getpid(), None)
+        if courier is not None:
+            courier.close()
+
+
+class _Courier:
+    """The thread of one process."""
+
+    def __init__(self, work: Callable[[str], None]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._thread: threading.Thread | None = None
+
+    def submit(self, execution_id: str) -> None:
+        with self._lock:
+            if self._thread is None:
+                # A daemon: a process that is to end does not wait for an archive that hangs.
+                self._thread = threading.Thread(target=self._loop, name="archiver", daemon=True)
+                self._thread.start()
+        try:
+            self._waiting.put_nowait(execution_id)
+        except queue.Full:
+            _LOGGER.debug("execution %s is to be archived later: %d wait already", execution_id, _MOST_WAITING)
+
+    def close(self) -> None:
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            return
+        try:
+            self._waiting.put(None, timeout=_CLOSING_SECONDS)
+        except queue.Full:
+            return
+        thread.join(_CLOSING_SECONDS)
+
+    def _loop(self) -> None:
+        while True:
+            execution_id = self._waiting.get()
+            if execution_id is None:
+                return
+            try:
+                self._work(execution_id)
+            except Exception:
+                # The thread must outlive any fault of a driver. The execution is left to the sweep.
+                _LOGGER.exception("execution %s could not be archived", execution_id)

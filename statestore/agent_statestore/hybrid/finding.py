@@ -1,0 +1,138 @@
+"""Finding executions in two stores at once.
+
+An execution may be in both: a hot store that lets finished executions expire keeps them for a while, a crash may leave
+both copies, and one that was released after it had been archived has an older copy in the cold store until it is over
+again. The hot store's copy is the one that counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from agent_statestore.clock import to_us
+from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.records import ExecutionSummary, Page
+from agent_statestore.states import ACTIVE, AgentState
+from agent_statestore.store import Store
+
+# Behind every place that there is, in either order.
+_OLDEST: Final = Cursor(-1, "")
+_NEWEST: Final = Cursor(2**63, "")
+
+
+def find_page(
+    hot: Store,
+    cold: Store,
+    *,
+    states: Iterable[AgentState] | None,
+    limit: int,
+    cursor: str | None,
+    oldest_first: bool,
+    **filters: Any,
+) -> Page:
+    """See `StorePrimitives.find`. The cursor is the same in every store: a place in the order that all share.
+
+    Pages of both are read in turns from the same place, the hot store's first: an execution that is archived between
+    the two looks is then seen twice, not missed. Released ones are not missed as their cold copy stays. Where only
+    active ones are wanted, the cold store is not asked.
+    """
+    check_limit(limit)
+    wanted = None if states is None else frozenset(states)
+    if wanted is not None and wanted <= ACTIVE:
+        return hot.find(states=wanted, limit=limit, cursor=cursor, oldest_first=oldest_first, **filters)
+    nearest, end = (min, _NEWEST) if oldest_first else (max, _OLDEST)
+    items: list[ExecutionSummary] = []
+    while True:
+        first, second = (
+            store.find(states=wanted, limit=limit + 1, cursor=cursor, oldest_first=oldest_first, **filters)
+            for store in (hot, cold)
+        )
+        # Behind this, one of the two has more than it has shown.
+        shown = (decode_cursor(page.next_cursor) for page in (first, second) if page.next_cursor)
+        horizon = nearest(shown, default=end)
+        for summary, is_hot in _merged(first.items, second.items, oldest_first):
+            place = _place(summary)
+            if (place > horizon) if oldest_first else (place < horizon):
+                break
+            current = summary if is_hot else _current(hot, summary, wanted)
+            if current is not None:
+                items.append(current)
+            if len(items) > limit:
+                return Page(items=tuple(items[:limit]), next_cursor=encode_cursor(_place(items[limit - 1])))
+        if horizon == end:
+            return Page(items=tuple(items), next_cursor=None)
+        cursor = encode_cursor(horizon)
+
+
+def find_ended(
+    hot: Store, cold: Store, before: datetime, *, states: Iterable[AgentState] | None, limit: int
+) -> tuple[str, ...]:
+    """See `StorePrimitives.find_ended`: those that are still to be archived, and the archived ones."""
+    check_limit(limit)
+    wanted = None if states is None else frozenset(states)
+    in_hot = hot.find_ended(before, states=wanted, limit=limit)
+    in_cold = _archived(hot, cold, before, wanted, limit, frozenset(in_hot))
+    if not in_hot or not in_cold:
+        return (in_hot or in_cold)[:limit]
+    # Both only where executions are archived some time after their end.
+    ends = [(_end(store, found), found) for store, ids in ((hot, in_hot), (cold, in_cold)) for found in ids]
+    return tuple(found for _, found in sorted((at, found) for at, found in ends if at is not None))[:limit]
+
+
+def _archived(
+    hot: Store, cold: Store, before: datetime, wanted: frozenset[AgentState] | None, limit: int, known: frozenset[str]
+) -> tuple[str, ...]:
+    """Those of the cold store that the hot one does not know better of."""
+    asked = limit
+    while True:
+        found = cold.find_ended(before, states=wanted, limit=asked)
+        kept = [
+            execution_id
+            for execution_id in found
+            if execution_id not in known and _has_ended(hot, execution_id, before, wanted)
+        ]
+        if len(kept) >= limit or len(found) < asked:
+            return tuple(kept[:limit])
+        asked *= 2  # released ones stand in front
+
+
+def _has_ended(hot: Store, execution_id: str, before: datetime, wanted: frozenset[AgentState] | None) -> bool:
+    """False if the hot store has it in another state than an archived one could be in."""
+    summary = hot.get_summary(execution_id)
+    return summary is None or (
+        summary.ended_at is not None
+        and summary.ended_at < before
+        and summary.due_at is None
+        and (wanted is None or summary.state in wanted)
+    )
+
+
+def _end(store: Store, execution_id: str) -> datetime | None:
+    summary = store.get_summary(execution_id)
+    return None if summary is None else summary.ended_at
+
+
+def _merged(
+    hot: Sequence[ExecutionSummary], cold: Sequence[ExecutionSummary], oldest_first: bool
+) -> list[tuple[ExecutionSummary, bool]]:
+    """In order, each execution once, with whether it is the hot store's."""
+    by_place = {_place(summary): (summary, False) for summary in cold}
+    by_place |= {_place(summary): (summary, True) for summary in hot}
+    return [by_place[place] for place in sorted(by_place, reverse=not oldest_first)]
+
+
+def _current(hot: Store, archived: ExecutionSummary, wanted: frozenset[AgentState] | None) -> ExecutionSummary | None:
+    """The execution as it is now; None if its state is not among those wanted any more.
+
+    Completed and cancelled are final. A failed one may have been released since.
+    """
+    if archived.state in (AgentState.COMPLETED, AgentState.CANCELLED):
+        return archived
+    summary = hot.get_summary(archived.execution_id)
+    if summary is None:
+        return archived
+    return summary if wanted is None or summary.state in wanted else None
+
+
+def _place(summary: ExecutionSummary) -> Cursor:
+    return Cursor(to_us(summary.created_at), summary.execution_id)

@@ -1,0 +1,50 @@
+"""Deleting and purging in two stores. Each ends with the cold store and then the hot one; see `returning`."""
+
+from dataclasses import replace
+
+from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken
+from agent_statestore.store import Store
+
+
+def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: str | None) -> bool:
+    """Deletes an execution where the cold store keeps deleted ones, which it is moved to first, in whatever state.
+
+    A crash in between leaves it as it was; or visible as before although it is deleted in the cold store: then it is
+    removed as soon as it is to be archived, or the deletion is repeated.
+    """
+    copy = hot.export(execution_id)
+    if copy is not None:
+        try:
+            cold.restore(copy)
+        except IdempotencyKeyTaken:
+            # A deleted execution has no key any more, so the copy may do without.
+            cold.restore(replace(copy, header={**copy.header, "idempotency_key": None}))
+    was_there = cold.delete_context(execution_id, by=by, reason=reason)
+    hot.purge(execution_id)
+    return was_there  # of several callers the cold store answers one with True
+
+
+def purge(hot: Store, cold: Store, execution_id: str) -> bool:
+    """Removes an execution for good. From the hot store first, so that nobody archives it from then on."""
+    found = hot.purge(execution_id)
+    found = cold.purge(execution_id) or found
+    return hot.purge(execution_id) or found
+
+
+def clear(hot: Store, cold: Store) -> int:
+    """Removes all, and counts each once; where there are some of a newer format, one that is in both counts twice."""
+    try:
+        in_both = _count_common(hot, cold)
+    except FormatTooNew:
+        in_both = 0
+    return hot.clear() + cold.clear() - in_both
+
+
+def _count_common(hot: Store, cold: Store) -> int:
+    common, cursor = 0, None
+    while True:
+        page = hot.find(limit=1000, cursor=cursor)
+        common += sum(cold.get_summary(summary.execution_id) is not None for summary in page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return common

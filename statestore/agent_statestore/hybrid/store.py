@@ -1,0 +1,375 @@
+"""`HybridStore`: active executions in one store, finished ones in another."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.clock import Clock, SystemClock, from_us
+from agent_statestore.errors import (
+    ExecutionNotFound,
+    IdempotencyKeyTaken,
+    InvalidRecord,
+    UnsupportedURL,
+)
+from agent_statestore.export import ExportedExecution
+from agent_statestore.hybrid import finding, removing
+from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
+from agent_statestore.hybrid.background import Background
+from agent_statestore.hybrid.returning import write_archived
+from agent_statestore.rates import Turn
+from agent_statestore.records import (
+    AgentContext,
+    AgentStep,
+    AuditEntry,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    require_text,
+)
+from agent_statestore.states import AgentState
+from agent_statestore.stats import Activity
+from agent_statestore.store import Store
+from agent_statestore.transactions import StepTransaction
+from agent_statestore.watch import Watch
+
+T = TypeVar("T")
+
+# How long one call of `tidy` archives at most: the sweeper that calls it has bells to ring.
+_TIDY_SECONDS: Final = 2.0
+
+_DAY: Final = timedelta(days=1)
+
+
+class HybridStore(Store):
+    """Keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
+
+    Whatever an execution does happens in the hot store; reading looks there first and in the cold store then. An
+    execution is archived, moved to the cold store, once it is over and its end is announced, at once or
+    `archive_after` its end: by the process that settles it, and what that missed by every sweeper's `tidy`. Nothing in
+    the hot store expires before it is archived, and nothing in the cold store expires at all.
+
+    A crash at any moment loses nothing and duplicates nothing; see `agent_statestore.hybrid.archiver`. While the cold
+    store is away, executions go on and wait in the hot store to be archived, while `find`, reads of what the hot store
+    does not have, `create` with an idempotency key, and deletions raise `StoreUnavailable`: without the cold store
+    their answer is not known.
+
+    A failed execution that was archived is brought back when it is released. Its archived copy stays until it is over
+    again, and does not show.
+
+    Deleted executions are kept if the cold store keeps them. One that is still in the hot store is moved first, in
+    whatever state it is; what a worker writes to it in that very moment, and which worker held it, may not be kept.
+
+    Attributes:
+        hot: where executions are while they are active.
+        cold: where finished ones are kept.
+        archive_after: how long after its end an execution is archived.
+    """
+
+    def __init__(
+        self, hot: Store, cold: Store, *, archive_after: timedelta = timedelta(0), clock: Clock | None = None
+    ) -> None:
+        """Owns both stores from now on. Raises `InvalidRecord` and `UnsupportedURL`.
+
+        `clock` tells how long ago an execution ended, for which minutes do not matter.
+        """
+        if archive_after < timedelta(0):
+            raise InvalidRecord("archive_after", "needs a duration that is not negative")
+        if hot is cold or (hot.is_shared and hot.url == cold.url):
+            raise UnsupportedURL(cold.url, "the hot and the cold store are one and the same")
+        self.hot = hot
+        self.cold = cold
+        self.archive_after = archive_after
+        self.url = f"hybrid of {hot.url} over {cold.url}"
+        self.is_shared = hot.is_shared and cold.is_shared
+        self.keeps_deleted = cold.keeps_deleted
+        self.has_transactions = hot.has_transactions
+        self.max_value_bytes = hot.max_value_bytes
+        self._clock = clock or SystemClock()
+        self._archiver = Archiver(hot, cold)
+        self._background: Background | None = None
+        self.hold_finished()
+
+    # -- creating and reading ------------------------------------------------------------------------------------------
+
+    def create(self, new: NewExecution) -> AgentContext:
+        """See `StorePrimitives.create`. Looks into the cold store for an idempotency key, before and after.
+
+        Before, because an archived execution may have it; after, because the archiver may have moved that execution
+        between the two looks.
+        """
+        if new.idempotency_key is None:
+            return self.hot.create(new)
+        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        if archived is not None:
+            return self.get_context(archived.execution_id) or archived
+        created = self.hot.create(new)
+        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        if archived is None or archived.execution_id == created.execution_id:
+            return created
+        if created.attempt == created.version == 0:
+            self.hot.purge(created.execution_id)
+        return self.get_context(archived.execution_id) or archived
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        return self._read(lambda store: store.get_context(execution_id))
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        return self._read(lambda store: store.get_summary(execution_id))
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        steps = self.hot.get_steps(execution_id, after)
+        if steps:
+            return steps
+        summary = self.hot.get_summary(execution_id)
+        if summary is not None and summary.step_count <= after:
+            return ()
+        # It is archived, or it came back just now: then the archived steps are the same.
+        return self.cold.get_steps(execution_id, after)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        oldest_first: bool = False,
+    ) -> Page:
+        return finding.find_page(
+            self.hot,
+            self.cold,
+            session_id=session_id,
+            user_id=user_id,
+            agent_id=agent_id,
+            states=states,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
+            oldest_first=oldest_first,
+        )
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        return self._read(lambda store: store.get_by_idempotency_key(agent_id, idempotency_key))
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        return self.hot.get_audit(execution_id) or self.cold.get_audit(execution_id)
+
+    def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
+        found = dict(self.hot.get_activity(execution_ids))
+        # Steps are read before trails: one of both may be missing of what is archived or brought back meanwhile.
+        missing = [each for each in execution_ids if each not in found or not (found[each].audit and found[each].steps)]
+        for each, archived in (self.cold.get_activity(missing) if missing else {}).items():
+            seen = found.get(each, Activity())
+            found[each] = Activity(steps=archived.steps or seen.steps, audit=seen.audit or archived.audit)
+        return found
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        return finding.find_ended(self.hot, self.cold, before, states=states, limit=limit)
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        return self.hot.claim(execution_id, owner, ttl)
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        return self.hot.renew(leases, ttl)
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        return self.hot.release(lease, crashed=crashed)
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        return self.hot.find_leases(owner_prefix)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        try:
+            applied = self.hot.checkpoint(execution_id, checkpoint, lease)
+        except ExecutionNotFound:
+            if lease is not None:
+                return self.cold.checkpoint(execution_id, checkpoint, lease)
+            return write_archived(
+                self.hot,
+                self.cold,
+                execution_id,
+                lambda store: store.checkpoint(execution_id, checkpoint),
+                releases=checkpoint.state is AgentState.IDLE,
+            )
+        is_end = checkpoint.state is not None and checkpoint.state.is_over
+        if is_end and checkpoint.announce_within is None:
+            self._archive_at_once(execution_id)
+        return applied
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        try:
+            return self.hot.send(execution_id, signal)
+        except ExecutionNotFound:
+            return write_archived(self.hot, self.cold, execution_id, lambda store: store.send(execution_id, signal))
+
+    def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
+        return self.hot.transaction(execution_id, lease)
+
+    # -- ringing -------------------------------------------------------------------------------------------------------
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        return self.hot.take_due(limit, grace)
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        self.hot.mark_rung(rung, first, maximum)
+
+    def settle(self, execution_id: str) -> None:
+        self.hot.settle(execution_id)
+        self._archive_at_once(execution_id)
+
+    # -- rates ---------------------------------------------------------------------------------------------------------
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        return self.hot.take_rate(bucket, limit, per, within=within, promised=promised)
+
+    # -- removing ------------------------------------------------------------------------------------------------------
+
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        """See `StorePrimitives.delete_context`. Raises `FormatTooNew` if it should be kept."""
+        require_text("by", by)
+        require_text("reason", reason)
+        if not self.keeps_deleted:
+            return self.purge(execution_id)
+        return removing.delete(self.hot, self.cold, execution_id, by, reason)
+
+    def purge(self, execution_id: str) -> bool:
+        """See `StorePrimitives.purge`. What is archived in this very moment may have to be purged once more."""
+        return removing.purge(self.hot, self.cold, execution_id)
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        return self.cold.find_deleted(before, limit)
+
+    def clear(self) -> int:
+        return removing.clear(self.hot, self.cold)
+
+    def tidy(self, limit: int = 1000) -> int:
+        """See `StorePrimitives.tidy`. Archives, before that, what was not archived at its end."""
+        self._archiver.try_sweep(self._archived_before(), limit, _TIDY_SECONDS)
+        return self.hot.tidy(limit)
+
+    # -- archiving -----------------------------------------------------------------------------------------------------
+
+    def archive_in_background(self) -> None:
+        """From now on nothing that ends an execution waits for the cold store: a thread of its own archives it.
+
+        Workers do this. Without it an execution is archived when the call that ended it returns.
+        """
+        if self._background is None:
+            self._background = Background(self._archiver.try_archive)
+
+    def archive(
+        self, *, before: datetime | None = None, limit: int = 1000, within: timedelta = timedelta(seconds=10)
+    ) -> Archived:
+        """Archives at most `limit` executions that were over `before` that time, by default `archive_after` ago.
+
+        Stops `within` that time; what is left is for the next call. Raises `StoreUnavailable` if one of the stores is
+        away, and what else keeps the cold store from being used.
+        """
+        return self._archiver.sweep_or_raise(before or self._archived_before(), limit, within.total_seconds())
+
+    # -- moving between stores -----------------------------------------------------------------------------------------
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        return self._read(lambda store: store.export(execution_id))
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        execution_id = exported.execution_id
+        if self.keeps_deleted and self.cold.get_summary(execution_id) is None and self.cold.get_audit(execution_id):
+            return False  # deleted
+        self._require_key_is_free(exported)
+        archives = is_settled(exported) and self.archive_after == timedelta(0)
+        if self.hot.get_summary(execution_id) is None:
+            if archives:
+                return self.cold.restore(exported)
+            archived = self.cold.export(execution_id)
+            if archived is not None and archived.place >= exported.place:
+                return False
+        if not self.hot.restore(exported):
+            return False
+        if archives:
+            self._archiver.try_archive(execution_id)
+        return True
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        summary = self.hot.get_summary(execution_id)
+        if summary is None:
+            return self.cold.drop_archived(execution_id, place)
+        if summary.ended_at is None or summary.due_at is not None or (summary.version, summary.attempt) != place[:2]:
+            return False
+        from_hot = self.hot.drop_archived(execution_id, place)
+        return self.cold.drop_archived(execution_id, place) or from_hot
+
+    def hold_finished(self) -> None:
+        self.hot.hold_finished()
+        self.cold.hold_finished()
+        super().hold_finished()
+
+    # -- waiting, the connection ---------------------------------------------------------------------------------------
+
+    def watch(self, execution_id: str) -> Watch:
+        """See `StorePrimitives.watch`. What is in the cold store alone does not change."""
+        return self.hot.watch(execution_id)
+
+    def check(self) -> None:
+        self.hot.check()
+        self.cold.check()
+
+    def durability_warning(self) -> str | None:
+        warnings = (store.durability_warning() for store in (self.hot, self.cold))
+        return " ".join(warning for warning in warnings if warning) or None
+
+    def close(self) -> None:
+        if self._background is not None:
+            self._background.close()
+        self.hot.close()
+        self.cold.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _read(self, look: Callable[[Store], T | None]) -> T | None:
+        """The hot store first: an execution that is archived between the two looks is then found in the cold one."""
+        found = look(self.hot)
+        return look(self.cold) if found is None else found
+
+    def _archive_at_once(self, execution_id: str) -> None:
+        if self.archive_after == timedelta(0):
+            (self._background.submit if self._background else self._archiver.try_archive)(execution_id)
+
+    def _archived_before(self) -> datetime:
+        """The time before which an execution must have ended to be archived now."""
+        now = from_us(self._clock.now_us())
+        # Without a delay the clocks of hosts and servers need not agree.
+        return now - self.archive_after if self.archive_after else now + _DAY
+
+    def _require_key_is_free(self, exported: ExportedExecution) -> None:
+        agent_id, key = exported.header["agent_id"], exported.header["idempotency_key"]
+        holder = None if key is None else self.get_by_idempotency_key(agent_id, key)
+        if holder is not None and holder.execution_id != exported.execution_id:
+            raise IdempotencyKeyTaken(agent_id, key)

@@ -1,0 +1,545 @@
+"""`MemoryStore`: executions in this process's memory, for tests and for programs that are one process."""
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
+from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
+from agent_statestore.codec import (
+    EncodedCheckpoint,
+    decode_audit,
+    decode_context,
+    decode_step,
+    decode_summary,
+    encode_checkpoint,
+    encode_new,
+    encode_signal,
+    noted_as,
+)
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from agent_statestore.errors import (
+    AlreadyAnswered,
+    CheckpointConflict,
+    ExecutionNotFound,
+    ExecutionOver,
+    IdempotencyKeyTaken,
+    IllegalTransition,
+    LeaseHeld,
+    LeaseLost,
+    QuestionNotAsked,
+)
+from agent_statestore.export import ExportedExecution, ExportedSignal
+from agent_statestore.memory.execution import StoredExecution, restored
+from agent_statestore.memory.watch import MemoryWatch
+from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.rates import Line, Turn, asked
+from agent_statestore.records import (
+    AgentContext,
+    AgentStep,
+    AuditEntry,
+    AuditEvent,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    SignalKind,
+    require_text,
+)
+from agent_statestore.states import OVER, PAUSED, WORKING, AgentState, may_move
+from agent_statestore.store import Store
+from agent_statestore.watch import Watch
+
+
+class MemoryStore(Store):
+    """Keeps executions in this process, and loses them with it.
+
+    Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.
+    """
+
+    is_shared = False
+    keeps_deleted = True
+
+    def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+        self.url = "memory://"
+        self.max_value_bytes = max_value_bytes
+        self._clock = clock or SystemClock()
+        self._changed = threading.Condition()
+        self._executions: dict[str, StoredExecution] = {}
+        self._by_idempotency_key: dict[tuple[str, str], str] = {}
+        # What is deleted and not purged, in the order of deletion, with the time of it.
+        self._deleted: dict[str, tuple[int, StoredExecution]] = {}
+        self._rates: dict[str, Line] = {}
+        _instances.add(self)
+
+    def create(self, new: NewExecution) -> AgentContext:
+        execution_id = new_execution_id()
+        now_us = self._clock.now_us()
+        header = encode_new(execution_id, new, now_us, self.max_value_bytes)
+        with self._changed:
+            if new.idempotency_key is not None:
+                taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
+                if taken != execution_id:
+                    return self._context(taken)
+            execution = self._executions[execution_id] = StoredExecution(header)
+            execution.note(AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
+            return self._context(execution_id)
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None:
+                return None
+            return decode_context(
+                execution.header,
+                steps=[step.text for step in execution.steps],
+                messages=execution.messages,
+                working_memory=execution.working_memory,
+                facts=execution.facts,
+                entities=execution.entities,
+                rag_context=execution.rag_context,
+                signals=execution.unconsumed(),
+            )
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            return None if execution is None else decode_summary(execution.header)
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            steps = [] if execution is None else execution.steps[max(after, 0) :]
+        return tuple(decode_step(step.text) for step in steps)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        oldest_first: bool = False,
+    ) -> Page:
+        check_limit(limit)
+        behind = None if cursor is None else decode_cursor(cursor)
+        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
+        equal = {name: value for name, value in wanted.items() if value is not None}
+        among = None if states is None else {state.value for state in states}
+        after_us = None if created_after is None else to_us(created_after)
+        before_us = None if created_before is None else to_us(created_before)
+        with self._changed:
+            found: list[tuple[Cursor, ExecutionSummary]] = []
+            for execution in self._executions.values():
+                header = execution.header
+                place = Cursor(header["created_us"], header["execution_id"])
+                if (
+                    all(header[name] == value for name, value in equal.items())
+                    and (among is None or header["state"] in among)
+                    and (after_us is None or place.created_us >= after_us)
+                    and (before_us is None or place.created_us < before_us)
+                    and (behind is None or (place > behind if oldest_first else place < behind))
+                ):
+                    found.append((place, decode_summary(header)))
+        found.sort(key=lambda item: item[0], reverse=not oldest_first)
+        items = found[:limit]
+        return Page(
+            items=tuple(summary for _, summary in items),
+            next_cursor=encode_cursor(items[-1][0]) if len(found) > limit else None,
+        )
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        with self._changed:
+            execution_id = self._by_idempotency_key.get((agent_id, idempotency_key))
+            return None if execution_id is None else self._context(execution_id)
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None and execution_id in self._deleted:
+                execution = self._deleted[execution_id][1]
+            rows = [] if execution is None else list(execution.audit)
+        return tuple(decode_audit(row) for row in rows)
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        check_limit(limit)
+        before_us = to_us(before)
+        among = OVER if states is None else frozenset(states)
+        with self._changed:
+            ended = [
+                (header["ended_us"], header["execution_id"])
+                for header in (execution.header for execution in self._executions.values())
+                if header["ended_us"] is not None
+                and header["ended_us"] < before_us
+                and header["due_us"] is None
+                and header["state"] in among
+            ]
+        return tuple(execution_id for _, execution_id in sorted(ended)[:limit])
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        with self._changed:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                return None
+            header = execution.header
+            require_readable(f"execution {execution_id}", header["format"])
+            if (
+                AgentState(header["state"]).is_over
+                or header["lease_until_us"] > now_us
+                or header["not_before_us"] > now_us
+            ):
+                return None
+            until_us = now_us + duration_us(ttl)
+            header.update(
+                token=header["token"] + 1,
+                crashes=header["crashes"] + 1,
+                rings=0,
+                owner=owner,
+                lease_until_us=until_us,
+                not_before_us=0,
+                due_us=until_us,
+                updated_us=now_us,
+            )
+            execution.note(AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING)
+            header["state"] = AgentState.THINKING.value
+            self._changed.notify_all()
+            return Claim(
+                lease=Lease(
+                    execution_id=execution_id,
+                    token=header["token"],
+                    owner=owner,
+                    ttl=ttl,
+                    expires_at=from_us(until_us),
+                ),
+                context=self._context(execution_id),
+                now=from_us(now_us),
+            )
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        lost, cancelled = set(), set()
+        with self._changed:
+            now_us = self._clock.now_us()
+            for lease in leases:
+                header = self._header_under(lease, now_us)
+                if header is None:
+                    lost.add(lease.execution_id)
+                    continue
+                header["lease_until_us"] = header["due_us"] = now_us + duration_us(ttl)
+                if header["cancel_requested"]:
+                    cancelled.add(lease.execution_id)
+        return Renewed(lost=frozenset(lost), cancel_requested=frozenset(cancelled))
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        with self._changed:
+            now_us = self._clock.now_us()
+            header = self._header_under(lease, now_us)
+            if header is None:
+                return False
+            header.update(owner=None, lease_until_us=0, due_us=now_us, rings=0, updated_us=now_us)
+            if not crashed:
+                header["crashes"] = max(header["crashes"] - 1, 0)
+            return True
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        with self._changed:
+            now_us = self._clock.now_us()
+            return tuple(
+                Lease(
+                    execution_id=header["execution_id"],
+                    token=header["token"],
+                    owner=header["owner"],
+                    ttl=timedelta(microseconds=header["lease_until_us"] - now_us),
+                    expires_at=from_us(header["lease_until_us"]),
+                )
+                for header in (execution.header for execution in self._executions.values())
+                if header["lease_until_us"] > now_us and header["owner"].startswith(owner_prefix)
+            )
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        with self._changed:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                raise ExecutionNotFound(execution_id)
+            header = execution.header
+            if lease is None:
+                require_readable(f"execution {execution_id}", header["format"])
+            if header["checkpoint_id"] == change.checkpoint_id:
+                return self._checkpointed(header, now_us)
+            self._check_writable(header, change, lease, now_us)
+            execution.check_steps(change)
+            execution.apply(change, now_us)
+            if lease is None and change.state in WORKING:
+                header.update(due_us=now_us, not_before_us=0)
+            self._changed.notify_all()
+            return self._checkpointed(header, now_us)
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        text = encode_signal(signal, self.max_value_bytes)
+        with self._changed:
+            execution, now_us = self._executions.get(execution_id), self._clock.now_us()
+            if execution is None:
+                raise ExecutionNotFound(execution_id)
+            header = execution.header
+            require_readable(f"execution {execution_id}", header["format"])
+            if signal.signal_id in execution.signals:
+                return Sent(woke=False)
+            if AgentState(header["state"]).is_over:
+                raise ExecutionOver(execution_id, header["state"])
+            address = (signal.kind.value, signal.key)
+            awaited = (header["wait_signal"], header["wait_key"]) == address
+            if signal.kind in (SignalKind.ANSWER, SignalKind.APPROVAL):
+                if execution.was_answered(*address):
+                    raise AlreadyAnswered(execution_id, signal.key)
+                if not awaited:
+                    raise QuestionNotAsked(execution_id, signal.key)
+            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, *address, text)
+            noted = noted_as(signal)
+            if noted is not None:
+                execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=text)
+            is_cancel = signal.kind is SignalKind.CANCEL
+            if is_cancel:
+                header["cancel_requested"] = 1
+            header["updated_us"] = now_us
+            leased = header["lease_until_us"] > now_us
+            woke = not leased and (is_cancel or (awaited and AgentState(header["state"]).is_paused))
+            if woke:
+                header.update(due_us=now_us, not_before_us=0, rings=0)
+            self._changed.notify_all()
+            return Sent(woke=woke)
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        with self._changed:
+            now_us = self._clock.now_us()
+            due = [
+                execution.header
+                for execution in self._executions.values()
+                if execution.header["due_us"] is not None and execution.header["due_us"] <= now_us
+            ]
+            due.sort(key=lambda header: (header["due_us"], header["execution_id"]))
+            taken = due[:limit]
+            for header in taken:
+                header["due_us"] = now_us + duration_us(grace)
+            return tuple(
+                Due(
+                    execution_id=header["execution_id"],
+                    agent_id=header["agent_id"],
+                    queue=header["queue"],
+                    priority=header["priority"],
+                    token=header["token"],
+                    rings=header["rings"],
+                    cancel_requested=bool(header["cancel_requested"]),
+                    over=AgentState(header["state"]).is_over,
+                )
+                for header in taken
+            )
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        with self._changed:
+            now_us = self._clock.now_us()
+            for execution_id, token in rung:
+                execution = self._executions.get(execution_id)
+                if execution is None:
+                    continue
+                header = execution.header
+                if (
+                    header["token"] != token
+                    or header["lease_until_us"] > now_us
+                    or header["not_before_us"] > now_us
+                    or header["due_us"] is None
+                ):
+                    continue
+                wait_us = min(duration_us(first) << min(header["rings"], 32), duration_us(maximum))
+                header.update(due_us=now_us + wait_us, rings=header["rings"] + 1)
+
+    def settle(self, execution_id: str) -> None:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is not None and AgentState(execution.header["state"]).is_over:
+                execution.header["due_us"] = None
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        question = asked(bucket, limit, per, within, promised)
+        with self._changed:
+            self._rates[bucket], turn = question.answer(self._rates.get(bucket), self._clock.now_us())
+        return turn
+
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        with self._changed:
+            execution, now_us = self._executions.pop(execution_id, None), self._clock.now_us()
+            if execution is None:
+                return False
+            self._free_key(execution)
+            execution.note(AuditEvent.DELETED, now_us, by=by, reason=reason)
+            self._deleted[execution_id] = (now_us, execution)
+            self._changed.notify_all()
+            return True
+
+    def purge(self, execution_id: str) -> bool:
+        with self._changed:
+            execution = self._executions.pop(execution_id, None)
+            if execution is None:
+                return self._deleted.pop(execution_id, None) is not None
+            self._free_key(execution)
+            self._changed.notify_all()
+            return True
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        check_limit(limit)
+        before_us = to_us(before)
+        with self._changed:
+            found = (execution_id for execution_id, (at_us, _) in self._deleted.items() if at_us < before_us)
+            return tuple(islice(found, limit))
+
+    def clear(self) -> int:
+        with self._changed:
+            count = len(self._executions)
+            self._executions.clear()
+            self._by_idempotency_key.clear()
+            self._deleted.clear()
+            self._rates.clear()
+            self._changed.notify_all()
+            return count
+
+    def tidy(self, limit: int = 1000) -> int:
+        with self._changed:
+            now_us = self._clock.now_us()
+            stale = [bucket for bucket, line in self._rates.items() if max(line) <= now_us][:limit]
+            for bucket in stale:
+                del self._rates[bucket]
+            return len(stale)
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None:
+                return None
+            require_readable(f"execution {execution_id}", execution.header["format"])
+            return execution.exported()
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        header, execution_id = exported.header, exported.execution_id
+        require_readable(f"execution {execution_id}", header["format"])
+        with self._changed:
+            present = self._executions.get(execution_id)
+            if execution_id in self._deleted or (
+                present is not None
+                and (present.place >= exported.place or present.header["lease_until_us"] > self._clock.now_us())
+            ):
+                return False
+            if header["idempotency_key"] is not None:
+                key = (header["agent_id"], header["idempotency_key"])
+                if self._by_idempotency_key.setdefault(key, execution_id) != execution_id:
+                    raise IdempotencyKeyTaken(header["agent_id"], header["idempotency_key"])
+            self._executions[execution_id] = restored(exported)
+            self._changed.notify_all()
+            return True
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if (
+                execution is None
+                or not execution.is_over
+                or execution.header["due_us"] is not None
+                or execution.place != place
+            ):
+                return False
+            return self.purge(execution_id)
+
+    def watch(self, execution_id: str) -> Watch:
+        return MemoryWatch(self._changed, lambda: self._mark_of(execution_id))
+
+    def _mark_of(self, execution_id: str) -> object:
+        """Something that differs after every change that a watcher is told of."""
+        execution = self._executions.get(execution_id)
+        return None if execution is None else (execution.place, len(execution.signals))
+
+    def _free_key(self, execution: StoredExecution) -> None:
+        header = execution.header
+        if header["idempotency_key"] is not None:
+            del self._by_idempotency_key[header["agent_id"], header["idempotency_key"]]
+
+    def check(self) -> None:
+        """Always passes: the memory of the own process is there."""
+
+    def close(self) -> None:
+        """Does nothing: there is no connection, and the contents stay readable."""
+
+    def _header_under(self, lease: Lease, now_us: int) -> dict[str, Any] | None:
+        """The header that the lease entitles to write to, or None if it is lost."""
+        execution = self._executions.get(lease.execution_id)
+        if execution is None:
+            return None
+        header = execution.header
+        return header if header["token"] == lease.token and header["lease_until_us"] > now_us else None
+
+    def _check_writable(
+        self, header: dict[str, Any], change: EncodedCheckpoint, lease: Lease | None, now_us: int
+    ) -> None:
+        execution_id = header["execution_id"]
+        if lease is not None and self._header_under(lease, now_us) is None:
+            raise LeaseLost(execution_id, lease.token)
+        current, new = AgentState(header["state"]), change.state
+        released = current is AgentState.FAILED and new is AgentState.IDLE
+        if current.is_over and not released:
+            raise ExecutionOver(execution_id, current.value)
+        if lease is None and header["lease_until_us"] > now_us:
+            raise LeaseHeld(execution_id)
+        after, last = change.after_checkpoint, header["checkpoint_id"] or ""
+        if after is not None and after != last:
+            raise CheckpointConflict(execution_id, after, last)
+        if new is not None and not may_move(current, new):
+            raise IllegalTransition(execution_id, current.value, new.value)
+
+    @staticmethod
+    def _checkpointed(header: dict[str, Any], now_us: int) -> Checkpointed:
+        return Checkpointed(
+            version=header["version"],
+            cancel_requested=bool(header["cancel_requested"]),
+            due_now=header["state"] in PAUSED and header["due_us"] is not None and header["due_us"] <= now_us,
+        )
+
+
+_instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """A lock that another thread held at the fork would stay locked in the child for ever."""
+    for store in list(_instances):
+        store._changed = threading.Condition()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def open_memory(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> MemoryStore:
+    """The backend of `memory://`."""
+    del url
+    return MemoryStore(clock=clock, max_value_bytes=max_value_bytes)

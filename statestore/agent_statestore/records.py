@@ -1,0 +1,422 @@
+"""What is read from a store: frozen records, keyword-only, with aware datetimes checked on entry.
+
+Values typed `JSONValue` are whatever JSON carries. Each read decodes its own copy, so mutating one changes nothing
+that is stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+from agent_statestore.errors import InvalidRecord
+from agent_statestore.states import AgentState
+
+JSONValue: TypeAlias = Any
+
+DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
+
+# Redis keeps moments as doubles, which are exact up to 2^53 microseconds: June 2255.
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=2**53 - 1)
+_LONGEST: Final = timedelta(days=36_500)
+
+
+def require_aware(name: str, moment: object) -> None:
+    """Raises `InvalidRecord` for what is no datetime, and for one without a time zone."""
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidRecord(name, f"needs a datetime, not {moment!r:.80}")
+    if moment.utcoffset() is None:
+        raise InvalidRecord(name, "a datetime needs a time zone")
+
+
+def require_ringable(name: str, moment: datetime | None) -> None:
+    """Raises `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
+    require_aware(name, moment)
+    if moment is not None and moment >= _NEVER:
+        raise InvalidRecord(name, f"needs a moment before {_NEVER:%Y-%m-%d}")
+
+
+def require_delay(name: str, delay: timedelta | None) -> None:
+    """Raises `InvalidRecord` for a delay after which no bell can be rung: of more than a hundred years."""
+    if delay is not None and delay > _LONGEST:
+        raise InvalidRecord(name, f"needs at most {_LONGEST.days} days")
+
+
+def require_name(field_name: str, value: object) -> None:
+    """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
+    if not isinstance(value, str) or not 0 < len(value) <= 255:
+        raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
+    require_text(field_name, value)
+
+
+def require_text(field_name: str, value: object) -> None:
+    """Raises `InvalidRecord` unless the value is None or a text that every backend can keep."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InvalidRecord(field_name, f"needs a text, not {value!r:.80}")
+    if "\x00" in value:
+        raise InvalidRecord(field_name, "must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
+
+
+class WaitKind(StrEnum):
+    """What a paused execution waits for."""
+
+    INPUT = "input"
+    APPROVAL = "approval"
+    TIMER = "timer"
+    EVENT = "event"
+    CHILD = "child"
+
+
+class AuditEvent(StrEnum):
+    """What an entry of the audit trail tells of.
+
+    `CREATED`: the execution came to be. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
+    person's answer, approval or cancel was accepted. `RECEIVED`: an event of a named sender was accepted. `DELETED`: it
+    was deleted (and not yet purged).
+    """
+
+    CREATED = "created"
+    CLAIMED = "claimed"
+    MOVED = "moved"
+    DECIDED = "decided"
+    RECEIVED = "received"
+    DELETED = "deleted"
+
+
+class SignalKind(StrEnum):
+    """What may be put into an execution's mailbox."""
+
+    ANSWER = "answer"
+    APPROVAL = "approval"
+    EVENT = "event"
+    CHILD = "child"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """An error as data: enough to show it, and to raise it again.
+
+    `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None. `bases`
+    are the classes that it derives from, nearest first, for a process that has not got the class itself.
+    """
+
+    type: str
+    message: str
+    args: tuple[JSONValue, ...] | None = None
+    bases: tuple[str, ...] = ()
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What is to be done in a step: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
+
+    kind: str
+    tool: str | None = None
+    input: JSONValue = None
+    thought: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a step ended: an output, or an error."""
+
+    success: bool
+    output: JSONValue = None
+    error: ErrorInfo | None = None
+
+    def __post_init__(self) -> None:
+        if self.success == (self.error is not None):
+            raise InvalidRecord("result", "a success has no error, a failure has one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepChanges:
+    """What a step's function changed besides returning a value, so that a replay repeats it without the function.
+
+    `messages` and `facts` count what the step appended.
+    """
+
+    memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    forgotten: tuple[str, ...] = ()
+    messages: int = 0
+    facts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStep:
+    """One journaled unit of an execution. `result` is None while it is only an intent.
+
+    `name` is the key in the journal: the step's name, and from its second occurrence on a suffix ("search#2").
+    `attempt` is the claim under which it was recorded, `tries` how often its function was called. An intent that is
+    `in_flight` was written right before such a call: whoever finds it cannot know how far the call came. `said` and
+    `remembered` count the messages and facts that the agent's own code had written by then; None where nobody counted.
+    """
+
+    step_number: int
+    name: str
+    action: Action
+    result: Result | None = None
+    attempt: int = 0
+    tries: int = 1
+    timestamp: datetime
+    duration: timedelta = timedelta(0)
+    changes: StepChanges | None = None
+    in_flight: bool = False
+    said: int | None = None
+    remembered: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.step_number < 1:
+            raise InvalidRecord("step_number", "steps are numbered from 1")
+        if self.in_flight and self.result is not None:
+            raise InvalidRecord("in_flight", "a step that has a result is over")
+        require_name("name", self.name)
+        require_aware("timestamp", self.timestamp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One entry of the conversation. `by_run` marks what the agent's own `run.say` wrote, which a replay skips."""
+
+    role: str
+    content: JSONValue
+    timestamp: datetime
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    by_run: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.role, str) or not self.role:
+            raise InvalidRecord("role", "a message needs a role")
+        require_aware("timestamp", self.timestamp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RagChunk:
+    """One retrieved passage that the agent works with."""
+
+    content: JSONValue
+    source: str | None = None
+    score: float | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What an execution remembers: the conversation, a working set of named values, facts, and entities by name.
+
+    `run_facts` are those of the `facts` that the agent's own `run.remember` wrote.
+    """
+
+    conversation_history: tuple[Message, ...] = ()
+    working_memory: Mapping[str, JSONValue] = field(default_factory=dict)
+    facts: tuple[JSONValue, ...] = ()
+    run_facts: tuple[JSONValue, ...] = ()
+    entities: Mapping[str, JSONValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a paused execution waits for.
+
+    `key` is the journal key of the waiting step: an answer names it. `prompt` is the question as shown to a person.
+    `schema` is a JSON Schema for the answer. At `wake_at` the execution goes on even if nothing came (a timer, or a
+    deadline); None means that it waits for ever.
+    """
+
+    kind: WaitKind
+    key: str
+    prompt: JSONValue = None
+    schema: Mapping[str, JSONValue] | None = None
+    asked_at: datetime
+    wake_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        require_name("key", self.key)
+        require_aware("asked_at", self.asked_at)
+        require_aware("wake_at", self.wake_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
+
+    `key` says which wait it is for. `sender` and `reason` record who sent it and why.
+    """
+
+    signal_id: str
+    kind: SignalKind
+    key: str = ""
+    payload: JSONValue = None
+    sender: str | None = None
+    reason: str | None = None
+    sent_at: datetime
+
+    def __post_init__(self) -> None:
+        require_name("signal_id", self.signal_id)
+        if self.key or self.kind is not SignalKind.CANCEL:
+            require_name("key", self.key)
+        require_text("sender", self.sender)
+        require_text("reason", self.reason)
+        require_aware("sent_at", self.sent_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One entry of an execution's audit trail, which only ever grows.
+
+    `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far and `worker` the
+    owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as far
+    as the caller told, and `reason` why; a failure's reason is its error. `signal` is what was
+    decided, or the event.
+    """
+
+    position: int
+    at: datetime
+    event: AuditEvent
+    from_state: AgentState | None = None
+    to_state: AgentState | None = None
+    attempt: int = 0
+    worker: str | None = None
+    by: str | None = None
+    reason: str | None = None
+    signal: Signal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write to one execution until `expires_at` (on the store's clock).
+
+    `token` is the fencing token; `owner` names the process; `ttl` is what a renewal adds.
+    """
+
+    execution_id: str
+    token: int
+    owner: str
+    ttl: timedelta
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSummary:
+    """An execution without its contents: what lists and monitors need.
+
+    `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
+    nothing happens; None when nothing is to be done. `owner` and `lease_expires_at` belong to the last claim and are
+    None once its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is
+    when it was over.
+    """
+
+    execution_id: str
+    agent_id: str
+    session_id: str | None = None
+    user_id: str | None = None
+    parent_execution_id: str | None = None
+    idempotency_key: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    metadata: Mapping[str, JSONValue] = field(default_factory=dict)
+    state: AgentState
+    waiting: Wait | None = None
+    error: ErrorInfo | None = None
+    version: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    step_count: int = 0
+    cancel_requested: bool = False
+    owner: str | None = None
+    lease_expires_at: datetime | None = None
+    due_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentContext(ExecutionSummary):
+    """The whole state of an execution, read in one consistent look.
+
+    `signals` is the unconsumed part of the mailbox, oldest first. `last_checkpoint` is the id of the last applied
+    checkpoint, "" before the first.
+    """
+
+    input: JSONValue = None
+    output: JSONValue = None
+    steps: tuple[AgentStep, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    rag_context: tuple[RagChunk, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    last_checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A successful claim: the lease and the context under it. `now` is the store's time of the claim."""
+
+    lease: Lease
+    context: AgentContext
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """The outcome of one `renew` call, by execution id: leases that are lost, executions whose cancel is asked for."""
+
+    lost: frozenset[str] = frozenset()
+    cancel_requested: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointed:
+    """The outcome of one `checkpoint`.
+
+    `cancel_requested` says that a cancel is in the mailbox. `due_now` says that the execution paused on something that
+    is already in its mailbox, so that its bell should be rung at once.
+    """
+
+    version: int
+    cancel_requested: bool
+    due_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """The outcome of one `send`: whether the execution was paused and is now due, so that a bell should be rung."""
+
+    woke: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """An execution whose `due_at` has passed: what the sweeper needs to ring its bell.
+
+    `token` is its last fencing token (0: never claimed) and `rings` how often the bell was rung since something last
+    happened. `over` is true for a finished execution whose end was never announced.
+    """
+
+    execution_id: str
+    agent_id: str
+    queue: str | None
+    priority: int | None
+    token: int
+    rings: int
+    cancel_requested: bool
+    over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of `find`, newest first. `next_cursor` is None on the last page."""
+
+    items: tuple[ExecutionSummary, ...]
+    next_cursor: str | None

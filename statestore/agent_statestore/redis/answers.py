@@ -1,0 +1,166 @@
+"""What the scripts answer, as records; works with clients that decode answers and with those that do not."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep, decode_context
+from agent_statestore.envelope import FORMAT, require_readable, unseal
+from agent_statestore.errors import (
+    AlreadyAnswered,
+    CheckpointConflict,
+    ExecutionNotFound,
+    ExecutionOver,
+    FormatTooNew,
+    IllegalTransition,
+    LeaseHeld,
+    LeaseLost,
+    QuestionNotAsked,
+    StepConflict,
+    StoreError,
+)
+from agent_statestore.export import EXPORTED_FIELDS, ExportedExecution, ExportedSignal
+from agent_statestore.records import AgentContext
+from agent_statestore.states import AgentState
+
+# What `decode_summary` reads, `execution_id` first: every header has it.
+SUMMARY_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in ("input", "output", "due_us"))
+
+# What of a header is a number; the rest is text.
+_NUMBERS: Final = frozenset(
+    {
+        *("format", "priority", "version", "token", "crashes", "cancel_requested", "not_before_us", "due_us"),
+        *("step_count", "created_us", "updated_us", "ended_us"),
+    }
+)
+
+
+def text(value: str | bytes) -> str:
+    """A name or an id of an answer."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def pairs(flat: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """The names and values of a hash."""
+    return zip(map(text, flat[::2]), flat[1::2], strict=True)
+
+
+def summary_header(values: Sequence[Any]) -> Mapping[str, Any]:
+    """The header that `get_summary.lua` answered."""
+    *fields, due_us = values
+    return with_end({**dict(zip(SUMMARY_FIELDS, fields, strict=True)), "due_us": due_us})
+
+
+def with_end(header: dict[str, Any]) -> dict[str, Any]:
+    """The header with the right `ended_us`, also where an older version of this package has written last.
+
+    An older one left it out, and it left it as it was when it released a dead letter. After its end, an execution is
+    not written to, so that the last write was the end.
+    """
+    if AgentState(text(header["state"])).is_over:
+        header["ended_us"] = header.get("ended_us") or header["updated_us"]
+    else:
+        header["ended_us"] = None
+    return header
+
+
+def context(parts: Sequence[Any]) -> AgentContext:
+    """The context that `get_context.lua` or `claim.lua` answered."""
+    header, steps, messages, memory, facts, entities, rag, signals = parts
+    return decode_context(
+        with_end(dict(pairs(header))),
+        steps=steps,
+        messages=messages,
+        working_memory=dict(pairs(memory)),
+        facts=facts,
+        entities=dict(pairs(entities)),
+        rag_context=rag,
+        signals=signals,
+    )
+
+
+def audit_rows(entries: Sequence[str | bytes]) -> Iterator[AuditRow]:
+    """The audit trail of `audit:<id>`; `audit.lua` says what an entry consists of."""
+    for position, entry in enumerate(entries, 1):
+        at_us, event, before, after, attempt, by, reason, signal, worker = text(entry).split("\0", 8)
+        yield AuditRow(
+            position=position,
+            at_us=int(at_us),
+            event=event,
+            from_state=before or None,
+            to_state=after or None,
+            attempt=int(attempt),
+            worker=worker or None,
+            by=by[1:] if by else None,
+            reason=reason[1:] if reason else None,
+            signal=signal or None,
+        )
+
+
+def exported(parts: Sequence[Any]) -> ExportedExecution:
+    """The execution that `export.lua` answered. Raises `FormatTooNew`."""
+    stored, due_us, steps, messages, memory, facts, entities, rag, mailbox, signals, audit = parts
+    header = with_end({**dict(pairs(stored)), "due_us": due_us})
+    require_readable(f"execution {text(header['execution_id'])}", int(header["format"]))
+    return ExportedExecution(
+        header={name: _typed(name, header.get(name)) for name in EXPORTED_FIELDS},
+        steps=tuple(_step(number, text(step)) for number, step in enumerate(steps, 1)),
+        messages=tuple(map(text, messages)),
+        working_memory=_sorted_pairs(memory),
+        facts=tuple(map(text, facts)),
+        entities=_sorted_pairs(entities),
+        rag_context=tuple(map(text, rag)),
+        signals=tuple(_signals([text(signal_id) for signal_id in mailbox], dict(pairs(signals)))),
+        audit=tuple(audit_rows(audit)),
+        leased_until_us=int(header["lease_until_us"]),
+    )
+
+
+def _typed(name: str, value: Any) -> str | int | None:
+    if value is None:
+        return None
+    return int(value) if name in _NUMBERS else text(value)
+
+
+def _step(number: int, stored: str) -> EncodedStep:
+    fields = unseal(stored, "step")
+    return EncodedStep(number, fields["name"], stored, fields.get("result") is not None)
+
+
+def _sorted_pairs(flat: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, text(value)) for name, value in pairs(flat)))
+
+
+def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[ExportedSignal]:
+    """The unconsumed signals in the order of their arrival, then the consumed ones by id."""
+    # A value without a colon is no address but the number of an older version.
+    ids = (name[1:] for name, value in stored.items() if name.startswith("s") and ":" in text(value))
+    for signal_id in (*mailbox, *sorted(set(ids) - set(mailbox))):
+        kind, _, key = text(stored[f"s{signal_id}"]).partition(":")
+        kept = stored.get(f"t{signal_id}")
+        yield ExportedSignal(signal_id, kind, key, None if kept is None else text(kept))
+
+
+def refuse(
+    answer: Sequence[Any], execution_id: str, *, token: int = 0, new_state: str = "", key: str = "", after: str = ""
+) -> NoReturn:
+    """Raises the error that a script's status stands for."""
+    status, *facts = (text(item) for item in answer)
+    errors: dict[str, StoreError] = {
+        "NOT_FOUND": ExecutionNotFound(execution_id),
+        "LEASE_LOST": LeaseLost(execution_id, token),
+        "LEASE_HELD": LeaseHeld(execution_id),
+        "ALREADY_ANSWERED": AlreadyAnswered(execution_id, key),
+        "NOT_ASKED": QuestionNotAsked(execution_id, key),
+    }
+    match status, facts:
+        case "OVER", [state]:
+            raise ExecutionOver(execution_id, state)
+        case "CONFLICT", [last]:
+            raise CheckpointConflict(execution_id, after, last)
+        case "ILLEGAL", [current]:
+            raise IllegalTransition(execution_id, current, new_state)
+        case "STEP_CONFLICT", [number, recorded]:
+            raise StepConflict(execution_id, int(number), int(recorded))
+        case "FORMAT_TOO_NEW", [found]:
+            raise FormatTooNew(f"execution {execution_id}", int(found), FORMAT)
+    raise errors[status]

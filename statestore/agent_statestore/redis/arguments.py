@@ -1,0 +1,193 @@
+"""Records as the arguments of the scripts. An empty text stands for null: no stored text is empty."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from itertools import chain
+from typing import Any
+
+from agent_statestore.clock import duration_us
+from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.errors import InvalidRecord
+from agent_statestore.export import LEFT_BEHIND, ExportedExecution, ExportedSignal
+from agent_statestore.redis.keys import PARTS, Card
+from agent_statestore.states import AgentState, sources_of
+
+_SOURCES = {state: f",{','.join(sorted(source.value for source in sources_of(state)))}," for state in AgentState}
+_UP_TO_INTENTS = PARTS.index("intents") + 1
+_UNSENT = ("created_us", "updated_us", "due_us")
+
+
+def milliseconds(name: str, ttl: timedelta | None) -> str:
+    """A time to live as the scripts take it. Raises `InvalidRecord` for one below a millisecond."""
+    if ttl is None:
+        return ""
+    if not isinstance(ttl, timedelta) or ttl < timedelta(milliseconds=1):
+        raise InvalidRecord(name, "needs a timedelta of at least a millisecond, or None for no expiry")
+    return str(ttl // timedelta(milliseconds=1))
+
+
+def new_card(header: dict[str, Any]) -> Card:
+    """The card of a new execution; the script puts the time of creation in front."""
+    return card_of({**header, "created_us": None})
+
+
+def card_of(header: dict[str, Any]) -> Card:
+    """The card of an execution."""
+    return Card(**{name: "" if header[name] is None else str(header[name]) for name in Card._fields})
+
+
+def said(text: str | None) -> str:
+    """What somebody said, as the audit trail keeps it: the empty text is not the same as none."""
+    return "" if text is None else f"={text}"
+
+
+def new_execution(
+    now: str | int, header: dict[str, Any], card: Card, idempotency: str, first_ring: timedelta
+) -> list[str | int]:
+    """The arguments of `create.lua`."""
+    due_us = header["due_us"]
+    present = ((name, value) for name, value in header.items() if value is not None and name not in _UNSENT)
+    return [
+        now,
+        header["execution_id"],
+        idempotency,
+        "" if due_us is None else due_us,
+        duration_us(first_ring),
+        card.text().removeprefix("\0"),
+        *chain.from_iterable(present),
+    ]
+
+
+def parts_of(change: EncodedCheckpoint) -> int:
+    """How many of an execution's parts, in the order of `keys.PARTS`, a checkpoint needs at least."""
+    if change.consumed:
+        return PARTS.index("signals") + 1
+    if change.facts or change.entities or change.rag_context:
+        return PARTS.index("rag") + 1
+    if change.messages or change.working_memory or change.forget:
+        return PARTS.index("memory") + 1
+    return _UP_TO_INTENTS
+
+
+def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
+    """The step of a checkpoint that has nothing else, whose action has no intent that it could replace."""
+    if len(change.steps) != 1 or change.state is not None or parts_of(change) > _UP_TO_INTENTS:
+        return None
+    (step,) = change.steps
+    return step if step.is_done and step.kind in WITHOUT_INTENT else None
+
+
+def checkpoint(
+    now: str | int, execution_id: str, change: EncodedCheckpoint, token: int | None, ttl_ms: str
+) -> list[str | int]:
+    """The arguments of `checkpoint.lua`."""
+    counts = [
+        len(change.steps),
+        len(change.messages),
+        len(change.working_memory),
+        len(change.forget),
+        len(change.facts),
+        len(change.entities),
+        len(change.rag_context),
+        len(change.consumed),
+    ]
+    while counts and not counts[-1]:
+        counts.pop()
+    arguments: list[str | int] = [
+        now,
+        execution_id,
+        change.checkpoint_id,
+        "" if token is None else token,
+        ttl_ms,
+        said(change.after_checkpoint),
+        ",".join(map(str, counts)),
+    ]
+    if change.state is None:
+        arguments.append("")
+    else:
+        optional = (
+            change.waiting,
+            change.wait_key,
+            change.wait_signal,
+            change.wake_us,
+            change.output,
+            change.error,
+            change.announce_us,
+        )
+        arguments += [change.state.value, _SOURCES[change.state]]
+        arguments += ["" if value is None else value for value in optional]
+        arguments += [said(change.by), said(change.reason)]
+    for step in change.steps:
+        arguments += [step.number, step.name, "1" if step.is_done else "0", step.text]
+    arguments += change.messages
+    arguments += chain.from_iterable(change.working_memory)
+    arguments += change.forget
+    arguments += change.facts
+    arguments += chain.from_iterable(change.entities)
+    arguments += change.rag_context
+    arguments += change.consumed
+    return arguments
+
+
+def restored(
+    now: str | int, exported: ExportedExecution, card: Card, field: str, is_elsewhere: bool, ttl_ms: str
+) -> list[str | int]:
+    """The arguments of `restore.lua`."""
+    header = exported.header
+    due_us, ended_us = header["due_us"], header["ended_us"]
+    intents = [(step.number, step.name) for step in exported.steps if not step.is_done]
+    pending = [signal for signal in exported.signals if signal.text is not None]
+    parts: list[list[str | int]] = [
+        _flat(
+            (name, value) for name, value in (header | LEFT_BEHIND).items() if name != "due_us" and value is not None
+        ),
+        [step.text for step in exported.steps],
+        _flat(intents),
+        [*exported.messages],
+        _flat(exported.working_memory),
+        [*exported.facts],
+        _flat(exported.entities),
+        [*exported.rag_context],
+        _flat(enumerate((signal.signal_id for signal in pending), 1)),
+        _flat(_signals(exported.signals)),
+        [_audit_entry(row) for row in exported.audit],
+    ]
+    return [
+        now,
+        exported.execution_id,
+        *exported.place,
+        header["state"],
+        field,
+        "1" if is_elsewhere else "0",
+        ttl_ms,
+        card.text(),
+        "" if due_us is None else due_us,
+        "" if ended_us is None else ended_us,
+        ",".join(str(len(part)) for part in parts),
+        *chain.from_iterable(parts),
+    ]
+
+
+def _signals(signals: Iterable[ExportedSignal]) -> Iterator[tuple[str, str | int]]:
+    """The fields of `signals:<id>`; see `execution.lua`."""
+    unconsumed: Counter[str] = Counter()
+    for signal in signals:
+        address = f"{signal.kind}:{signal.key}"
+        yield f"s{signal.signal_id}", address
+        if signal.is_answer:
+            yield f"a{address}", 1
+        if signal.text is not None:
+            yield f"t{signal.signal_id}", signal.text
+            unconsumed[address] += 1
+    yield from ((f"n{address}", number) for address, number in unconsumed.items())
+
+
+def _audit_entry(row: AuditRow) -> str:
+    """An entry of the audit trail as `audit.lua` writes it."""
+    words = (row.at_us, row.event, row.from_state, row.to_state, row.attempt, said(row.by), said(row.reason))
+    return "\0".join("" if word is None else str(word) for word in (*words, row.signal, row.worker))
+
+
+def _flat(pairs: Iterable[tuple[str | int, str | int]]) -> list[str | int]:
+    return [*chain.from_iterable(pairs)]

@@ -1,0 +1,203 @@
+"""`find`: keyset pages over the indexes of all partitions, newest first."""
+
+import heapq
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from agent_statestore.clock import to_us
+from agent_statestore.codec import decode_summary
+from agent_statestore.pages import Cursor, encode_cursor
+from agent_statestore.records import ExecutionSummary, Page
+from agent_statestore.redis.answers import SUMMARY_FIELDS, summary_header, text
+from agent_statestore.redis.keys import PARTITIONS, Keys, entry_of, partition_of
+from agent_statestore.redis.scripts import script
+from agent_statestore.redis.servers.connection import Connection
+from agent_statestore.states import AgentState
+
+# Times beyond this do not fit the indexes' 18 digits; Python's last datetime is well below.
+_LAST_US = 10**18 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What an execution must match; see `StorePrimitives.find`."""
+
+    equal: dict[str, str]
+    states: frozenset[str] | None
+    created_from_us: int | None
+    created_before_us: int | None
+    behind: Cursor | None
+    oldest_first: bool
+
+    def match(self, summary: ExecutionSummary) -> bool:
+        """Whether the header still says what an index said, and what the other filters ask."""
+        return (self.states is None or summary.state.value in self.states) and all(
+            getattr(summary, name) == value for name, value in self.equal.items()
+        )
+
+    def bounds(self) -> tuple[str, str]:
+        """Where to begin in an index and where to end, in the words of ZRANGEBYLEX or ZREVRANGEBYLEX."""
+        place = None if self.behind is None else entry_of(_within(self.behind.created_us), self.behind.execution_id)
+        ends = [] if self.created_before_us is None else [f"{_within(self.created_before_us):018d}"]
+        lowest = "-" if self.created_from_us is None else f"[{_within(self.created_from_us):018d}"
+        if self.oldest_first:
+            # A place behind another one is later than the time before which nothing is wanted.
+            first = lowest if place is None or lowest[1:] > place else f"({place}"
+            return first, (f"({min(ends)}" if ends else "+")
+        if place is not None:
+            ends.append(place)
+        return (f"({min(ends)}" if ends else "+"), lowest
+
+
+# How many entries of an index one call looks through for those that are in others, too.
+_LOOKED_THROUGH = 2000
+
+
+@dataclass(slots=True)
+class _Source:
+    """The rest of some indexes in one partition: a few entries at a time, in the order that is wanted.
+
+    An entry counts that is in one index of each group. The first group is gone through.
+    """
+
+    groups: Sequence[Sequence[bytes]]
+    begin: str
+    oldest_first: bool
+    entries: list[str] = field(default_factory=list)
+    is_exhausted: bool = False
+
+    def call(self, end: str, batch: int) -> tuple[list[bytes], list[str | int]]:
+        """Keys and arguments of `find_filtered.lua`."""
+        keys = [key for group in self.groups for key in group]
+        order = "1" if self.oldest_first else "0"
+        return keys, [self.begin, end, batch, _LOOKED_THROUGH, order, *(len(group) for group in self.groups)]
+
+    def fill(self, answer: Sequence[bytes | str]) -> None:
+        """Takes what the script answered."""
+        is_exhausted, self.begin, *entries = (text(part) for part in answer)
+        self.is_exhausted = is_exhausted == "1"
+        self.entries = list(reversed(entries))
+
+    @property
+    def next_entry(self) -> str:
+        """The next entry, as a heap sorts it."""
+        return self.entries[-1] if self.oldest_first else _descending(self.entries[-1])
+
+
+def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) -> Page:
+    """One page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
+    if filters.states is not None and not filters.states:
+        return Page(items=(), next_cursor=None)
+    begin, end = filters.bounds()
+    sources = _sources(connection, keys, filters, begin)
+    batch = max(16, limit // 4)
+    found: list[ExecutionSummary] = []
+    last_entry = ""
+    while len(found) <= limit:
+        entries = []
+        for entry in _merge(connection, sources, end, batch, limit + 1 - len(found)):
+            # An execution that changes its state between two reads may be met under both states.
+            if entry != last_entry:
+                entries.append(entry)
+            last_entry = entry
+        if not entries:
+            break
+        summaries = read_summaries(connection, keys, [entry.partition(":")[2] for entry in entries])
+        found += [summary for summary in summaries if summary is not None and filters.match(summary)]
+    items = tuple(found[:limit])
+    if len(found) <= limit:
+        return Page(items=items, next_cursor=None)
+    return Page(items=items, next_cursor=encode_cursor(Cursor(to_us(items[-1].created_at), items[-1].execution_id)))
+
+
+def find_ended(
+    connection: Connection, keys: Keys, before_us: int, states: Collection[AgentState], limit: int
+) -> tuple[str, ...]:
+    """The longest over of all partitions, in one round trip: each names as many as are wanted altogether."""
+    if not any(state.is_over for state in states):
+        return ()
+    calls = [
+        ((*keys.of_partition(partition, "expiring"), *keys.ended(partition, states)), (before_us, limit))
+        for partition in range(PARTITIONS)
+    ]
+    found = []
+    for answer in connection.run_each(script("find_ended"), calls):
+        found += [(int(answer[at + 1]), text(answer[at])) for at in range(0, len(answer), 2)]
+    return tuple(execution_id for _, execution_id in heapq.nsmallest(limit, found))
+
+
+def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[str]) -> list[ExecutionSummary | None]:
+    """The summaries of these executions, None where one is gone, in one round trip."""
+    calls = [
+        (
+            (keys.header(execution_id), *keys.of_partition(partition_of(execution_id), "due")),
+            (execution_id, *SUMMARY_FIELDS),
+        )
+        for execution_id in execution_ids
+    ]
+    answers = connection.run_each(script("get_summary"), calls)
+    return [None if answer is None else decode_summary(summary_header(answer)) for answer in answers]
+
+
+def _merge(connection: Connection, sources: list[_Source], end: str, batch: int, wanted: int) -> list[str]:
+    """Up to `wanted` next entries of all sources together, in order."""
+    merged: list[str] = []
+    while len(merged) < wanted:
+        while empty := [source for source in sources if not source.entries and not source.is_exhausted]:
+            calls = [source.call(end, batch) for source in empty]
+            for source, answer in zip(empty, connection.run_each(script("find_filtered"), calls), strict=True):
+                source.fill(answer)
+        heap = [(source.next_entry, number) for number, source in enumerate(sources) if source.entries]
+        heapq.heapify(heap)
+        if not heap:
+            break
+        while heap and len(merged) < wanted:
+            _, number = heapq.heappop(heap)
+            source = sources[number]
+            merged.append(source.entries.pop())
+            if source.entries:
+                heapq.heappush(heap, (source.next_entry, number))
+            elif not source.is_exhausted:
+                break  # its next entry may come before what the others hold
+    return merged
+
+
+def _sources(connection: Connection, keys: Keys, filters: Filters, begin: str) -> list[_Source]:
+    """Of the indexes that the filters allow the one that lists the fewest executions, and what it is held against."""
+    # For each filter and partition, the indexes of which one must list an execution.
+    allowed: list[list[list[bytes]]] = [
+        [[keys.index(partition, name.removesuffix("_id"), value)] for partition in range(PARTITIONS)]
+        for name, value in filters.equal.items()
+    ]
+    if filters.states is not None:
+        states = sorted(filters.states)
+        allowed.append([[keys.index(partition, "state", state) for state in states] for partition in range(PARTITIONS)])
+    if not allowed:
+        return [
+            _Source([keys.of_partition(partition, "all")], begin, filters.oldest_first)
+            for partition in range(PARTITIONS)
+        ]
+    best = 0
+    if len(allowed) > 1:
+        every = [[key for group in groups for key in group] for groups in allowed]
+        sizes = iter(connection.send_each([("ZCARD", key) for each in every for key in each]))
+        totals = [sum(next(sizes) for _ in each) for each in every]
+        best = totals.index(min(totals))
+    shortest_first = [allowed[best], *allowed[:best], *allowed[best + 1 :]]
+    return [
+        _Source([groups[partition] for groups in shortest_first], begin, filters.oldest_first)
+        for partition in range(PARTITIONS)
+    ]
+
+
+def _within(us: int) -> int:
+    return min(max(us, 0), _LAST_US)
+
+
+class _descending(str):  # noqa: N801 - reads as a function where it is used
+    """An entry that a heap, which gives the smallest first, gives largest first."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: str) -> bool:
+        return str.__gt__(self, other)

@@ -1,0 +1,82 @@
+"""The opener of `redis://`, `rediss://` and `valkey://` URLs, also of a Sentinel's service or a cluster."""
+
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
+
+from agent_statestore.clock import Clock
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from agent_statestore.errors import UnsupportedURL
+from agent_statestore.opening import masked
+from agent_statestore.redis.servers.locating import OPTIONS, SCHEMES
+from agent_statestore.redis.store import RedisStore
+
+_TTLS: Final = ("default_ttl", "completed_ttl", "failed_ttl")
+# Options that would make the driver repeat a command, or answer in another form, are not among these.
+_DRIVER_OPTIONS: Final = (
+    {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile"}
+    | {"ssl_keyfile", "ssl_ciphers"}
+) - {"retry_on_timeout", "retry_on_error", "legacy_responses", "timeout"}
+
+
+def open_redis(
+    url: str,
+    *,
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    clock: Clock | None = None,
+    **options: Any,
+) -> RedisStore:
+    """The backend of these URLs, where `rediss` stands for `redis` behind TLS and `valkey` for the same protocol:
+
+    * `redis://[user:password@]host[:port][/database]`: one server;
+    * `redis+sentinel://[user:password@]host[:port],...[/database]?service=mymaster`: the master that Sentinel names;
+      the hosts are sentinels, whose own login is `sentinel_username` and `sentinel_password`;
+    * `redis+cluster://[user:password@]host[:port],...`: a cluster, found through any of its servers.
+
+    Options, as keywords or in the URL's query (where a ttl is a number of seconds, or `none`):
+
+    * `key_prefix` (`agent:state:`): what every key starts with;
+    * `default_ttl` (none), `completed_ttl` (86400), `failed_ttl` (604800): see `RedisStore`.
+
+    In the query only:
+
+    * `replicas` (0): how many replicas must have a write before the call returns. With fewer within
+      `replica_timeout_ms` (1000) it raises `StoreUnavailable`, although the write was made. A fail-over may lose what
+      was written last; what this many replicas have is lost only if none of them is promoted;
+    * connection options of redis-py (`socket_timeout`, `ssl_ca_certs`, ...), which are passed on.
+
+    Raises `UnsupportedURL` for another scheme, an unknown option or a malformed URL.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in SCHEMES:
+        raise UnsupportedURL(masked(url), f"the scheme must be one of {', '.join(SCHEMES)}")
+    place, _, query = rest.partition("?")
+    passed_on = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "key_prefix":
+            options.setdefault(name, value)
+        elif name in _TTLS:
+            options.setdefault(name, _ttl(masked(url), name, value))
+        elif name in _DRIVER_OPTIONS or name in OPTIONS:
+            passed_on.append((name, value))
+        elif "@" in name:
+            raise UnsupportedURL(masked(url), "a '?' in a password must be written %3F")
+        else:
+            known = ", ".join(("key_prefix", *_TTLS, *OPTIONS))
+            raise UnsupportedURL(masked(url), f"unknown option {name!r}; own options: {known}")
+    unknown = sorted(options.keys() - {"key_prefix", *_TTLS})
+    if unknown:
+        raise UnsupportedURL(masked(url), f"unknown option {unknown[0]!r}; known: key_prefix, {', '.join(_TTLS)}")
+    query = f"?{urlencode(passed_on)}" if passed_on else ""
+    return RedisStore(f"{scheme}://{place}{query}", max_value_bytes=max_value_bytes, clock=clock, **options)
+
+
+def _ttl(url: str, name: str, value: str) -> timedelta | None:
+    if value.lower() == "none":
+        return None
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError) as error:
+        raise UnsupportedURL(url, f"{name} needs a number of seconds or 'none', not {value!r}") from error

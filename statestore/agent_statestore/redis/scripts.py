@@ -1,0 +1,59 @@
+"""Loads the Lua scripts: one file per primitive, put together with the shared parts that it asks for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+
+from agent_statestore.codec import NEVER_US
+from agent_statestore.envelope import FORMAT
+from agent_statestore.states import OVER, PAUSED, WORKING, AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script and the name under which a server that has seen it knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of that name. Its first line may say "-- uses: <part> <part>"."""
+    body = _read(name)
+    first_line = body.partition("\n")[0]
+    parts = first_line.removeprefix("-- uses:").split() if first_line.startswith("-- uses:") else []
+    text = "\n".join([*(_states() if part == "states" else _read(part) for part in parts), body])
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(name: str) -> str:
+    return (files("agent_statestore.redis") / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _states() -> str:
+    """What the scripts know of the states, taken from where they are declared.
+
+    Comparisons instead of tables: a table would be built anew at each call of each script.
+    """
+    numbers = ", ".join(f"{state.value} = {number}" for number, state in enumerate(AgentState, 1))
+    return "\n".join(
+        [
+            _predicate("is_over", OVER),
+            _predicate("is_paused", PAUSED),
+            _predicate("is_working", WORKING),
+            f"local function state_number(state) return ({{{numbers}}})[state] end",
+            # What is over comes last: the keys of its indexes are counted from here.
+            f"local BEFORE_OVER = {len(AgentState) - len(OVER)}",
+            f"local NEVER_US = '{NEVER_US}'",
+            f"local NEWEST_FORMAT = {FORMAT}",
+        ]
+    )
+
+
+def _predicate(name: str, states: Iterable[AgentState]) -> str:
+    condition = " or ".join(f"state == '{state.value}'" for state in sorted(states))
+    return f"local function {name}(state) return {condition} end"

@@ -1,0 +1,1 @@
+"""The servers behind a Redis store: which there are, which holds a key, and how commands reach them."""

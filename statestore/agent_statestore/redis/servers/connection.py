@@ -1,0 +1,188 @@
+"""The one boundary to the driver: how scripts and commands are sent, and where its errors become `StoreUnavailable`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import redis
+from redis.cluster import RedisCluster
+from redis.exceptions import (
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
+
+from agent_statestore.errors import StoreUnavailable
+from agent_statestore.opening import masked
+from agent_statestore.redis.scripts import Script
+from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
+from agent_statestore.redis.servers.packing import Command, Word
+
+__all__ = ["Client", "Connection", "connect", "masked_url_of", "no_retry", "sibling_of"]
+
+Client: TypeAlias = redis.Redis | RedisCluster
+Keys: TypeAlias = Sequence[bytes]
+Arguments: TypeAlias = Sequence[Word]
+
+_DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
+
+# What says that a server is away, and nothing about what it was asked.
+_AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
+_RAISE: Final = object()
+
+# Scripts that write nothing, and one that takes out what has expired: they never wait for replicas.
+_TIDYING: Final = frozenset({"find_ended"})
+_READING: Final = frozenset({"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired"})
+
+
+def connect(url: str) -> Located:
+    """Where a URL leads, without a connection yet. Raises `UnsupportedURL` for one that is malformed."""
+    return locate(url)
+
+
+def sibling_of(client: Client) -> Located:
+    """Where a client leads, with its settings, but with connections of our own that repeat nothing."""
+    return located_by(client)
+
+
+def masked_url_of(located: Located | str) -> str:
+    """Where a client connects to, for messages."""
+    return located.topology.url if isinstance(located, Located) else masked(located)
+
+
+class Connection:
+    """Sends scripts and commands. Every method raises `StoreUnavailable` for whatever goes wrong in the driver.
+
+    Nothing is repeated that may have been done: a call that met a lost server fails, and the next one looks for the
+    server that has taken its place. What a server refused because it holds the keys no more, or does not know the
+    script, was not done, and is sent again where it belongs.
+    """
+
+    def __init__(self, located: Located, url: str) -> None:
+        self._topology = located.topology
+        self._replicas = located.replicas
+        self._url = url
+
+    def run(self, script: Script, keys: Keys, arguments: Arguments) -> Any:
+        """Runs one script."""
+        try:
+            replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
+            (answer,) = self._topology.send(
+                (("EVALSHA", script.sha, len(keys), *keys, *arguments),), keys[:1], replicas
+            )
+            if isinstance(answer, NoScriptError):
+                # A server that was restarted or flushed: the text makes it known again, and runs it.
+                (answer,) = self._topology.send(
+                    (("EVAL", script.text, len(keys), *keys, *arguments),), keys[:1], replicas
+                )
+            if isinstance(answer, Exception):
+                raise answer
+        except _DRIVER_ERRORS as error:
+            raise self._unavailable(error) from error
+        return answer
+
+    def run_each(
+        self, script: Script, calls: Sequence[tuple[Keys, Arguments]], *, unavailable: Any = _RAISE
+    ) -> list[Any]:
+        """Runs one script on several partitions in one round trip. Each call is atomic by itself.
+
+        With `unavailable`, a call whose server is away gets this for an answer, unless all servers are: what the
+        others have done would be forgotten otherwise. Without it, such a call fails the whole.
+        """
+        if not calls:
+            return []
+        replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
+        keys = [keys[0] for keys, _ in calls]
+        with self._wrapping():
+            answers = self._topology.send(
+                [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls], keys, replicas
+            )
+            unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:
+                commands: list[Command] = []
+                for number in unknown:
+                    own, arguments = calls[number]
+                    commands.append(("EVAL", script.text, len(own), *own, *arguments))
+                again = self._topology.send(commands, [keys[number] for number in unknown], replicas)
+                for number, answer in zip(unknown, again, strict=True):
+                    answers[number] = answer
+            if unavailable is not _RAISE and not all(isinstance(answer, _AWAY) for answer in answers):
+                answers = [unavailable if isinstance(answer, _AWAY) else answer for answer in answers]
+            return _checked(answers)
+
+    def send_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Sends several commands, whose first argument is their key, in one round trip; not a transaction."""
+        if not commands:
+            return []
+        with self._wrapping():
+            return _checked(self._topology.send(commands, [_key_of(command) for command in commands]))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of the driver's client on every primary; returns what the first one answered."""
+        return self.call_each(method, *arguments)[0][1]
+
+    def call_each(self, method: str, *arguments: Any) -> list[tuple[str, Any]]:
+        """Calls a method of the driver's client on every primary. Returns pairs of an address and the answer."""
+        with self._wrapping():
+            return [
+                (str(node.address), getattr(node.client, method)(*arguments)) for node in self._topology.primaries()
+            ]
+
+    @contextmanager
+    def at(self, key: bytes) -> Iterator[redis.Redis]:
+        """The driver's client of the server that holds a key now, for subscriptions.
+
+        Errors inside the block become `StoreUnavailable`, and the server is looked for anew at the next call.
+        """
+        with self._wrapping():
+            node = self._topology.node_of(key)
+            try:
+                yield node.client
+            except (redis.ConnectionError, redis.TimeoutError):
+                self._topology.lose(node)
+                raise
+
+    def close(self) -> None:
+        """Closes every connection of the store's own."""
+        with self._wrapping():
+            self._topology.close()
+
+    @contextmanager
+    def _wrapping(self) -> Iterator[None]:
+        try:
+            yield
+        except _DRIVER_ERRORS as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        reason = text = str(error) or type(error).__name__
+        # Redis 6 wraps what a script met into an error of its own, so the words are looked at too.
+        if isinstance(error, OutOfMemoryError) or "-OOM " in text:
+            # Redis looks at its memory before a script's first write and never between two of its writes.
+            reason = f"the server is out of memory (maxmemory), and nothing was written: {text}"
+        elif isinstance(error, NoPermissionError) or "ACL failure" in text or "user executing the script" in text:
+            rights = "a right that the store needs (see agent_statestore.redis.acl)"
+            reason = f"the server's ACL denies this user {rights}: {text}"
+        elif isinstance(error, MovedError):
+            reason = f"the server is one of a cluster, which needs redis+cluster://: {text}"
+        elif isinstance(error, TryAgainError):
+            # Nothing was done: a script runs when its keys are on one side, which ends with the slot's journey.
+            reason = f"the keys' slot is on its way to another server of the cluster: {text}"
+        return StoreUnavailable(self._url, reason)
+
+
+def _checked(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _key_of(command: Command) -> bytes:
+    key = command[1]
+    return key if isinstance(key, bytes) else str(key).encode("utf-8", "replace")

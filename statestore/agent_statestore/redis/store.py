@@ -1,0 +1,445 @@
+"""`RedisStore`: executions in Redis or Valkey. Each primitive is one script (`scripts/*.lua`), called in one place."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
+from agent_statestore.clock import Clock, duration_us, from_us, to_us
+from agent_statestore.codec import (
+    decode_audit,
+    decode_context,
+    decode_step,
+    encode_checkpoint,
+    encode_new,
+    encode_signal,
+    noted_as,
+)
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
+from agent_statestore.errors import InvalidRecord
+from agent_statestore.export import ExportedExecution
+from agent_statestore.pages import check_limit, decode_cursor
+from agent_statestore.rates import Turn, asked, turn_of
+from agent_statestore.records import (
+    AgentContext,
+    AgentStep,
+    AuditEntry,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    SignalKind,
+    require_text,
+)
+from agent_statestore.redis import answers, arguments, idempotency, moving, ringing
+from agent_statestore.redis.finding import Filters, find_ended, find_page, read_summaries
+from agent_statestore.redis.keys import (
+    PARTITIONS,
+    Keys,
+    idempotency_field,
+    partition_of,
+    partition_of_idempotency_key,
+)
+from agent_statestore.redis.scripts import script
+from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
+from agent_statestore.redis.servers.durability import durability_warning
+from agent_statestore.redis.watching import watch
+from agent_statestore.states import OVER, AgentState
+from agent_statestore.store import Store
+from agent_statestore.watch import Watch
+
+DEFAULT_KEY_PREFIX: Final = "agent:state:"
+DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)
+DEFAULT_FAILED_TTL: Final = timedelta(days=7)
+
+_ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
+
+
+class RedisStore(Store):
+    """Keeps executions in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
+
+    Give a `url`, as `open_redis` describes it, or a `client`: a `redis.Redis` or a `redis.RedisCluster`, whose settings
+    are taken over for connections of the store's own, which repeat nothing by themselves. Only a client with a pool of
+    a special kind is used as it is; it should be made with `retry=Retry(NoBackoff(), 0)`, because a silent repetition
+    of `claim` makes an execution wait for its own lease.
+
+    Expiry: an execution that is completed or cancelled expires after `completed_ttl`, a failed one after `failed_ttl`
+    (None: never). One that is active never does unless `default_ttl` is set; then it expires that long after the last
+    write to it or renewal of its lease, but never while it is queued or paused. Expiry counts by the server's time,
+    also under an injected `clock`. `tidy` removes what it leaves in the indexes. After `hold_finished`, what is over
+    expires that long after `drop_archived` instead, and at once where the time to live is None, which would keep it
+    here and there for ever.
+
+    What is deleted is purged at once, with its audit trail; the `by` and `reason` of `delete_context` are only checked.
+
+    `watch` opens one connection for each watch, which is told by the server what is written to the execution. An
+    expiry is told when `tidy` finds it. The user of the URL needs the right to the channels `<key_prefix>*`; without it
+    nothing is told, and watching is looking in intervals.
+
+    Executions that were over before this version first wrote to them have no entry in the list of `find_ended`: they
+    expire as they did.
+
+    What survives a crash of the server is what its configuration says; see `durability_warning`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Client | None = None,
+        key_prefix: str = DEFAULT_KEY_PREFIX,
+        default_ttl: timedelta | None = None,
+        completed_ttl: timedelta | None = DEFAULT_COMPLETED_TTL,
+        failed_ttl: timedelta | None = DEFAULT_FAILED_TTL,
+        clock: Clock | None = None,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    ) -> None:
+        if (url is None) == (client is None):
+            raise InvalidRecord("url", "needs either a url or a client")
+        self._keys = Keys(key_prefix)
+        self._working_ttl = arguments.milliseconds("default_ttl", default_ttl)
+        self._over_ttl = {
+            AgentState.COMPLETED: arguments.milliseconds("completed_ttl", completed_ttl),
+            AgentState.FAILED: arguments.milliseconds("failed_ttl", failed_ttl),
+            AgentState.CANCELLED: arguments.milliseconds("completed_ttl", completed_ttl),
+        }
+        own = connect(url) if url is not None else sibling_of(client)  # type: ignore[arg-type]
+        self.url = masked_url_of(own if url is None else url)
+        self.max_value_bytes = max_value_bytes
+        self._clock = clock
+        self._connection = Connection(own, self.url)
+
+    # -- creating and reading ------------------------------------------------------------------------------------------
+
+    def create(self, new: NewExecution) -> AgentContext:
+        field = "" if new.idempotency_key is None else idempotency_field(new.agent_id, new.idempotency_key)
+        while True:
+            execution_id = _new_id(new)
+            header = encode_new(execution_id, new, None, self.max_value_bytes)
+            card = arguments.new_card(header)
+            partition = partition_of(execution_id)
+            keys = [
+                self._keys.header(execution_id),
+                *self._keys.of_partition(partition, "due", "bells", "cards", "expiring", "idempotency"),
+                self._keys.audit(execution_id),
+                self._keys.index(partition, "state", AgentState.IDLE.value),
+                *self._keys.placing(partition, card),
+            ]
+            status, answer = self._connection.run(
+                script("create"), keys, arguments.new_execution(self._now(), header, card, field, new.first_ring)
+            )
+            if answers.text(status) == "OK":
+                created_us = int(answer)
+                header.update(created_us=created_us, updated_us=created_us)
+                if header["due_us"] is None:
+                    header["due_us"] = created_us + duration_us(new.first_ring)
+                return decode_context(
+                    header,
+                    steps=(),
+                    messages=(),
+                    working_memory={},
+                    facts=(),
+                    entities={},
+                    rag_context=(),
+                    signals=(),
+                )
+            existing = self.get_context(answers.text(answer))
+            if existing is not None:
+                return existing
+            # It is gone: deleted or expired between the two looks, or restored into another partition once.
+            idempotency.free_if_gone(self._connection, self._keys, field, answers.text(answer))
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        parts = self._connection.run(script("get_context"), self._keys.execution(execution_id), (execution_id,))
+        return None if parts is None else answers.context(parts)
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        return read_summaries(self._connection, self._keys, (execution_id,))[0]
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        key = self._keys.own(execution_id)[1]
+        (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1)])
+        return tuple(decode_step(text) for text in texts)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        oldest_first: bool = False,
+    ) -> Page:
+        check_limit(limit)
+        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
+        filters = Filters(
+            equal={name: value for name, value in wanted.items() if value is not None},
+            states=None if states is None else frozenset(state.value for state in states),
+            created_from_us=None if created_after is None else to_us(created_after),
+            created_before_us=None if created_before is None else to_us(created_before),
+            behind=None if cursor is None else decode_cursor(cursor),
+            oldest_first=oldest_first,
+        )
+        return find_page(self._connection, self._keys, filters, limit)
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        field, gone = idempotency_field(agent_id, idempotency_key), None
+        while True:
+            holder = idempotency.holder_of(self._connection, self._keys, field)
+            context = None if holder is None else self.get_context(holder)
+            # Between the two looks the key may have gone from one execution to another.
+            if context is not None or holder is None or holder == gone:
+                return context
+            gone = holder
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        (entries,) = self._connection.send_each([("LRANGE", self._keys.audit(execution_id), 0, -1)])
+        return tuple(decode_audit(row) for row in answers.audit_rows(entries))
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        check_limit(limit)
+        among = OVER if states is None else frozenset(states)
+        return find_ended(self._connection, self._keys, to_us(before), among, limit)
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        keys = self._keys.execution_and_shared(execution_id, with_states=True)
+        answer = self._connection.run(
+            script("claim"), keys, (self._now(), execution_id, owner, duration_us(ttl), self._working_ttl, FORMAT)
+        )
+        if answer is None:
+            return None
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(answer, execution_id)
+        token, until_us, now_us = (int(number) for number in answer[1:4])
+        lease = Lease(execution_id=execution_id, token=token, owner=owner, ttl=ttl, expires_at=from_us(until_us))
+        return Claim(lease=lease, context=answers.context(answer[4]), now=from_us(now_us))
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        by_partition: defaultdict[int, list[Lease]] = defaultdict(list)
+        for lease in leases:
+            by_partition[partition_of(lease.execution_id)].append(lease)
+        now, calls = self._now(), []
+        for partition, group in by_partition.items():
+            keys = [*self._keys.of_partition(partition, "due", "leases", "expiring")]
+            per_lease = len(self._keys.own("")) if self._working_ttl else 1
+            values: list[str | int] = [now, duration_us(ttl), self._working_ttl, per_lease]
+            for lease in group:
+                keys += self._keys.own(lease.execution_id)[:per_lease]
+                values += [lease.execution_id, lease.token]
+            calls.append((keys, values))
+        outcome: dict[str, set[str]] = {"0": set(), "1": set(), "2": set()}
+        answered = self._connection.run_each(script("renew"), calls)
+        for group, answer in zip(by_partition.values(), answered, strict=True):
+            for lease, status in zip(group, answer, strict=True):
+                outcome[answers.text(status)].add(lease.execution_id)
+        return Renewed(lost=frozenset(outcome["0"]), cancel_requested=frozenset(outcome["2"]))
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        execution_id = lease.execution_id
+        values = (self._now(), execution_id, lease.token, "1" if crashed else "0")
+        return bool(self._connection.run(script("release"), self._keys.execution_and_shared(execution_id), values))
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        now = self._now()
+        calls = [
+            (self._keys.of_partition(partition, "leases", "holders"), (now, owner_prefix))
+            for partition in range(PARTITIONS)
+        ]
+        found = []
+        for now_us, *flat in self._connection.run_each(script("find_leases"), calls):
+            for at in range(0, len(flat), 3):
+                execution_id, until_us, holder = (answers.text(item) for item in flat[at : at + 3])
+                token, _, owner = holder.partition(":")
+                found.append(
+                    Lease(
+                        execution_id=execution_id,
+                        token=int(token),
+                        owner=owner,
+                        ttl=timedelta(microseconds=int(until_us) - int(now_us)),
+                        expires_at=from_us(int(until_us)),
+                    )
+                )
+        return tuple(found)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        token = None if lease is None else lease.token
+        state = change.state
+        ttl = self._ttl_ms(state)
+        step = arguments.only_step(change)
+        if step is not None and token is not None and not ttl:
+            version_and_cancel = self._connection.run(
+                script("append_step"),
+                self._keys.header_and_steps(execution_id),
+                (
+                    self._now(),
+                    change.checkpoint_id,
+                    token,
+                    step.number,
+                    step.text,
+                    arguments.said(change.after_checkpoint),
+                ),
+            )
+            if version_and_cancel is not None:
+                version, cancel_requested = version_and_cancel
+                return Checkpointed(version=int(version), cancel_requested=bool(int(cancel_requested)), due_now=False)
+        if state is None and not ttl:
+            keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
+        else:
+            keys = self._keys.execution_and_shared(execution_id, with_states=state is not None)
+        if state is AgentState.IDLE:
+            keys += self._keys.ended(partition_of(execution_id), (AgentState.FAILED,))
+        elif state is not None:
+            keys += self._keys.ended(partition_of(execution_id), (state,))
+        answer = self._connection.run(
+            script("checkpoint"), keys, arguments.checkpoint(self._now(), execution_id, change, token, ttl)
+        )
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(
+                answer,
+                execution_id,
+                token=token or 0,
+                new_state="" if state is None else state.value,
+                after=change.after_checkpoint or "",
+            )
+        version, cancel_requested, due_now = (int(number) for number in answer[1:])
+        return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=bool(due_now))
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        values = (
+            self._now(),
+            execution_id,
+            signal.signal_id,
+            signal.kind.value,
+            signal.key,
+            encode_signal(signal, self.max_value_bytes),
+            "1" if signal.kind in _ANSWERS else "0",
+            "1" if signal.kind is SignalKind.CANCEL else "0",
+            self._working_ttl,
+            noted_as(signal) or "",
+            arguments.said(signal.sender),
+            arguments.said(signal.reason),
+        )
+        answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
+        if answers.text(answer[0]) != "OK":
+            answers.refuse(answer, execution_id, key=signal.key)
+        return Sent(woke=answers.text(answer[1]) == "1")
+
+    # -- ringing -------------------------------------------------------------------------------------------------------
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        return ringing.take_due(self._connection, self._keys, self._now(), limit, grace)
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        ringing.mark_rung(self._connection, self._keys, self._now(), rung, first, maximum)
+
+    def settle(self, execution_id: str) -> None:
+        partition = partition_of(execution_id)
+        shared = (*self._keys.of_partition(partition, "due", "bells"), *self._keys.ended(partition))
+        self._connection.run(script("settle"), (self._keys.header(execution_id), *shared), (execution_id,))
+
+    # -- rates ---------------------------------------------------------------------------------------------------------
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        question = asked(bucket, limit, per, within, promised)
+        values = (
+            self._now(),
+            bucket,
+            question.interval_us,
+            question.longest_us,
+            question.within_us,
+            "1" if question.promised else "0",
+            question.farthest_us,
+        )
+        keys = self._keys.of_partition(partition_of(bucket), "rates")
+        answer, wait_us = self._connection.run(script("take_rate"), keys, values)
+        return turn_of(int(wait_us), answers.text(answer))
+
+    # -- removing ------------------------------------------------------------------------------------------------------
+
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        return self.purge(execution_id)
+
+    def purge(self, execution_id: str) -> bool:
+        return ringing.delete(self._connection, self._keys, execution_id)
+
+    def clear(self) -> int:
+        return ringing.clear(self._connection, self._keys)
+
+    def tidy(self, limit: int = 1000) -> int:
+        return ringing.tidy(self._connection, self._keys, limit)
+
+    # -- moving between stores -----------------------------------------------------------------------------------------
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        return moving.export(self._connection, self._keys, execution_id)
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        ttl_ms = self._ttl_ms(AgentState(exported.header["state"]))
+        return moving.restore(self._connection, self._keys, self._now(), exported, ttl_ms)
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        return moving.drop_archived(self._connection, self._keys, execution_id, place, [*self._over_ttl.values()])
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def watch(self, execution_id: str) -> Watch:
+        return watch(self._connection, self._keys.header(execution_id))
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        self._connection.call("ping")
+
+    def durability_warning(self) -> str | None:
+        return durability_warning(self._connection, self.url)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ttl_ms(self, state: AgentState | None) -> str:
+        """What an execution that is in this state after a write gets to live, as the scripts take it."""
+        if state is None or not state.is_over:
+            return self._working_ttl
+        return "" if self.holds_finished else self._over_ttl[state]
+
+    def _now(self) -> str | int:
+        """The injected time, or an empty text, for which the scripts take the server's."""
+        return "" if self._clock is None else self._clock.now_us()
+
+
+def _new_id(new: NewExecution) -> str:
+    """A new execution id, for an idempotency key one in the key's partition: about 16 tries of a microsecond each."""
+    execution_id = new_execution_id()
+    if new.idempotency_key is not None:
+        partition = partition_of_idempotency_key(new.agent_id, new.idempotency_key)
+        while partition_of(execution_id) != partition:
+            execution_id = new_execution_id()
+    return execution_id

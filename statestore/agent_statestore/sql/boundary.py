@@ -1,0 +1,96 @@
+"""The one boundary where a driver's errors become the store's."""
+
+import re
+import sqlite3
+from typing import Final, NoReturn
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from agent_statestore.errors import InvalidRecord, SchemaMismatch, StoreUnavailable
+from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.tables import REVISION
+
+# A table or column that is not there: PostgreSQL's codes and MySQL's, and what SQLite says.
+_MISSING: Final = {"42P01", "42703", "42S02", "42S22"}
+_MISSING_IN_MYSQL: Final = {1146, 1054}
+_MISSING_IN_SQLITE: Final = re.compile(r"no such (table|column)|.* has no column named")
+_TOO_LONG_FOR_INDEX: Final = "54000"
+_DATA_CLASS: Final = "22"
+# Wrong for the character set; no JSON; breaks a CHECK of the user's (MySQL, MariaDB).
+_DATA_IN_MYSQL: Final = {1300, 3140, 3819, 4025}
+_PACKET_TOO_LARGE: Final = 1153
+# A constraint of the user's on our tables, or of his own in a step's transaction: PostgreSQL's class and MySQL's codes.
+_CONSTRAINT_CLASS: Final = "23"
+_CONSTRAINT_IN_MYSQL: Final = {1048, 1169, 1216, 1217, 1364, 1451, 1452}
+_ABORTED: Final = "25P02"
+
+_DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
+
+
+def reraise(error: BaseException, settings: Settings) -> NoReturn:
+    """Raises the store's error for a driver's or SQLAlchemy's one, and any other error as it is."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    state, code, reason = sqlstate_of(original), mysql_code_of(original), _reason_of(original)
+    url = settings.shown_url
+    if (
+        state in _MISSING
+        or code in _MISSING_IN_MYSQL
+        or (isinstance(original, sqlite3.OperationalError) and _MISSING_IN_SQLITE.match(reason))
+    ):
+        raise SchemaMismatch(url, None, REVISION) from error
+    if isinstance(original, UnicodeEncodeError):
+        raise InvalidRecord("value", f"the database cannot store it: {reason}") from error
+    if (state or "").startswith(_DATA_CLASS) or code in _DATA_IN_MYSQL or _is_driver_error(original, "DataError"):
+        raise InvalidRecord("value", f"the database cannot store it: {reason}") from error
+    if (
+        (state or "").startswith(_CONSTRAINT_CLASS)
+        or code in _CONSTRAINT_IN_MYSQL
+        or isinstance(original, sqlite3.IntegrityError)
+    ):
+        raise InvalidRecord("row", f"a constraint of the database refuses it: {reason}") from error
+    if state == _ABORTED:
+        raise InvalidRecord(
+            "transaction", "an earlier statement in it failed: PostgreSQL takes no further ones, but after a savepoint"
+        ) from error
+    if state == _TOO_LONG_FOR_INDEX:
+        raise InvalidRecord("key", f"too long for an index of the database: {reason}") from error
+    if code == _PACKET_TOO_LARGE:
+        raise InvalidRecord("value", f"larger than the server's max_allowed_packet: {reason}") from error
+    if isinstance(error, PoolTimeoutError):
+        raise StoreUnavailable(url, "no connection of the pool became free in time") from error
+    if isinstance(error, SQLAlchemyError) or is_driver_error(original):
+        raise StoreUnavailable(url, reason) from error
+    raise error
+
+
+def sqlstate_of(error: BaseException | None) -> str | None:
+    """The SQL standard's code of an error, if the driver tells it."""
+    return getattr(error, "sqlstate", None)
+
+
+def mysql_code_of(error: BaseException | None) -> int | None:
+    """MySQL's or MariaDB's code of an error, if it is an error of theirs."""
+    if error is None or not _is_driver_error(error, "MySQLError") or not error.args:
+        return None
+    code = error.args[0]
+    return code if isinstance(code, int) else None
+
+
+def _reason_of(error: BaseException | None) -> str:
+    said = str(error)
+    if error is not None and mysql_code_of(error) is not None:
+        # pymysql's errors are made of a code and a sentence.
+        code, *sentences = error.args
+        said = f"{'; '.join(str(sentence) for sentence in sentences)} ({code})"
+    return said.strip().partition("\n")[0] or type(error).__name__
+
+
+def is_driver_error(error: BaseException | None) -> bool:
+    """Whether it is an error of a driver's."""
+    return _is_driver_error(error, "Error")
+
+
+def _is_driver_error(error: BaseException | None, name: str) -> bool:
+    """Whether it is the DB-API's exception `name`; told by name, because a driver may not be installed."""
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in _DRIVERS for kind in type(error).__mro__)

@@ -1,0 +1,12 @@
+"""What SQLite, MySQL and MariaDB share: primitives that are short transactions under a lock."""
+
+from agent_statestore.sql.locking.base import Dialect
+from agent_statestore.sql.locking.moving import LockedMoving
+from agent_statestore.sql.locking.rates import LockedRates
+from agent_statestore.sql.locking.ringing import LockedRinging
+
+__all__ = ["Dialect", "LockedPrimitives"]
+
+
+class LockedPrimitives(LockedMoving, LockedRinging, LockedRates):
+    """All primitives; see `StorePrimitives` for each. A subclass says which `dialect` they speak."""

@@ -1,0 +1,132 @@
+"""A primitive as one short transaction that locks, looks, decides and writes: the way of SQLite and of MySQL.
+
+The lock is SQLite's write lock on the file, or InnoDB's lock on the execution's row in `contexts`, which every writer
+of the execution takes first. Nobody else writes to the execution meanwhile, so what is read under it stays true, and
+Python decides (`agent_statestore.sql.checks`). The clock is read after the lock was got, because that may take long.
+
+`contexts`, `writing`, `ringing` and `moving` hold the primitives; `agent_statestore.sql.sqlite.primitives` and
+`agent_statestore.sql.mysql.primitives` say in what the two dialects differ.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent_statestore.clock import Clock
+from agent_statestore.codec import AuditRow
+from agent_statestore.records import AuditEvent
+from agent_statestore.sql.checks import DECISIVE, Header
+from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.tables import AUDIT_COLUMNS
+from agent_statestore.sql.transaction import Insert, Query, Row, Transaction, insert_into
+from agent_statestore.states import AgentState
+
+# What decides about a write, and what the audit trail says of it.
+LOOKED_AT: Final = (*DECISIVE, "owner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """The words in which the two differ.
+
+    `lock` makes a SELECT lock its rows, and `lock_free` only those that nobody has locked. `in_order` makes it go
+    through the primary key, so that two that lock many rows do it in the same order. `time` is the time when the
+    statement began, whose parameter is the injected clock's or None; `timed` is a SELECT of the time, or None where
+    a clock is always given. `any_of` follows IN, for a parameter that `listed` made.
+    """
+
+    lock: str
+    lock_free: str
+    in_order: str
+    time: str
+    timed: str | None
+    any_of: str
+    listed: Callable[[Sequence[str]], Any]
+    on_conflict: Callable[[str], str]
+    new: Callable[[str], str]
+
+    def upsert(self, table: str, keys: str, others: Sequence[str]) -> Insert:
+        """Inserts rows, or replaces `others` in those that have the same `keys` (columns, divided by commas)."""
+        sets = ", ".join(f"{name} = {self.new(name)}" for name in others)
+        return insert_into(table, (*keys.split(", "), *others), f"{self.on_conflict(keys)} {sets}")
+
+
+class LockedBase:
+    """What all primitives need."""
+
+    dialect: Dialect
+
+    def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._tables = tables = database.settings.tables
+        # Every statement but those of `purge` and `restore` is blind to deleted rows.
+        self._here = "WHERE execution_id = ? AND deleted_us IS NULL"
+        self._decisive = f"SELECT {', '.join(LOOKED_AT)} FROM {tables.contexts} {self._here}{self.dialect.lock}"
+        self._checkpoint_id = f"SELECT checkpoint_id FROM {tables.contexts} {self._here}{self.dialect.lock}"
+        self._put_audit = insert_into(tables.audit, ("execution_id", *AUDIT_COLUMNS))
+        self._updates: dict[tuple[str, ...], str] = {}
+        new = self.dialect.new
+        self._put_session = insert_into(
+            tables.sessions,
+            ("session_id", "user_id", "created_us", "updated_us"),
+            f"{self.dialect.on_conflict('session_id')} user_id = COALESCE({new('user_id')}, user_id), "
+            f"created_us = CASE WHEN {new('created_us')} < created_us THEN {new('created_us')} ELSE created_us END, "
+            f"updated_us = CASE WHEN {new('updated_us')} > updated_us THEN {new('updated_us')} ELSE updated_us END",
+        )
+
+    def now_us(self) -> int | None:
+        """The injected clock's time; None means the server's."""
+        return None if self._clock is None else self._clock.now_us()
+
+    def _look(self, transaction: Transaction, *queries: Query) -> tuple[list[list[Row]], int]:
+        """The rows of each query, and the time after them."""
+        if self._clock is not None:
+            return transaction.look(*queries), self._clock.now_us()
+        assert self.dialect.timed is not None
+        *found, ((now_us,),) = transaction.look(*queries, (self.dialect.timed, ()))
+        return found, now_us
+
+    def _update(self, transaction: Transaction, execution_id: str, changes: dict[str, Any]) -> None:
+        """Changes columns of a locked row. The same columns make the same text, which SQLite has prepared already."""
+        columns = tuple(changes)
+        text = self._updates.get(columns)
+        if text is None:
+            sets = ", ".join(f"{name} = ?" for name in columns)
+            text = f"UPDATE {self._tables.contexts} SET {sets} WHERE execution_id = ?"
+            self._updates[columns] = text
+        transaction.write(text, (*changes.values(), execution_id))
+
+    def _note(self, transaction: Transaction, header: Header, event: AuditEvent, now_us: int, **more: Any) -> int:
+        """Adds to the audit trail of a locked row; returns the new `audit_count`, for the caller to write.
+
+        `header` is the row before the write, except for the token and the lease that a claim has just made.
+        """
+        row = audit_row(header, event, now_us, **more)
+        transaction.insert(self._put_audit, [(header["execution_id"], *row)])
+        return row.position
+
+
+def audit_row(
+    header: Header,
+    event: AuditEvent,
+    now_us: int,
+    *,
+    to_state: AgentState | None = None,
+    by: str | None = None,
+    reason: str | None = None,
+    signal: str | None = None,
+) -> AuditRow:
+    """The next entry of the audit trail; see `agent_statestore.records.AuditEntry`."""
+    return AuditRow(
+        position=header["audit_count"] + 1,
+        at_us=now_us,
+        event=event.value,
+        from_state=None if event is AuditEvent.CREATED else header["state"],
+        to_state=None if to_state is None else to_state.value,
+        attempt=header["token"],
+        worker=header["owner"] if header["lease_until_us"] > now_us else None,
+        by=by,
+        reason=reason,
+        signal=signal,
+    )

@@ -1,0 +1,149 @@
+"""Under a lock: making, reading and claiming executions."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from agent_statestore.checkpoint import NewExecution, new_execution_id
+from agent_statestore.clock import Clock, duration_us, from_us
+from agent_statestore.codec import encode_new
+from agent_statestore.envelope import require_readable
+from agent_statestore.records import AgentContext, AuditEvent, Claim, Lease
+from agent_statestore.sql.checks import Header, header_of
+from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.locking.base import LockedBase
+from agent_statestore.sql.rows import context_of
+from agent_statestore.sql.tables import COLUMNS
+from agent_statestore.sql.transaction import Query, Row, Transaction, insert_into
+from agent_statestore.states import AgentState
+
+_NO_PARTS: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0}
+
+
+class LockedContexts(LockedBase):
+    """The primitives that return a context; see `StorePrimitives` for each."""
+
+    def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
+        super().__init__(database, clock)
+        tables, lock = self._tables, self.dialect.lock
+        columns = ", ".join(COLUMNS)
+        self._header = f"SELECT {columns} FROM {tables.contexts} {self._here}"
+        self._locked_header = f"{self._header}{lock}"
+        self._by_key = f"SELECT {columns} FROM {tables.contexts} WHERE agent_id = ? AND idempotency_key = ?{lock}"
+        self._put_context = insert_into(tables.contexts, COLUMNS)
+        self._parts = (
+            f"SELECT data FROM {tables.steps} WHERE execution_id = ? ORDER BY step_number",
+            f"SELECT kind, data FROM {tables.notes} WHERE execution_id = ? ORDER BY position",
+            f"SELECT kind, name, data FROM {tables.memory} WHERE execution_id = ? ORDER BY kind, name",
+            # A signal loses its text when it is consumed.
+            f"SELECT signal_id, data FROM {tables.signals} WHERE execution_id = ? AND data <> '' ORDER BY position",
+        )
+
+    def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
+        execution_id = new_execution_id()
+        # Before the lock is got: nothing is to wait for the encoding, or fail under it.
+        encoded = encode_new(execution_id, new, None, max_bytes)
+        first_ring_us = duration_us(new.first_ring)
+
+        def work(transaction: Transaction) -> AgentContext:
+            # Of concurrent calls one inserts the key; the others are refused, run again, and find it here.
+            asked: list[Query] = []
+            if new.idempotency_key is not None:
+                asked = [(self._by_key, (new.agent_id, new.idempotency_key))]
+            found, now_us = self._look(transaction, *asked)
+            if found and found[0]:
+                header = header_of(found[0][0])
+                return self._context(header, transaction.finish(*self._queries(header["execution_id"])))
+            header = encoded | _NO_PARTS | {"created_us": now_us, "updated_us": now_us, "audit_count": 0}
+            if header["due_us"] is None:
+                header["due_us"] = now_us + first_ring_us
+            self._put_header(transaction, header | {"audit_count": 1})
+            self._note(transaction, header, AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
+            return context_of(header)
+
+        return self._database.write(work)
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        rows, *parts = self._database.read((self._header, (execution_id,)), *self._queries(execution_id))
+        return self._context(header_of(rows[0]), parts) if rows else None
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        # An execution loses its key only when it is deleted: then there was a moment at which nothing had the key.
+        rows = self._database.run(
+            f"SELECT execution_id FROM {self._tables.contexts} WHERE agent_id = :agent_id AND idempotency_key = :key",
+            {"agent_id": agent_id, "key": idempotency_key},
+        )
+        return self.get_context(rows[0][0]) if rows else None
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        def work(transaction: Transaction) -> Claim | None:
+            (rows,), now_us = self._look(transaction, (self._locked_header, (execution_id,)))
+            if not rows:
+                return None
+            header = header_of(rows[0])
+            require_readable(f"execution {execution_id}", header["format"])
+            if (
+                AgentState(header["state"]).is_over
+                or header["lease_until_us"] > now_us
+                or header["not_before_us"] > now_us
+            ):
+                return None
+            until_us = now_us + duration_us(ttl)
+            changes: dict[str, Any] = {
+                "token": header["token"] + 1,
+                "crashes": header["crashes"] + 1,
+                "rings": 0,
+                "owner": owner,
+                "lease_until_us": until_us,
+                "not_before_us": 0,
+                "due_us": until_us,
+                "updated_us": now_us,
+            }
+            header |= changes
+            changes["audit_count"] = self._note(
+                transaction, header, AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING
+            )
+            changes["state"] = AgentState.THINKING.value
+            self._update(transaction, execution_id, changes)
+            header |= changes
+            return Claim(
+                lease=Lease(
+                    execution_id=execution_id,
+                    token=header["token"],
+                    owner=owner,
+                    ttl=ttl,
+                    expires_at=from_us(until_us),
+                ),
+                context=self._context(header, transaction.finish(*self._queries(execution_id))),
+                now=from_us(now_us),
+            )
+
+        return self._database.write(work)
+
+    def _put_header(self, transaction: Transaction, header: Header) -> None:
+        """Inserts a row into `contexts`, and before it notes its session.
+
+        The session first: whoever removes an empty session has locked its row before it looks for executions.
+        """
+        self._touch_session(transaction, header)
+        transaction.insert(self._put_context, [[header[name] for name in COLUMNS]])
+
+    def _touch_session(self, transaction: Transaction, header: Header) -> None:
+        if header["session_id"] is not None:
+            created_us = header["created_us"]
+            transaction.insert(self._put_session, [(header["session_id"], header["user_id"], created_us, created_us)])
+
+    def _queries(self, execution_id: str) -> list[Query]:
+        return [(part, (execution_id,)) for part in self._parts]
+
+    def _context(self, header: Header, parts: Sequence[Sequence[Row]]) -> AgentContext:
+        steps, notes, values, mail = parts
+        pending = header["pending"]
+        return context_of(
+            header,
+            steps=[text for (text,) in steps],
+            notes=[(kind, text) for kind, text in notes],
+            values=[(kind, name, text) for kind, name, text in values],
+            # One that was consumed under an older version of this package has its text still.
+            signals=[text for signal_id, text in mail if signal_id in pending],
+        )

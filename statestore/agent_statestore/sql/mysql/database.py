@@ -1,0 +1,100 @@
+"""Running statements on MySQL and MariaDB: short transactions, several statements in each round trip.
+
+None after one that fails is run, and the transaction is undone as a whole, so that they are as good as one.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from pymysql.err import MySQLError
+from sqlalchemy.exc import SQLAlchemyError
+
+from agent_statestore.sql.boundary import mysql_code_of, reraise
+from agent_statestore.sql.database import Params
+from agent_statestore.sql.engine import MAX_PACKET, create_pooled_engine
+from agent_statestore.sql.mysql.transaction import MySQLTransaction
+from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.transaction import Query, Row, Transaction
+
+Result = TypeVar("Result")
+
+# The server undid the transaction, or has it undone, to resolve a conflict with another one: a deadlock, a row that
+# changed under a snapshot, or a unique key that the other has inserted first and that the next look will find.
+_CONFLICTS: Final = frozenset({1213, 1020, 1062})
+_TRIES: Final = 8
+_PAUSE_SECONDS: Final = 0.002
+# The server takes no writes (any more): after a failover the next connection may lead to one that does.
+_READ_ONLY: Final = frozenset({1290, 1792, 1836, 3100})
+
+# READ COMMITTED, in which the writers work, would show each SELECT another state. A snapshot neither waits for their
+# locks nor holds them up.
+_SNAPSHOT: Final = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION READ ONLY")
+
+_PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
+
+
+class MySQLDatabase:
+    """Statements on MySQL and MariaDB; see `Database` and `LockingDatabase`."""
+
+    # SYSDATE tells the time when it is evaluated, which is after the row's lock was got, and not when the statement
+    # began. On a server with sysdate_is_now it does not; a lease may then be renewed that ran out while this waited.
+    now = "COALESCE(:now, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)))"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._engine = create_pooled_engine(settings)
+
+    def run(self, statement: str, params: Params) -> list[Row]:
+        """Runs one statement; see `Database`."""
+        return self._attempt(lambda transaction: transaction.alone(*_positional(statement, params))[0])
+
+    def change(self, statement: str, params: Params) -> int:
+        """Runs one writing statement; see `Database`."""
+        return self._attempt(lambda transaction: transaction.alone(*_positional(statement, params))[1])
+
+    def write(self, work: Callable[[Transaction], Result]) -> Result:
+        """Runs `work` in a transaction; see `LockingDatabase`. A conflict has the whole of it repeated."""
+        return self._attempt(work)
+
+    def read(self, *queries: Query) -> list[list[Row]]:
+        """Runs SELECTs on one snapshot, all in one round trip; see `LockingDatabase`."""
+        return self._attempt(lambda transaction: transaction.finish(*queries), *_SNAPSHOT)
+
+    def dispose(self) -> None:
+        """Closes the pooled connections."""
+        self._engine.dispose()
+
+    def _attempt(self, work: Callable[[MySQLTransaction], Result], *beginning: str) -> Result:
+        for number in range(1, _TRIES + 1):
+            try:
+                return self._once(work, *beginning)
+            except (MySQLError, SQLAlchemyError, UnicodeEncodeError) as error:
+                if mysql_code_of(error) not in _CONFLICTS or number == _TRIES:
+                    reraise(error, self.settings)
+                # Two that repeat at once could meet again.
+                time.sleep(random.uniform(0, number * _PAUSE_SECONDS))
+        raise AssertionError("the last try returns or raises")
+
+    def _once(self, work: Callable[[MySQLTransaction], Result], *beginning: str) -> Result:
+        pooled = self._engine.raw_connection()
+        try:
+            transaction = MySQLTransaction(pooled.driver_connection, pooled.info[MAX_PACKET], *beginning)
+            try:
+                result = work(transaction)
+                transaction.commit()
+                return result
+            except BaseException as error:
+                # A connection that cannot be rolled back is closed, and the server then undoes what it began.
+                if not transaction.roll_back() or mysql_code_of(error) in _READ_ONLY:
+                    pooled.invalidate()
+                raise
+        finally:
+            pooled.close()
+
+
+def _positional(statement: str, params: Params) -> tuple[str, Sequence[object]]:
+    """A statement with `:name` parameters as one with `?`."""
+    return _PARAMETER.sub("?", statement), [params[name] for name in _PARAMETER.findall(statement)]

@@ -1,0 +1,48 @@
+"""The primitives on MySQL and MariaDB: each is one short transaction under the lock of the execution's row."""
+
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from agent_statestore.sql.engine import MAX_PACKET
+from agent_statestore.sql.locking import Dialect, LockedPrimitives
+from agent_statestore.sql.locking.bound import BoundLocked
+from agent_statestore.sql.mysql.database import MySQLDatabase
+from agent_statestore.sql.mysql.transaction import MySQLTransaction
+
+__all__ = ["MySQLDatabase", "MySQLPrimitives", "bind_mysql"]
+
+
+def bind_mysql(primitives: "MySQLPrimitives", connection: Connection) -> BoundLocked:
+    """The store's statements in a transaction that the caller began."""
+    pooled = connection.connection
+    return BoundLocked(primitives, MySQLTransaction.joining(pooled.driver_connection, pooled.info[MAX_PACKET]))
+
+
+_DIALECT: Final = Dialect(
+    lock=" FOR UPDATE",
+    lock_free=" FOR UPDATE SKIP LOCKED",
+    in_order=" FORCE INDEX (PRIMARY)",
+    # Unlike SYSDATE, it is one value in the whole statement, so that an index can be looked up by it. Nothing waits.
+    time="COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))",
+    timed="SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+    any_of="?",
+    listed=tuple,
+    # Of whichever key; none of these tables has more than one.
+    on_conflict=lambda _: "ON DUPLICATE KEY UPDATE",
+    # MySQL would rather have an alias by now, which MariaDB does not know.
+    new=lambda column: f"VALUES({column})",
+)
+
+
+class MySQLPrimitives(LockedPrimitives):
+    """What MySQL and MariaDB do in their own way; see `StorePrimitives` for each method."""
+
+    dialect = _DIALECT
+
+    def durability_warning(self) -> str | None:
+        """One sentence if the server acknowledges a write before it is safe on disk."""
+        ((flush,),) = self._database.run("SELECT @@innodb_flush_log_at_trx_commit", {})
+        if flush != 1:
+            return f"The server runs with innodb_flush_log_at_trx_commit = {flush}: a crash loses the last checkpoints."
+        return None

@@ -1,0 +1,1 @@
+"""PostgreSQL: each primitive is one statement."""

@@ -1,0 +1,128 @@
+"""Connections to PostgreSQL, kept open between statements.
+
+SQLAlchemy's pool takes 15 us a statement, of the 100 us that a checkpoint may cost more than the bare driver.
+"""
+
+import os
+import select
+import weakref
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from psycopg.pq import TransactionStatus
+
+from agent_statestore.errors import StoreUnavailable
+from agent_statestore.sql.postgresql.connection import LimitedConnection, connect
+from agent_statestore.sql.settings import Settings
+
+# How long a thread waits for a connection while all are in use.
+_WAIT_SECONDS: Final = 30.0
+
+
+class _Home:
+    """The connections of one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.idle: list[LimitedConnection] = []
+        self.capacity = settings.pool_size
+        # A token for each connection that may be open. A queue and no semaphore: an exception that a signal raises
+        # inside the latter, which is written in Python, could leave it locked for ever.
+        self.free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(settings.pool_size + settings.max_overflow):
+            self.free.put(None)
+
+
+class PostgreSQLPool:
+    """The connections of one store: `pool_size` are kept, `max_overflow` more may be open. Safe between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._arguments, self._options = settings.url.get_dialect()().create_connect_args(settings.url)
+        self._home = _Home(settings)
+        _pools.add(self)
+
+    def take(self) -> "PooledConnection":
+        """A connection of the caller's own, until it is given back. Raises `StoreUnavailable` and psycopg's errors."""
+        home = self._home
+        try:
+            home.free.get(timeout=_WAIT_SECONDS)
+        except Empty as error:
+            raise StoreUnavailable(self._settings.shown_url, "no connection of the pool became free in time") from error
+        try:
+            while True:
+                try:
+                    connection = home.idle.pop()
+                except IndexError:
+                    break
+                if not _is_dropped(connection):
+                    return PooledConnection(connection, home)
+                connection.close()
+            answer_seconds = self._settings.answer_timeout_ms / 1000
+            connection = connect(answer_seconds, *self._arguments, autocommit=True, **self._options)
+            return PooledConnection(connection, home)
+        except BaseException:
+            home.free.put(None)
+            raise
+
+    def dispose(self) -> None:
+        """Closes the connections; those that are taken, when they are given back."""
+        home, self._home = self._home, _Home(self._settings)
+        home.capacity = 0
+        while home.idle:
+            home.idle.pop().close()
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: closing the parent's connections would end its sessions on the server."""
+        _inherited.append(self._home)
+        self._home = _Home(self._settings)
+
+
+class PooledConnection:
+    """A connection that is taken, for the length of a `with`."""
+
+    __slots__ = ("_home", "connection")
+
+    def __init__(self, connection: LimitedConnection, home: _Home) -> None:
+        self.connection = connection
+        self._home = home
+
+    def __enter__(self) -> LimitedConnection:
+        return self.connection
+
+    def __exit__(self, *_: object) -> None:
+        home, connection = self._home, self.connection
+        try:
+            # One that is in the middle of a statement (a time limit came) would refuse the next, or give it this
+            # answer.
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE and len(home.idle) < home.capacity:
+                home.idle.append(connection)
+            else:
+                connection.close()
+        finally:
+            home.free.put(None)
+
+
+def _is_dropped(connection: LimitedConnection) -> bool:
+    """Whether the server has closed it, after a restart say.
+
+    An idle connection has nothing to read, unless it is the end of the connection.
+    """
+    poll = select.poll()
+    try:
+        poll.register(connection.pgconn.socket, select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it: there are others
+        return True
+
+
+_pools: "weakref.WeakSet[PostgreSQLPool]" = weakref.WeakSet()
+_inherited: Final[list[_Home]] = []
+
+
+def _leave_connections_to_parent() -> None:
+    for pool in list(_pools):
+        pool.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_connections_to_parent)

@@ -1,0 +1,218 @@
+"""The primitives on PostgreSQL: each is one statement in autocommit, so one round trip and one transaction."""
+
+import json
+from datetime import timedelta
+from typing import Any, Final
+
+from agent_statestore.checkpoint import NewExecution, new_execution_id
+from agent_statestore.clock import Clock, duration_us, from_us
+from agent_statestore.codec import EncodedCheckpoint, encode_new, noted_as
+from agent_statestore.envelope import require_readable
+from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
+from agent_statestore.sql.checks import check_checkpoint, check_signal
+from agent_statestore.sql.database import Database, Refused
+from agent_statestore.sql.postgresql.moving import PostgreSQLMoving
+from agent_statestore.sql.postgresql.rates import PostgreSQLRates
+from agent_statestore.sql.postgresql.reading import context_in, parts_of
+from agent_statestore.sql.postgresql.removing import PostgreSQLRemoving
+from agent_statestore.sql.postgresql.repeating import ROUNDS
+from agent_statestore.sql.postgresql.ringing import PostgreSQLRinging
+from agent_statestore.sql.postgresql.writing import (
+    checkpoint_statement,
+    claim_statement,
+    create_statement,
+    send_statement,
+    shape_of,
+)
+from agent_statestore.sql.rows import context_of, notes_of, values_of
+from agent_statestore.sql.tables import COLUMNS, address_of
+from agent_statestore.states import AgentState
+
+_NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
+
+
+class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates):
+    """What PostgreSQL does in its own way; see `StorePrimitives` for each method."""
+
+    def __init__(self, database: Database, clock: Clock | None) -> None:
+        super().__init__(database, clock)
+        tables = self._tables
+        columns = ", ".join(f"c.{name}" for name in COLUMNS)
+        self._get = (
+            f"SELECT {columns}, {parts_of(tables, 'c')} FROM {tables.contexts} AS c WHERE c.deleted_us IS NULL AND "
+        )
+        self._claim = claim_statement(tables, database.now)
+
+    def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
+        execution_id = new_execution_id()
+        header = encode_new(execution_id, new, None, max_bytes)
+        statement = create_statement(self._tables, self._database.now, in_session=new.session_id is not None)
+        params = header | _NEW | {"first_ring": duration_us(new.first_ring), "now": self.now_us()}
+        for _ in range(ROUNDS):
+            for created_us, due_us in self._database.run(statement, params):
+                made = header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us}
+                return context_of(made)
+            if new.idempotency_key is not None:
+                found = self.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+                if found is not None:
+                    return found
+        raise self._unexplained("create", execution_id)
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        rows = self._database.run(f"{self._get}c.execution_id = :execution_id", {"execution_id": execution_id})
+        return context_in(rows[0]) if rows else None
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        rows = self._database.run(
+            f"{self._get}c.agent_id = :agent_id AND c.idempotency_key = :idempotency_key",
+            {"agent_id": agent_id, "idempotency_key": idempotency_key},
+        )
+        return context_in(rows[0]) if rows else None
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        params = {"execution_id": execution_id, "owner": owner, "ttl": duration_us(ttl), "now": self.now_us()}
+        for _ in range(ROUNDS):
+            for row in self._database.run(self._claim, params):
+                context, now_us = context_in(row), row[-1]
+                return Claim(
+                    lease=Lease(
+                        execution_id=execution_id,
+                        token=context.attempt,
+                        owner=owner,
+                        ttl=ttl,
+                        expires_at=from_us(now_us + duration_us(ttl)),
+                    ),
+                    context=context,
+                    now=from_us(now_us),
+                )
+            header, now_us = self._look(execution_id)
+            if header is None:
+                return None
+            require_readable(f"execution {execution_id}", header["format"])
+            if (
+                AgentState(header["state"]).is_over
+                or header["lease_until_us"] > now_us
+                or header["not_before_us"] > now_us
+            ):
+                return None
+        raise self._unexplained("claim", execution_id)
+
+    def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed:
+        params = _checkpoint_params(execution_id, change, lease)
+        is_leased = lease is not None
+        shape = shape_of(change, leased=is_leased)
+        for _ in range(ROUNDS):
+            statement = checkpoint_statement(self._tables, shape, self._database.now)
+            params["now"] = self.now_us()
+            for version, cancel_requested, due_now in self._database.run(statement, params):
+                return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=due_now)
+            general = shape_of(change, leased=is_leased, is_general=True)
+            if shape != general:
+                shape = general
+                continue
+            header, now_us = self._look(execution_id)
+            applied = check_checkpoint(execution_id, header, change, lease, now_us)
+            if applied is not None:
+                return applied
+        raise self._unexplained("checkpoint", execution_id)
+
+    def send(self, execution_id: str, signal: Signal, text: str) -> Sent:
+        kind = signal.kind.value
+        params = {
+            "execution_id": execution_id,
+            "signal_id": signal.signal_id,
+            "kind": kind,
+            "signal_key": signal.key,
+            "address": address_of(kind, signal.key),
+            "data": text,
+            "who": signal.sender,
+            "why": signal.reason,
+        }
+        statement = send_statement(self._tables, signal.kind, noted_as(signal), self._database.now)
+        signals = self._tables.signals
+        for _ in range(ROUNDS):
+            try:
+                for (woke,) in self._database.run(statement, params | {"now": self.now_us()}):
+                    return Sent(woke=woke)
+            except Refused:
+                pass  # sent before, or answered before: told apart below
+            header, _ = self._look(execution_id)
+            earlier = self._database.run(
+                f"SELECT signal_id = :signal_id FROM {signals} WHERE execution_id = :execution_id "
+                "AND (signal_id = :signal_id OR (kind = :kind AND signal_key = :signal_key))",
+                params,
+            )
+            sent = any(same for (same,) in earlier)
+            applied = check_signal(execution_id, header, signal, sent=sent, answered=bool(earlier))
+            if applied is not None:
+                return applied
+        raise self._unexplained("send", execution_id)
+
+
+def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:
+    params: dict[str, Any] = {"execution_id": execution_id, "checkpoint_id": change.checkpoint_id}
+    if lease is not None:
+        params["token"] = lease.token
+    if change.after_checkpoint is not None:
+        params["after_checkpoint"] = change.after_checkpoint
+    steps = change.steps
+    if len(steps) == 1:
+        (step,) = steps
+        params |= {
+            "last_number": step.number,
+            "step_key": str(step.number),
+            "step_name": step.name,
+            "step_text": step.text,
+        }
+    elif steps:
+        numbers = [step.number for step in steps]
+        # Where the last run of numbers without a gap begins: it must join on to what is recorded.
+        run_start = numbers[-1]
+        for number in reversed(numbers[:-1]):
+            if number != run_start - 1:
+                break
+            run_start = number
+        params |= {
+            "numbers": numbers,
+            "names": [step.name for step in steps],
+            "are_done": [step.is_done for step in steps],
+            "step_texts": [step.text for step in steps],
+            "first_number": numbers[0],
+            "run_start": run_start,
+            "last_number": numbers[-1],
+            "named": json.dumps({step.number: step.name for step in steps}),
+            "done": [str(step.number) for step in steps if step.is_done],
+            "opened": json.dumps({step.number: step.name for step in steps if not step.is_done}),
+        }
+    notes = notes_of(change)
+    if notes:
+        params |= {
+            "added_notes": len(notes),
+            "note_kinds": [kind for kind, _ in notes],
+            "note_texts": [text for _, text in notes],
+        }
+    values = values_of(change)
+    if change.working_memory or change.entities:
+        params |= {
+            "value_kinds": [kind for kind, _, _ in values],
+            "value_names": [name for _, name, _ in values],
+            "value_texts": [text for _, _, text in values],
+        }
+    if change.forget:
+        params["forget"] = list(change.forget)
+    if change.consumed:
+        params["consumed"] = list(change.consumed)
+    if change.state is not None:
+        params |= {
+            "waiting": change.waiting,
+            "wait_key": change.wait_key,
+            "wait_signal": change.wait_signal,
+            "wake_us": change.wake_us,
+            "address": address_of(change.wait_signal, change.wait_key),
+            "output": change.output,
+            "error": change.error,
+            "announce_us": change.announce_us,
+            "who": change.by,
+            "why": change.reason,
+        }
+    return params

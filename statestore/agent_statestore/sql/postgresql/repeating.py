@@ -1,0 +1,55 @@
+"""On PostgreSQL a statement decides by its own conditions; this is what follows when it applied to no row.
+
+A second statement finds out why. Between the two the reason may have gone; the first is then tried again, but not
+without end: a condition in SQL that says other than the diagnosis in Python, after somebody edited a row by hand say,
+would otherwise keep the caller and the server busy for ever.
+"""
+
+from typing import Final
+
+from agent_statestore.clock import Clock
+from agent_statestore.errors import StoreUnavailable
+from agent_statestore.sql.checks import DECISIVE, Header, header_of
+from agent_statestore.sql.database import Database, Params
+
+# Each but the first means that another writer came between two statements; so many in a row do not happen.
+ROUNDS: Final = 20
+
+# What tells why a statement applied to no row.
+_LOOKED_AT: Final = (*DECISIVE, "not_before_us")
+
+
+class Repeating:
+    """What all primitives on PostgreSQL need."""
+
+    def __init__(self, database: Database, clock: Clock | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._tables = tables = database.settings.tables
+        looked_at = ", ".join(f"c.{name}" for name in _LOOKED_AT)
+        self._header = (
+            f"SELECT {looked_at}, {database.now} FROM {tables.contexts} AS c "
+            "WHERE c.execution_id = :execution_id AND c.deleted_us IS NULL"
+        )
+
+    def now_us(self) -> int | None:
+        """The injected clock's time; None means the server's."""
+        return None if self._clock is None else self._clock.now_us()
+
+    def _look(self, execution_id: str) -> tuple[Header | None, int]:
+        """The header as it is now, and the time."""
+        rows = self._database.run(self._header, {"execution_id": execution_id, "now": self.now_us()})
+        return (header_of(rows[0], _LOOKED_AT), rows[0][-1]) if rows else (None, 0)
+
+    def _apply(self, primitive: str, statement: str, applies: str, params: Params) -> bool:
+        """Runs a statement that returns a row if it applied, until it did or the SELECT `applies` has no row."""
+        for _ in range(ROUNDS):
+            if self._database.run(statement, params):
+                return True
+            if not self._database.run(applies, params):
+                return False
+        raise self._unexplained(primitive, params["execution_id"])
+
+    def _unexplained(self, primitive: str, execution_id: str) -> StoreUnavailable:
+        reason = f"`{primitive}` of execution {execution_id} applied to no row {ROUNDS} times, without a reason to find"
+        return StoreUnavailable(self._database.settings.shown_url, reason)

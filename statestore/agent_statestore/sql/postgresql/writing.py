@@ -1,0 +1,380 @@
+"""The texts of the writing statements on PostgreSQL: one writable CTE per primitive.
+
+Each begins with the conditional write of the row in `contexts`, named `head`; the other parts insert what `head`
+returned, so nothing is written when its condition does not hold. READ COMMITTED decides what may be relied on when
+such an UPDATE had to wait for another writer of the row:
+
+* the condition and the new values of the row itself are computed again, from the row as the other left it;
+* every other table is seen as it was when the statement began, before the other's commit. So conditions use columns
+  of the row only (`pending`, `intents`, counters), and a statement that does read other tables joins the row as it
+  was at the beginning, `seen`, and does not apply unless that is still what it has locked; it is then repeated;
+* a unique index sees the other's rows at all times.
+
+`seen` also tells what an UPDATE has overwritten, for the audit trail: RETURNING knows the new values only.
+
+On a deleted row no lease lives, so a statement that asks for a live lease need not ask whether the row is deleted.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from agent_statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
+from agent_statestore.envelope import FORMAT
+from agent_statestore.records import AuditEvent, SignalKind
+from agent_statestore.sql.checks import writable_states
+from agent_statestore.sql.postgresql.reading import parts_of
+from agent_statestore.sql.single import quoted
+from agent_statestore.sql.tables import ANSWERING, AUDIT_COLUMNS, COLUMNS, WORKING, Tables
+from agent_statestore.states import ACTIVE, PAUSED, AgentState
+from agent_statestore.states import WORKING as WORKING_STATES
+
+
+class Steps(StrEnum):
+    """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
+
+    `NEW` is a result of which nothing is recorded yet. Not to look for an intent that it replaces saves 10 us.
+    """
+
+    NONE = "none"
+    NEW = "new"
+    RESULT = "result"
+    INTENT = "intent"
+    MANY = "many"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which parts a checkpoint has: what its statement's text depends on."""
+
+    state: AgentState | None
+    leased: bool
+    chained: bool
+    steps: Steps
+    notes: bool
+    memory: bool
+    forget: bool
+    consumed: bool
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether it is a new step, of an execution that is to be working and goes on. No such one waits for a bell."""
+        return self.steps is Steps.NEW and self.state is None
+
+
+def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = False) -> Shape:
+    """The shape of a checkpoint; with `is_general` of the statement that applies it whatever is recorded already."""
+    steps = Steps.MANY if change.steps else Steps.NONE
+    if len(change.steps) == 1:
+        (step,) = change.steps
+        steps = Steps.RESULT if step.is_done else Steps.INTENT
+        if step.is_done and step.kind in WITHOUT_INTENT and not is_general:
+            steps = Steps.NEW
+    return Shape(
+        state=change.state,
+        leased=leased,
+        chained=change.after_checkpoint is not None,
+        steps=steps,
+        notes=bool(change.messages or change.facts or change.rag_context),
+        memory=bool(change.working_memory or change.entities),
+        forget=bool(change.forget),
+        consumed=bool(change.consumed),
+    )
+
+
+_IS_PENDING: Final = (
+    "(c.cancel_requested = 1 OR EXISTS "
+    "(SELECT 1 FROM jsonb_each_text({pending}) AS waiting(id, address) WHERE waiting.address = :address))"
+)
+
+
+_INTENTS: Final = {
+    Steps.RESULT: "c.intents - CAST(:step_key AS text)",
+    Steps.INTENT: "c.intents || jsonb_build_object(CAST(:step_key AS text), CAST(:step_name AS text))",
+    Steps.MANY: "(c.intents - CAST(:done AS text[])) || CAST(:opened AS jsonb)",
+}
+
+
+def _changes(shape: Shape, now: str) -> list[str]:
+    """The assignments to the row. `c` is the row before."""
+    sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
+    pending = "c.pending"
+    if shape.steps is not Steps.NONE:
+        sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0"}
+        if shape.steps in _INTENTS:
+            sets["intents"] = _INTENTS[shape.steps]
+    if shape.notes:
+        sets["note_count"] = "c.note_count + :added_notes"
+    if shape.consumed:
+        pending = sets["pending"] = "(c.pending - CAST(:consumed AS text[]))"
+    state = shape.state
+    if state is None:
+        return [f"{name} = {value}" for name, value in sets.items()]
+    sets |= {"state": f"'{state}'", "waiting": ":waiting", "wait_key": ":wait_key", "wait_signal": ":wait_signal"}
+    sets["audit_count"] = f"c.audit_count + CASE WHEN c.state = '{state}' THEN 0 ELSE 1 END"
+    if state.is_paused:
+        is_pending = _IS_PENDING.format(pending=pending)
+        sets["due_us"] = f"CASE WHEN {is_pending} THEN {now} ELSE CAST(:wake_us AS bigint) END"
+        sets["not_before_us"] = f"CASE WHEN {is_pending} THEN 0 ELSE COALESCE(CAST(:wake_us AS bigint), {NEVER_US}) END"
+        sets["crashes"] = "0"
+    if state.is_over:
+        sets |= {"output": ":output", "error": ":error", "due_us": f"{now} + CAST(:announce_us AS bigint)"}
+        sets["ended_us"] = now
+    if state.is_over or state.is_paused:
+        sets |= {"owner": "NULL", "lease_until_us": "0", "rings": "0"}
+    if state in WORKING_STATES and not shape.leased:
+        sets |= {"due_us": now, "not_before_us": "0"}
+    if state is AgentState.IDLE:
+        sets |= {"output": "NULL", "error": "NULL", "crashes": "0", "rings": "0", "not_before_us": "0", "due_us": now}
+        sets["ended_us"] = "NULL"
+    return [f"{name} = {value}" for name, value in sets.items()]
+
+
+def _conditions(shape: Shape, now: str) -> list[str]:
+    """When the checkpoint applies: `agent_statestore.sql.checks.check_checkpoint` in SQL."""
+    conditions = [
+        "c.execution_id = :execution_id",
+        "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",
+        f"c.state IN ({quoted(WORKING_STATES if shape.is_ordinary else writable_states(shape.state))})",
+    ]
+    if shape.leased:
+        conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
+    else:
+        conditions += ["c.deleted_us IS NULL", f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
+    if shape.chained:
+        conditions.append("COALESCE(c.checkpoint_id, '') = :after_checkpoint")
+    # A step that is not new replaces an intent of its name.
+    if shape.steps is Steps.MANY:
+        conditions += [
+            "c.step_count >= :run_start - 1",
+            (
+                "(c.step_count < :first_number OR NOT EXISTS (SELECT 1 "
+                "FROM jsonb_each_text(CAST(:named AS jsonb)) AS step(number, name) "
+                "WHERE CAST(step.number AS integer) <= c.step_count "
+                "AND c.intents ->> step.number IS DISTINCT FROM step.name))"
+            ),
+        ]
+    elif shape.steps is Steps.NEW:
+        conditions.append("c.step_count = :last_number - 1")
+    elif shape.steps is not Steps.NONE:
+        conditions.append("(c.step_count = :last_number - 1 OR c.intents ->> :step_key = :step_name)")
+    return conditions
+
+
+@lru_cache(maxsize=512)
+def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
+    """The statement for checkpoints of this shape. No row: refused. Else version, cancel_requested, due_now."""
+    # Where the change sets several times, they are one. An ordinary step saves what that costs.
+    is_timed = shape.state is not None and (
+        shape.state.is_paused or shape.state.is_over or shape.state is AgentState.IDLE
+    )
+    at = "clock.now_us" if is_timed else now
+    sources, conditions = ["clock"] if is_timed else [], _conditions(shape, at)
+    returned = [f"c.{name}" for name in ("execution_id", "version", "cancel_requested", "note_count")]
+    due_now = f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at}"
+    returned.append(f"{'FALSE' if shape.is_ordinary else due_now} AS due_now")
+    if shape.forget or shape.state is not None:
+        # A value that another writer set after this statement began could not be seen, and would stay; a state that
+        # another writer set would not be the one that the audit trail tells of.
+        sources.append(f"{tables.contexts} AS seen")
+        conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version", "seen.token = c.token"]
+    if shape.state is not None:
+        # The token is that of a live lease, or there is none.
+        worker = "seen.owner" if shape.leased else "NULL"
+        returned += ["c.audit_count", "c.updated_us", "c.token", "seen.state AS from_state", f"{worker} AS worker"]
+    parts = [f"clock AS MATERIALIZED (SELECT {now} AS now_us)"] if is_timed else []
+    source = f"FROM {', '.join(sources)} " if sources else ""
+    parts.append(
+        f"head AS (UPDATE {tables.contexts} AS c SET {', '.join(_changes(shape, at))} {source}"
+        f"WHERE {' AND '.join(conditions)} RETURNING {', '.join(returned)})"
+    )
+    if shape.state is not None:
+        trail = audit_part(
+            tables,
+            AuditEvent.MOVED,
+            at="head.updated_us",
+            from_state="head.from_state",
+            to_state=f"'{shape.state}'",
+            worker="head.worker",
+            who=":who",
+            why=":why",
+            condition=f"head.from_state <> '{shape.state}'",
+        )
+        parts.append(trail)
+    if shape.steps is not Steps.NONE:
+        rows = (
+            "step.* FROM head, unnest(CAST(:numbers AS integer[]), CAST(:names AS text[]), "
+            "CAST(:are_done AS boolean[]), CAST(:step_texts AS text[])) AS step"
+            if shape.steps is Steps.MANY
+            else f":last_number, :step_name, {shape.steps is not Steps.INTENT}, :step_text FROM head"
+        )
+        replaced = (
+            ""
+            if shape.steps is Steps.NEW
+            else " ON CONFLICT (execution_id, step_number) DO UPDATE SET is_done = excluded.is_done, "
+            "data = excluded.data"
+        )
+        parts.append(
+            f"steps AS (INSERT INTO {tables.steps} (execution_id, step_number, name, is_done, data) "
+            f"SELECT head.execution_id, {rows}{replaced})"
+        )
+    if shape.notes:
+        parts.append(
+            f"notes AS (INSERT INTO {tables.notes} (execution_id, position, kind, data) "
+            "SELECT head.execution_id, head.note_count - :added_notes + note.place, note.kind, note.data "
+            "FROM head, unnest(CAST(:note_kinds AS text[]), CAST(:note_texts AS text[])) "
+            "WITH ORDINALITY AS note(kind, data, place))"
+        )
+    if shape.memory:
+        parts.append(
+            f"memory AS (INSERT INTO {tables.memory} (execution_id, kind, name, data) "
+            "SELECT head.execution_id, value.* FROM head, unnest(CAST(:value_kinds AS text[]), "
+            "CAST(:value_names AS text[]), CAST(:value_texts AS text[])) AS value "
+            "ON CONFLICT (execution_id, kind, name) DO UPDATE SET data = excluded.data)"
+        )
+    if shape.forget:
+        parts.append(
+            f"forgotten AS (DELETE FROM {tables.memory} AS m USING head WHERE m.execution_id = head.execution_id "
+            f"AND m.kind = '{WORKING}' AND m.name = ANY(CAST(:forget AS text[])))"
+        )
+    return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now FROM head"
+
+
+@lru_cache(maxsize=64)
+def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
+    """Stores a new execution. No row: its idempotency key is taken. Else `created_us` and `due_us`."""
+    timed = {
+        "created_us": "(SELECT now_us FROM clock)",
+        "updated_us": "(SELECT now_us FROM clock)",
+        "due_us": "COALESCE(CAST(:due_us AS bigint), (SELECT now_us FROM clock) + :first_ring)",
+    }
+    values = ", ".join(timed.get(name, f":{name}") for name in COLUMNS)
+    head = (
+        f"head AS (INSERT INTO {tables.contexts} ({', '.join(COLUMNS)}) VALUES ({values}) "
+        "ON CONFLICT (agent_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
+        "RETURNING execution_id, session_id, user_id, token, audit_count, created_us, due_us)"
+    )
+    parts = [
+        f"clock AS MATERIALIZED (SELECT {now} AS now_us)",
+        head,
+        audit_part(tables, AuditEvent.CREATED, at="head.created_us", to_state=f"'{AgentState.IDLE}'"),
+    ]
+    if in_session:
+        parts.append(session_part(tables))
+    return f"WITH {', '.join(parts)} SELECT created_us, due_us FROM head"
+
+
+def session_part(tables: Tables) -> str:
+    """The part of a statement that notes the session of what `head` has stored, if it has one."""
+    return (
+        f"session AS (INSERT INTO {tables.sessions} AS s (session_id, user_id, created_us, updated_us) "
+        "SELECT head.session_id, head.user_id, head.created_us, head.created_us FROM head "
+        "WHERE head.session_id IS NOT NULL ON CONFLICT (session_id) DO UPDATE SET "
+        "user_id = COALESCE(excluded.user_id, s.user_id), "
+        "created_us = LEAST(s.created_us, excluded.created_us), "
+        "updated_us = GREATEST(s.updated_us, excluded.updated_us))"
+    )
+
+
+def audit_part(
+    tables: Tables,
+    event: AuditEvent,
+    *,
+    at: str,
+    from_state: str = "NULL",
+    to_state: str = "NULL",
+    worker: str = "NULL",
+    who: str = "NULL",
+    why: str = "NULL",
+    data: str = "NULL",
+    condition: str = "TRUE",
+) -> str:
+    """The part of a statement that adds the entry `head.audit_count` to the audit trail; the values are SQL."""
+    return (
+        f"trail AS (INSERT INTO {tables.audit} (execution_id, {', '.join(AUDIT_COLUMNS)}) "
+        f"SELECT head.execution_id, head.audit_count, {at}, '{event}', {from_state}, {to_state}, head.token, "
+        f"{worker}, {who}, {why}, {data} FROM head WHERE {condition})"
+    )
+
+
+def claim_statement(tables: Tables, now: str) -> str:
+    """Takes the lease and reads the context. No row: refused. Else `COLUMNS`, the parts, and the time."""
+    returned = ", ".join(f"c.{name}" for name in COLUMNS)
+    unchanged = " AND ".join(
+        f"seen.{name} = c.{name}" for name in ("execution_id", "version", "token", "signal_count", "audit_count")
+    )
+    trail = audit_part(
+        tables,
+        AuditEvent.CLAIMED,
+        at="head.updated_us",
+        from_state="head.from_state",
+        to_state=f"'{AgentState.THINKING}'",
+        worker="head.owner",
+    )
+    return (
+        f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
+        f"head AS (UPDATE {tables.contexts} AS c SET state = '{AgentState.THINKING}', token = c.token + 1, "
+        "crashes = c.crashes + 1, rings = 0, owner = :owner, lease_until_us = clock.now_us + :ttl, not_before_us = 0, "
+        "due_us = clock.now_us + :ttl, updated_us = clock.now_us, audit_count = c.audit_count + 1 "
+        f"FROM clock, {tables.contexts} AS seen "
+        f"WHERE c.execution_id = :execution_id AND c.deleted_us IS NULL AND c.format <= {FORMAT} "
+        f"AND c.state IN ({quoted(ACTIVE)}) AND c.lease_until_us <= clock.now_us AND c.not_before_us <= clock.now_us "
+        f"AND {unchanged} RETURNING {returned}, seen.state AS from_state), {trail} "
+        f"SELECT {', '.join(f'head.{name}' for name in COLUMNS)}, {parts_of(tables, 'head')}, head.updated_us FROM head"
+    )
+
+
+def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, now: str) -> str:
+    """Puts a signal of this kind into the mailbox, and into the audit trail under the name that it has there.
+
+    No row: refused. Else whether it woke the execution.
+    """
+    is_cancel = kind is SignalKind.CANCEL
+    awaited = f"c.wait_signal = '{kind}' AND c.wait_key = :signal_key"
+    wakes = "c.lease_until_us <= clock.now_us"
+    if not is_cancel:
+        wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"
+    conditions = ["c.execution_id = :execution_id", "c.deleted_us IS NULL"]
+    conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
+    if kind.value in ANSWERING:
+        conditions.append(awaited)
+    trail = ""
+    if noted is not None:
+        note = audit_part(
+            tables,
+            noted,
+            at="head.updated_us",
+            from_state="head.state",
+            worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
+            who=":who",
+            why=":why",
+            data=":data",
+        )
+        trail = f"{note}, "
+    return (
+        f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
+        f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
+        "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
+        f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
+        f"{'audit_count = c.audit_count + 1, ' if trail else ''}"
+        f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
+        f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
+        f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
+        # The index refuses a second signal of the same id, or a second answer; asking first spares the server's log
+        # most of these errors.
+        f"FROM clock WHERE {' AND '.join(conditions)} AND NOT EXISTS (SELECT 1 FROM {tables.signals} AS sent "
+        "WHERE sent.execution_id = :execution_id AND (sent.signal_id = :signal_id OR (sent.kind = :kind "
+        f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
+        # The lease, the state and the wait are as they were before.
+        "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
+        f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
+        f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
+        "SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, :data FROM head) "
+        "SELECT woke FROM head"
+    )
+
+
+def quoted_kinds() -> str:
+    """The kinds of which only the first signal under a key is accepted, as an SQL list."""
+    return ", ".join(f"'{kind}'" for kind in ANSWERING)

@@ -1,0 +1,217 @@
+"""Reads that are one SELECT, the same in every database."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agent_statestore.clock import from_us, to_us
+from agent_statestore.codec import AuditRow, decode_audit, decode_step, decode_summary
+from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.records import AgentStep, AuditEntry, ExecutionSummary, Lease, Page
+from agent_statestore.sql.database import Database
+from agent_statestore.sql.single import quoted
+from agent_statestore.sql.tables import AUDIT_COLUMNS
+from agent_statestore.states import AgentState
+
+# What a summary needs: all but what may be large.
+_SUMMARY_COLUMNS: Final = (
+    "execution_id",
+    "format",
+    "agent_id",
+    "session_id",
+    "user_id",
+    "parent_execution_id",
+    "idempotency_key",
+    "queue",
+    "priority",
+    "metadata",
+    "state",
+    "waiting",
+    "error",
+    "version",
+    "token",
+    "crashes",
+    "step_count",
+    "cancel_requested",
+    "owner",
+    "lease_until_us",
+    "due_us",
+    "created_us",
+    "updated_us",
+    "ended_us",
+)
+
+_NEWEST_FIRST: Final = "ORDER BY created_us DESC, execution_id DESC LIMIT :rows"
+_OLDEST_FIRST: Final = "ORDER BY created_us, execution_id LIMIT :rows"
+
+# Where the characters that UTF-8 cannot carry begin and end, and the character behind all others.
+_FIRST_SURROGATE: Final = 0xD800
+_BEHIND_SURROGATES: Final = 0xE000
+_LAST: Final = 0x10FFFF
+
+
+class Reading:
+    """The shared reads of one store."""
+
+    def __init__(self, database: Database) -> None:
+        settings = database.settings
+        tables = settings.tables
+        self._database = database
+        self._contexts = tables.contexts
+        self._summary = (
+            f"SELECT {', '.join(_SUMMARY_COLUMNS)} FROM {tables.contexts} "
+            "WHERE execution_id = :execution_id AND deleted_us IS NULL"
+        )
+        self._steps = (
+            f"SELECT s.data FROM {tables.steps} AS s JOIN {tables.contexts} AS c ON c.execution_id = s.execution_id "
+            "WHERE s.execution_id = :execution_id AND s.step_number > :after AND c.deleted_us IS NULL "
+            "ORDER BY s.step_number"
+        )
+        self._audit = (
+            f"SELECT {', '.join(AUDIT_COLUMNS)} FROM {tables.audit} WHERE execution_id = :execution_id "
+            "ORDER BY position"
+        )
+        self._ended = (
+            f"SELECT execution_id FROM {tables.contexts} WHERE ended_us IS NOT NULL AND due_us IS NULL "
+            "AND deleted_us IS NULL AND ended_us < :before"
+        )
+        self._deleted = (
+            f"SELECT execution_id FROM {tables.contexts} WHERE deleted_us IS NOT NULL AND deleted_us < :before "
+            "ORDER BY deleted_us, execution_id LIMIT :rows"
+        )
+        self._leased = (
+            f"SELECT execution_id, token, owner, lease_until_us, {database.now} FROM {tables.contexts} "
+            "WHERE owner IS NOT NULL"
+        )
+        self._dialect = settings.dialect
+
+    def summary(self, execution_id: str) -> ExecutionSummary | None:
+        """See `StorePrimitives.get_summary`."""
+        rows = self._database.run(self._summary, {"execution_id": execution_id})
+        return _summary_of(rows[0]) if rows else None
+
+    def steps(self, execution_id: str, after: int) -> tuple[AgentStep, ...]:
+        """See `StorePrimitives.get_steps`."""
+        rows = self._database.run(self._steps, {"execution_id": execution_id, "after": max(after, 0)})
+        return tuple(decode_step(text) for (text,) in rows)
+
+    def audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        """See `StorePrimitives.get_audit`."""
+        rows = self._database.run(self._audit, {"execution_id": execution_id})
+        return tuple(decode_audit(AuditRow(*row)) for row in rows)
+
+    def find(
+        self,
+        equal: dict[str, str | None],
+        states: Iterable[AgentState] | None,
+        created_after: datetime | None,
+        created_before: datetime | None,
+        limit: int,
+        cursor: str | None,
+        oldest_first: bool,
+    ) -> Page:
+        """See `StorePrimitives.find`; `equal` maps columns to the values asked for, None for any."""
+        check_limit(limit)
+        params: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
+        conditions = ["deleted_us IS NULL", *(f"{name} = :{name}" for name in params)]
+        if created_after is not None:
+            conditions.append("created_us >= :created_after")
+            params["created_after"] = to_us(created_after)
+        if created_before is not None:
+            conditions.append("created_us < :created_before")
+            params["created_before"] = to_us(created_before)
+        if cursor is not None:
+            behind = ">" if oldest_first else "<"
+            conditions.append(f"(created_us, execution_id) {behind} (:cursor_us, :cursor_id)")
+            if self._dialect == "mysql":
+                # It finds no place in an index by the other condition, from which this one follows.
+                conditions.append(f"created_us {behind}= :cursor_us")
+            params["cursor_us"], params["cursor_id"] = decode_cursor(cursor)
+        among = sorted(AgentState if states is None else set(states))
+        if not among:
+            return Page(items=(), next_cursor=None)
+        # One more than asked for tells whether there is a next page.
+        params["rows"] = limit + 1
+        order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+        rows = self._database.run(
+            self._found(conditions, among, order, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
+        )
+        items = tuple(_summary_of(row) for row in rows[:limit])
+        if len(rows) <= limit:
+            return Page(items=items, next_cursor=None)
+        last = dict(zip(_SUMMARY_COLUMNS, rows[limit - 1], strict=True))
+        return Page(items=items, next_cursor=encode_cursor(Cursor(last["created_us"], last["execution_id"])))
+
+    def _found(self, conditions: list[str], among: list[AgentState], order: str, *, is_narrow: bool) -> str:
+        """The query; what is `narrow` leaves few executions to look through for their states."""
+        columns = ", ".join(_SUMMARY_COLUMNS)
+        found = f"SELECT {columns} FROM {self._contexts} WHERE {' AND '.join(conditions)}"
+        if len(among) == len(AgentState):
+            return f"{found} {order}"
+        # The states are ours and not the caller's: literals let the planner count them.
+        if is_narrow or len(among) == 1:
+            return f"{found} AND state IN ({quoted(among)}) {order}"
+        # No index has several states in one order, and the newest executions may all be in others. Of each state that
+        # is asked for at most `rows` are looked at.
+        each = (f"SELECT {columns} FROM ({found} AND state = '{state}' {order}) AS in_{state}" for state in among)
+        return f"{' UNION ALL '.join(each)} {order}"
+
+    def ended(self, before: datetime, states: Iterable[AgentState] | None, limit: int) -> tuple[str, ...]:
+        """See `StorePrimitives.find_ended`."""
+        check_limit(limit)
+        among = None if states is None else set(states)
+        if among is not None and not among:
+            return ()
+        condition = "" if among is None else f" AND state IN ({quoted(among)})"
+        rows = self._database.run(
+            f"{self._ended}{condition} ORDER BY ended_us, execution_id LIMIT :rows",
+            {"before": to_us(before), "rows": limit},
+        )
+        return tuple(execution_id for (execution_id,) in rows)
+
+    def deleted(self, before: datetime, limit: int) -> tuple[str, ...]:
+        """See `StorePrimitives.find_deleted`."""
+        check_limit(limit)
+        rows = self._database.run(self._deleted, {"before": to_us(before), "rows": limit})
+        return tuple(execution_id for (execution_id,) in rows)
+
+    def leases(self, owner_prefix: str, now_us: int | None) -> tuple[Lease, ...]:
+        """See `StorePrimitives.find_leases`."""
+        condition, bounds = self._has_prefix(owner_prefix)
+        rows = self._database.run(f"{self._leased}{condition}", {"now": now_us} | bounds)
+        return tuple(
+            Lease(
+                execution_id=execution_id,
+                token=token,
+                owner=owner,
+                ttl=timedelta(microseconds=until_us - at_us),
+                expires_at=from_us(until_us),
+            )
+            for execution_id, token, owner, until_us, at_us in rows
+            if until_us > at_us and owner.startswith(owner_prefix)
+        )
+
+    def _has_prefix(self, prefix: str) -> tuple[str, dict[str, str]]:
+        """A condition that an index on the owner can look up, with its parameters."""
+        if not prefix:
+            return "", {}
+        if self._dialect == "postgresql":
+            # It compares texts by the rules of some language, and makes a range of this where the index is in "C".
+            return " AND starts_with(owner, :owner_prefix)", {"owner_prefix": prefix}
+        above = _above(prefix)
+        if above is None:
+            return " AND owner >= :owner_prefix", {"owner_prefix": prefix}
+        return " AND owner >= :owner_prefix AND owner < :above", {"owner_prefix": prefix, "above": above}
+
+
+def _above(prefix: str) -> str | None:
+    """The least text behind all that start with `prefix`, in the order of code points; None if there is none."""
+    kept = prefix.rstrip(chr(_LAST))
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(_BEHIND_SURROGATES if following == _FIRST_SURROGATE else following)
+
+
+def _summary_of(row: tuple[Any, ...]) -> ExecutionSummary:
+    return decode_summary(dict(zip(_SUMMARY_COLUMNS, row, strict=True)))

@@ -1,0 +1,43 @@
+"""The primitives on SQLite: each is one short transaction under the file's write lock."""
+
+import json
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from agent_statestore.sql.locking import Dialect, LockedPrimitives
+from agent_statestore.sql.locking.bound import BoundLocked
+from agent_statestore.sql.sqlite.pool import PooledSQLite
+
+
+def bind_sqlite(primitives: "SQLitePrimitives", connection: Connection) -> BoundLocked:
+    """The store's statements in a transaction that the caller began."""
+    joined = connection.connection.driver_connection
+    assert isinstance(joined, PooledSQLite)
+    return BoundLocked(primitives, joined)
+
+
+_DIALECT: Final = Dialect(
+    # The transaction has locked the whole file.
+    lock="",
+    lock_free="",
+    in_order="",
+    time="?",
+    timed=None,
+    any_of="(SELECT value FROM json_each(?))",
+    listed=lambda values: json.dumps(list(values)),
+    on_conflict=lambda keys: f"ON CONFLICT ({keys}) DO UPDATE SET",
+    new=lambda column: f"excluded.{column}",
+)
+
+
+class SQLitePrimitives(LockedPrimitives):
+    """What SQLite does in its own way; see `StorePrimitives` for each method. It is always given a clock."""
+
+    dialect = _DIALECT
+
+    def durability_warning(self) -> str | None:
+        """One sentence if SQLite acknowledges a write before it is safe on disk."""
+        if self._database.settings.synchronous == "OFF":
+            return "SQLite runs with synchronous=OFF: a power cut may lose or corrupt all executions."
+        return None

@@ -1,0 +1,252 @@
+"""`SQLStore`: executions in SQLite, PostgreSQL, MariaDB or MySQL."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TextIO
+
+from sqlalchemy.engine import Connection
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
+from agent_statestore.clock import Clock, SystemClock
+from agent_statestore.codec import encode_checkpoint, encode_signal
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from agent_statestore.export import ExportedExecution
+from agent_statestore.rates import Turn, asked
+from agent_statestore.records import (
+    AgentContext,
+    AgentStep,
+    AuditEntry,
+    Checkpointed,
+    Claim,
+    Due,
+    ExecutionSummary,
+    Lease,
+    Page,
+    Renewed,
+    Sent,
+    Signal,
+    require_text,
+)
+from agent_statestore.sql.activity import ActivityReading
+from agent_statestore.sql.database import Database, SQLiteDatabase
+from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
+from agent_statestore.sql.primitives import Primitives
+from agent_statestore.sql.reading import Reading
+from agent_statestore.sql.schema import schema
+from agent_statestore.sql.settings import parse_url
+from agent_statestore.sql.single import SingleStatements
+from agent_statestore.sql.sqlite.primitives import SQLitePrimitives, bind_sqlite
+from agent_statestore.sql.step_transaction import BoundDatabase, StepTransactions
+from agent_statestore.states import AgentState
+from agent_statestore.stats import Activity
+from agent_statestore.store import Store
+from agent_statestore.transactions import StepTransaction
+
+
+class SQLStore(Store):
+    """Keeps executions in a SQLite file, or in a database of PostgreSQL, MariaDB or MySQL.
+
+    A SQLite file is created and brought to the newest schema at the first use, by whichever process comes first. A
+    server's database is only ever changed by `migrate`, and works on the newest schema only (`check`).
+
+    A server's time is the database's; SQLite's, which only processes of one host share, is that host's.
+    """
+
+    has_transactions = True
+
+    def __init__(self, url: str, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+        """Connects to nothing yet. For `url` and what it raises see `agent_statestore.sql.opening.open_sql`."""
+        self._settings = settings = parse_url(url)
+        self.url = settings.shown_url
+        self.max_value_bytes = max_value_bytes
+        self.keeps_deleted = settings.keeps_deleted
+        self._database: Database
+        self._primitives: Primitives
+        bind: Callable[[Connection], BoundDatabase]
+        match settings.dialect:
+            case "sqlite":
+                sqlite = SQLiteDatabase(settings, lambda: schema.ensure_schema(settings))
+                in_file = SQLitePrimitives(sqlite, clock or SystemClock())
+                self._database, self._primitives = sqlite, in_file
+                bind = partial(bind_sqlite, in_file)
+            case "postgresql":
+                from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
+                from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
+
+                postgresql = PostgreSQLDatabase(settings)
+                self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
+                bind = partial(BoundPostgreSQL, settings, clock)
+            case "mysql":
+                from agent_statestore.sql.mysql.primitives import MySQLDatabase, MySQLPrimitives, bind_mysql
+
+                mysql = MySQLDatabase(settings)
+                on_server = MySQLPrimitives(mysql, clock)
+                self._database, self._primitives = mysql, on_server
+                bind = partial(bind_mysql, on_server)
+        self._transactions = StepTransactions(settings, bind, max_value_bytes)
+        self._reading = Reading(self._database)
+        self._activity = ActivityReading(self._database)
+        self._single = SingleStatements(self._database)
+
+    def create(self, new: NewExecution) -> AgentContext:
+        return self._primitives.create(new, self.max_value_bytes)
+
+    def get_context(self, execution_id: str) -> AgentContext | None:
+        return self._primitives.get_context(execution_id)
+
+    def get_summary(self, execution_id: str) -> ExecutionSummary | None:
+        return self._reading.summary(execution_id)
+
+    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+        return self._reading.steps(execution_id, after)
+
+    def find(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        states: Iterable[AgentState] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        oldest_first: bool = False,
+    ) -> Page:
+        equal = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
+        return self._reading.find(equal, states, created_after, created_before, limit, cursor, oldest_first)
+
+    def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
+        return self._primitives.get_by_idempotency_key(agent_id, idempotency_key)
+
+    def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
+        return self._reading.audit(execution_id)
+
+    def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
+        return self._activity.of(execution_ids)
+
+    def find_ended(
+        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+    ) -> tuple[str, ...]:
+        return self._reading.ended(before, states, limit)
+
+    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
+        return self._primitives.claim(execution_id, owner, ttl)
+
+    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
+        return self._primitives.renew(leases, ttl)
+
+    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
+        return self._single.release(lease, crashed, self._primitives.now_us())
+
+    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
+        return self._reading.leases(owner_prefix, self._primitives.now_us())
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        require_lease_of(execution_id, lease)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        return self._primitives.checkpoint(execution_id, change, lease)
+
+    def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
+        """See `StorePrimitives.transaction`. On SQLite the whole block keeps all other writers waiting."""
+        require_lease_of(execution_id, lease)
+        return self._transactions.open(execution_id, lease)
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        return self._primitives.send(execution_id, signal, encode_signal(signal, self.max_value_bytes))
+
+    def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
+        return self._primitives.take_due(limit, grace)
+
+    def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
+        self._primitives.mark_rung(rung, first, maximum)
+
+    def settle(self, execution_id: str) -> None:
+        self._single.settle(execution_id)
+
+    def take_rate(
+        self,
+        bucket: str,
+        limit: int,
+        per: timedelta,
+        *,
+        within: timedelta = timedelta(0),
+        promised: bool = False,
+    ) -> Turn:
+        return self._primitives.take_rate(bucket, asked(bucket, limit, per, within, promised))
+
+    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+        require_text("by", by)
+        require_text("reason", reason)
+        return self._primitives.delete_context(execution_id, by=by, reason=reason)
+
+    def purge(self, execution_id: str) -> bool:
+        return self._primitives.purge(execution_id)
+
+    def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
+        return self._reading.deleted(before, limit)
+
+    def clear(self) -> int:
+        return self._primitives.clear()
+
+    def tidy(self, limit: int = 1000) -> int:
+        """See `StorePrimitives.tidy`: what is kept of rates that nobody has asked for in a long time."""
+        return self._single.forget_rates(limit, self._primitives.now_us())
+
+    def export(self, execution_id: str) -> ExportedExecution | None:
+        return self._primitives.export(execution_id)
+
+    def restore(self, exported: ExportedExecution) -> bool:
+        require_readable(f"execution {exported.execution_id}", exported.header["format"])
+        return self._primitives.restore(exported)
+
+    def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
+        return self._primitives.drop_archived(execution_id, place)
+
+    def check(self) -> None:
+        """Raises `StoreUnavailable` or `SchemaMismatch`. A SQLite file is made and migrated first."""
+        if isinstance(self._database, SQLiteDatabase):
+            self._database.is_ready = False
+            self._database.run("SELECT 1", {})
+        else:
+            schema.check_schema(self._settings)
+
+    def durability_warning(self) -> str | None:
+        return self._primitives.durability_warning()
+
+    def close(self) -> None:
+        self._database.dispose()
+        self._transactions.dispose()
+
+    # -- the schema ----------------------------------------------------------------------------------------------------
+
+    def migrate(self, revision: str = "head", *, sql: bool = False, output: TextIO | None = None) -> None:
+        """Brings the schema to `revision`, up or down: "head", "base" (which drops the tables), or a revision's name.
+
+        With `sql` nothing is changed and nothing connected to: the statements that lead from an empty database there
+        (for "base": from the newest schema; for "FROM:TO": from one revision to another) are written to `output`, by
+        default the standard output.
+
+        Raises `UnknownRevision`, `SchemaMismatch` for a schema that only a newer version of this package knows, and
+        `StoreUnavailable`. Concurrent calls are harmless.
+        """
+        if sql:
+            schema.print_ddl(self._settings, revision, output)
+            return
+        if isinstance(self._database, SQLiteDatabase):
+            self._database.is_ready = False
+        schema.migrate(self._settings, revision)
+
+    def downgrade(self, revision: str = "base") -> None:
+        """Like `migrate`, with the other default."""
+        self.migrate(revision)
+
+    def leads_down(self, revision: str) -> bool:
+        """Whether `migrate(revision)` would go down, and remove what only the newer schema keeps."""
+        return schema.leads_down(self._settings, revision)
+
+    def revision(self) -> str | None:
+        """The revision of the database's schema; None without one."""
+        return schema.read_revision(self._settings)

@@ -1,0 +1,405 @@
+"""The tables of the SQL store, as SQLAlchemy Core metadata: what the migrations lead to.
+
+One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
+and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
+bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rates.Line`; `turn_us`: the last answer). The columns
+of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of that one
+row decide everything (a row is read again after waiting for its lock, a subselect of another table is not):
+
+* `intents`: JSON object, number of each step without a result -> its name;
+* `pending`: JSON object, id of each unconsumed signal -> its address (`address_of`);
+* `note_count`, `signal_count`, `audit_count`: the last `position` given out in the other tables;
+* `deleted_us`: when the execution was deleted, else null. A deleted row has no lease, no `due_us` and no
+  `idempotency_key`, and only the audit trail, `purge` and `restore` still see it.
+
+A user may add columns (nullable, or with a default) and relations: every statement names the columns that it uses.
+
+MySQL and MariaDB have no partial indexes: there each is of all rows, and `answered` is not unique, because events may
+repeat a key. The row's lock alone then keeps a second answer out.
+
+No column that an ordinary step changes is indexed, so that PostgreSQL updates the row in place (HOT); `fillfactor`
+leaves the room for it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+from agent_statestore.codec import HEADER_FIELDS
+from agent_statestore.records import SignalKind
+
+DEFAULT_PREFIX: Final = "agent_"
+
+# The tables of the migrations, without the prefix.
+VERSION: Final = "alembic_version"
+UNFINISHED: Final = "alembic_unfinished"
+
+# The newest revision in `migrations/versions`, which makes the tables below. Alembic, slow to import, is not asked.
+REVISION: Final = "0003"
+
+# Values of `memory.kind` and `notes.kind`.
+WORKING: Final = "working"
+ENTITY: Final = "entity"
+MESSAGE: Final = "message"
+FACT: Final = "fact"
+RAG: Final = "rag"
+
+EXTRA_COLUMNS: Final = ("intents", "pending", "note_count", "signal_count", "audit_count")
+COLUMNS: Final = (*HEADER_FIELDS, *EXTRA_COLUMNS)
+
+# The columns of `audit` behind `execution_id`, in the order of `agent_statestore.codec.AuditRow`: `by`, `reason` and
+# `signal` are called otherwise, because they are words of SQL.
+AUDIT_COLUMNS: Final = (
+    "position",
+    "at_us",
+    "event",
+    "from_state",
+    "to_state",
+    "attempt",
+    "worker",
+    "who",
+    "why",
+    "data",
+)
+
+# Only the first signal of these kinds under one key is ever accepted.
+ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
+
+
+def address_of(kind: str | None, key: str | None) -> str:
+    """What a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
+    return f"{kind}:{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The names of one store's tables as statements use them: with the schema in front, if there is one."""
+
+    prefix: str = DEFAULT_PREFIX
+    schema: str | None = None
+
+    @property
+    def contexts(self) -> str:
+        return self.qualified("contexts")
+
+    @property
+    def steps(self) -> str:
+        return self.qualified("steps")
+
+    @property
+    def notes(self) -> str:
+        return self.qualified("notes")
+
+    @property
+    def memory(self) -> str:
+        return self.qualified("memory")
+
+    @property
+    def signals(self) -> str:
+        return self.qualified("signals")
+
+    @property
+    def audit(self) -> str:
+        return self.qualified("audit")
+
+    @property
+    def sessions(self) -> str:
+        return self.qualified("sessions")
+
+    @property
+    def rates(self) -> str:
+        return self.qualified("rates")
+
+    @property
+    def version(self) -> str:
+        """Alembic's table; with the prefix, so that it does not collide with that of the user's own migrations."""
+        return self.qualified(VERSION)
+
+    @property
+    def unfinished(self) -> str:
+        """The table that is there while a migration runs which the database could not undo."""
+        return self.qualified(UNFINISHED)
+
+    def qualified(self, name: str) -> str:
+        """A table's name without its prefix as a statement uses it."""
+        # A schema's name holds nothing that needs quotes: see `agent_statestore.sql.settings`.
+        return f"{self.prefix}{name}" if self.schema is None else f"{self.schema}.{self.prefix}{name}"
+
+
+# What SQLAlchemy calls MySQL and MariaDB; a URL of either may lead to a server of the other.
+MYSQL: Final = ("mysql", "mariadb")
+
+# Texts are compared byte by byte, as Python does: upper and lower case, accents and trailing spaces all count.
+COLLATIONS: Final = {"mysql": "utf8mb4_0900_bin", "mariadb": "utf8mb4_nopad_bin"}
+
+# How many characters of an owner MySQL and MariaDB index: they do not index a text of any length.
+OWNER_INDEXED: Final = 255
+
+
+def execution_id_type(dialect: str | None = None) -> TypeEngine[str]:
+    """The type of an execution's id, also for a column of the user's own that refers to one.
+
+    `find` orders by it, and a cursor compares with it, as Python does. For `dialect` see `metadata_of`.
+    """
+    id_type: TypeEngine[str] = String(255).with_variant(String(255, collation="C"), "postgresql")
+    for name, collation in _collations(dialect).items():
+        id_type = id_type.with_variant(VARCHAR(255, charset="utf8mb4", collation=collation), name)
+    return id_type
+
+
+def text_type() -> TypeEngine[str]:
+    """A text of any length."""
+    return Text().with_variant(LONGTEXT(), *MYSQL)
+
+
+def key_type() -> TypeEngine[str]:
+    """A text that `require_name` limits, and that MySQL can thus index."""
+    return Text().with_variant(VARCHAR(255), *MYSQL)
+
+
+def json_type() -> TypeEngine[str]:
+    """A JSON object that statements look into."""
+    jsonb = JSONB()
+    # What Alembic writes into the migrations of a user on another database would else name a type that it does not
+    # import. Statements on the level of the driver, as ours are, have no use for it.
+    jsonb.astext_type = None  # type: ignore[assignment]
+    return Text().with_variant(jsonb, "postgresql").with_variant(LONGTEXT(), *MYSQL)
+
+
+def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
+    """The names of all tables that the store and its `migrate` keep under `prefix`, without the schema.
+
+    For the `include_name` of an own Alembic environment that is to leave them alone.
+    """
+    names = ("contexts", "steps", "notes", "memory", "signals", "audit", "sessions", "rates", VERSION, UNFINISHED)
+    return frozenset(f"{prefix}{name}" for name in names)
+
+
+def _collations(dialect: str | None) -> dict[str, str]:
+    return {name: COLLATIONS.get(dialect or name, collation) for name, collation in COLLATIONS.items()}
+
+
+def _table_options(dialect: str | None) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, collation in _collations(dialect).items():
+        options |= {
+            f"{name}_engine": "InnoDB",
+            f"{name}_charset": "utf8mb4",
+            f"{name}_collate": collation,
+            f"{name}_row_format": "DYNAMIC",
+        }
+    return options
+
+
+def metadata_of(
+    prefix: str = DEFAULT_PREFIX,
+    schema: str | None = None,
+    metadata: MetaData | None = None,
+    *,
+    dialect: str | None = None,
+) -> MetaData:
+    """Puts the newest schema's tables into `metadata`, or into a new one, and returns it.
+
+    With the `MetaData` of an own Alembic environment, its autogenerate makes these tables and keeps them; the store's
+    own `migrate` is then not used. `prefix` and `schema` are the `table_prefix` and `schema` of the store's URL.
+    `dialect` names the kind of database: "mysql" or "mariadb" has to be said, because neither has partial indexes (a
+    `mysql://` URL that leads to a MariaDB needs "mariadb" too: their collations differ). For PostgreSQL and SQLite it
+    may be left out. Raises `sqlalchemy.exc.InvalidRequestError` if `metadata` holds such tables already.
+    """
+    metadata = MetaData() if metadata is None else metadata
+    options: dict[str, Any] = _table_options(dialect)
+    schema_prefix = "" if schema is None else f"{schema}."
+    contexts_name = f"{prefix}contexts"
+
+    def part(name: str, *columns: Column[Any], key: tuple[str, ...]) -> Table:
+        owner = Column(
+            "execution_id",
+            execution_id_type(dialect),
+            ForeignKey(
+                f"{schema_prefix}{contexts_name}.execution_id",
+                ondelete="CASCADE",
+                name=f"{prefix}{name}_execution_fkey",
+            ),
+            nullable=False,
+        )
+        primary_key = PrimaryKeyConstraint(*key, name=f"{prefix}{name}_pkey")
+        return Table(f"{prefix}{name}", metadata, owner, *columns, primary_key, schema=schema, **options)
+
+    contexts = Table(
+        contexts_name,
+        metadata,
+        Column("execution_id", execution_id_type(dialect), nullable=False),
+        Column("format", Integer, nullable=False),
+        Column("agent_id", String(255), nullable=False),
+        Column("session_id", String(255)),
+        Column("user_id", String(255)),
+        Column("parent_execution_id", String(255)),
+        Column("idempotency_key", String(255)),
+        Column("queue", String(255)),
+        Column("priority", BigInteger),
+        Column("metadata", text_type(), nullable=False),
+        Column("input", text_type(), nullable=False),
+        Column("state", String(32), nullable=False),
+        Column("waiting", text_type()),
+        Column("wait_key", key_type()),
+        Column("wait_signal", String(32)),
+        Column("output", text_type()),
+        Column("error", text_type()),
+        Column("version", BigInteger, nullable=False),
+        Column("token", BigInteger, nullable=False),
+        Column("crashes", Integer, nullable=False),
+        Column("rings", Integer, nullable=False),
+        Column("cancel_requested", SmallInteger, nullable=False),
+        Column("owner", text_type()),
+        Column("lease_until_us", BigInteger, nullable=False),
+        Column("not_before_us", BigInteger, nullable=False),
+        Column("due_us", BigInteger),
+        Column("step_count", Integer, nullable=False),
+        Column("checkpoint_id", text_type()),
+        Column("created_us", BigInteger, nullable=False),
+        Column("updated_us", BigInteger, nullable=False),
+        Column("intents", json_type(), nullable=False),
+        Column("pending", json_type(), nullable=False),
+        Column("note_count", Integer, nullable=False),
+        Column("signal_count", Integer, nullable=False),
+        Column("ended_us", BigInteger),
+        Column("audit_count", Integer, nullable=False, server_default=text("0")),
+        Column("deleted_us", BigInteger),
+        PrimaryKeyConstraint("execution_id", name=f"{contexts_name}_pkey"),
+        schema=schema,
+        postgresql_with={"fillfactor": 70},
+        **options,
+    )
+
+    def index(
+        name: str, *columns: str, only: str | None = None, on: Table = contexts, unique: bool = False, **more: Any
+    ) -> None:
+        where = None if only is None else text(only)
+        Index(
+            f"{on.name}_{name}",
+            *(on.c[column] for column in columns),
+            unique=unique,
+            postgresql_where=where,
+            sqlite_where=where,
+            **more,
+        )
+
+    index("due", "due_us", "execution_id", only="due_us IS NOT NULL")
+    start = {"owner": OWNER_INDEXED}
+    # In the order of bytes whatever the order of texts in the database, so that the start of an owner is looked up.
+    bytewise = {"owner": "text_pattern_ops"}
+    index(
+        "leased", "owner", only="owner IS NOT NULL", mysql_length=start, mariadb_length=start, postgresql_ops=bytewise
+    )
+    index("idempotency", "agent_id", "idempotency_key", only="idempotency_key IS NOT NULL", unique=True)
+    # The order of `find`, read backwards, alone and behind each of its filters.
+    index("created", "created_us", "execution_id", only="deleted_us IS NULL")
+    for name in ("session", "user"):
+        there = f"{name}_id IS NOT NULL AND deleted_us IS NULL"
+        index(name, f"{name}_id", "created_us", "execution_id", only=there)
+    index("agent", "agent_id", "created_us", "execution_id", only="deleted_us IS NULL")
+    index("state", "state", "created_us", "execution_id", only="deleted_us IS NULL")
+    # What operators ask: which executions of this agent have failed. There may be none among thousands.
+    index("agent_state", "agent_id", "state", "created_us", "execution_id", only="deleted_us IS NULL")
+    # The orders of `find_ended` and `find_deleted`.
+    index("ended", "ended_us", "execution_id", only="ended_us IS NOT NULL AND due_us IS NULL AND deleted_us IS NULL")
+    index("deleted", "deleted_us", "execution_id", only="deleted_us IS NOT NULL")
+    # A purge asks whether anything is left of the session; elsewhere the index `session` tells of deleted ones, too.
+    if dialect not in MYSQL:
+        index("left", "session_id", only="session_id IS NOT NULL AND deleted_us IS NOT NULL")
+
+    part(
+        "steps",
+        Column("step_number", Integer, nullable=False),
+        Column("name", key_type(), nullable=False),
+        Column("is_done", Boolean, nullable=False),
+        Column("data", text_type(), nullable=False),
+        key=("execution_id", "step_number"),
+    )
+    part(
+        "notes",
+        Column("position", Integer, nullable=False),
+        Column("kind", String(32), nullable=False),
+        Column("data", text_type(), nullable=False),
+        key=("execution_id", "position"),
+    )
+    part(
+        "memory",
+        Column("kind", String(32), nullable=False),
+        Column("name", String(255), nullable=False),
+        Column("data", text_type(), nullable=False),
+        key=("execution_id", "kind", "name"),
+    )
+    signals = part(
+        "signals",
+        Column("signal_id", key_type(), nullable=False),
+        Column("position", Integer, nullable=False),
+        Column("kind", String(32), nullable=False),
+        Column("signal_key", key_type(), nullable=False),
+        Column("data", text_type(), nullable=False),
+        key=("execution_id", "signal_id"),
+    )
+    accepted = ", ".join(f"'{kind}'" for kind in ANSWERING)
+    one = dialect not in MYSQL
+    index("answered", "execution_id", "kind", "signal_key", only=f"kind IN ({accepted})", on=signals, unique=one)
+
+    audit = part(
+        "audit",
+        Column("position", Integer, nullable=False),
+        Column("at_us", BigInteger, nullable=False),
+        Column("event", String(32), nullable=False),
+        Column("from_state", String(32)),
+        Column("to_state", String(32)),
+        Column("attempt", BigInteger, nullable=False),
+        Column("worker", text_type()),
+        Column("who", text_type()),
+        Column("why", text_type()),
+        Column("data", text_type()),
+        key=("execution_id", "position"),
+    )
+    index("at", "at_us", on=audit)
+
+    sessions = Table(
+        f"{prefix}sessions",
+        metadata,
+        Column("session_id", String(255), nullable=False),
+        Column("user_id", String(255)),
+        Column("created_us", BigInteger, nullable=False),
+        # When its latest execution was created.
+        Column("updated_us", BigInteger, nullable=False),
+        PrimaryKeyConstraint("session_id", name=f"{prefix}sessions_pkey"),
+        schema=schema,
+        **options,
+    )
+    index("user", "user_id", "updated_us", on=sessions)
+
+    Table(
+        f"{prefix}rates",
+        metadata,
+        Column("bucket", String(255), nullable=False),
+        Column("next_us", BigInteger, nullable=False),
+        Column("end_us", BigInteger, nullable=False),
+        Column("turn_us", BigInteger, nullable=False),
+        PrimaryKeyConstraint("bucket", name=f"{prefix}rates_pkey"),
+        schema=schema,
+        **options,
+    )
+    return metadata

@@ -1,0 +1,229 @@
+"""The familiar operations on a context, built once on the primitives; every backend inherits them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.clock import SystemClock, from_us
+from agent_statestore.contract import StorePrimitives
+from agent_statestore.errors import ExecutionNotFound, StepConflict
+from agent_statestore.records import (
+    DEFAULT_FIRST_RING,
+    Action,
+    AgentContext,
+    AgentStep,
+    ErrorInfo,
+    JSONValue,
+    Lease,
+    Message,
+    RagChunk,
+    Result,
+    Wait,
+)
+from agent_statestore.states import AgentState
+from agent_statestore.stats import Activity, Stats, StepTiming, collect_stats
+
+
+class Store(StorePrimitives):
+    """A state store: the primitives of the backend and the familiar operations on top.
+
+    Every operation that writes takes the writer's `lease`, and raises what `checkpoint` raises. Without a lease it is
+    refused while a worker holds one.
+    """
+
+    def create_context(
+        self,
+        agent_id: str,
+        input: JSONValue = None,  # noqa: A002 - the field's standard name
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSONValue] | None = None,
+        idempotency_key: str | None = None,
+        parent_execution_id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        start_at: datetime | None = None,
+        first_ring: timedelta = DEFAULT_FIRST_RING,
+    ) -> AgentContext:
+        """Stores a new execution; see `create`."""
+        return self.create(
+            NewExecution(
+                agent_id=agent_id,
+                input=input,
+                session_id=session_id,
+                user_id=user_id,
+                metadata=metadata or {},
+                idempotency_key=idempotency_key,
+                parent_execution_id=parent_execution_id,
+                queue=queue,
+                priority=priority,
+                start_at=start_at,
+                first_ring=first_ring,
+            )
+        )
+
+    def update_state(
+        self,
+        execution_id: str,
+        state: AgentState,
+        *,
+        waiting: Wait | None = None,
+        output: JSONValue = None,
+        error: ErrorInfo | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+        lease: Lease | None = None,
+    ) -> None:
+        """Moves the execution to `state`; `by` and `reason` go into the audit trail."""
+        change = Checkpoint(state=state, waiting=waiting, output=output, error=error, by=by, reason=reason)
+        self.checkpoint(execution_id, change, lease)
+
+    def requeue(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> None:
+        """Releases a failed execution (a dead letter, say): it is `idle` again, due at once, its steps kept."""
+        self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE, by=by, reason=reason))
+
+    def add_step(
+        self,
+        execution_id: str,
+        name: str,
+        action: Action | None = None,
+        result: Result | None = None,
+        *,
+        duration: timedelta = timedelta(0),
+        lease: Lease | None = None,
+    ) -> AgentStep:
+        """Appends a step under the next free number; without a `result` it is an intent.
+
+        Concurrent callers each get a number of their own; nothing is lost.
+        """
+        while True:
+            summary = self.get_summary(execution_id)
+            if summary is None:
+                raise ExecutionNotFound(execution_id)
+            step = AgentStep(
+                step_number=summary.step_count + 1,
+                name=name,
+                action=action or Action(kind="step"),
+                result=result,
+                attempt=summary.attempt,
+                timestamp=_now(),
+                duration=duration,
+            )
+            try:
+                self.checkpoint(execution_id, Checkpoint(steps=(step,)), lease)
+            except StepConflict:
+                continue  # somebody else took the number: each round of this loop is another writer's success
+            return step
+
+    def update_last_step(
+        self,
+        execution_id: str,
+        result: Result,
+        *,
+        duration: timedelta | None = None,
+        lease: Lease | None = None,
+    ) -> AgentStep:
+        """Gives the last step, an intent, its result. Raises `StepConflict` if it has one, or there is no step."""
+        summary = self.get_summary(execution_id)
+        if summary is None:
+            raise ExecutionNotFound(execution_id)
+        steps = self.get_steps(execution_id, after=summary.step_count - 1)
+        if not steps or steps[-1].result is not None:
+            raise StepConflict(execution_id, summary.step_count, summary.step_count)
+        intent = steps[-1]
+        step = AgentStep(
+            step_number=intent.step_number,
+            name=intent.name,
+            action=intent.action,
+            result=result,
+            attempt=intent.attempt,
+            tries=intent.tries,
+            timestamp=intent.timestamp,
+            duration=_now() - intent.timestamp if duration is None else duration,
+        )
+        self.checkpoint(execution_id, Checkpoint(steps=(step,)), lease)
+        return step
+
+    def add_message(
+        self,
+        execution_id: str,
+        role: str,
+        content: JSONValue,
+        *,
+        metadata: Mapping[str, JSONValue] | None = None,
+        lease: Lease | None = None,
+    ) -> Message:
+        """Appends to the conversation history."""
+        message = Message(role=role, content=content, timestamp=_now(), metadata=metadata or {})
+        self.checkpoint(execution_id, Checkpoint(messages=(message,)), lease)
+        return message
+
+    def set_working_memory(self, execution_id: str, key: str, value: JSONValue, *, lease: Lease | None = None) -> None:
+        """Sets one value of the working memory."""
+        self.checkpoint(execution_id, Checkpoint(working_memory={key: value}), lease)
+
+    def get_working_memory(self, execution_id: str, key: str, default: JSONValue = None) -> JSONValue:
+        """One value of the working memory. Raises `ExecutionNotFound`."""
+        return self._context(execution_id).memory.working_memory.get(key, default)
+
+    def add_fact(self, execution_id: str, fact: JSONValue, *, lease: Lease | None = None) -> None:
+        """Appends a fact to the memory."""
+        self.checkpoint(execution_id, Checkpoint(facts=(fact,)), lease)
+
+    def set_entity(self, execution_id: str, name: str, value: JSONValue, *, lease: Lease | None = None) -> None:
+        """Sets what is known of one entity."""
+        self.checkpoint(execution_id, Checkpoint(entities={name: value}), lease)
+
+    def add_rag_context(self, execution_id: str, chunks: Iterable[RagChunk], *, lease: Lease | None = None) -> None:
+        """Appends retrieved passages."""
+        self.checkpoint(execution_id, Checkpoint(rag_context=tuple(chunks)), lease)
+
+    def can_continue(self, execution_id: str, max_steps: int | None = None) -> bool:
+        """Whether the execution exists, is not over or being cancelled, and has taken fewer than `max_steps` steps."""
+        summary = self.get_summary(execution_id)
+        return (
+            summary is not None
+            and not summary.state.is_over
+            and not summary.cancel_requested
+            and (max_steps is None or summary.step_count < max_steps)
+        )
+
+    def get_session_contexts(self, session_id: str, *, limit: int = 100) -> tuple[AgentContext, ...]:
+        """The contexts of a session, newest first, at most `limit`; use `find` for summaries and pages."""
+        page = self.find(session_id=session_id, limit=limit)
+        contexts = (self.get_context(summary.execution_id) for summary in page.items)
+        return tuple(context for context in contexts if context is not None)
+
+    def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
+        """The timings of the steps and the audit trails of these executions: what statistics are made of."""
+        return {
+            execution_id: Activity(
+                steps=tuple(
+                    StepTiming(
+                        name=step.name,
+                        success=None if step.result is None else step.result.success,
+                        duration=step.duration,
+                    )
+                    for step in self.get_steps(execution_id)
+                ),
+                audit=self.get_audit(execution_id),
+            )
+            for execution_id in execution_ids
+        }
+
+    def stats(
+        self, *, since: datetime | None = None, until: datetime | None = None, agent_id: str | None = None
+    ) -> Stats:
+        """What the executions that were created in this span of time did; see `agent_statestore.stats`."""
+        return collect_stats(self, since=since, until=until, agent_id=agent_id)
+
+    def _context(self, execution_id: str) -> AgentContext:
+        context = self.get_context(execution_id)
+        if context is None:
+            raise ExecutionNotFound(execution_id)
+        return context
+
+
+def _now() -> datetime:
+    return from_us(SystemClock().now_us())

@@ -1,0 +1,198 @@
+"""Creating executions and reading them."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.clock import ManualClock, from_us
+from agent_statestore.errors import ExecutionNotFound
+from agent_statestore.records import AgentContext, Memory
+from agent_statestore.states import AgentState
+from agent_statestore.store import Store
+from agent_statestore.testing.kit.builders import (
+    INSTANT,
+    TTL,
+    answer,
+    cancel,
+    claim,
+    claimed,
+    context_of,
+    create,
+    done,
+    due_ids,
+    message,
+    summary_of,
+)
+from agent_statestore.testing.kit.suite import Suite
+
+UNKNOWN_IDS = ["unknown", "", "*", "a:{b}:c", "' OR 1=1 --", "\N{SLIGHTLY SMILING FACE}", "x" * 300]
+
+
+class CreatingConformance(Suite):
+    """`create`, `get_context`, `get_summary`, `get_steps`, and what is said of an execution that does not exist."""
+
+    def test_a_new_execution_is_idle_and_carries_what_it_was_given(self, store: Store, clock: ManualClock) -> None:
+        made = store.create_context(
+            "agent",
+            {"question": [1, None]},
+            session_id="session",
+            user_id="user",
+            metadata={"tags": ["a"]},
+            idempotency_key="key",
+            parent_execution_id="parent",
+            queue="gpu",
+            priority=7,
+            first_ring=timedelta(seconds=3),
+        )
+        now = from_us(clock.now_us())
+        assert made == AgentContext(
+            execution_id=made.execution_id,
+            agent_id="agent",
+            session_id="session",
+            user_id="user",
+            parent_execution_id="parent",
+            idempotency_key="key",
+            queue="gpu",
+            priority=7,
+            metadata={"tags": ["a"]},
+            state=AgentState.IDLE,
+            due_at=now + timedelta(seconds=3),
+            created_at=now,
+            updated_at=now,
+            input={"question": [1, None]},
+            memory=Memory(),
+        )
+        assert store.get_context(made.execution_id) == made
+
+    def test_what_was_not_given_is_none(self, store: Store) -> None:
+        made = store.create(NewExecution(agent_id="agent"))
+        assert (made.input, made.session_id, made.user_id, made.queue, made.priority) == (None,) * 5
+        assert (made.metadata, made.attempt, made.version, made.crashes, made.step_count) == ({}, 0, 0, 0, 0)
+        assert (made.owner, made.lease_expires_at, made.waiting, made.output, made.error) == (None,) * 5
+
+    @pytest.mark.parametrize("priority", [0, -1, 9, None])
+    def test_a_priority_is_kept_also_when_it_is_zero(self, store: Store, priority: int | None) -> None:
+        assert summary_of(store, create(store, priority=priority)).priority == priority
+
+    def test_execution_ids_are_uuids_of_version_7(self, store: Store) -> None:
+        ids = [create(store) for _ in range(5)]
+        assert {UUID(execution_id).version for execution_id in ids} == {7}
+        assert len(set(ids)) == 5
+
+    def test_the_summary_is_the_header_of_the_context(self, store: Store) -> None:
+        execution_id, lease = claimed(store, session_id="s", user_id="u", metadata={"a": 1})
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+        context, summary = context_of(store, execution_id), summary_of(store, execution_id)
+        assert {name: getattr(context, name) for name in summary.__dataclass_fields__} == {
+            name: getattr(summary, name) for name in summary.__dataclass_fields__
+        }
+        assert summary.step_count == 1
+
+    def test_it_becomes_due_after_the_first_ring(self, store: Store, clock: ManualClock) -> None:
+        execution_id = create(store, first_ring=timedelta(seconds=3))
+        clock.advance(timedelta(seconds=3) - INSTANT)
+        assert due_ids(store) == []
+        clock.advance(INSTANT)
+        assert due_ids(store) == [execution_id]
+
+    def test_before_its_start_time_it_is_neither_due_nor_claimable(self, store: Store, clock: ManualClock) -> None:
+        start_at = from_us(clock.now_us()) + timedelta(hours=1)
+        execution_id = create(store, start_at=start_at)
+        assert summary_of(store, execution_id).due_at == start_at
+        clock.advance(timedelta(hours=1) - INSTANT)
+        assert due_ids(store) == []
+        assert store.claim(execution_id, "host:1", TTL) is None
+        clock.advance(INSTANT)
+        assert due_ids(store) == [execution_id]
+        claim(store, execution_id)
+
+    def test_a_used_idempotency_key_returns_the_existing_execution_whatever_its_input(self, store: Store) -> None:
+        first = store.create_context("agent", "one", idempotency_key="key")
+        store.add_message(first.execution_id, "user", "hello")
+        again = store.create_context("agent", "two", session_id="other", idempotency_key="key")
+        assert again == context_of(store, first.execution_id)
+        assert again.input == "one"
+        assert [item.execution_id for item in store.find().items] == [first.execution_id]
+
+    def test_a_used_idempotency_key_returns_an_execution_that_is_over(self, store: Store) -> None:
+        first = create(store, idempotency_key="key")
+        store.update_state(first, AgentState.COMPLETED, output="done")
+        assert store.create_context("agent", idempotency_key="key").output == "done"
+
+    def test_an_idempotency_key_belongs_to_its_agent(self, store: Store) -> None:
+        assert create(store, "one", idempotency_key="key") != create(store, "two", idempotency_key="key")
+        assert create(store, "a:b", idempotency_key="c") != create(store, "a", idempotency_key="b:c")
+
+    def test_an_execution_is_found_by_its_idempotency_key(self, store: Store) -> None:
+        execution_id = create(store, "agent", idempotency_key="key")
+        create(store, "agent")
+        assert store.get_by_idempotency_key("agent", "key") == context_of(store, execution_id)
+        store.add_message(execution_id, "user", "hello")
+        store.update_state(execution_id, AgentState.COMPLETED, output="done")
+        assert store.get_by_idempotency_key("agent", "key") == context_of(store, execution_id)
+        for agent_id, key in (("agent", "other"), ("other", "key"), ("key", "agent"), ("agent:key", ""), ("", "")):
+            assert store.get_by_idempotency_key(agent_id, key) is None
+        assert len(store.find().items) == 2
+
+    def test_executions_without_an_idempotency_key_are_all_new(self, store: Store) -> None:
+        assert create(store) != create(store)
+
+    @pytest.mark.parametrize("text", ["a b", "a:b{c}", "%_*?[x]", "Ünï'\"\\", "\N{SLIGHTLY SMILING FACE}", "x" * 255])
+    def test_names_may_be_any_text(self, store: Store, text: str) -> None:
+        made = store.create_context(text, session_id=text, user_id=text, idempotency_key=text, queue=text)
+        assert store.create_context(text, idempotency_key=text).execution_id == made.execution_id
+        assert (made.agent_id, made.session_id, made.user_id, made.queue) == (text,) * 4
+        assert [item.execution_id for item in store.find(agent_id=text, session_id=text, user_id=text).items] == [
+            made.execution_id
+        ]
+
+    @pytest.mark.parametrize("execution_id", UNKNOWN_IDS)
+    def test_an_unknown_execution_reads_as_nothing(self, store: Store, execution_id: str) -> None:
+        create(store)
+        assert store.get_context(execution_id) is None
+        assert store.get_summary(execution_id) is None
+        assert store.get_steps(execution_id) == ()
+        assert store.claim(execution_id, "host:1", TTL) is None
+        assert store.delete_context(execution_id) is False
+        assert store.can_continue(execution_id) is False
+        store.settle(execution_id)
+        store.mark_rung([(execution_id, 0)], TTL, TTL)
+        assert len(store.find().items) == 1
+
+    @pytest.mark.parametrize("execution_id", UNKNOWN_IDS)
+    def test_writing_to_an_unknown_execution_raises_execution_not_found(self, store: Store, execution_id: str) -> None:
+        lease = replace(claimed(store)[1], execution_id=execution_id)  # as after a deletion
+        with pytest.raises(ExecutionNotFound):
+            store.checkpoint(execution_id, Checkpoint())
+        with pytest.raises(ExecutionNotFound):
+            store.checkpoint(execution_id, Checkpoint(messages=(message("x"),)), lease)
+        with pytest.raises(ExecutionNotFound):
+            store.send(execution_id, answer())
+        with pytest.raises(ExecutionNotFound):
+            store.send(execution_id, cancel())
+        assert store.get_context(execution_id) is None
+
+    def test_the_steps_after_a_number_are_read_alone(self, store: Store) -> None:
+        execution_id = create(store)
+        steps = tuple(done(number) for number in range(1, 13))
+        store.checkpoint(execution_id, Checkpoint(steps=steps))
+        assert store.get_steps(execution_id) == steps
+        assert store.get_steps(execution_id, after=9) == steps[9:]
+        assert store.get_steps(execution_id, after=12) == ()
+        assert store.get_steps(execution_id, after=99) == ()
+
+    def test_the_store_answers_a_check(self, store: Store) -> None:
+        store.check()
+        warning = store.durability_warning()
+        assert warning is None or warning
+
+    def test_tidying_leaves_living_executions_alone(self, store: Store, clock: ManualClock) -> None:
+        execution_id = create(store, session_id="s")
+        before = context_of(store, execution_id)
+        clock.advance(timedelta(days=30))
+        assert store.tidy() == 0
+        assert context_of(store, execution_id) == before
+        assert [item.execution_id for item in store.find(session_id="s").items] == [execution_id]

@@ -1,6 +1,0 @@
-"""The Redis backend: one Lua script per primitive, on plain Redis 6.2 or newer, Valkey, and Redis Cluster."""
-
-from statestore.redis.opening import open_redis
-from statestore.redis.store import RedisStore
-
-__all__ = ["RedisStore", "open_redis"]

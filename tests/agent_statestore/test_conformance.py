@@ -1,0 +1,206 @@
+"""Every backend against the conformance suite."""
+
+import functools
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from agent_statestore import ManualClock, MemoryStore, Store, open_store
+from agent_statestore.hybrid import HybridStore
+from agent_statestore.sql import SQLStore
+from agent_statestore.testing import (
+    KeepsDeletedConformance,
+    NeighbourConformance,
+    SharedStoreConformance,
+    StoreConformance,
+)
+from agent_statestore.testing.contract.purging import MANNERS
+from agent_statestore.testing.kit.processes import Reopen
+from tests.conftest import fresh_database
+from tests.services.mariadb import fresh_mariadb_database
+
+
+class TestMemoryStore(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
+    @pytest.fixture
+    def store(self, clock: ManualClock) -> Store:
+        return MemoryStore(clock=clock)
+
+    @pytest.fixture
+    def neighbour(self, clock: ManualClock) -> Store:
+        return MemoryStore(clock=clock)
+
+
+class SQLStoreConformance(KeepsDeletedConformance, NeighbourConformance, SharedStoreConformance):
+    """The suite on a database of the class's own. Override `database_url`."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls) -> str:
+        """One database for all tests of the class, with `migrated` schemas: each begins by clearing the store."""
+        raise NotImplementedError("override the fixture `database_url`")
+
+    @pytest.fixture
+    def reopen(self, database_url: str) -> Reopen:
+        return functools.partial(open_store, database_url)
+
+    @pytest.fixture
+    def neighbour(self, database_url: str, clock: ManualClock) -> Iterator[Store]:
+        with open_store(f"{database_url}?table_prefix=other_", clock=clock) as store:
+            store.clear()
+            yield store
+
+
+def migrated(url: str) -> str:
+    """The URL of a database that now has the schemas of the store and of its neighbour."""
+    for prefix in ("agent_", "other_"):
+        with SQLStore(f"{url}?table_prefix={prefix}") as store:
+            store.migrate()
+    return url
+
+
+class TestSQLite(SQLStoreConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
+        return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/agents.db"
+
+
+class TestPostgreSQL(SQLStoreConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls, postgresql_url: str) -> Iterator[str]:
+        with fresh_database(postgresql_url) as url:
+            yield migrated(url)
+
+
+class TestPostgreSQL18(SQLStoreConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls, postgresql18_url: str) -> Iterator[str]:
+        with fresh_database(postgresql18_url) as url:
+            yield migrated(url)
+
+
+class TestMariaDB(SQLStoreConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls, mariadb_url: str) -> Iterator[str]:
+        with fresh_mariadb_database(mariadb_url) as url:
+            yield migrated(url)
+
+
+class RedisConformance(NeighbourConformance, SharedStoreConformance):
+    """The suite on a server of `server_url`, in which each test has its own keys."""
+
+    @pytest.fixture
+    def server_url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def reopen(self, server_url: str, redis_prefix: str) -> Reopen:
+        return functools.partial(open_store, f"{server_url}?key_prefix={redis_prefix}a:")
+
+    @pytest.fixture
+    def neighbour(self, server_url: str, redis_prefix: str, clock: ManualClock) -> Iterator[Store]:
+        with open_store(f"{server_url}?key_prefix={redis_prefix}b:", clock=clock) as store:
+            yield store
+            store.clear()
+
+
+class TestRedis(RedisConformance):
+    @pytest.fixture
+    def server_url(self, redis_url: str) -> str:
+        return redis_url
+
+
+class TestRedisCluster(RedisConformance):
+    @pytest.fixture
+    def server_url(self, redis_cluster_url: str) -> str:
+        return redis_cluster_url
+
+
+class TestValkey(RedisConformance):
+    @pytest.fixture
+    def server_url(self, valkey_url: str) -> str:
+        return valkey_url
+
+
+class HybridConformance(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
+    """The suite on a hot store over a cold one that keeps deleted executions."""
+
+    # A lease on the hot store's execution is not taken along to the cold store, where its deletion is noted.
+    @pytest.mark.parametrize("manner", [manner for manner in MANNERS if manner != "leased"])
+    def test_the_trail_of_a_deleted_execution_stays_readable_and_says_who_deleted_it(
+        self, store: Store, clock: ManualClock, manner: str
+    ) -> None:
+        super().test_the_trail_of_a_deleted_execution_stays_readable_and_says_who_deleted_it(store, clock, manner)
+
+
+class TestHybridOfMemory(HybridConformance):
+    @pytest.fixture
+    def store(self, clock: ManualClock) -> Store:
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+    @pytest.fixture
+    def neighbour(self, clock: ManualClock) -> Store:
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+
+class TestHybridThatArchivesLater(HybridConformance):
+    @pytest.fixture
+    def store(self, clock: ManualClock) -> Store:
+        later = timedelta(hours=1)
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=later, clock=clock)
+
+    @pytest.fixture
+    def neighbour(self, clock: ManualClock) -> Store:
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+
+class TestHybrid(HybridConformance, SharedStoreConformance):
+    """Redis over PostgreSQL."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def cold_url(cls, postgresql_url: str) -> Iterator[str]:
+        with fresh_database(postgresql_url) as url:
+            yield migrated(url)
+
+    @pytest.fixture
+    def reopen(self, redis_url: str, redis_prefix: str, cold_url: str) -> Reopen:
+        return functools.partial(open_store, hybrid_url(f"{redis_url}?key_prefix={redis_prefix}a:", cold_url))
+
+    @pytest.fixture
+    def neighbour(self, redis_url: str, redis_prefix: str, cold_url: str, clock: ManualClock) -> Iterator[Store]:
+        url = hybrid_url(f"{redis_url}?key_prefix={redis_prefix}b:", f"{cold_url}?table_prefix=other_")
+        with open_store(url, clock=clock) as store:
+            store.clear()
+            yield store
+            store.clear()
+
+
+class TestHybridOfSQLite(HybridConformance, SharedStoreConformance):
+    """SQLite over SQLite."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("hybrid")
+
+    @pytest.fixture
+    def reopen(self, folder: Path) -> Reopen:
+        return functools.partial(open_store, hybrid_url(f"sqlite:///{folder}/hot.db", f"sqlite:///{folder}/cold.db"))
+
+    @pytest.fixture
+    def neighbour(self, folder: Path, clock: ManualClock) -> Iterator[Store]:
+        urls = (f"sqlite:///{folder}/{name}.db?table_prefix=other_" for name in ("hot", "cold"))
+        with open_store(hybrid_url(*urls), clock=clock) as store:
+            store.clear()
+            yield store
+
+
+def hybrid_url(hot: str, cold: str) -> str:
+    return f"hybrid:///?hot={quote(hot, safe='')}&cold={quote(cold, safe='')}"

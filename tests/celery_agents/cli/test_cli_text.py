@@ -1,0 +1,128 @@
+"""How values, durations and tables are shown."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.text import Text
+
+from agent_statestore import (
+    Action,
+    AgentContext,
+    AgentState,
+    AgentStep,
+    ErrorInfo,
+    Memory,
+    Message,
+    Page,
+    RagChunk,
+    Result,
+    Signal,
+    SignalKind,
+    Wait,
+    WaitKind,
+)
+from agent_statestore.records import StepChanges
+from celery_agents.cli.output import as_json, text
+from celery_agents.cli.output.masking import without_secrets
+from celery_agents.cli.output.table import Column, table_lines
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def whole_context() -> AgentContext:
+    """A context in which every kind of record occurs."""
+    error = ErrorInfo(type="builtins:ValueError", message="bad", args=("bad",), traceback="...")
+    return AgentContext(
+        execution_id="e",
+        agent_id="a",
+        metadata={"k": [1, None]},
+        state=AgentState.WAITING_FOR_INPUT,
+        waiting=Wait(kind=WaitKind.INPUT, key="ask", prompt="?", schema={"type": "string"}, asked_at=NOW),
+        error=error,
+        created_at=NOW,
+        updated_at=NOW,
+        input={"q": "ü"},
+        steps=(
+            AgentStep(
+                step_number=1,
+                name="s",
+                action=Action(kind="tool", tool="t", input=[1]),
+                result=Result(success=False, error=error),
+                timestamp=NOW,
+                duration=timedelta(milliseconds=1500),
+                changes=StepChanges(memory={"m": 1}, forgotten=("f",)),
+            ),
+        ),
+        memory=Memory(
+            conversation_history=(Message(role="user", content="hi", timestamp=NOW),),
+            working_memory={"m": 1},
+            facts=("f",),
+            entities={"x": {}},
+        ),
+        rag_context=(RagChunk(content="c", source="s", score=0.5),),
+        signals=(Signal(signal_id="1", kind=SignalKind.EVENT, key="k", sent_at=NOW),),
+    )
+
+
+def test_every_record_becomes_json_with_its_own_field_names() -> None:
+    context = whole_context()
+
+    shown = json.loads(json.dumps(as_json.of_context(context)))
+
+    assert set(shown) == set(context.__dataclass_fields__)
+    assert shown["state"] == "waiting_for_input"
+    assert shown["created_at"] == "2026-03-01T12:00:00+00:00"
+    assert shown["steps"][0]["duration"] == 1.5
+    assert shown["waiting"]["kind"] == "input"
+    assert shown["signals"][0]["kind"] == "event"
+    assert as_json.of_page(Page(items=(context,), next_cursor="c"))["items"][0]["execution_id"] == "e"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0004, "0ms"), (0.085, "85ms"), (0.9999, "1.0s"), (3.21, "3.2s"), (60, "1m"), (7300, "2h")]
+)
+def test_took(seconds: float, shown: str) -> None:
+    assert text.took(timedelta(seconds=seconds)) == shown
+
+
+def test_relative_times() -> None:
+    assert text.relative(NOW - timedelta(minutes=3, seconds=5), NOW) == "3m ago"
+    assert text.relative(NOW + timedelta(days=2), NOW) == "in 2d"
+    assert text.age(NOW + timedelta(seconds=2), NOW) == "0s"
+
+
+def test_control_characters_become_visible() -> None:
+    assert text.printable("a\x1b[2J\u202eb\x9b\tc\nd") == "a\\x1b[2J\\u202eb\\x9b\tc\nd"
+    assert text.one_line(" a\r\n b ") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
+        ("amqp://u:pw@a//;amqp://u:pw@b//", "amqp://u:***@a//;amqp://u:***@b//"),
+        ("rediss://h/0?password=pw&x=1", "rediss://h/0?password=***&x=1"),
+        ("redis://[::1:pw@x", "redis://[:***@x"),
+        ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+    ],
+)
+def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_only_columns_that_may_be_cut_are_cut() -> None:
+    columns = (
+        Column(name="id"),
+        Column(name="n", is_number=True),
+        Column(name="a", least=3),
+        Column(name="b", least=4),
+    )
+    rows = [(Text("x" * 10), Text("5"), Text("a" * 20), Text("日本語日本語"))]
+
+    def lines(width: int) -> list[str]:
+        return [line.plain for line in table_lines(columns, rows, width)]
+
+    assert lines(100)[1] == f"{'x' * 10}  5  {'a' * 20}  日本語日本語"
+    assert lines(41)[1] == f"{'x' * 10}  5  {'a' * 20}  日 …"
+    assert lines(10)[1].startswith("x" * 10 + "  5  aa…  ")

@@ -1,0 +1,108 @@
+"""Drives the engine without Celery: one in-memory store, one clock that stands still, claims made by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from agent_statestore import AgentContext, Lease, ManualClock, MemoryStore, Signal, SignalKind, Store
+from celery_agents.define.agent import Agent, agent
+from celery_agents.define.registry import Registry
+from celery_agents.engine.events import Event
+from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.engine.outcome import Outcome
+
+LEASE = timedelta(seconds=15)
+
+
+class Crash(SystemExit):
+    """Stands for the death of the process: nothing that catches Exception sees it, and nothing records it."""
+
+
+@dataclass
+class Engine:
+    """A store, a registry and one executing process."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    registry: Registry = field(default_factory=Registry)
+    limits: Limits = field(default_factory=lambda: Limits(lease=LEASE))
+    events: list[Event] = field(default_factory=list)
+    draining: bool = False
+    interrupts: tuple[type[BaseException], ...] = ()
+    store: Store = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(clock=self.clock)
+
+    def agent(self, function: Callable[..., Any], **options: Any) -> Agent:
+        """Registers an agent."""
+        return agent(registry=self.registry, **options)(function)
+
+    def start(self, agent: Agent, value: Any = None) -> str:
+        """Stores an execution; returns its id."""
+        return self.store.create_context(agent.name, agent.encode_input(value)).execution_id
+
+    def execute(self, execution_id: str) -> Outcome | None:
+        """Works on one claim, as one message to a worker does."""
+        executor = Executor(
+            store=self.store,
+            registry=self.registry,
+            keeper=LeaseKeeper(self.store),
+            limits=self.limits,
+            is_draining=lambda: self.draining,
+            subscribers=(self.events.append,),
+            interrupts=self.interrupts,
+        )
+        return executor.execute(execution_id, "host/1/0")
+
+    def crash(self, execution_id: str) -> None:
+        """Works on one claim whose agent raises `Crash`; the lease stays, as it does when a process dies."""
+        keeping = self.store.release
+        self.store.release = the_dead_do_not_speak  # type: ignore[method-assign]
+        try:
+            self.execute(execution_id)
+        except Crash:
+            pass
+        else:
+            raise AssertionError("the agent did not crash")
+        finally:
+            self.store.release = keeping  # type: ignore[method-assign]
+        self.clock.advance(LEASE)
+
+    def context(self, execution_id: str) -> AgentContext:
+        """What is stored."""
+        context = self.store.get_context(execution_id)
+        assert context is not None
+        return context
+
+    def answer(self, execution_id: str, value: Any, key: str = "ask") -> None:
+        """Answers a question."""
+        self.send(execution_id, SignalKind.ANSWER, key, value)
+
+    def cancel(self, execution_id: str) -> None:
+        """Asks for a cancel."""
+        self.send(execution_id, SignalKind.CANCEL, "", None)
+
+    def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any) -> None:
+        """Puts a signal into the mailbox."""
+        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload, sent_at=datetime.now(UTC))
+        self.store.send(execution_id, signal)
+
+
+def the_dead_do_not_speak(lease: Lease, *, crashed: bool = False) -> bool:
+    """Stands for `Store.release` in a process that is dead."""
+    del lease, crashed
+    return False
+
+
+@dataclass
+class Calls:
+    """Counts how often the outside world was touched."""
+
+    made: list[Any] = field(default_factory=list)
+
+    def __call__(self, value: Any) -> Any:
+        self.made.append(value)
+        return value

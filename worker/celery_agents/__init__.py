@@ -1,0 +1,151 @@
+"""Durable AI-agent executions on Celery.
+
+    @agent
+    def research(run: Run, question: str) -> str:
+        hits = run.step("search", search, question)
+        return run.step("summarise", summarise, hits)
+
+    execution = research.enqueue("Why is the sky blue?")
+    execution.wait()
+
+A killed worker's execution goes on from its last recorded step on another one.
+"""
+
+from celery_agents.client.execution import Execution
+from celery_agents.current import enqueue, get_execution
+from celery_agents.define.agent import Agent, agent
+from celery_agents.define.crash_policy import CrashPolicy, Happened
+from celery_agents.define.registry import Registry
+from celery_agents.define.retry import Retry
+from celery_agents.define.tool import Tool, ToolContext, tool
+from celery_agents.engine.pauses.child import Child
+from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.engine.run.run import Run
+from celery_agents.errors import (
+    AgentsError,
+    AnswerTimeout,
+    ApprovalDenied,
+    ApprovalExpired,
+    BudgetExceeded,
+    ChildFailed,
+    ConfigurationError,
+    DeadLetter,
+    DeadlineExceeded,
+    EventTimeout,
+    ExecutionCancelled,
+    ExecutionFailed,
+    InvalidAnswer,
+    InvalidArguments,
+    InvalidDecision,
+    InvalidInput,
+    InvalidResult,
+    JournalMismatch,
+    LimitExceeded,
+    MaxStepsExceeded,
+    MaxTurnsExceeded,
+    MemoryInParallel,
+    NestedStep,
+    NoApprovalAsked,
+    NotAwaited,
+    RegistrationError,
+    SessionBusy,
+    SpawnTooDeep,
+    StepFailed,
+    StepInterrupted,
+    StepTimeout,
+    UnknownAgent,
+    UnknownTool,
+)
+from celery_agents.host.cron import schedule
+from celery_agents.host.install import install
+from celery_agents.loop import (
+    AskUser,
+    Complete,
+    Decision,
+    LoopAction,
+    LoopContext,
+    LoopResult,
+    Respond,
+    Think,
+    ToolCall,
+    ToolDescription,
+    Usage,
+    UseTool,
+    UseTools,
+    Wait,
+    action_from_chat,
+    loop_agent,
+)
+
+__all__ = [  # noqa: RUF022 - grouped
+    # defining
+    "agent",
+    "tool",
+    "Agent",
+    "Tool",
+    "ToolContext",
+    "CrashPolicy",
+    "Happened",
+    "Run",
+    "AsyncRun",
+    "Child",
+    "Retry",
+    "Registry",
+    # loop agents
+    "loop_agent",
+    "LoopContext",
+    "LoopResult",
+    "ToolDescription",
+    "LoopAction",
+    "Think",
+    "UseTool",
+    "UseTools",
+    "ToolCall",
+    "AskUser",
+    "Respond",
+    "Wait",
+    "Complete",
+    "Decision",
+    "Usage",
+    "action_from_chat",
+    # running
+    "install",
+    "enqueue",
+    "schedule",
+    "get_execution",
+    "Execution",
+    # errors
+    "AgentsError",
+    "ConfigurationError",
+    "RegistrationError",
+    "UnknownAgent",
+    "InvalidInput",
+    "InvalidArguments",
+    "InvalidAnswer",
+    "InvalidResult",
+    "InvalidDecision",
+    "UnknownTool",
+    "StepFailed",
+    "StepTimeout",
+    "StepInterrupted",
+    "AnswerTimeout",
+    "ApprovalDenied",
+    "ApprovalExpired",
+    "NoApprovalAsked",
+    "EventTimeout",
+    "ChildFailed",
+    "SpawnTooDeep",
+    "SessionBusy",
+    "JournalMismatch",
+    "NestedStep",
+    "NotAwaited",
+    "MemoryInParallel",
+    "LimitExceeded",
+    "MaxStepsExceeded",
+    "MaxTurnsExceeded",
+    "DeadlineExceeded",
+    "BudgetExceeded",
+    "DeadLetter",
+    "ExecutionFailed",
+    "ExecutionCancelled",
+]

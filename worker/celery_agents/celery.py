@@ -1,0 +1,68 @@
+"""The ready-made app: `celery -A celery_agents worker`, `... flower`, `... agents`.
+
+Without any setting it needs no server: kombu's filesystem broker, SQLite for executions and results, all in the folder
+`AGENTS_HOME` (default `.agents`). `AGENTS_BROKER_URL`, `AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose others.
+`AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
+
+from celery_agents.host.files_broker import Transport
+from celery_agents.host.install import install
+
+
+def make_app() -> Celery:
+    """An app configured from the environment."""
+    # An empty one, as a `.env` file leaves it, is none: Celery would take it for a RabbitMQ on this host.
+    home = Path(os.environ.get("AGENTS_HOME") or ".agents").absolute()
+    broker_url = os.environ.get("AGENTS_BROKER_URL") or "filesystem://localhost/"
+    store_url = os.environ.get("AGENTS_STORE_URL", f"sqlite:///{home}/executions.db")
+    result_backend = os.environ.get("AGENTS_RESULT_BACKEND") or f"db+sqlite:///{home}/results.db"
+    app = Celery("agents")
+    app.conf.update(
+        broker_url=broker_url,
+        result_backend=result_backend,
+        agents_store_url=store_url,
+        imports=tuple(name.strip() for name in os.environ.get("AGENTS_IMPORTS", "").split(",") if name.strip()),
+        accept_content=["json"],
+        task_track_started=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        broker_connection_retry_on_startup=True,
+        worker_hijack_root_logger=True,
+    )
+    if any(str(home) in url for url in (store_url, result_backend)):
+        home.mkdir(parents=True, exist_ok=True)
+    if broker_url.startswith("filesystem://"):
+        # Under kombu's own name, which is what the worker's banner, Flower and error messages then show.
+        TRANSPORT_ALIASES["filesystem"] = f"{Transport.__module__}:{Transport.__name__}"
+        app.conf.broker_transport_options = _folders(home / "broker")
+        # This transport has no event loop. With these locks a prefork worker whose slots are taken would block on the
+        # next message it receives, and meanwhile hear no revoke and send no heartbeat.
+        app.conf.worker_pool_putlocks = False
+    # Agents live in the project that is being worked on, which Celery itself puts on the path only for its commands.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return install(app)
+
+
+def _folders(broker: Path) -> dict[str, object]:
+    """kombu's filesystem transport reads and writes one folder, so that every process is both sender and receiver."""
+    messages, control = broker / "messages", broker / "control"
+    for folder in (messages, control):
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(messages),
+        "data_folder_out": str(messages),
+        "control_folder": str(control),
+        "polling_interval": 0.1,
+    }
+
+
+app = make_app()

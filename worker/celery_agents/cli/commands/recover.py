@@ -1,0 +1,133 @@
+"""`agents recover`."""
+
+from datetime import UTC, datetime
+
+import click
+
+from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
+from agent_statestore.records import ExecutionSummary, Lease, WaitKind
+from agent_statestore.states import AgentState
+from celery_agents.cli.invocation import command_line, os_user, shared_runtime
+from celery_agents.cli.output.text import counted, local_time, one_line
+from celery_agents.host import bell, owner
+from celery_agents.host.runtime import Runtime
+from celery_agents.host.sweeper import Sweeper
+
+
+@click.command()
+@click.argument("execution_ids", nargs=-1)
+@click.option("--reason", metavar="TEXT", help="Why failed ones are released; recorded in their audit trails.")
+@click.pass_context
+def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | None) -> None:
+    """Put executions back on the queue.
+
+    Without ids, does once what each worker's sweeper does all the time: gives back the leases of dead processes of this
+    host, and rings the bell of each execution that is due. With ids, releases failed ones (dead letters too), keeping
+    their recorded steps, and rings the bell of those that nobody has claimed. Nothing is executed here; recovering
+    twice is harmless.
+
+    \b
+      celery -A celery_agents agents recover
+      celery -A celery_agents agents recover EXECUTION_ID --reason "the model is back"
+    """
+    runtime = shared_runtime(ctx)
+    if not execution_ids:
+        _recover_due(runtime)
+        return
+    refused = 0
+    for execution_id in execution_ids:
+        try:
+            click.echo(_recover_one(ctx, runtime, execution_id.strip(), reason))
+        except (StoreError, _NothingToRecover) as error:
+            click.echo(f"Error: {one_line(str(error))}", err=True)
+            refused += 1
+    if refused:
+        ctx.exit(1)
+
+
+class _NothingToRecover(Exception):
+    """The execution needs no recovery; the message says why."""
+
+
+def _recover_due(runtime: Runtime) -> None:
+    sweeper = Sweeper(runtime)
+    broken = sweeper.break_dead_leases()
+    rung = cancelled = 0
+    while True:
+        swept = sweeper.sweep()
+        rung, cancelled = rung + swept.rung, cancelled + swept.cancelled
+        if swept.rung < runtime.settings.sweep_batch:  # the batch was not full, or the broker is away
+            break
+    click.echo(f"leases of dead processes given back: {broken}")
+    click.echo(f"bells rung: {rung}")
+    click.echo(f"cancels finished: {cancelled}")
+    tidied = runtime.store.tidy()
+    if tidied:
+        click.echo(f"expired index entries removed: {tidied}")
+
+
+def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason: str | None) -> str:
+    """Recovers one execution and says how. Raises `_NothingToRecover` and errors of the store."""
+    summary = runtime.store.get_summary(execution_id)
+    if summary is None:
+        raise ExecutionNotFound(execution_id)
+    if summary.state is AgentState.FAILED:
+        runtime.store.requeue(execution_id, by=os_user(), reason=reason)
+        rung = _ring(runtime, summary, mark=True)
+        return f"Execution {execution_id} is released with {counted(summary.step_count, 'step')} recorded{rung}."
+    if summary.state.is_over:
+        raise ExecutionOver(execution_id, summary.state.value)
+    lease = _live_lease(runtime, summary)
+    if lease is not None:
+        if not (owner.is_dead(lease.owner) and runtime.store.release(lease, crashed=True)):
+            until = local_time(lease.expires_at, datetime.now(UTC))
+            raise _NothingToRecover(
+                f"execution {execution_id} is claimed by {lease.owner}, with a lease until {until}; if that process "
+                "dies, a worker recovers it by itself"
+            )
+    elif not _may_be_claimed(summary):
+        raise _NothingToRecover(_what_it_waits_for(ctx, summary))
+    # Unmarked: this message is an extra one, and must not move a start time or the sweeper's next ring.
+    rung = _ring(runtime, summary, mark=False)
+    return f"Execution {execution_id} is free to be claimed{rung}."
+
+
+def _live_lease(runtime: Runtime, summary: ExecutionSummary) -> Lease | None:
+    """The lease that lives by the store's own clock."""
+    if summary.owner is None:
+        return None
+    leases = runtime.store.find_leases(summary.owner)
+    return next((lease for lease in leases if lease.execution_id == summary.execution_id), None)
+
+
+def _may_be_claimed(summary: ExecutionSummary) -> bool:
+    """False for a pause that nothing has ended yet. A signal, and a timer that has run out, make it due."""
+    is_due = summary.due_at is not None and summary.due_at <= datetime.now(UTC)
+    return not summary.state.is_paused or summary.cancel_requested or is_due
+
+
+def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary) -> str:
+    waiting = summary.waiting
+    if waiting is None:
+        return f"execution {summary.execution_id} is paused ({summary.state.value})"
+    what = f"execution {summary.execution_id} waits for {waiting.kind.value} {one_line(waiting.key)!r}"
+    if waiting.wake_at is not None:
+        what += f" until {local_time(waiting.wake_at, datetime.now(UTC))}"
+    if waiting.kind is WaitKind.INPUT:
+        what += f"; answer it with `{command_line(ctx, 'resume', summary.execution_id, 'ANSWER')}`"
+    return what
+
+
+def _ring(runtime: Runtime, summary: ExecutionSummary, *, mark: bool) -> str:
+    """Rings the bell; returns how that went, as the end of a sentence."""
+    rung = bell.ring(
+        runtime.app,
+        runtime.settings,
+        execution_id=summary.execution_id,
+        agent_id=summary.agent_id,
+        queue=summary.queue,
+        priority=summary.priority,
+    )
+    if rung and mark:
+        bell.mark_rung(runtime.store, runtime.settings, [(summary.execution_id, summary.attempt)])
+    return "; its bell is rung" if rung else "; a worker's sweeper rings its bell once the broker is back"

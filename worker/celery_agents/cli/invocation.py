@@ -1,0 +1,56 @@
+"""What a command gets from the command line around it: the app's runtime, and how this very app is called."""
+
+import getpass
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from celery_agents.client.execution import Execution
+from celery_agents.errors import ConfigurationError
+from celery_agents.host.runtime import Runtime, runtime_of
+
+
+def app_runtime(ctx: click.Context) -> Runtime:
+    """The runtime of the app given with `-A`. Raises `ConfigurationError`."""
+    app: Any = ctx.obj.app
+    try:
+        return runtime_of(app)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "app", f"{error.reason}; for the ready-made app call `celery -A celery_agents agents ...`"
+        ) from error
+
+
+def shared_runtime(ctx: click.Context) -> Runtime:
+    """Like `app_runtime`, but refuses a store that only this process would see. Raises `ConfigurationError`."""
+    runtime = app_runtime(ctx)
+    if not runtime.store.is_shared:
+        raise ConfigurationError(
+            "agents_store_url",
+            f"the store {runtime.store.url} lives in one process, so this command cannot see any worker's executions: "
+            "set AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say)",
+        )
+    return runtime
+
+
+def execution_of(ctx: click.Context, execution_id: str) -> Execution:
+    """The handle of an execution; whether it exists shows with the first call."""
+    return Execution(execution_id.strip(), shared_runtime(ctx))
+
+
+def command_line(ctx: click.Context, command: str, *arguments: str) -> str:
+    """How the user would call another of these commands on the same app, ready to be copied."""
+    root: Mapping[str, Any] = ctx.find_root().params
+    app = root.get("app")
+    words = ["celery", "-A", app if isinstance(app, str) else "celery_agents", "agents", command]
+    return " ".join([*(shlex.quote(word) for word in words), *arguments])
+
+
+def os_user() -> str | None:
+    """The name of the user who calls; None where the system has none for its number."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None

@@ -1,0 +1,22 @@
+"""Approvals in words. Knows nothing of rich."""
+
+import shlex
+
+import click
+
+from agent_statestore.records import JSONValue, Wait
+from celery_agents.cli.invocation import command_line
+from celery_agents.cli.output.text import compact, one_line, printable
+from celery_agents.lifecycle.signals import shown
+
+
+def call_text(asked: Wait, arguments: JSONValue = None) -> str:
+    """The call that is asked for, or with other arguments, on one line: `pay {"amount": 30}`."""
+    call = shown(asked)
+    return f"{one_line(str(call['tool']))} {compact(call['arguments'] if arguments is None else arguments)}"
+
+
+def deciding_lines(ctx: click.Context, execution_id: str, asked: Wait) -> list[str]:
+    """How to approve of this very call and no other, and how to reject it, ready to be copied."""
+    options = [f"--key {shlex.quote(asked.key)}", f"--digest {shlex.quote(str(shown(asked)['digest']))}"]
+    return [printable(command_line(ctx, command, execution_id, *options)) for command in ("approve", "reject")]

@@ -1,0 +1,81 @@
+"""Records as JSON for machines. Field names are those of `agent_statestore.records` and stay stable.
+
+Moments are ISO 8601 in UTC, durations are numbers of seconds, and states and kinds are their values.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from agent_statestore.records import AgentContext, AgentStep, AuditEntry, ErrorInfo, ExecutionSummary, JSONValue, Page
+from agent_statestore.stats import Stats
+
+if TYPE_CHECKING:
+    from celery_agents.replay import Difference
+
+Record: TypeAlias = ExecutionSummary | AgentStep | AuditEntry | ErrorInfo
+
+
+def of_record(record: Record) -> dict[str, JSONValue]:
+    """A record with everything in it as a JSON object."""
+    return _object(record)
+
+
+def of_context(context: AgentContext, steps_limit: int | None = None) -> dict[str, JSONValue]:
+    """A whole context; with a limit, its last steps only. `step_count` tells how many there are."""
+    shown = _object(context)
+    if steps_limit is not None:
+        shown["steps"] = shown["steps"][max(0, len(context.steps) - steps_limit) :]
+    return shown
+
+
+def of_page(page: Page) -> dict[str, JSONValue]:
+    """A page of `find`: its `items`, and the `next_cursor` or null."""
+    return _object(page)
+
+
+def of_stats(stats: Stats) -> dict[str, JSONValue]:
+    """Statistics as a JSON object."""
+    return _object(stats)
+
+
+def of_difference(difference: "Difference") -> dict[str, JSONValue]:
+    """What `celery_agents.replay.diff` found, with both versions of each step and field that differs."""
+    return _object(difference)
+
+
+def write(value: JSONValue, *, indent: int | None = 2) -> None:
+    """Prints one JSON document; without `indent` on one line. Pure ASCII where the output could not carry more."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    click.echo(json.dumps(value, ensure_ascii=encoding != "utf8", indent=indent))
+
+
+def write_line(value: JSONValue) -> None:
+    """Prints one line of JSON lines."""
+    write(value, indent=None)
+
+
+def _object(record: Any) -> dict[str, Any]:
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if is_dataclass(value):
+        return _object(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value

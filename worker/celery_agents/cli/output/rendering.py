@@ -1,0 +1,170 @@
+"""Records as rich renderables."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from agent_statestore.records import AgentStep, ErrorInfo, ExecutionSummary, JSONValue, Wait, WaitKind
+from agent_statestore.states import AgentState
+from celery_agents.cli.output.approval_text import call_text
+from celery_agents.cli.output.step_text import outcome_text
+from celery_agents.cli.output.table import Column, table_lines
+from celery_agents.cli.output.text import age, compact, local_time, one_line, printable, readable, short_type, took
+from celery_agents.lifecycle.signals import shown
+
+_WIDE_COLUMNS: Final = 110
+
+STATE_STYLES: Final = {
+    AgentState.IDLE: "dim",
+    AgentState.THINKING: "cyan",
+    AgentState.USING_TOOL: "cyan",
+    AgentState.WAITING_FOR_INPUT: "magenta",
+    AgentState.WAITING_FOR_APPROVAL: "magenta",
+    AgentState.WAITING: "yellow",
+    AgentState.COMPLETED: "green",
+    AgentState.FAILED: "red",
+    AgentState.CANCELLED: "yellow",
+}
+
+
+def state_text(state: AgentState) -> Text:
+    """The state in its colour."""
+    return Text(state.value, style=STATE_STYLES[state])
+
+
+def execution_lines(items: Sequence[ExecutionSummary], now: datetime, width: int) -> list[Text]:
+    """A header, and one line per execution; a wide terminal shows more columns."""
+    cells: dict[Column, list[Text]] = {
+        Column(name="execution"): [Text(printable(item.execution_id)) for item in items],
+        Column(name="agent", least=8): [Text(one_line(item.agent_id)) for item in items],
+        Column(name="state"): [state_text(item.state) for item in items],
+        Column(name="steps", is_number=True): [Text(str(item.step_count)) for item in items],
+        Column(name="age", is_number=True): [Text(age(item.created_at, now)) for item in items],
+    }
+    if width >= _WIDE_COLUMNS:
+        cells[Column(name="session", least=8)] = [Text(one_line(item.session_id or "")) for item in items]
+        cells[Column(name="note", least=12)] = [Text(note_of(item)) for item in items]
+    return list(table_lines(list(cells), list(zip(*cells.values(), strict=True)), width))
+
+
+def note_of(summary: ExecutionSummary) -> str:
+    """What a person would want to know first: the error, the question, what is waited for, the cancel."""
+    if summary.error is not None:
+        return one_line(f"{short_type(summary.error.type)}: {summary.error.message}")
+    if summary.cancel_requested and not summary.state.is_over:
+        return "cancel asked for"
+    if summary.waiting is not None:
+        asked = summary.waiting
+        return one_line(_asked_text(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)
+    return ""
+
+
+def _asked_text(prompt: JSONValue) -> str:
+    """What a question asks. Those of the engine itself (a limit, an interrupted call) say more than a sentence."""
+    question = prompt.get("question") if isinstance(prompt, dict) else None
+    return question if isinstance(question, str) else readable(prompt)
+
+
+def wait_text(waiting: Wait) -> str:
+    """What is waited for, on one line."""
+    if waiting.kind is WaitKind.APPROVAL:
+        return f"approval of {call_text(waiting)}"
+    if waiting.kind is WaitKind.CHILD:
+        return f"child {one_line(waiting.key)}"
+    return f'{waiting.kind.value} "{one_line(waiting.key)}"'
+
+
+def steps_lines(steps: Sequence[AgentStep], width: int) -> list[Text]:
+    """A header, and one line per step."""
+    columns = (
+        Column(name="#", is_number=True),
+        Column(name="step", least=16),
+        Column(name="kind", least=8),
+        Column(name="tries", is_number=True),
+        Column(name="took", is_number=True),
+        Column(name="result", least=12),
+    )
+    rows = [
+        (
+            Text(str(step.step_number)),
+            Text(one_line(step.name)),
+            Text(one_line(step.action.kind)),
+            Text(str(step.tries)),
+            Text("" if step.result is None else took(step.duration)),
+            result_text(step),
+        )
+        for step in steps
+    ]
+    return list(table_lines(columns, rows, width))
+
+
+def step_line(step: AgentStep) -> Text:
+    """A step on one line, for following an execution."""
+    line = Text(f"{step.step_number:>4}  {one_line(step.name):<20}  {took(step.duration):>6}  ")
+    return line + result_text(step)
+
+
+def result_text(step: AgentStep) -> Text:
+    """How a step ended, on one line."""
+    style = "dim"
+    if step.in_flight:
+        style = "yellow"
+    elif step.result is not None and step.result.error is not None:
+        style = "red"
+    return Text(outcome_text(step), style=style)
+
+
+def error_line(error: ErrorInfo) -> Text:
+    """The error without its traceback."""
+    return Text(f"{short_type(error.type)}: {printable(error.message)}", style="red")
+
+
+def print_question(console: Console, waiting: Wait, answer_with: str | None, now: datetime) -> None:
+    """The question that an execution waits to have answered, and how to do that."""
+    say(console, Text(f'question "{one_line(waiting.key)}":', style="bold magenta"))
+    say(console, indented(readable(waiting.prompt)))
+    for line in answer_hints(waiting):
+        say(console, indented(line, "dim"))
+    if waiting.wake_at is not None:
+        say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
+    if answer_with:
+        say(console, Text(f"  answer it:\n    {answer_with}"))  # an id and 80 columns: a line of its own
+
+
+def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] | None, now: datetime) -> None:
+    """The call that an execution waits to have approved, and the commands for that: to approve, and to reject."""
+    call = shown(waiting)
+    say(console, Text(f'approval "{one_line(waiting.key)}":', style="bold magenta"))
+    say(console, indented(f"{one_line(str(call['tool']))} {readable(call['arguments'])}"))
+    if call["description"]:
+        say(console, indented(printable(str(call["description"])), "dim"))
+    say(console, indented(f"digest {one_line(str(call['digest']))}", "dim"))
+    if waiting.wake_at is not None:
+        say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
+    if decide_with:
+        say(console, Text("  approve or reject it:\n" + "\n".join(f"    {line}" for line in decide_with)))
+
+
+def say(console: Console, text: Text) -> None:
+    """Prints a text whose lines the terminal wraps itself: it copies them whole, and a pipe gets them unbroken."""
+    console.print(text, soft_wrap=True)
+
+
+def answer_hints(waiting: Wait) -> list[str]:
+    """What an answer may be, if the question says so."""
+    schema = waiting.schema
+    if not schema:
+        return []
+    if "enum" in schema:
+        return [f"one of: {', '.join(compact(choice) for choice in schema['enum'])}"]
+    if set(schema) <= {"type", "title", "description"} and isinstance(schema.get("type"), str):
+        return [f"answer type: {printable(schema['type'])}"]
+    return [f"answer schema: {compact(dict(schema))}"]
+
+
+def indented(text: str, style: str = "") -> Text:
+    """The text with each line moved in."""
+    return Text("\n".join(f"  {line}" for line in text.splitlines() or [""]), style=style)

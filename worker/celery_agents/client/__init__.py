@@ -1,0 +1,1 @@
+"""The handle that a client holds on one execution."""

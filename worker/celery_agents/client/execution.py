@@ -1,0 +1,250 @@
+"""`Execution`: the handle that a client holds."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from agent_statestore.errors import ExecutionNotFound
+from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
+from agent_statestore.states import AgentState
+from agent_statestore.watch import Watch
+from celery_agents.errors import ExecutionCancelled, ExecutionFailed
+from celery_agents.host.runtime import Runtime
+from celery_agents.lifecycle import delete, signals
+from celery_agents.lifecycle.cancel import finish_cancel, request_cancel, tell_relatives
+from celery_agents.lifecycle.signals import approval_of, question_of
+
+if TYPE_CHECKING:
+    from celery_agents.aio import AsyncExecution
+
+# A watch tells of every change. Looking without being told, this rarely, is for what nobody foresees.
+LOOK_ANYWAY_SECONDS: Final = 30.0
+
+
+class Execution:
+    """One execution, from the outside. Cheap to make; every call looks at the store."""
+
+    def __init__(self, execution_id: str, runtime: Runtime) -> None:
+        self.id = execution_id
+        self._runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Execution) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def aio(self) -> "AsyncExecution":
+        """The same handle for async code."""
+        from celery_agents.aio import AsyncExecution
+
+        return AsyncExecution(self)
+
+    @property
+    def state(self) -> AgentState:
+        """Where it stands. Raises `ExecutionNotFound`."""
+        return self.summary().state
+
+    def summary(self) -> ExecutionSummary:
+        """Everything but its contents: cheap. Raises `ExecutionNotFound`."""
+        summary = self._runtime.store.get_summary(self.id)
+        if summary is None:
+            raise ExecutionNotFound(self.id)
+        return summary
+
+    def context(self) -> AgentContext:
+        """The whole context. Raises `ExecutionNotFound`."""
+        context = self._runtime.store.get_context(self.id)
+        if context is None:
+            raise ExecutionNotFound(self.id)
+        return context
+
+    def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
+        """The recorded steps numbered above `after`."""
+        return self._runtime.store.get_steps(self.id, after)
+
+    @property
+    def question(self) -> Wait | None:
+        """The question that it waits to have answered, if it does."""
+        return question_of(self.summary())
+
+    @property
+    def approval(self) -> Wait | None:
+        """The approval that it waits for, if it does. Its `prompt` holds `tool`, `description`, `arguments`, `digest`.
+
+        Its `schema` is that of the arguments.
+        """
+        return approval_of(self.summary())
+
+    def wait(self, timeout: float | None = None) -> JSONValue:
+        """Blocks until the execution is over and returns its output. `timeout` is in seconds.
+
+        Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
+        """
+        return self._output(self._look_until(lambda summary: summary.state.is_over, timeout))
+
+    def wait_for_question(self, timeout: float | None = None) -> Wait | None:
+        """Blocks until the execution asks a person something, and returns the question; None if it ended without.
+
+        `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
+        """
+        summary = self._look_until(lambda summary: summary.state.is_over or question_of(summary) is not None, timeout)
+        return question_of(summary)
+
+    def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
+        """Blocks until the execution waits for an approval, and returns it (see `approval`); None if it ended without.
+
+        `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
+        """
+        summary = self._look_until(lambda summary: summary.state.is_over or approval_of(summary) is not None, timeout)
+        return approval_of(summary)
+
+    def __iter__(self) -> Iterator[AgentStep]:
+        """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
+
+        An intent (a step without a result) is yielded once its result is there.
+        """
+        seen = 0
+        with self.watch() as watch:
+            while True:
+                summary = self.summary()
+                for step in self.steps(after=seen) if summary.step_count > seen else ():
+                    if step.result is None and not summary.state.is_over:
+                        break
+                    seen = step.step_number
+                    watch.progress()
+                    yield step
+                if summary.state.is_over and seen >= summary.step_count:
+                    return
+                watch.wait(LOOK_ANYWAY_SECONDS)
+
+    def watch(self) -> Watch:
+        """Wakes its holder when something about the execution may have changed; to be closed.
+
+        On Redis and in memory it is told; elsewhere it looks at growing intervals of up to half a second.
+        """
+        return self._runtime.store.watch(self.id)
+
+    def resume(
+        self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
+    ) -> None:
+        """Answers the question that the execution waits for; it goes on at once on any worker.
+
+        `key` names the question (`Wait.key`) where there might be another one by now; `sender` and `reason` are
+        recorded. Raises `InvalidAnswer` for one that does not fit the question's schema, `QuestionNotAsked` (also where
+        an approval is waited for), `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`,
+        `ExecutionNotFound`.
+        """
+        signals.answer(self._runtime, self.summary(), answer, key=key, sender=sender, reason=reason)
+
+    def approve(
+        self,
+        *,
+        key: str | None = None,
+        digest: str | None = None,
+        arguments: Mapping[str, JSONValue] | None = None,
+        sender: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Approves of the tool call that the execution waits to make; it goes on at once on any worker.
+
+        Give the `digest` that was shown (`approval.prompt["digest"]`): then nothing is approved of if the execution has
+        come to another call by now, or to the same one again. Without it, whatever it waits for is, or what is called
+        `key` (`approval.key`). `arguments`, all of them by name, are used instead of those that the agent chose.
+        `sender` and `reason` are recorded.
+
+        Raises `InvalidArguments` for ones that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (of several
+        decisions the first one wins), `ExecutionOver`, `ExecutionNotFound`.
+        """
+        signals.approve(
+            self._runtime, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
+        )
+
+    def reject(
+        self,
+        *,
+        key: str | None = None,
+        digest: str | None = None,
+        sender: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Refuses the tool call that the execution waits to make: the agent gets `ApprovalDenied`.
+
+        Parameters and errors are those of `approve`.
+        """
+        signals.reject(self._runtime, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
+
+    def send_event(
+        self, name: str, payload: JSONValue = None, *, event_id: str | None = None, sender: str | None = None
+    ) -> None:
+        """Sends an event, which `run.wait_for(name)` returns the payload of; kept until the agent waits for it.
+
+        An event with an `event_id` (at most 249 characters) that this execution was sent before changes nothing, so
+        that sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
+        `ExecutionNotFound`.
+        """
+        signals.send_event(self._runtime, self.id, name, payload, event_id=event_id, sender=sender)
+
+    def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
+        """Cancels the execution, for good; False if it was over already.
+
+        If nothing runs it, it is cancelled when this returns; else at its next step boundary. Raises
+        `ExecutionNotFound`.
+        """
+        store, settings = self._runtime.store, self._runtime.settings
+        if not request_cancel(store, self.id, sender=sender, reason=reason):
+            return False
+        if finish_cancel(store, settings, self.id):
+            tell_relatives(self._runtime, self.id)
+            self._runtime.ring(self.summary())  # a worker tells the result backend and Flower
+        return True
+
+    def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
+        """Deletes the execution, also while a worker has it; False if it was not there.
+
+        The worker's next write is refused, and it stops. A parent that waits for it, and whoever waits for its turn
+        behind it, go on at once; its own children are left to run: `cancel` first to end them too. What is kept of it,
+        `sender` and `reason` among that, see `Store.delete_context`.
+        """
+        return delete.delete(self._runtime, self.id, sender=sender, reason=reason)
+
+    def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
+        """Looks whenever something may have changed, the last time when `timeout` seconds have passed."""
+        check_seconds(timeout)
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        if is_met(summary := self.summary()):
+            return summary
+        with self.watch() as watch:
+            while not is_met(summary := self.summary()):
+                remaining = LOOK_ANYWAY_SECONDS if give_up_at is None else give_up_at - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError(self.stands_still(summary, timeout))
+                watch.wait(min(LOOK_ANYWAY_SECONDS, remaining))
+        return summary
+
+    def stands_still(self, summary: ExecutionSummary, timeout: float | None) -> str:
+        """What is said when nothing came of waiting. It names the store: most often the workers are on another one."""
+        said = f"execution {self.id} is still {summary.state.value} after {timeout} s"
+        if summary.state is not AgentState.IDLE:
+            return said
+        return f"{said}: no worker on {self._runtime.store.url} that knows agent {summary.agent_id!r} has taken it yet"
+
+    def _output(self, summary: ExecutionSummary) -> JSONValue:
+        if summary.state is AgentState.CANCELLED:
+            raise ExecutionCancelled(self.id)
+        if summary.state is AgentState.FAILED:
+            error = summary.error
+            if error is None:
+                raise ExecutionFailed(self.id, "unknown", "no error was recorded")
+            raise ExecutionFailed(self.id, error.type, error.message)
+        return self.context().output
+
+
+def check_seconds(timeout: float | None) -> None:
+    """Raises `TypeError` for what is no number of seconds: most often a `timedelta`, which an agent's waits take."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+        raise TypeError(f"timeout needs a number of seconds, or None, not {timeout!r:.80}")

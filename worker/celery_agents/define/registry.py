@@ -1,0 +1,82 @@
+"""Which agents and tools this process knows, by name."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from celery_agents.define.names import check_registered_name
+from celery_agents.errors import RegistrationError, UnknownAgent
+
+if TYPE_CHECKING:
+    from celery_agents.define.agent import Agent
+    from celery_agents.define.tool import Tool
+
+
+class Registry:
+    """Agents and tools by name. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._agents: dict[str, Agent] = {}
+        self._tools: dict[str, Tool[..., Any]] = {}
+        self._made_anew: set[str] = set()
+
+    def add_agent(self, agent: "Agent") -> None:
+        """Registers an agent. The same function may be registered again (a reload); another one may not.
+
+        Raises `RegistrationError`, also for a name that no step could bear.
+        """
+        check_registered_name(agent.name)
+        with self._lock:
+            known = self._agents.get(agent.name)
+            if known is not None and known.origin != agent.origin:
+                raise RegistrationError(agent.name, f"{known.origin} is registered as an agent under this name already")
+            self._agents[agent.name] = agent
+
+    def add_tool(self, tool: "Tool[..., Any]") -> None:
+        """Registers a tool, like `add_agent`.
+
+        A function that makes a tool each time that it is called may do so: each caller has its own, and under the name
+        none of them is found any more, because they may differ in what they have captured.
+        """
+        check_registered_name(tool.name)
+        with self._lock:
+            known = self._tools.get(tool.name)
+            if known is not None and known.origin != tool.origin:
+                raise RegistrationError(tool.name, f"{known.origin} is registered as a tool under this name already")
+            if known is not None and known is not tool and known.is_sibling_of(tool):
+                self._made_anew.add(tool.name)
+            else:
+                self._made_anew.discard(tool.name)  # a reload
+            self._tools[tool.name] = tool
+
+    def agent(self, name: str) -> "Agent":
+        """The agent of this name. Raises `UnknownAgent`."""
+        try:
+            return self._agents[name]
+        except KeyError:
+            raise UnknownAgent(name, sorted(self._agents)) from None
+
+    def find(self, name: str) -> "Agent | None":
+        """The agent of this name, or None."""
+        return self._agents.get(name)
+
+    def find_tool(self, name: str) -> "Tool[..., Any] | None":
+        """The tool of this name, or None. Raises `RegistrationError` where it is not clear which one is meant."""
+        if name in self._made_anew:
+            raise RegistrationError(
+                name, f"{self._tools[name].origin} was made several times, and may differ: give the tool, not its name"
+            )
+        return self._tools.get(name)
+
+    @property
+    def agents(self) -> "tuple[Agent, ...]":
+        """All agents, by name."""
+        return tuple(agent for _, agent in sorted(self._agents.items()))
+
+    @property
+    def tools(self) -> "tuple[Tool[..., Any], ...]":
+        """All tools, by name."""
+        return tuple(tool for _, tool in sorted(self._tools.items()))
+
+
+default_registry = Registry()

@@ -1,0 +1,127 @@
+"""What an agent demands of the order in which its executions work."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from agent_statestore.errors import InvalidRecord
+from agent_statestore.records import ExecutionSummary, JSONValue
+from celery_agents.errors import RegistrationError
+
+# In an execution's metadata: the key under which it is counted, made of its input when it is created.
+KEY: Final = "agents.key"
+
+_PERIODS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
+_RATE: Final = re.compile(r"([1-9][0-9]{0,8})/([smh])")
+
+
+class SessionPolicy(StrEnum):
+    """What is done about several active executions of one agent in one session.
+
+    `PARALLEL`: nothing. `QUEUE`: one works after the other, in the order of creation; an older one that is paused keeps
+    its turn. `REJECT`: none is created while another one is active.
+    """
+
+    PARALLEL = "parallel"
+    QUEUE = "queue"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many starts per period."""
+
+    limit: int
+    per: timedelta
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "RateLimit":
+        """Celery's notation: "10/s", "10/m", "10/h". Raises `RegistrationError`."""
+        found = _RATE.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise RegistrationError(name, f"rate_limit is a number per s, m or h, such as '10/m', not {text!r:.80}")
+        return cls(int(found[1]), _PERIODS[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` executions work at once, or of each `key` of the input."""
+
+    limit: int
+    key: Callable[[Any], object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """The demands of one agent."""
+
+    agent_id: str
+    session_policy: SessionPolicy = SessionPolicy.PARALLEL
+    concurrency: Concurrency | None = None
+    rate: RateLimit | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        session_policy: str,
+        concurrency: int | None,
+        concurrency_key: Callable[[Any], object] | None,
+        rate_limit: str | None,
+    ) -> "Turns":
+        """What was given to `@agent`. Raises `RegistrationError`."""
+        try:
+            policy = SessionPolicy(session_policy)
+        except ValueError as error:
+            allowed = ", ".join(repr(policy.value) for policy in SessionPolicy)
+            raise RegistrationError(name, f"session_policy is one of {allowed}, not {session_policy!r}") from error
+        if concurrency is not None and (
+            isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
+        ):
+            raise RegistrationError(name, f"concurrency needs a whole number of at least 1, not {concurrency!r}")
+        if concurrency_key is not None and concurrency is None:
+            raise RegistrationError(name, "concurrency_key says what concurrency is counted by: it needs one")
+        if concurrency_key is not None and not callable(concurrency_key):
+            raise RegistrationError(name, f"concurrency_key is a function of the input, not {concurrency_key!r:.80}")
+        return cls(
+            agent_id=name,
+            session_policy=policy,
+            concurrency=None if concurrency is None else Concurrency(concurrency, concurrency_key),
+            rate=None if rate_limit is None else RateLimit.parse(name, rate_limit),
+        )
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether executions may have to wait for others to end or pause."""
+        return self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
+
+    def rejects(self, session_id: str | None) -> bool:
+        """Whether nothing is started in this session while something is active."""
+        return self.session_policy is SessionPolicy.REJECT and session_id is not None
+
+    def added_to(self, metadata: Mapping[str, JSONValue], value: Callable[[], Any]) -> dict[str, JSONValue]:
+        """What a caller gave as metadata, with the key of the input. Raises what the agent's function raises.
+
+        Raises `InvalidRecord` for a caller's own value of it, and for a key that is no text or number.
+        """
+        require_no_key(metadata)
+        if self.concurrency is None or self.concurrency.key is None:
+            return dict(metadata)
+        key = self.concurrency.key(value())
+        if key is not None and not isinstance(key, str | int):
+            raise InvalidRecord("concurrency_key", f"needs to return a text, a number or None, not {key!r:.80}")
+        return {**metadata, KEY: key if key is None else str(key)}
+
+
+def require_no_key(metadata: Mapping[str, JSONValue]) -> None:
+    """Raises `InvalidRecord` for a caller's own value of the key."""
+    if KEY in metadata:
+        raise InvalidRecord("metadata", f"{KEY!r} is not to be given there: the agent's concurrency_key makes it")
+
+
+def key_of(summary: ExecutionSummary) -> JSONValue:
+    """The key under which an execution is counted; None without one, which is a key, too."""
+    return summary.metadata.get(KEY)

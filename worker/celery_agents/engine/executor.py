@@ -1,0 +1,263 @@
+"""From a claim to an outcome: calls the agent's function and records how it ended."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from agent_statestore.errors import InvalidRecord, StoreError
+from agent_statestore.records import Claim, ExecutionSummary, JSONValue
+from agent_statestore.states import AgentState
+from agent_statestore.store import Store
+from celery_agents.define.agent import Agent
+from celery_agents.define.registry import Registry
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.environment import Surroundings
+from celery_agents.engine.events import EventKind, Subscriber, publish
+from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.journal import Journal
+from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.recorder import Recorder
+from celery_agents.engine.lease import HeldLease, LeaseKeeper
+from celery_agents.engine.limits import Budget
+from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
+from celery_agents.engine.run.async_run import drive
+from celery_agents.engine.run.run import Run
+from celery_agents.errors import DeadLetter, InvalidResult
+from celery_agents.lifecycle.relatives import SPAWN, Family, Ring
+from celery_agents.lifecycle.turns import Line, gate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an execution may use unless its agent says otherwise; see `celery_agents.settings` for the meaning."""
+
+    lease: timedelta = timedelta(seconds=15)
+    max_steps: int = 1000
+    max_attempts: int = 5
+    max_retries: int = 1000
+    max_depth: int = 16
+    inline_wait_seconds: float = 5.0
+    first_ring: timedelta = timedelta(seconds=10)
+    announce_within: timedelta | None = None
+
+
+def _never() -> bool:
+    return False
+
+
+def _unrung(summary: ExecutionSummary) -> None:
+    """Left to a sweeper."""
+    del summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Runs executions on a store. One per process; thread-safe.
+
+    `ring` publishes a bell, for children and parents. `make_attempt` is called like `Attempt`; tests put another in.
+    """
+
+    store: Store
+    registry: Registry
+    keeper: LeaseKeeper
+    limits: Limits = field(default_factory=Limits)
+    is_draining: Callable[[], bool] = _never
+    subscribers: tuple[Subscriber, ...] = ()
+    interrupts: tuple[type[BaseException], ...] = ()
+    ring: Ring = _unrung
+    jitter: random.Random = field(default_factory=random.SystemRandom)
+    make_attempt: Callable[..., Attempt] = Attempt
+
+    def execute(self, execution_id: str, owner: str) -> Outcome | None:
+        """Claims the execution and runs its agent until it ends, pauses or has to stop.
+
+        None if it cannot be claimed: somebody else has it, it is over, or it waits. Whatever happens, the lease is
+        given back on the way out; only a process that dies at once leaves that to recovery.
+        """
+        requested_at = time.monotonic()
+        claim = self.store.claim(execution_id, owner, self.limits.lease)
+        if claim is None:
+            return None
+        with self.keeper.keep(claim.lease, requested_at) as held:
+            outcome: Outcome | None = None
+            try:
+                agent = self.registry.find(claim.context.agent_id)
+                outcome = self._unknown(claim) if agent is None else self._work(agent, claim, held)
+            finally:
+                if outcome is None:
+                    # An exception that ends the process (SystemExit of a cold shutdown) passes through: give the lease
+                    # back, so that another process goes on at once. It counts as a crash, because a step that exits
+                    # by itself would do so for ever. What is still in flight beside it records nothing any more.
+                    held.mark_lost()
+                    self._give_back(claim, crashed=True)
+            if outcome.ending in (Ending.DRAINED, Ending.UNKNOWN):
+                self._give_back(claim, crashed=False)
+            return replace(outcome, token=claim.lease.token)
+
+    @property
+    def family(self) -> Family:
+        """Starts children, and tells relatives of ends."""
+        limits = self.limits
+        return Family(
+            store=self.store,
+            registry=self.registry,
+            ring=self.ring,
+            first_ring=limits.first_ring,
+            max_depth=limits.max_depth,
+            announce_within=limits.announce_within,
+        )
+
+    def _work(self, agent: Agent, claim: Claim, held: HeldLease) -> Outcome:
+        attempt = self.attempt_at(agent, claim, held)
+        attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
+        if claim.context.cancel_requested:
+            held.mark_cancel_requested()
+        try:
+            outcome = self._record_end(attempt, self._call(agent, attempt, claim))
+        except ExecutionStopped as stopped:
+            outcome = stopped.outcome
+        if outcome.state.is_over:
+            children = any(step.action.kind == SPAWN for step in attempt.journal)
+            outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
+        self._pass_turn_on(agent, attempt, outcome)
+        attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
+        return outcome
+
+    def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
+        """Leads the agent's function through its steps."""
+        context = attempt.context
+        max_attempts = attempt.surroundings.max_attempts
+        outcome: Outcome | None = None
+        try:
+            attempt.enter_boundary()
+            if context.crashes > max_attempts:
+                raise DeadLetter(max_attempts)
+            if self._has_lost_parent(attempt):
+                attempt.stop(Outcome(ending=Ending.CANCELLED))
+            attempt.limits.check_deadline(attempt.now())
+            gate.enter(attempt, agent.turns, Line(self.store, agent.turns), claim.context.waiting)
+            value = self._called(agent, attempt, agent.decode_input(context.input))
+            if attempt.stopped is None:
+                attempt.enter_end()
+                return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
+        except attempt.interrupts as error:
+            if not isinstance(error, ExecutionStopped):
+                raise
+        except BaseException as error:  # noqa: BLE001 - recorded as the execution's failure
+            if attempt.stopped is None:
+                failure = error if isinstance(error, Exception) else revive(describe(error))
+                outcome = Outcome(ending=Ending.FAILED, error=failure)
+        if attempt.interrupted_by is not None:
+            raise attempt.interrupted_by  # the agent's code caught it
+        # Steps that were begun beside each other are recorded before the end is.
+        attempt.join()
+        # The agent's code may have caught what unwinds it: the execution has stopped nevertheless.
+        return outcome if attempt.stopped is None and outcome is not None else _stopped(attempt)
+
+    @staticmethod
+    def _called(agent: Agent, attempt: Attempt, value: object) -> object:
+        if agent.is_async:
+            return drive(attempt, agent.function, value)
+        return agent(Run(attempt), value)
+
+    def _has_lost_parent(self, attempt: Attempt) -> bool:
+        """Whether the execution that started this one was cancelled, and may not have known of it any more."""
+        parent_id = attempt.context.parent_execution_id
+        if parent_id is None:
+            return False
+        parent = attempt.asking_store(lambda: self.store.get_summary(parent_id))
+        return parent is not None and parent.state is AgentState.CANCELLED
+
+    def _pass_turn_on(self, agent: Agent, attempt: Attempt, outcome: Outcome) -> None:
+        """Wakes those that waited for this execution to end, pause or step back."""
+        if agent.turns.has_lines and (outcome.state.is_over or outcome.ending is Ending.PAUSED):
+            self.family.pass_turn_on(attempt.context, attempt.now())
+
+    def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
+        recorder, announce_within = attempt.recorder, self.limits.announce_within
+        if attempt.is_written:
+            return outcome
+        if outcome.ending is Ending.COMPLETED:
+            try:
+                recorder.complete(outcome.output, announce_within)
+            except InvalidRecord as error:
+                failure = InvalidResult(attempt.context.agent_id, [str(error)])
+                outcome = Outcome(ending=Ending.FAILED, error=failure)
+        if outcome.ending is Ending.FAILED:
+            assert outcome.error is not None
+            info = describe(outcome.error, with_traceback=True)
+            try:
+                recorder.fail(info, announce_within)
+            except InvalidRecord:
+                recorder.forget_pending()
+                recorder.fail(info, announce_within)
+        elif outcome.ending is Ending.CANCELLED:
+            recorder.cancel(announce_within)
+        return outcome
+
+    def _unknown(self, claim: Claim) -> Outcome:
+        log.error(
+            "execution %s: its agent %r is not registered in this worker (agents_imports); leaving it to others",
+            claim.context.execution_id,
+            claim.context.agent_id,
+        )
+        return Outcome(ending=Ending.UNKNOWN)
+
+    def _give_back(self, claim: Claim, *, crashed: bool) -> None:
+        try:
+            self.store.release(claim.lease, crashed=crashed)
+        except StoreError as error:
+            log.warning(
+                "the lease on execution %s could not be given back and runs out by itself: %s",
+                claim.lease.execution_id,
+                error,
+            )
+
+    def attempt_at(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
+        """The attempt that this claim makes possible."""
+        memory = RunMemory(claim.context, self.store.max_value_bytes)
+        attempt = self.make_attempt(
+            gate.unwrapped(claim.context),
+            journal=Journal(claim.context.steps),
+            recorder=Recorder(self.store, claim, held, memory),
+            memory=memory,
+            held=held,
+            max_value_bytes=self.store.max_value_bytes,
+            surroundings=Surroundings(
+                is_draining=self.is_draining,
+                publish=lambda event: publish(self.subscribers, event),
+                max_attempts=agent.max_attempts or self.limits.max_attempts,
+                max_retries=self.limits.max_retries,
+                family=self.family,
+                budget=Budget(
+                    max_steps=agent.max_steps or self.limits.max_steps,
+                    deadline=agent.deadline,
+                    max_tokens=agent.max_tokens,
+                    max_cost=agent.max_cost,
+                    ask=agent.on_limit == "ask",
+                ),
+                inline_wait_seconds=self.limits.inline_wait_seconds,
+                jitter=self.jitter,
+                interrupts=self.interrupts,
+            ),
+        )
+        memory.check_may_write = attempt.nesting.check_may_write_memory
+        return attempt
+
+
+def _stopped(attempt: Attempt) -> Outcome:
+    assert attempt.stopped is not None
+    return attempt.stopped.outcome
+
+
+def _encoded(agent: Agent, value: object) -> JSONValue:
+    try:
+        return agent.encode_output(value)
+    except ValueError as error:
+        raise InvalidResult(agent.name, [f"not JSON-serialisable: {error}"]) from error

@@ -1,0 +1,164 @@
+"""The lease keeper: one daemon thread per process renews the leases of all executions that run in it, in one call.
+
+It lives in the process that executes (not in a worker's parent, which would go on renewing for a frozen child), and is
+started again after a fork. Where nothing is executed for a while, it ends.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from agent_statestore.errors import StoreUnavailable
+from agent_statestore.records import Lease
+from agent_statestore.store import Store
+from celery_agents.host.outage import Outage
+
+log = logging.getLogger(__name__)
+
+_IDLE_SECONDS: Final = 2.0
+
+
+class HeldLease:
+    """A lease that this process holds, and what the keeper has learnt of it.
+
+    `deadline` is on this process's monotonic clock, counted from before the request that took or renewed the lease was
+    sent, so that it never lies after the store's own end of the lease.
+    """
+
+    def __init__(self, lease: Lease, requested_at: float) -> None:
+        self.lease = lease
+        self.deadline = requested_at + lease.ttl.total_seconds()
+        self._changed = threading.Event()
+        self._lost = False
+        self._cancel_requested = False
+        self._listeners: set[Callable[[], None]] = set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is known to be lost, or has run out by this process's own clock."""
+        return self._lost or time.monotonic() >= self.deadline
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for the execution to be cancelled."""
+        return self._cancel_requested
+
+    def mark_lost(self) -> None:
+        """Somebody else has the execution, or may have it."""
+        self._lost = True
+        self._tell()
+
+    def mark_cancel_requested(self) -> None:
+        """A cancel is in the mailbox."""
+        self._cancel_requested = True
+        self._tell()
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but not past the moment when the lease is lost or a cancel is asked for."""
+        self._changed.wait(seconds)
+
+    @contextmanager
+    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Calls the listener, from any thread, when the lease is lost or a cancel is asked for during the block."""
+        self._listeners.add(listener)
+        try:
+            if self._changed.is_set():
+                listener()
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def _tell_of_ends(held: list[HeldLease]) -> None:
+    """Whoever awaits something under a lease that has run out unrenewed is told: somebody else may have it."""
+    for one in held:
+        if one.is_lost:
+            one.mark_lost()
+
+
+class LeaseKeeper:
+    """Renews all held leases every third of their ttl."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._held: dict[str, HeldLease] = {}
+        self._wake = threading.Event()
+        self._pid: int | None = None
+        self._renewing = Outage(log, "the renewal of leases")
+
+    @contextmanager
+    def keep(self, lease: Lease, requested_at: float) -> Iterator[HeldLease]:
+        """Keeps a lease alive for the length of the block. `requested_at` is `time.monotonic()` before its claim."""
+        held = HeldLease(lease, requested_at)
+        with self._lock:
+            self._held[lease.execution_id] = held
+            if self._pid != os.getpid():
+                # Threads do not survive a fork: the first lease in a child starts its own.
+                self._held = {lease.execution_id: held}
+                self._wake = threading.Event()
+                threading.Thread(target=self._loop, args=(self._wake,), name="lease-keeper", daemon=True).start()
+                self._pid = os.getpid()
+        self._wake.set()
+        try:
+            yield held
+        finally:
+            with self._lock:
+                if self._held.get(lease.execution_id) is held:
+                    del self._held[lease.execution_id]
+
+    def _loop(self, wake: threading.Event) -> None:
+        next_at: float | None = None
+        while True:
+            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else max(next_at - time.monotonic(), 0.0))
+            wake.clear()
+            with self._lock:
+                held = list(self._held.values())
+                if not held and not was_woken and next_at is None:
+                    self._pid = None  # whoever holds the next lease starts another one
+                    return
+            if not held:
+                next_at = None
+                self._renewing.forget()
+                continue
+            interval = min(one.lease.ttl.total_seconds() for one in held) / 3
+            now = time.monotonic()
+            if next_at is None:
+                next_at = now + interval
+            next_at = min(next_at, now + interval)
+            if now >= next_at:
+                next_at = now + (interval if self._renew(held) else min(interval, 1.0))
+
+    def _renew(self, held: list[HeldLease]) -> bool:
+        """One renewal of all; False if the store could not be reached."""
+        requested_at = time.monotonic()
+        try:
+            renewed = self._store.renew([one.lease for one in held], held[0].lease.ttl)
+        except StoreUnavailable as error:
+            self._renewing.failed(error)
+            _tell_of_ends(held)
+            return False
+        except Exception:
+            # This thread is all that keeps the leases: it must outlive any fault of a driver.
+            log.exception("leases could not be renewed, trying again")
+            _tell_of_ends(held)
+            return False
+        self._renewing.succeeded()
+        for one in held:
+            execution_id = one.lease.execution_id
+            if execution_id in renewed.lost:
+                one.mark_lost()
+            else:
+                one.deadline = requested_at + held[0].lease.ttl.total_seconds()
+            if execution_id in renewed.cancel_requested:
+                one.mark_cancel_requested()
+        return True

@@ -1,0 +1,60 @@
+"""How the work on one claim ends, and the exception that unwinds an agent's stack before its function returns."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from agent_statestore.records import JSONValue, Wait
+from agent_statestore.states import AgentState
+from celery_agents.engine.pauses.states import STATE_OF_WAIT
+
+
+class Ending(StrEnum):
+    """How the work on one claim ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    DRAINED = "drained"  # stopped at a step boundary (a shutdown, say): the lease was given back, another claim goes on
+    UNKNOWN = "unknown"  # this process does not know the agent: the lease was given back
+    LOST = "lost"  # the lease is gone: nothing may be written, a successor has the execution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of the work on one claim.
+
+    `ring` says that the execution can go on at once elsewhere, so that its bell should be rung. `token` is the fencing
+    token of the claim. `has_relatives` says that a parent, or children, are to be told of the end.
+    """
+
+    ending: Ending
+    output: JSONValue = None
+    error: Exception | None = None
+    waiting: Wait | None = None
+    ring: bool = False
+    token: int = 0
+    has_relatives: bool = False
+
+    @property
+    def state(self) -> AgentState:
+        """The execution's state after the claim; still `thinking` where another one goes on."""
+        if self.waiting is not None:
+            return STATE_OF_WAIT[self.waiting.kind]
+        return _OVER.get(self.ending, AgentState.THINKING)
+
+
+_OVER: Final = {
+    Ending.COMPLETED: AgentState.COMPLETED,
+    Ending.FAILED: AgentState.FAILED,
+    Ending.CANCELLED: AgentState.CANCELLED,
+}
+
+
+class ExecutionStopped(BaseException):
+    """Unwinds the agent's stack. Derived from BaseException, so that an agent's `except Exception` lets it pass."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome

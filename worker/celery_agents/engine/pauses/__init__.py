@@ -1,0 +1,1 @@
+"""What an execution may wait for. Each kind of pause is a file here."""

@@ -1,0 +1,207 @@
+"""Executions that an execution starts, and waits for: `run.spawn`, `run.gather`.
+
+A child is created under an idempotency key made of the parent's id and the step's key, so that a crash between its
+creation and the parent's checkpoint starts no second one. An intent is recorded before, so that a cancel of the parent
+finds the child even then. Its end comes as a signal, and is then read from the store.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from agent_statestore.envelope import dump
+from agent_statestore.errors import InvalidRecord
+from agent_statestore.records import Action, AgentStep, ExecutionSummary, Result, SignalKind, Wait, WaitKind
+from agent_statestore.states import AgentState
+from celery_agents.define.names import MARK
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.pauses.pause import pause
+from celery_agents.engine.pauses.wait import conclude
+from celery_agents.errors import AgentsError, ChildFailed
+from celery_agents.lifecycle.relatives import SPAWN, ChildEnd, ChildOptions, name_of
+
+_AT_ONCE: Final = 50
+_MESSAGE: Final = 2_000
+# The end of a child is signalled. Looking without a signal, this rarely, is for what nobody foresees.
+_LOOK_ANYWAY: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """An execution that this one has started. `step` is the key of the step that did."""
+
+    execution_id: str
+    agent_id: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """A child as the code asks for it."""
+
+    name: str
+    agent: Any
+    value: Any
+    options: ChildOptions
+
+    def take(self, attempt: Attempt, key: str) -> Child:
+        """Starts the child, once."""
+        action = Action(kind=SPAWN, input=name_of(self.agent))
+        recorded = attempt.look_up(key, action)
+        if recorded is not None and recorded.result is not None:
+            return _child_of(key, recorded.result)
+        with attempt.busy(key):
+            attempt.begin_step(key, action)
+            started = attempt.now()
+            try:
+                # An intent of attempt 0 was taken over from another execution, whose child it meant.
+                is_intended = recorded is not None and recorded.attempt > 0
+                child = self._create(attempt, key, action, is_intended=is_intended)
+            except (AgentsError, InvalidRecord) as error:
+                result = Result(success=False, error=describe(error))
+            else:
+                result = Result(success=True, output={"execution_id": child.execution_id, "agent_id": child.agent_id})
+            with attempt.lock:
+                attempt.record(attempt.make_step(key, action, result, started=started))
+            if result.success:
+                attempt.asking_store(lambda: attempt.surroundings.family.announce(child, self.options))
+        return _child_of(key, result)
+
+    def _create(self, attempt: Attempt, key: str, action: Action, *, is_intended: bool) -> ExecutionSummary:
+        family = attempt.surroundings.family
+        wanted = attempt.asking_store(lambda: family.wanted(attempt, self.agent, self.value, key, self.options))
+        if not is_intended:
+            with attempt.lock:
+                attempt.record_intent(attempt.make_step(key, action, None, started=attempt.now()))
+        return attempt.asking_store(lambda: family.create(wanted))
+
+
+def _child_of(key: str, result: Result) -> Child:
+    if result.error is not None:
+        raise revive(result.error)
+    return Child(execution_id=result.output["execution_id"], agent_id=result.output["agent_id"], step=key)
+
+
+def come_to_ends(attempt: Attempt, children: Sequence[Child]) -> list[str]:
+    """The code has come to waiting for these: the keys of the steps that record their ends. Raises `TypeError`."""
+    for child in children:
+        if not isinstance(child, Child):
+            raise TypeError(f"gather takes what spawn has returned, one by one, and not {child!r:.80}")
+    return [attempt.come_to(f"join {child.step.replace(MARK, ' ')}", is_derived=True) for child in children]
+
+
+def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, return_exceptions: bool) -> list[Any]:
+    """The outputs of the children, in their order, when all of them are over; unwinds the agent until then.
+
+    Each end is recorded as a step. Raises the first child's `ChildFailed` in their order, or returns them among the
+    outputs.
+    """
+    joins = [_Join.look_up(attempt, child, key) for child, key in zip(children, keys, strict=True)]
+    missing = [join for join in joins if join.recorded is None]
+    if missing:
+        # What they will take is counted now, and not when hours have gone by.
+        attempt.enter_wait(steps=len(missing))
+        _collect(attempt, missing)
+    still_missing = [join for join in missing if not attempt.journal.has(join.key)]
+    if still_missing:
+        first = still_missing[0]
+        # The first one alone: while it goes on, whatever the others do wakes nobody.
+        pause(
+            attempt,
+            AgentState.WAITING,
+            Wait(
+                kind=WaitKind.CHILD,
+                key=first.child.execution_id,
+                asked_at=(now := attempt.now()),
+                wake_at=now + _LOOK_ANYWAY,
+            ),
+        )
+    outputs: list[Any] = []
+    for join in joins:
+        result = join.result(attempt)
+        if result.error is None:
+            outputs.append(result.output)
+        elif return_exceptions:
+            outputs.append(revive(result.error))
+        else:
+            raise revive(result.error)
+    return outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Join:
+    child: Child
+    action: Action
+    key: str
+    recorded: AgentStep | None
+
+    @classmethod
+    def look_up(cls, attempt: Attempt, child: Child, key: str) -> "_Join":
+        action = Action(kind="child", input=child.execution_id)
+        return cls(child=child, action=action, key=key, recorded=attempt.look_up(key, action))
+
+    def result(self, attempt: Attempt) -> Result:
+        step = self.recorded or attempt.journal.step(self.key)
+        assert step.result is not None
+        return step.result
+
+
+def _collect(attempt: Attempt, missing: Sequence[_Join]) -> None:
+    """Records the ends of those children that are over by now."""
+    to_look_at = _may_be_over(attempt, missing)
+    for execution_id in {join.child.execution_id for join in to_look_at}:
+        while attempt.take_signal(SignalKind.CHILD, execution_id) is not None:
+            continue
+    batch: list[tuple[_Join, Result]] = []
+    bytes_at_most = 0
+    for join in to_look_at:
+        end = attempt.asking_store(partial(attempt.surroundings.family.end_of, join.child.execution_id))
+        if end is None:
+            continue
+        result = _result_of(join.child, end)
+        size = len(dump(result.output, "output"))
+        if batch and (len(batch) == _AT_ONCE or bytes_at_most + size > attempt.max_value_bytes):
+            _record(attempt, batch)
+            batch, bytes_at_most = [], 0
+        batch.append((join, result))
+        bytes_at_most += size
+    if batch:
+        _record(attempt, batch)
+
+
+def _may_be_over(attempt: Attempt, missing: Sequence[_Join]) -> Sequence[_Join]:
+    """All, unless the execution was woken by the end of one of them: then those whose ends it was told.
+
+    Else hundreds of children that end one after the other would be looked at hundreds of times each.
+    """
+    waiting = attempt.waiting
+    if waiting is None or waiting.kind is not WaitKind.CHILD or (waiting.wake_at and attempt.now() >= waiting.wake_at):
+        return missing
+    told = {signal.key for signal in attempt.context.signals if signal.kind is SignalKind.CHILD}
+    return [join for join in missing if join.child.execution_id in told]
+
+
+def _record(attempt: Attempt, batch: Sequence[tuple[_Join, Result]]) -> None:
+    with attempt.lock:
+        now, first = attempt.now(), attempt.journal.next_number
+        steps = [
+            attempt.make_step(join.key, join.action, result, started=now, number=first + place)
+            for place, (join, result) in enumerate(batch)
+        ]
+        try:
+            attempt.record_all(tuple(steps))
+        except InvalidRecord:
+            # The output of one is too large for a step, which holds more than that.
+            for join, result in batch:
+                conclude(attempt, join.key, join.action, result, now)
+
+
+def _result_of(child: Child, end: ChildEnd) -> Result:
+    if end.state is AgentState.COMPLETED:
+        return Result(success=True, output=end.output)
+    # A part of a long message: a failure whose arguments are longer than a record keeps would lose its class.
+    failed = ChildFailed(child.execution_id, child.agent_id, end.error_type, end.message[:_MESSAGE])
+    return Result(success=False, error=describe(failed))

@@ -1,0 +1,348 @@
+"""`Run`: an agent's door to everything durable."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+
+from agent_statestore.envelope import dump
+from agent_statestore.records import JSONValue, Message
+from celery_agents.define import types as types
+from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.names import check_duration
+from celery_agents.define.retry import Retry
+from celery_agents.define.tool import Tool, ToolContext
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.limits import spent_in
+from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
+from celery_agents.engine.pauses.event import AwaitedEvent
+from celery_agents.engine.pauses.question import MISSING, Question, question
+from celery_agents.engine.pauses.sleep import Sleep
+from celery_agents.engine.steps.calls import Call, Place, StepOptions, name_of_tool, transaction
+from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, first_error, take_all
+from celery_agents.lifecycle.relatives import ChildOptions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Durable = Question | AwaitedEvent | Sleep | Spawn
+Calls = Mapping[str, Callable[[], Any]] | Sequence[Callable[[], Any]]
+
+
+class BaseRun:
+    """What the run of a plain agent and of an async one have in common: everything that does not wait."""
+
+    def __init__(self, attempt: Attempt, options: StepOptions = StepOptions()) -> None:  # noqa: B008 - frozen
+        self._attempt = attempt
+        self._options = options
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id (UUIDv7)."""
+        return self._attempt.context.execution_id
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's name."""
+        return self._attempt.context.agent_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation that the execution belongs to."""
+        return self._attempt.context.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user for whom it runs."""
+        return self._attempt.context.user_id
+
+    @property
+    def metadata(self) -> Mapping[str, JSONValue]:
+        """What was given at `enqueue`."""
+        return self._attempt.context.metadata
+
+    @property
+    def attempt(self) -> int:
+        """Which claim of the execution this is, from 1."""
+        return self._attempt.context.attempt
+
+    @property
+    def memory(self) -> RunMemory:
+        """The working memory: a mapping of JSON values, stored with the next checkpoint."""
+        return self._attempt.memory
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What was said up to this point of the code."""
+        return self._attempt.memory.messages
+
+    def say(self, role: str, content: JSONValue) -> None:
+        """Adds to the conversation history. Stored with the next checkpoint."""
+        self._attempt.memory.say(role, content, self._attempt.now())
+
+    def remember(self, fact: JSONValue) -> None:
+        """Adds a fact to the memory. Stored with the next checkpoint."""
+        self._attempt.memory.remember(fact)
+
+    def spend(self, *, tokens: float = 0, cost: float = 0) -> None:
+        """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.
+
+        Call it from the agent's function, with what a step has returned. The limits are looked at before the next step
+        begins, so that what was paid for is not lost. Raises `InvalidRecord` for what is no amount.
+        """
+        self.memory.spend(tokens=tokens, cost=cost)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What was spent so far: `tokens` and `cost`."""
+        return spent_in(self.memory)
+
+    def _changed(
+        self, retry: Retry | None, returns: Any, timeout: timedelta | None, on_crash: OnCrash | None
+    ) -> StepOptions:
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
+        if timeout is not None:
+            check_duration("options", "timeout", timeout)
+        options = self._options
+        return StepOptions(
+            retry=options.retry if retry is None else retry,
+            returns=options.returns if returns is MISSING else returns,
+            timeout=options.timeout if timeout is None else timeout,
+            on_crash=options.on_crash if on_crash is None else on_crash,
+        )
+
+    def _all_calls(self, calls: Calls) -> list[Call]:
+        if isinstance(calls, Mapping):
+            return [Call(name=name, function=function) for name, function in calls.items()]
+        return [Call.named_like(function) for function in calls]
+
+    @staticmethod
+    def _as_given(calls: Calls, results: list[Any], *, return_exceptions: bool) -> Any:
+        if not return_exceptions:
+            first_error(results)
+        return dict(zip(calls, results, strict=True)) if isinstance(calls, Mapping) else results
+
+    def _question(
+        self,
+        prompt: JSONValue,
+        *,
+        schema: Any = MISSING,
+        choices: Sequence[JSONValue] | None = None,
+        timeout: timedelta | None = None,
+        default: Any = MISSING,
+        escalate: Callable[[JSONValue], Any] | None = None,
+        name: str = "ask",
+    ) -> Question:
+        dump(prompt, "prompt", self._attempt.max_value_bytes)
+        return question(name, prompt, schema, choices, timeout, default, escalate)
+
+    @staticmethod
+    def _event(
+        event: str, *, schema: Any = MISSING, timeout: timedelta | None = None, default: Any = MISSING
+    ) -> AwaitedEvent:
+        payload = types.ANY if schema is MISSING else types.adapter_for(schema, event)
+        return AwaitedEvent(event=event, payload=payload, timeout=timeout, default=default)
+
+    @staticmethod
+    def _spawn(
+        agent: Any,
+        value: Any,
+        *,
+        name: str = "spawn",
+        session_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSONValue] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        start_at: datetime | None = None,
+    ) -> Spawn:
+        options = ChildOptions(
+            session_id=session_id,
+            user_id=user_id,
+            metadata=metadata or {},
+            queue=queue,
+            priority=priority,
+            start_at=start_at,
+        )
+        return Spawn(name=name, agent=agent, value=value, options=options)
+
+
+class Run(BaseRun):
+    """One attempt at an execution, as the agent's function sees it.
+
+    Everything that must survive a crash goes through here. After a crash the function is called again from its first
+    line; what is recorded is returned from the journal instead of being done again, up to the point where the last
+    attempt died. The code between steps therefore has to take the same way again: what differs from call to call
+    (time, random numbers, the network) belongs into a step.
+    """
+
+    def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls `function` and records what it returns, once in the life of the execution.
+
+        If a step of this name (and occurrence) is recorded, its result is returned and `function` is not called; a
+        recorded failure is raised again. Otherwise `function` runs, and its result is checkpointed before it is
+        returned. The result goes through JSON and back by the function's return annotation, on the first run too, so
+        that its type does not depend on whether there was a crash. An async function is awaited, on the process's
+        event loop.
+
+        Raises what `function` raises, and `InvalidResult`, `ValueTooLarge`, `LimitExceeded`, `JournalMismatch`,
+        `StepTimeout`, `StepInterrupted`; for a tool also `InvalidArguments`, `ApprovalDenied`, `ApprovalExpired`.
+        """
+        call = Call(name=name, function=function, args=args, kwargs=kwargs)
+        with self._attempt.abandoned_by_interrupts():
+            return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
+
+    @overload
+    def tool(self, tool: Tool[Concatenate[ToolContext, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def tool(self, tool: Tool[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """A step that calls a tool and bears its name. Raises as `step` does."""
+        return self.step(name_of_tool(tool), tool, *args, **kwargs)
+
+    def transaction(
+        self, name: str, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """A step whose writes to the store's own database and whose checkpoint commit together: exactly once.
+
+        `function` is called with a `sqlalchemy.Connection` of the store's database as its first argument, inside a
+        transaction that is not its own to commit or roll back. Whenever the process dies, either its writes and the
+        recorded result are there, or neither is. A try that fails is rolled back.
+
+        Works on SQL stores, and a hybrid with a SQL store for its active executions; `NoTransactions` is raised
+        elsewhere. The function must be done before the lease ends, and on SQLite it keeps all other writers waiting.
+        Otherwise as `step`, without a timeout.
+        """
+        call = Call(name=name, function=function, args=args, kwargs=kwargs)
+        with self._attempt.abandoned_by_interrupts():
+            return cast(T, transaction(call, self._options).take(self._attempt))
+
+    @overload
+    def parallel(
+        self, calls: Mapping[str, Callable[[], T]], *, limit: int = ..., return_exceptions: bool = ...
+    ) -> dict[str, T]: ...
+    @overload
+    def parallel(
+        self, calls: Sequence[Callable[[], T]], *, limit: int = ..., return_exceptions: bool = ...
+    ) -> list[T]: ...
+    def parallel(self, calls: Calls, *, limit: int = DEFAULT_LIMIT, return_exceptions: bool = False) -> Any:
+        """Takes several steps at once, at most `limit`, each in a thread; returns their results when all have ended.
+
+        `calls` are functions without arguments, most often partials of functions or tools: by the names of their steps,
+        or a list, where a step bears the name of its function. Each is recorded as it ends, so that a crash repeats
+        only the unfinished. The first error in their order is raised when all have ended, or with `return_exceptions`
+        each stands in its place. Approvals that tools need are asked for one after the other, before any call.
+        """
+        attempt = self._attempt
+        with attempt.abandoned_by_interrupts():
+            places = [Place.of(attempt, call) for call in self._all_calls(calls)]
+            steps = [caught(partial(place.allowed, self._options), attempt.interrupts) for place in places]
+            results = take_all(attempt, steps, limit)
+        return self._as_given(calls, results, return_exceptions=return_exceptions)
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        returns: Any = MISSING,
+        timeout: timedelta | None = None,
+        on_crash: OnCrash | None = None,
+    ) -> "Run":
+        """The same run, with other options for the steps that are taken through what is returned.
+
+        `retry`, `timeout` and `on_crash` replace a tool's own; `returns` replaces the function's return annotation.
+        """
+        return Run(self._attempt, self._changed(retry, returns, timeout, on_crash))
+
+    def ask(
+        self,
+        prompt: JSONValue,
+        *,
+        schema: Any = MISSING,
+        choices: Sequence[JSONValue] | None = None,
+        timeout: timedelta | None = None,
+        default: Any = MISSING,
+        escalate: Callable[[JSONValue], Any] | None = None,
+        name: str = "ask",
+    ) -> Any:
+        """Asks a person, and pauses until there is an answer; no worker slot and no connection is held meanwhile.
+
+        `schema` is the answer's type; `choices` lists the only answers allowed. Clients hold an answer against both
+        before it is sent. After `timeout` the answer is `default`, or `AnswerTimeout` is raised; with `escalate`, that
+        function is called with the prompt first, as a step, and the question stands for the same time again. `name` is
+        what an answer names the question by, for agents that ask more than one thing.
+        """
+        return self._take(
+            self._question(
+                prompt,
+                schema=schema,
+                choices=choices,
+                timeout=timeout,
+                default=default,
+                escalate=escalate,
+                name=name,
+            )
+        )
+
+    def sleep(self, delay: timedelta | float, *, name: str = "sleep") -> None:
+        """Waits; a number is in seconds. More than `agents_inline_wait_seconds` pauses, and frees the slot."""
+        self._take(Sleep.of(name, delay))
+
+    def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
+        """Waits until a moment, which has a time zone."""
+        self._take(Sleep(name=name, until=moment))
+
+    def wait_for(
+        self, event: str, *, schema: Any = MISSING, timeout: timedelta | None = None, default: Any = MISSING
+    ) -> Any:
+        """Pauses until somebody sends this execution an event of this name, and returns what it carries.
+
+        An event that came earlier, and was not waited for, counts; each counts once, the oldest first. `schema` is the
+        type of what it carries. After `timeout` the result is `default`, or `EventTimeout` is raised.
+        """
+        return self._take(self._event(event, schema=schema, timeout=timeout, default=default))
+
+    def spawn(
+        self,
+        agent: Any,
+        input: Any = None,  # noqa: A002 - the field's standard name
+        *,
+        name: str = "spawn",
+        session_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSONValue] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        start_at: datetime | None = None,
+    ) -> Child:
+        """Starts an execution of another agent, given as such or by name, once; it goes on beside this one.
+
+        A cancel of this execution cancels it too, and it has to be over by this execution's deadline. Raises
+        `UnknownAgent`, `InvalidInput`, `SpawnTooDeep`.
+        """
+        wanted = self._spawn(
+            agent,
+            input,
+            name=name,
+            session_id=session_id,
+            user_id=user_id,
+            metadata=metadata,
+            queue=queue,
+            priority=priority,
+            start_at=start_at,
+        )
+        return cast(Child, self._take(wanted))
+
+    def gather(self, *spawned: Child, return_exceptions: bool = False) -> list[Any]:
+        """The outputs of executions that this one has started, in the order given; pauses until all are over.
+
+        Raises the first `ChildFailed` in that order, or with `return_exceptions` returns each in its place.
+        """
+        keys = come_to_ends(self._attempt, spawned)
+        with self._attempt.abandoned_by_interrupts():
+            return gather(self._attempt, spawned, keys, return_exceptions=return_exceptions)
+
+    def _take(self, wanted: Durable) -> Any:
+        with self._attempt.abandoned_by_interrupts():
+            return wanted.take(self._attempt, self._attempt.come_to(wanted.name))

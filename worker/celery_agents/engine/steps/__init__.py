@@ -1,0 +1,1 @@
+"""A step: from the call in the agent's code to its record."""

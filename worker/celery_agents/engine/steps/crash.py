@@ -1,0 +1,136 @@
+"""What becomes of a call during which the process died: its intent is recorded, and no result.
+
+Only calls whose policy is not "retry" leave such an intent; see `celery_agents.define.crash_policy`.
+"""
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import pydantic
+
+from agent_statestore.records import AgentStep, JSONValue, Result, WaitKind
+from celery_agents.define import types
+from celery_agents.define.crash_policy import CrashPolicy, Happened
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.results import round_trip
+from celery_agents.engine.pauses import wait
+from celery_agents.engine.steps.calling import call
+from celery_agents.engine.steps.work import Try
+from celery_agents.errors import DeadLetter, InvalidAnswer, InvalidResult, StepInterrupted
+
+if TYPE_CHECKING:
+    from celery_agents.engine.steps.step import Step
+
+log = logging.getLogger(__name__)
+
+RETRY: Final = "retry"
+FAIL: Final = "fail"
+
+
+def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+    """The result of the interrupted call, as its policy has it; None if the call is to be made again.
+
+    Unwinds the agent where a person is asked, and for good where a call takes down every process.
+    """
+    if step.crash_policy is CrashPolicy.FAIL:
+        return Result(success=False, error=describe(StepInterrupted(intent.name)))
+    if step.crash_policy is CrashPolicy.RECONCILE:
+        try:
+            happened = _reconciled(step, attempt, intent)
+        except attempt.interrupts:
+            raise
+        except Exception:  # whatever the user's function raises: then it is not known, and a person is asked
+            log.warning(
+                "execution %s: whether step %r has happened could not be found out; a person is asked",
+                attempt.context.execution_id,
+                intent.name,
+                exc_info=True,
+            )
+            return _asked(step, attempt, intent)
+        if happened is None and intent.tries >= step.retry.retries + attempt.surroundings.max_attempts:
+            _give_up(attempt, intent)
+        return happened
+    if step.crash_policy is CrashPolicy.ASK:
+        return _asked(step, attempt, intent)
+    return None
+
+
+def _give_up(attempt: Attempt, intent: AgentStep) -> NoReturn:
+    """Ends the execution. The call did not happen, so whoever releases the dead letter lets it be tried once more."""
+    attempt.give_up(DeadLetter(intent.tries), replace(intent, in_flight=False))
+
+
+def _reconciled(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+    assert step.reconcile is not None
+    reconcile, this = step.reconcile, Try(intent.name, intent.tries)
+    with attempt.inside_step(intent.name):
+        found = call(lambda: reconcile(this), key=intent.name, timeout=None, is_async=False, held=attempt.held)
+    if found is None:
+        return None
+    if not isinstance(found, Happened):
+        raise InvalidResult(intent.name, [f"its reconcile function returned {found!r:.80}, not Happened(...) or None"])
+    _, output = round_trip(step.returns, intent.name, found.output)
+    return Result(success=True, output=output)
+
+
+def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+    # Each interrupted try is a question of its own: an answer counts once.
+    key = f"{intent.name} interrupted {intent.tries}"
+    action = intent.action
+    waited = wait.wait(
+        attempt,
+        WaitKind.INPUT,
+        key,
+        timeout=None,
+        prompt={
+            "question": f"The process died during {action.tool or intent.name!r}, which may have taken effect or not. "
+            f'Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with its result if it did, or '
+            f'"{FAIL}" to let it fail.',
+            "step": intent.name,
+            "tool": action.tool,
+            "input": action.input,
+            "begun_at": intent.timestamp.isoformat(),
+        },
+        schema=_answer_schema(step),
+        in_step=True,
+    )
+    assert waited.signal is not None, "a question without a deadline"
+    answer = waited.signal.payload
+    if answer == RETRY:
+        return None
+    if answer == FAIL:
+        return Result(success=False, error=describe(StepInterrupted(intent.name, waited.signal.reason or "")))
+    if not isinstance(answer, dict) or set(answer) != {"output"}:
+        problem = f'{answer!r:.80} is not "{RETRY}", "{FAIL}" or {{"output": ...}}'
+        return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
+    try:
+        _, output = round_trip(step.returns, key, types.from_json(step.returns, answer["output"], key))
+    except pydantic.ValidationError as error:
+        return Result(success=False, error=describe(InvalidAnswer(key, types.problems(error))))
+    except InvalidResult as error:
+        return Result(success=False, error=describe(InvalidAnswer(key, error.problems)))
+    except Exception as error:  # noqa: BLE001 - of a validator of the user's; the answer is taken nevertheless
+        return Result(success=False, error=describe(error))
+    return Result(success=True, output=output)
+
+
+def _answer_schema(step: "Step") -> dict[str, JSONValue]:
+    try:
+        output = {} if step.returns is types.ANY else step.returns.json_schema()
+    except pydantic.PydanticUserError:
+        output = {}  # a type of the user's that JSON Schema cannot say: the answer is held against it when it is there
+    definitions = output.pop("$defs", {})
+    return {
+        "anyOf": [
+            {"enum": [RETRY, FAIL]},
+            {
+                "type": "object",
+                "properties": {"output": output},
+                "required": ["output"],
+                "additionalProperties": False,
+            },
+        ],
+        **({"$defs": definitions} if definitions else {}),
+    }

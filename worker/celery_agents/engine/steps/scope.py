@@ -1,0 +1,100 @@
+"""What the code that runs right now is inside of: a step's function, or steps that are taken beside each other."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar, Token
+from typing import Final, TypeAlias
+
+from agent_statestore.records import Wait
+from agent_statestore.states import AgentState
+from celery_agents.errors import MemoryInParallel
+
+PutOff: TypeAlias = list[tuple[AgentState, Wait]]
+
+# (id of the nesting, key) of the step whose function runs in this thread or coroutine.
+_inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
+# (id of the nesting, what steps wait for that others are taken beside).
+_put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
+
+# How much of the names of steps an error shows.
+_NAMES: Final = 100
+
+
+class StepWaits(BaseException):
+    """Unwinds a step that waits, and that others are taken beside. The execution pauses when those have ended."""
+
+
+class Nesting:
+    """Where the code of one attempt is. `is_concurrent` says that steps may be taken beside each other."""
+
+    def __init__(self) -> None:
+        self.is_concurrent = False
+        self._inside: str | None = None
+
+    @property
+    def step_around(self) -> str | None:
+        """The key of the step whose function this is called from, if any."""
+        inside = _inside.get()
+        if inside is not None and inside[0] == id(self):
+            return inside[1]
+        return self._inside
+
+    def check_may_write_memory(self) -> None:
+        """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""
+        if self.is_concurrent:
+            inside = self.step_around
+            if inside is not None:
+                raise MemoryInParallel(inside)
+
+    def inside_step(self, key: str) -> AbstractContextManager[None]:
+        """The step's own function runs in this block."""
+        return _InsideStep(self, key)
+
+    @contextmanager
+    def beside_each_other(self, keys: Sequence[str]) -> Iterator[PutOff]:
+        """Steps are taken beside each other in this block, and nothing else by the agent's function, which waits."""
+        was = self.is_concurrent, self._inside
+        self.is_concurrent, self._inside = True, ", ".join(keys)[:_NAMES]
+        try:
+            with self.putting_pauses_off() as waits:
+                yield waits
+        finally:
+            self.is_concurrent, self._inside = was
+
+    @contextmanager
+    def putting_pauses_off(self) -> Iterator[PutOff]:
+        """A step of this block that has to wait keeps no other one from being taken: what it waits for is collected."""
+        waits: PutOff = []
+        token = _put_off.set((id(self), waits))
+        try:
+            yield waits
+        finally:
+            _put_off.reset(token)
+
+    @property
+    def put_off(self) -> PutOff | None:
+        """Where what this step waits for is collected; None if it is to pause by itself."""
+        put_off = _put_off.get()
+        return put_off[1] if put_off is not None and put_off[0] == id(self) else None
+
+
+class _InsideStep(AbstractContextManager[None]):
+    """See `Nesting.inside_step`. A class, as every step goes through it, and a generator takes four times as long."""
+
+    __slots__ = ("_around", "_key", "_nesting", "_token")
+
+    def __init__(self, nesting: Nesting, key: str) -> None:
+        self._nesting = nesting
+        self._key = key
+
+    def __enter__(self) -> None:
+        nesting = self._nesting
+        self._token: Token[tuple[int, str] | None] = _inside.set((id(nesting), self._key))
+        self._around = nesting._inside
+        if not nesting.is_concurrent:
+            nesting._inside = self._key  # also for threads that the function starts
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self._nesting.is_concurrent:
+            self._nesting._inside = self._around
+        _inside.reset(self._token)

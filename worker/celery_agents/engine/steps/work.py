@@ -1,0 +1,109 @@
+"""How the work of a step and its checkpoint go together: one after the other, or in one transaction."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from agent_statestore.records import AgentStep
+from agent_statestore.transactions import StepTransaction
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.steps.calling import call
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of a step: the step's key in the journal, and which try it is, from 1."""
+
+    key: str
+    number: int
+
+
+class OpenWork(Protocol):
+    """One try of a step's work."""
+
+    def call(self) -> Any:
+        """Does it."""
+        ...
+
+    def record(self, step: AgentStep) -> AgentStep:
+        """Checkpoints it; returns what is recorded."""
+        ...
+
+
+class Work(Protocol):
+    """What a step does."""
+
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Any:
+        """A context manager around one try; yields an `OpenWork`. Leaving it with an error undoes what can be undone.
+
+        It raises `StoreUnavailable` if the whole try is to be done again, with the same `checkpoint_id`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainWork:
+    """Work of any kind; the checkpoint follows it. `timeout` is for one try.
+
+    `is_async` says that a call of the function only makes a coroutine.
+    """
+
+    function: Callable[[Try], Any]
+    is_async: bool = False
+    timeout: timedelta | None = None
+
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> AbstractContextManager[OpenWork]:
+        """See `Work`."""
+        del checkpoint_id  # the recorder repeats a checkpoint by itself
+        return nullcontext(_Plain(self, attempt, this))
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionalWork:
+    """Work on the store's own database, in one transaction with the checkpoint: it happens exactly once."""
+
+    function: Callable[[Any], Any]
+
+    @contextmanager
+    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Iterator[OpenWork]:
+        """See `Work`. No step beside it records anything meanwhile: that might wait for this transaction's locks."""
+        del this
+        with attempt.lock, attempt.recorder.transaction() as transaction:
+            yield _Transactional(self.function, attempt, transaction, checkpoint_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    work: PlainWork
+    attempt: Attempt
+    this: Try
+
+    def call(self) -> Any:
+        work, this = self.work, self.this
+        return call(
+            lambda: work.function(this),
+            key=this.key,
+            timeout=work.timeout,
+            is_async=work.is_async,
+            held=self.attempt.held,
+        )
+
+    def record(self, step: AgentStep) -> AgentStep:
+        self.attempt.record(step)
+        return step
+
+
+@dataclass(frozen=True, slots=True)
+class _Transactional:
+    function: Callable[[Any], Any]
+    attempt: Attempt
+    transaction: StepTransaction
+    checkpoint_id: str
+
+    def call(self) -> Any:
+        return self.function(self.transaction.connection)
+
+    def record(self, step: AgentStep) -> AgentStep:
+        return self.attempt.record_in(self.transaction, step, self.checkpoint_id)

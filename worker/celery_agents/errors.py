@@ -1,0 +1,436 @@
+"""What can go wrong in a worker or a client.
+
+    AgentsError
+    |-- ConfigurationError      a setting is wrong; names it
+    |-- RegistrationError       an agent or tool that cannot be registered
+    |-- UnknownAgent            no agent of this name is registered here
+    |-- InvalidInput            the input does not fit the agent's declared schema, or is not JSON
+    |-- InvalidArguments        a tool's arguments do not fit its signature
+    |-- InvalidAnswer           an answer that does not fit the question's schema
+    |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
+    |-- InvalidDecision         what a loop agent has decided cannot be done, time and again
+    |-- UnknownTool             no tool of this name is registered here
+    |-- StepFailed              a recorded failure whose own exception class cannot be made again
+    |-- StepTimeout             a call overran its time
+    |-- StepInterrupted         the process died during a call that must not be repeated
+    |-- AnswerTimeout           nobody answered before the deadline
+    |-- ApprovalDenied          a person refused a tool call
+    |-- ApprovalExpired         nobody approved of a tool call in time
+    |-- NoApprovalAsked         the execution does not wait for an approval, or waits for another one
+    |-- EventTimeout            an event did not come in time
+    |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
+    |-- SpawnTooDeep            executions start executions start executions ...
+    |-- JournalMismatch         the recorded steps contradict the agent's code
+    |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
+    |-- NestedStep              a step's function tried to take a step itself
+    |-- MemoryInParallel        a step that others run beside tried to change the memory
+    |-- NotAwaited              an async agent never awaited a call of its run
+    |-- LimitExceeded           the execution used up what it may use
+    |   |-- MaxStepsExceeded    steps
+    |   |-- MaxTurnsExceeded    turns of a loop agent
+    |   |-- DeadlineExceeded    time
+    |   `-- BudgetExceeded      tokens or cost
+    |-- DeadLetter              given up: too many claims in a row ended without recording a step
+    |-- ExecutionFailed         what `Execution.wait` raises for a failed execution
+    `-- ExecutionCancelled      what `Execution.wait` raises for a cancelled one
+
+Errors of the store (`agent_statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
+"""
+
+from typing import Final, Self
+
+
+class AgentsError(Exception):
+    """Root of this package's errors."""
+
+
+class ConfigurationError(AgentsError):
+    """A setting is wrong."""
+
+    def __init__(self, setting: str, reason: str) -> None:
+        super().__init__(setting, reason)
+        self.setting = setting
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.reason}"
+
+
+class RegistrationError(AgentsError):
+    """An agent or tool that cannot be registered."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+_WHERE_MODULES_ARE_NAMED: Final = (
+    "is the module that defines it named in AGENTS_IMPORTS, or imported by your own app (imports, autodiscover_tasks)?"
+)
+
+
+class UnknownAgent(AgentsError):
+    """No agent of this name is registered in this process."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        registered = ", ".join(self.known) or f"none; {_WHERE_MODULES_ARE_NAMED}"
+        return f"unknown agent {self.name!r}; registered agents: {registered}"
+
+
+class _Invalid(AgentsError, ValueError):
+    """A value that does not fit. `problems` holds one sentence per fault, each naming its field."""
+
+    what = "value"
+
+    def __init__(self, name: str, problems: list[str]) -> None:
+        super().__init__(name, problems)
+        self.name = name
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name!r}: {'; '.join(self.problems)}"
+
+
+class InvalidInput(_Invalid):
+    """The input does not fit the agent's declared schema, or JSON cannot carry it."""
+
+    what = "invalid input for agent"
+
+
+class InvalidArguments(_Invalid):
+    """A tool's arguments do not fit its signature."""
+
+    what = "invalid arguments for tool"
+
+
+class InvalidAnswer(_Invalid):
+    """An answer does not fit the schema of its question."""
+
+    what = "invalid answer to question"
+
+
+class InvalidResult(_Invalid):
+    """What a function returned does not fit its return annotation, or JSON cannot carry it."""
+
+    what = "invalid result of"
+
+
+class InvalidDecision(_Invalid):
+    """A loop agent has decided, time and again, what cannot be done. `problems` are those of the last decision.
+
+    Raised by the deciding function itself, it says that its model has returned nonsense, which the model is told of.
+    """
+
+    what = "invalid decision of agent"
+
+
+class UnknownTool(AgentsError):
+    """No tool of this name is registered in this process."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        registered = ", ".join(self.known) or f"none; {_WHERE_MODULES_ARE_NAMED}"
+        return f"unknown tool {self.name!r}; registered tools: {registered}"
+
+
+class StepFailed(AgentsError):
+    """A step failed with an exception whose class cannot be made again from the journal."""
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002 - the name of the recorded field
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+        self.bases: tuple[str, ...] = ()
+
+    def with_bases(self, bases: tuple[str, ...]) -> Self:
+        """The same, with the names of the classes that the lost one derived from."""
+        self.bases = bases
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class StepTimeout(AgentsError, TimeoutError):
+    """A call overran its time. One that is `still_running` could not be ended, and is not tried again beside itself."""
+
+    def __init__(self, key: str, seconds: float, still_running: bool = False) -> None:
+        super().__init__()
+        self.args = (key, seconds, still_running)  # not OSError's reading of three arguments
+        self.key = key
+        self.seconds = seconds
+        self.still_running = still_running
+
+    def __str__(self) -> str:
+        rest = "; it could not be ended, and may still take effect" if self.still_running else ""
+        return f"step {self.key!r} took longer than {self.seconds:g} s{rest}"
+
+
+class StepInterrupted(AgentsError):
+    """The process died while the step's function ran, and it must not be repeated: what it did is not known."""
+
+    def __init__(self, key: str, reason: str = "") -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        said = f": {self.reason}" if self.reason else ""
+        return f"the process died during step {self.key!r}, which may have taken effect or not{said}"
+
+
+class ApprovalDenied(AgentsError):
+    """A person refused the tool call. `by` and `reason` are what that person told."""
+
+    def __init__(self, tool: str, by: str | None = None, reason: str | None = None) -> None:
+        super().__init__(tool, by, reason)
+        self.tool = tool
+        self.by = by
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tool} was refused"
+            + (f" by {self.by}" if self.by else "")
+            + (f": {self.reason}" if self.reason else "")
+        )
+
+
+class ApprovalExpired(AgentsError, TimeoutError):
+    """Nobody approved of the tool call before the deadline."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(tool)
+        self.tool = tool
+
+    def __str__(self) -> str:
+        return f"nobody approved of {self.tool} in time"
+
+
+class NoApprovalAsked(AgentsError):
+    """The execution does not wait for this approval: it was asked for something else, or for nothing."""
+
+    def __init__(self, execution_id: str, reason: str) -> None:
+        super().__init__(execution_id, reason)
+        self.execution_id = execution_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id}: {self.reason}"
+
+
+class EventTimeout(AgentsError, TimeoutError):
+    """The event did not come before the deadline."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(event)
+        self.event = event
+
+    def __str__(self) -> str:
+        return f"event {self.event!r} did not come in time"
+
+
+class ChildFailed(AgentsError):
+    """An execution that this one had started did not complete. `type` is its error's class, or "cancelled", "gone"."""
+
+    def __init__(self, execution_id: str, agent_id: str, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(execution_id, agent_id, type, message)
+        self.execution_id = execution_id
+        self.agent_id = agent_id
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"child {self.execution_id} of agent {self.agent_id!r}: {self.type}: {self.message}"
+
+
+class SpawnTooDeep(AgentsError):
+    """The chain of executions that started each other is too long: most likely it is a cycle."""
+
+    def __init__(self, agent_id: str, max_depth: int) -> None:
+        super().__init__(agent_id, max_depth)
+        self.agent_id = agent_id
+        self.max_depth = max_depth
+
+    def __str__(self) -> str:
+        return f"agent {self.agent_id!r} would be the child of {self.max_depth} generations, more than there may be"
+
+
+class AnswerTimeout(AgentsError, TimeoutError):
+    """Nobody answered the question before its deadline."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"question {self.key!r} was not answered in time"
+
+
+class JournalMismatch(AgentsError):
+    """The recorded steps contradict the agent's code: it was changed in a way that this execution cannot follow."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the journal contradicts the code at step {self.key!r}: {self.reason}"
+
+
+class SessionBusy(AgentsError):
+    """Another execution of this agent in this session is active: `@agent(session_policy="reject")`.
+
+    `execution_id` is that of the other one.
+    """
+
+    def __init__(self, agent_id: str, session_id: str, execution_id: str) -> None:
+        super().__init__(agent_id, session_id, execution_id)
+        self.agent_id = agent_id
+        self.session_id = session_id
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} of agent {self.agent_id!r} is busy with execution {self.execution_id}"
+
+
+class NestedStep(AgentsError):
+    """A step's function tried to take a durable step itself.
+
+    What is recorded as one step cannot be resumed in its middle; take the steps from the agent's function.
+    """
+
+    def __init__(self, name: str, inside: str) -> None:
+        super().__init__(name, inside)
+        self.name = name
+        self.inside = inside
+
+    def __str__(self) -> str:
+        return f"step {self.name!r} cannot be taken inside step {self.inside!r}: take it from the agent's function"
+
+
+class NotAwaited(AgentsError):
+    """An async agent came to its end with a call of its run that it never awaited, and that so was not made."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(method)
+        self.method = method
+
+    def __str__(self) -> str:
+        return f"run.{self.method}(...) was called and never awaited, so it was not done: await it"
+
+
+class MemoryInParallel(AgentsError):
+    """A step that others run beside tried to change the memory: which of them comes last would be chance.
+
+    Return what is to be remembered, and change the memory in the agent's function.
+    """
+
+    def __init__(self, inside: str) -> None:
+        super().__init__(inside)
+        self.inside = inside
+
+    def __str__(self) -> str:
+        return f"step {self.inside!r} runs beside others and cannot change the memory: return what is to be remembered"
+
+
+class LimitExceeded(AgentsError):
+    """The execution has used up what it may use."""
+
+
+class DeadlineExceeded(LimitExceeded):
+    """The execution was not over in time. `deadline` is in ISO 8601."""
+
+    def __init__(self, deadline: str) -> None:
+        super().__init__(deadline)
+        self.deadline = deadline
+
+    def __str__(self) -> str:
+        return f"the execution was to be over by {self.deadline}"
+
+
+class BudgetExceeded(LimitExceeded):
+    """The execution has spent more `what` ("tokens", "cost") than it may."""
+
+    def __init__(self, what: str, limit: float, spent: float) -> None:
+        super().__init__(what, limit, spent)
+        self.what = what
+        self.limit = limit
+        self.spent = spent
+
+    def __str__(self) -> str:
+        return f"the execution has spent {self.spent:g} of {self.limit:g} {self.what}"
+
+
+class MaxStepsExceeded(LimitExceeded):
+    """The execution wants to take more steps than `max_steps`."""
+
+    def __init__(self, max_steps: int) -> None:
+        super().__init__(max_steps)
+        self.max_steps = max_steps
+
+    def __str__(self) -> str:
+        return f"the execution has taken {self.max_steps} steps, which is its limit (max_steps)"
+
+
+class MaxTurnsExceeded(LimitExceeded):
+    """A loop agent wants to take more turns than `max_turns`."""
+
+    def __init__(self, max_turns: int) -> None:
+        super().__init__(max_turns)
+        self.max_turns = max_turns
+
+    def __str__(self) -> str:
+        return f"the execution has taken {self.max_turns} turns, which is its limit (max_turns)"
+
+
+class DeadLetter(AgentsError):
+    """The execution was given up: its claims kept ending without recording anything."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(attempts)
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return (
+            f"given up as a dead letter: {self.attempts} attempts in a row died without recording a step "
+            "(max_attempts); after mending the cause, release it with `agents recover EXECUTION_ID`"
+        )
+
+
+class ExecutionFailed(AgentsError):
+    """The execution failed. `type` is the error's class as `module:qualified_name`."""
+
+    def __init__(self, execution_id: str, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(execution_id, type, message)
+        self.execution_id = execution_id
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id} failed with {self.type}: {self.message}"
+
+
+class ExecutionCancelled(AgentsError):
+    """The execution was cancelled."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id)
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return f"execution {self.execution_id} was cancelled"

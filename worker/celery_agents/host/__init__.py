@@ -1,0 +1,1 @@
+"""Everything that knows Celery: the tasks, recovery, the parts of a worker."""

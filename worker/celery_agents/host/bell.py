@@ -1,0 +1,98 @@
+"""The bell: a message that says "look at execution X", and nothing else.
+
+It carries the execution's id, no input and no secret. Losing it, or getting it five times, changes nothing.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from agent_statestore.fork_gate import ForkGate
+from agent_statestore.store import Store
+from celery_agents.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TASK_NAME: Final = "agents.execute"
+
+# kombu and the result backends make much of themselves when first used, under locks that a child of the pool would
+# inherit locked if it were born while the sweeper's thread rings.
+broker_gate: Final = ForkGate("the broker's client")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=broker_gate.close, after_in_parent=broker_gate.open, after_in_child=broker_gate.renew)
+
+
+def ring(
+    app: Celery, settings: Settings, *, execution_id: str, agent_id: str, queue: str | None, priority: int | None
+) -> bool:
+    """Publishes one bell; False, with a warning, if that failed.
+
+    The task's id is the execution's, for every attempt: one row in Flower and one `AsyncResult` follow the execution
+    to its end. `shadow` makes monitors show the agent's name.
+    """
+    with broker_gate:
+        return _ring(app, settings, execution_id, agent_id, queue, priority)
+
+
+def _ring(
+    app: Celery, settings: Settings, execution_id: str, agent_id: str, queue: str | None, priority: int | None
+) -> bool:
+    options: dict[str, object] = {}
+    if app.conf.task_send_sent_event:
+        options["event_dispatcher"] = _SentUnderAgentsName(app, agent_id)
+    if queue or settings.queue:
+        options["queue"] = queue or settings.queue
+    if priority is not None:
+        options["priority"] = priority
+    try:
+        app.send_task(
+            TASK_NAME,
+            args=(execution_id,),
+            task_id=execution_id,
+            shadow=agent_id,
+            argsrepr=f"('{execution_id}',)",
+            kwargsrepr="{}",
+            serializer="json",
+            **options,
+        )
+    except Exception as error:
+        # Besides the broker's errors these are any that the result backend's client raises when it is told of the new
+        # task. The execution is stored; a bell that was not rung is rung by a sweeper. So nothing may come through.
+        log.warning(
+            "execution %s: its bell could not be rung, the sweeper does so later: %s",
+            execution_id,
+            error or type(error).__name__,
+            exc_info=not isinstance(error, OperationalError | OSError),
+        )
+        return False
+    return True
+
+
+class _SentUnderAgentsName:
+    """Publishes Celery's `task-sent` with the agent's name.
+
+    Celery tells workers the shadow name, but monitors the task's own: an execution that nobody has received yet would
+    be listed, filtered and counted in Flower as `agents.execute`.
+    """
+
+    def __init__(self, app: Celery, agent_id: str) -> None:
+        self._dispatcher = app.events.Dispatcher(enabled=False)  # publishes through the message's own producer
+        self._agent_id = agent_id
+
+    def publish(self, kind: str, fields: dict[str, Any], producer: Any, **options: Any) -> None:
+        self._dispatcher.publish(kind, fields | {"name": self._agent_id}, producer, **options)
+
+
+def mark_rung(store: Store, settings: Settings, rung: Sequence[tuple[str, int]]) -> None:
+    """Tells the store which (execution, token) were rung, so that they are not rung again too soon."""
+    if rung:
+        store.mark_rung(
+            rung,
+            timedelta(seconds=settings.ring_seconds),
+            timedelta(seconds=settings.ring_max_seconds),
+        )

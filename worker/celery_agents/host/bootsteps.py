@@ -1,0 +1,164 @@
+"""What every worker gets: a check before it starts, and sweeper and housekeeper in its parent process."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from celery import bootsteps
+from celery.worker import state as worker_state
+
+from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.hybrid import HybridStore
+from agent_statestore.store import Store
+from celery_agents.errors import AgentsError
+from celery_agents.host.housekeeper import Housekeeper
+from celery_agents.host.runtime import Runtime, runtime_of
+from celery_agents.host.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+# Pools whose tasks run in other processes than the worker's own, and so do not see its memory.
+_FORKING_POOLS = ("celery.concurrency.prefork", "celery.concurrency.processes")
+
+
+class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries no types
+    """Refuses to start a worker that could not work, with one sentence that says what to change."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        runtime = runtime_of(parent.app)
+        try:
+            self._check(runtime, parent)
+        except (AgentsError, StoreError) as error:
+            raise click.ClickException(str(error)) from error
+        runtime.drain.clear()
+
+    @staticmethod
+    def _check(runtime: Runtime, worker: Any) -> None:
+        store = runtime.store
+        if not store.is_shared and worker.pool_cls.__module__ in _FORKING_POOLS:
+            raise click.ClickException(
+                f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
+                "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"
+            )
+        if not {"json", "application/json"} & set(worker.app.conf.accept_content or ()):
+            raise click.ClickException("accept_content must contain json: executions' messages are JSON")
+        for part in Preflight._checked(store):
+            warning = part.durability_warning()
+            if warning:
+                log.warning("%s", warning)
+        names = [agent.name for agent in runtime.registry.agents]
+        if names:
+            log.info("agents: %s", ", ".join(names))
+        else:
+            log.warning(
+                "this worker knows no agent, and leaves every execution to others: name the modules that define them "
+                "in AGENTS_IMPORTS, or import them with your own app (imports, autodiscover_tasks)"
+            )
+
+    @staticmethod
+    def _checked(store: Store) -> Iterator[Store]:
+        """The stores that answer. Without an archive executions run all the same; a wrong schema there is refused."""
+        if not isinstance(store, HybridStore):
+            store.check()
+            yield store
+            return
+        store.hot.check()
+        yield store.hot
+        try:
+            store.cold.check()
+        except StoreUnavailable as error:
+            log.warning(
+                "the archive of finished executions is away; they stay in %s until it is back: %s", store.hot.url, error
+            )
+        else:
+            yield store.cold
+
+
+class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs sweeper and housekeeper beside the worker's main loop, from start to shutdown."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._stopping: threading.Event | None = None
+
+    def start(self, parent: Any) -> None:
+        """Called after every (re)connection to the broker."""
+        self.stop(parent)
+        runtime = runtime_of(parent.app)
+        self._stopping = threading.Event()
+        for name, loop, part in (
+            ("agents-sweeper", _sweep, Sweeper(runtime, parent.hostname)),
+            ("agents-housekeeper", _keep_house, Housekeeper(runtime)),
+        ):
+            threading.Thread(target=loop, args=(runtime, part, self._stopping), name=name, daemon=True).start()
+
+    def stop(self, parent: Any) -> None:
+        """Celery may call this twice."""
+        del parent
+        if self._stopping is not None:
+            self._stopping.set()
+            self._stopping = None
+
+
+class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Lets a worker outlive a broker on Redis that goes away while messages wait in the worker for a free slot.
+
+    celery 5.7.0 closes a lost connection twice. The first time leaves channels, as their messages cannot be put back,
+    without the connection's address. The second time, and whoever acknowledges such a message later, needs that, and
+    the AttributeError ends the worker.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, parent: Any) -> None:
+        """Called for every connection to the broker."""
+        connection = parent.connection
+        transport, close = connection.transport, connection.close
+
+        def close_once() -> None:
+            if transport.client is None:
+                transport.client = connection
+            else:
+                close()
+
+        connection.close = close_once
+
+
+def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
+    """A thread of its own, because a sweep waits for the store and the broker: the worker's event loop must not."""
+    settings = runtime.settings
+    tick = min(settings.watch_seconds, settings.sweep_seconds)
+    since_sweep = settings.sweep_seconds
+    while not runtime.drain.is_set():  # a bell that is rung now might be fetched by this worker, and lost with it
+        try:
+            if sweeper.try_watch(set(worker_state.revoked)):
+                since_sweep = settings.sweep_seconds
+            while sweeper.void_revokes:
+                execution_id = sweeper.void_revokes.pop()
+                worker_state.revoked.discard(execution_id)
+                log.info("execution %s: it was over when its task was revoked, which means nothing then", execution_id)
+        except Exception:
+            log.exception("the watch for dead processes failed; it goes on with the next round")
+        try:
+            if since_sweep >= settings.sweep_seconds:
+                since_sweep = 0.0
+                sweeper.try_sweep()
+        except Exception:
+            log.exception("the sweep failed; it goes on with the next round")
+        if stopping.wait(tick):
+            return
+        since_sweep += tick
+
+
+def _keep_house(runtime: Runtime, housekeeper: Housekeeper, stopping: threading.Event) -> None:
+    """Another thread, because the archive may be slower than bells can wait."""
+    while not stopping.wait(runtime.settings.sweep_seconds):
+        try:
+            housekeeper.keep_house()
+        except Exception:
+            log.exception("housekeeping failed; it goes on with the next round")

@@ -1,0 +1,80 @@
+"""kombu's `filesystem://` broker with files that are never seen half-written.
+
+kombu creates a message's file under its final name and then writes it. A reader that comes in between gets an empty
+message, on which a worker ends with "Unrecoverable error: JSONDecodeError". The tables that say which queues are bound
+are written in the same way: of two processes that start at once, one may lose its binding, and with it all revokes or
+all events. Here files appear whole, by a rename, and tables change under a lock.
+"""
+
+import fcntl
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from kombu.transport import filesystem
+from kombu.utils.json import dumps
+
+log = logging.getLogger(__name__)
+
+_Table = list[list[str]]
+
+
+class Channel(filesystem.Channel):
+    """A channel on files that appear whole."""
+
+    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
+        # Names sort by age, as text: hence the zeros. What is not renamed yet is hidden from readers, as no queue is
+        # called `part`.
+        name = f"{time.monotonic_ns() // 1_000_000:020d}_{uuid.uuid4()}"
+        _write_whole(Path(self.data_folder_out), f"{name}.{queue}.msg", dumps(payload))
+
+    def _get(self, queue: str) -> Any:
+        try:
+            return super()._get(queue)
+        except ValueError as error:
+            # Not one of ours. It is gone by now, so nothing is gained by falling over it.
+            log.warning("a message that cannot be read was dropped from queue %s: %s", queue, error)
+            raise Empty from error
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        binding = [routing_key or "", pattern or "", queue or ""]
+        self._change_table(exchange, lambda table: table if binding in table else [binding, *table])
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
+        self._purge(queue)
+        binding = [routing_key or "", pattern or "", queue or ""]
+        self._change_table(exchange, lambda table: [other for other in table if other != binding])
+
+    def _change_table(self, exchange: str, change: Callable[[_Table], _Table]) -> None:
+        path: Path = self._exchange_file(exchange)
+        path.parent.mkdir(exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            table = [list(binding) for binding in self.get_table(exchange)]
+            changed = change(table)
+            if changed != table or not path.exists():
+                _write_whole(path.parent, path.name, json.dumps(changed))
+
+
+class Transport(filesystem.Transport):
+    """`filesystem://` with `Channel`: `celery_agents.celery` puts it in kombu's table of transports."""
+
+    Channel = Channel
+
+
+def _write_whole(folder: Path, name: str, content: str) -> None:
+    hidden = folder / f"{uuid.uuid4().hex}.part"
+    hidden.write_text(content)
+    hidden.replace(folder / name)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,73 @@
+"""The housekeeper: archives what was not archived at its end, and purges what was kept for long enough.
+
+Beside the sweeper, not part of it: no bell waits for an archive that is slow, or away.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from agent_statestore.errors import StoreError
+from celery_agents.host.outage import Outage
+from celery_agents.host.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+# The oldest of thousands go first, and each goes in a transaction of its own: there is no hurry.
+_PURGE_EVERY_SECONDS: Final = 60.0
+_PURGE_BATCH: Final = 100
+_PURGE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What one round did: index entries and archived executions put in order, executions purged."""
+
+    tidied: int = 0
+    purged: int = 0
+
+
+class Housekeeper:
+    """Puts the store in order, a little at a time."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._purged_at = -math.inf
+        self._tidying = Outage(log, "tidying the store")
+        self._purging = Outage(log, "purging")
+
+    def keep_house(self) -> Kept:
+        """One round. Faults of the store are logged; the next round comes soon."""
+        return Kept(tidied=self._tidy(), purged=self._purge())
+
+    def _tidy(self) -> int:
+        try:
+            tidied = self._runtime.store.tidy()
+        except StoreError as error:
+            self._tidying.failed(error)
+            return 0
+        self._tidying.succeeded()
+        return tidied
+
+    def _purge(self) -> int:
+        """Purges what `agents_retention` does not keep any longer, at most once a minute; returns how many."""
+        retention, started = self._runtime.settings.kept_for, time.monotonic()
+        if not retention or started < self._purged_at + _PURGE_EVERY_SECONDS:
+            return 0
+        self._purged_at = started
+        total = 0
+        try:
+            while time.monotonic() < started + _PURGE_SECONDS:
+                purged = retention.apply(self._runtime.store, batch=_PURGE_BATCH).total
+                total += purged
+                if purged < _PURGE_BATCH:
+                    break
+        except StoreError as error:
+            self._purging.failed(error)
+        else:
+            self._purging.succeeded()
+        if total:
+            log.info("purged executions that were kept for long enough: %d", total)
+        return total

@@ -1,0 +1,47 @@
+"""`install(app)`: makes a Celery app run agents."""
+
+from typing import Any
+
+from celery import Celery, signals, states
+
+from celery_agents.define.registry import Registry, default_registry
+from celery_agents.host import pool_pipes, tasks
+from celery_agents.host.bootsteps import LostConnection, Preflight, SweeperStep
+from celery_agents.host.drain import DrainFlag
+from celery_agents.host.runtime import Runtime, bind, runtime_of
+
+
+def install(app: Celery, *, registry: Registry | None = None) -> Celery:
+    """Adds agent executions to an existing Celery app, and returns it.
+
+    Registers the task, the sweeper (in every worker) and the drain on shutdown. Settings are read from the app's
+    configuration and the environment when first needed; see `celery_agents.settings`. Agents are found in `registry`,
+    by default the one that `@agent` registers in.
+    """
+    runtime = Runtime(app, registry or default_registry, DrainFlag())
+    bind(app, runtime)
+    tasks.register(app)
+    app.steps["worker"].add(Preflight)
+    app.steps["consumer"].update((LostConnection, SweeperStep))
+    pool_pipes.use_own_pipes()
+    _rank_revoked_over_custom_states()
+
+    def drain(**_: Any) -> None:
+        runtime_of(app).drain.set()  # looked up: after a second `install` it is another one
+
+    signals.worker_shutting_down.connect(drain, weak=False, dispatch_uid=f"agents-drain-{id(app)}")
+    return app
+
+
+def _rank_revoked_over_custom_states() -> None:
+    """Monitors merge events by the rank of their states, and Celery ranks REVOKED below every custom state.
+
+    A cancelled execution would go on to show as THINKING. Celery has no setting for it; the list and its look-up are
+    documented module constants, changed here in every process that loads the app, Flower's included.
+    """
+    if states.PRECEDENCE.index("REVOKED") < states.PRECEDENCE.index(None):
+        return
+    states.PRECEDENCE.remove("REVOKED")
+    states.PRECEDENCE.insert(states.PRECEDENCE.index(None), "REVOKED")
+    states.PRECEDENCE_LOOKUP.update({state: rank for rank, state in enumerate(states.PRECEDENCE)})
+    states.NONE_PRECEDENCE = states.PRECEDENCE_LOOKUP[None]

@@ -1,0 +1,59 @@
+"""Live states for Flower: an engine event becomes a custom Celery event, which Flower shows as the task's state."""
+
+import logging
+from typing import Final
+
+from celery import Celery, current_task
+from kombu.exceptions import OperationalError
+
+from agent_statestore.states import AgentState
+from celery_agents.engine.events import Event, EventKind
+from celery_agents.engine.outcome import Ending
+from celery_agents.host.bell import broker_gate
+from celery_agents.host.outage import Outage
+
+log = logging.getLogger(__name__)
+
+_telling: Final = Outage(log, "telling monitors of live states")
+
+
+def send_live_state(event: Event) -> None:
+    """Sends `task-<state>` from the task that runs the execution, whenever the state changes.
+
+    Sent from the task's own dispatcher: any other would attribute it to a worker that does not exist. A custom state
+    outranks RECEIVED and STARTED, so the first event of an attempt also corrects what a crashed one left behind. Ends
+    are told by Celery itself (SUCCESS, FAILURE) and by `celery_agents.host.tasks` (REVOKED).
+    """
+    task = current_task
+    if not task or task.request.id != event.execution_id or task.request.is_eager or not _changes_state(event):
+        return
+    facts = {"step": event.steps, "tool": event.tool, "attempt": event.attempt}
+    try:
+        task.send_event(f"task-{event.state.value}", retry=False, **facts)
+    except Exception as error:
+        if not isinstance(error, (OperationalError, OSError, *task.app.connection_for_write().connection_errors)):
+            raise
+        _telling.failed(error)
+    else:
+        _telling.succeeded()
+
+
+def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:
+    """Tells the result backend and the monitors that an execution is cancelled, in the name of a worker.
+
+    For executions whose task no worker runs any more, and whose messages the workers discard as revoked.
+    """
+    with broker_gate:
+        app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)
+        with app.events.default_dispatcher(hostname=worker_name) as dispatcher:
+            dispatcher.send(
+                "task-revoked", uuid=execution_id, retry=False, terminated=False, signum=None, expired=False
+            )
+
+
+def _changes_state(event: Event) -> bool:
+    if event.kind is EventKind.STATE:
+        return event.state is not AgentState.THINKING
+    if event.kind is EventKind.STEP_RECORDED:
+        return event.step is not None and event.step.action.kind == "tool"
+    return event.kind is EventKind.CLAIMED or event.ending is Ending.PAUSED

@@ -1,0 +1,68 @@
+"""What a worker's parent makes of a process that died while it executed: nothing.
+
+Celery would record a FAILURE (`WorkerLostError`, `TimeLimitExceeded`) for the task. The execution has not failed: its
+lease is broken or runs out, and another process goes on with it under the same task id. An `AsyncResult` that had read
+the FAILURE would keep it for ever.
+"""
+
+import logging
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import WorkerTerminate
+from celery.platforms import EX_FAILURE
+from celery.worker.request import Request
+from celery.worker.state import task_ready
+
+from celery_agents.host.bell import broker_gate
+from celery_agents.host.runtime import runtime_of
+
+log = logging.getLogger(__name__)
+
+# The pool tells of a hard time limit by `on_timeout`, and by `on_failure` too, in either order.
+_PROCESS_LOST = (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
+
+
+class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
+    """A request whose task lives on in the store when its process does not."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, _PROCESS_LOST):
+            self._leave_to_recovery(str(error) or type(error).__name__)
+            return None
+        with broker_gate:
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        del emit_retry
+        if pool.__class__.__module__ == "celery.concurrency.solo":
+            # A cold shutdown. Celery's own attempt to end the job raises NotImplementedError here, inside the step that
+            # this very thread is working on, and would have it recorded as the step's failure. Of what ends a process,
+            # only this one passes through the pool: on any other the worker stumbles, with a traceback of its own.
+            raise WorkerTerminate(EX_FAILURE)
+        if pool.__class__.__module__ == "celery.concurrency.thread":
+            # A thread cannot be ended. Celery tells of the shutdown only after this, so drain from here.
+            runtime_of(self.task.app).drain.set()
+            return
+        # Not as a retry of Celery's, which it would write over what the next attempt tells in another worker.
+        super().cancel(pool, signal, emit_retry=False)
+
+    def _announce_revoked(self, *args: Any, **options: Any) -> None:
+        # The parent itself writes to the result backend here, while a thread of its pool replaces the child that has
+        # just died of the revoke: born in the middle of a transaction on SQLite, that would never get at the results.
+        with broker_gate:
+            super()._announce_revoked(*args, **options)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        if not soft:
+            self._leave_to_recovery(f"the hard time limit of {timeout} s")
+            return None
+        return super().on_timeout(soft, timeout)
+
+    def _leave_to_recovery(self, reason: str) -> None:
+        task_ready(self)
+        log.warning("execution %s: its process is gone (%s); another one goes on", self.id, reason)

@@ -1,0 +1,163 @@
+"""What belongs together in one process: a Celery app, its settings, its registry, and one store."""
+
+import logging
+import os
+import threading
+import weakref
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery, current_app
+from celery.exceptions import SoftTimeLimitExceeded
+
+from agent_statestore.hybrid import HybridStore
+from agent_statestore.opening import open_store
+from agent_statestore.records import ExecutionSummary
+from agent_statestore.store import Store
+from celery_agents.define.registry import Registry
+from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.errors import ConfigurationError
+from celery_agents.host import bell
+from celery_agents.host.drain import DrainFlag
+from celery_agents.host.live_states import send_live_state
+from celery_agents.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary()
+
+
+class Runtime:
+    """The parts of one installation. Each is made at first use, once; the store is safe to share with a fork.
+
+    What is made already is returned without the lock: a worker makes settings and store before its pool forks, so that
+    no child is born while the sweeper's thread holds it.
+    """
+
+    def __init__(self, app: Celery, registry: Registry, drain: DrainFlag) -> None:
+        self.app = app
+        self.registry = registry
+        self.drain = drain
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._executor: Executor | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once, when first needed: the app may be configured after `install`."""
+        if self._settings is not None:
+            return self._settings
+        with self._lock:
+            if self._settings is None:
+                self._settings = Settings.load(
+                    self.app.conf.table(censored=False), os.environ, namespace=self.app.namespace
+                )
+            return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The store of `agents_store_url`, with that of `agents_archive_url` behind it."""
+        if self._store is not None:
+            return self._store
+        with self._lock:
+            if self._store is None:
+                settings = self.settings
+                self._store = _open(settings)
+                if not self._store.is_shared and not str(self.app.conf.broker_url or "memory://").startswith("memory"):
+                    log.warning(
+                        "executions are kept in the memory of this process alone, while the broker is shared: set "
+                        "agents_store_url, or AGENTS_STORE_URL"
+                    )
+            return self._store
+
+    def ring(self, summary: ExecutionSummary) -> None:
+        """Publishes the bell of an execution that can go on at once; what fails is left to a sweeper."""
+        rung = bell.ring(
+            self.app,
+            self.settings,
+            execution_id=summary.execution_id,
+            agent_id=summary.agent_id,
+            queue=summary.queue,
+            priority=summary.priority,
+        )
+        if rung:
+            bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
+
+    @property
+    def executor(self) -> Executor:
+        """Runs executions in this process."""
+        if self._executor is not None:
+            return self._executor
+        with self._lock:
+            if self._executor is None:
+                settings = self.settings
+                self._executor = Executor(
+                    store=self.store,
+                    registry=self.registry,
+                    keeper=LeaseKeeper(self.store),
+                    limits=Limits(
+                        lease=settings.lease,
+                        max_steps=settings.max_steps,
+                        max_attempts=settings.max_attempts,
+                        inline_wait_seconds=settings.inline_wait_seconds,
+                        max_retries=settings.max_retries,
+                        max_depth=settings.max_depth,
+                        first_ring=timedelta(seconds=settings.publish_grace_seconds),
+                        announce_within=timedelta(seconds=settings.lease_seconds),
+                    ),
+                    is_draining=self.drain.is_set,
+                    subscribers=(send_live_state,) if settings.events else (),
+                    interrupts=(SoftTimeLimitExceeded,),
+                    ring=self.ring,
+                )
+            return self._executor
+
+
+def _open(settings: Settings) -> Store:
+    store = open_store(settings.store_url, max_value_bytes=settings.max_value_bytes)
+    if settings.archive_after_seconds and not settings.archive_url:
+        raise ConfigurationError(
+            "agents_archive_after_seconds",
+            "there is no agents_archive_url; in a hybrid: URL write archive_after=SECONDS",
+        )
+    if settings.archive_url:
+        if isinstance(store, HybridStore):
+            raise ConfigurationError(
+                "agents_archive_url", "agents_store_url has an archive already: set one of the two"
+            )
+        cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
+        store = HybridStore(store, cold, archive_after=settings.archive_after)
+    if isinstance(store, HybridStore):
+        store.archive_in_background()
+    return store
+
+
+def bind(app: Celery, runtime: Runtime) -> None:
+    """Makes this the runtime of the app."""
+    _runtimes[app] = runtime
+
+
+def runtime_of(app: Celery) -> Runtime:
+    """The runtime of an app. Raises `ConfigurationError` if `install` was never called on it."""
+    found = _runtimes.get(app)
+    if found is None:
+        raise ConfigurationError("app", f"celery_agents.install(app) was not called on the Celery app {app.main!r}")
+    return found
+
+
+def current_runtime() -> Runtime:
+    """The runtime of Celery's current app, else of the only installed app, else of `celery_agents.celery`."""
+    app = current_app._get_current_object()
+    found = _runtimes.get(app)
+    if found is not None:
+        return found
+    if not _runtimes:
+        from celery_agents.celery import app as ready_made
+
+        return runtime_of(ready_made)
+    installed = list(_runtimes.values())
+    if len(installed) > 1:
+        raise ConfigurationError("app", "several apps are installed and none is current: call app.set_current()")
+    return installed[0]

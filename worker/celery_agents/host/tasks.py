@@ -1,0 +1,198 @@
+"""The Celery task that a bell calls: it runs one claim of one execution and translates the outcome for Celery."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, SoftTimeLimitExceeded, TaskPredicate
+from celery.states import READY_STATES
+
+from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.records import ExecutionSummary
+from agent_statestore.states import AgentState
+from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.errors import ExecutionFailed, StepFailed
+from celery_agents.host import bell
+from celery_agents.host.cron import EnqueueTask
+from celery_agents.host.outage import Outage
+from celery_agents.host.owner import this_process
+from celery_agents.host.runtime import Runtime, runtime_of
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 0.1
+_MAX_BACKOFF_SECONDS = 1.0
+_claiming = Outage(log, "claiming executions")
+
+R = TypeVar("R")
+
+
+class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
+    """Executes a claim. Acknowledged early: nothing stays unacknowledged while an agent works."""
+
+    name = bell.TASK_NAME
+    Request = "celery_agents.host.lost_process:ExecutionRequest"
+    acks_late = False
+    reject_on_worker_lost = False
+    ignore_result = False
+    max_retries = 0
+    typing = True
+
+    def run(self, execution_id: str) -> Any:
+        runtime = runtime_of(self.app)
+        if runtime.drain.is_set():
+            # The message came out of the queue just before the shutdown: put it back for another worker.
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
+            raise Ignore
+        ended = self._leaving_to_later(execution_id, lambda: self._work(runtime, execution_id))
+        if isinstance(ended, Outcome):
+            return self._translate(runtime, execution_id, ended)
+        if ended is not None and self._is_untold(ended):
+            return self._tell(runtime, ended)
+        raise Ignore
+
+    def _work(self, runtime: Runtime, execution_id: str) -> Outcome | ExecutionSummary | None:
+        """Works on one claim; if it cannot be claimed, the summary: a stray bell must not cost a whole context."""
+        # While the store is away a slot has nothing better to do than to wait with its bell: else an outage would use
+        # up the whole queue, and what was in it would wait to be rung again.
+        give_up_at, backoff = time.monotonic() + runtime.settings.lease_seconds, _FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                outcome = runtime.executor.execute(execution_id, this_process())
+                break
+            except SoftTimeLimitExceeded:
+                log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
+                raise Ignore from None
+            except StoreUnavailable as error:
+                _claiming.failed(error)
+                if runtime.drain.is_set() or time.monotonic() >= give_up_at:
+                    raise
+            time.sleep(backoff)
+            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
+        _claiming.succeeded()
+        return runtime.store.get_summary(execution_id) if outcome is None else outcome
+
+    @staticmethod
+    def _leaving_to_later(execution_id: str, work: Callable[[], R]) -> R:
+        """Does something with the store. A fault of it is none of the execution, which a sweeper brings back."""
+        try:
+            return work()
+        except StoreError as error:
+            # Also a format that only a newer worker reads.
+            log.error("execution %s is left to later: %s", execution_id, error)
+            raise Ignore from error
+
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], einfo: Any
+    ) -> None:
+        """The result backend has the end: nobody needs to be told again."""
+        del retval, kwargs, einfo
+        if status in ("SUCCESS", "FAILURE") and args:
+            self._settle(runtime_of(self.app), task_id)
+
+    def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
+        """Returns or raises what makes Celery tell the same story as the store."""
+        if outcome.has_relatives:
+            self._leaving_to_later(execution_id, lambda: self._tell_relatives(runtime, execution_id))
+        if outcome.ending is Ending.COMPLETED:
+            return outcome.output
+        if outcome.ending is Ending.FAILED:
+            assert outcome.error is not None
+            raise tellable(execution_id, outcome.error)
+        if outcome.ending is Ending.CANCELLED:
+            self._tell_of_cancel(runtime, execution_id)
+        elif outcome.ending is Ending.PAUSED:
+            assert outcome.waiting is not None
+            self._show_pause(outcome.state, outcome.waiting.key)
+        elif outcome.ending is Ending.UNKNOWN:
+            rung = [(execution_id, outcome.token)]
+            self._leaving_to_later(execution_id, lambda: bell.mark_rung(runtime.store, runtime.settings, rung))
+        if outcome.ring:
+            self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
+        raise Ignore
+
+    def _show_pause(self, state: AgentState, key: str) -> None:
+        """Shows the pause to those who look at the task's state. The store knows of it in any case."""
+        try:
+            self.update_state(state=state.name, meta={"waiting_for": key})
+        except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
+            log.warning("execution %s: its pause is not in the result backend: %s", self.request.id, error)
+
+    def _ring_again(self, runtime: Runtime, execution_id: str) -> None:
+        summary = runtime.store.get_summary(execution_id)
+        if summary is not None:
+            runtime.ring(summary)
+
+    def _is_untold(self, summary: ExecutionSummary) -> bool:
+        """Whether an execution is over and Celery's result backend does not know.
+
+        The process that recorded the end may have died before it could tell.
+        """
+        if not summary.state.is_over:
+            return False
+        if summary.due_at is not None:
+            return True
+        try:
+            return self.backend.get_state(summary.execution_id) not in READY_STATES
+        except NotImplementedError:
+            return False  # there is no result backend
+
+    @staticmethod
+    def _tell_relatives(runtime: Runtime, execution_id: str) -> None:
+        """Before the end is settled: until then it is told again and again."""
+        summary = runtime.store.get_summary(execution_id)
+        if summary is not None:
+            runtime.executor.family.tell(summary)
+
+    def _tell(self, runtime: Runtime, summary: ExecutionSummary) -> Any:
+        execution_id = summary.execution_id
+        self._leaving_to_later(execution_id, lambda: runtime.executor.family.tell(summary))
+        if summary.state is AgentState.CANCELLED:
+            self._tell_of_cancel(runtime, execution_id)
+            raise Ignore
+        if summary.state is AgentState.FAILED:
+            raise tellable(execution_id, _failure_of(summary))
+        context = self._leaving_to_later(execution_id, lambda: runtime.store.get_context(execution_id))
+        if context is None:
+            raise Ignore  # deleted meanwhile
+        return context.output
+
+    def _tell_of_cancel(self, runtime: Runtime, execution_id: str) -> None:
+        try:
+            self.backend.mark_as_revoked(execution_id, reason="cancelled", request=self.request, store_result=True)
+            self.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
+        except Exception as error:  # noqa: BLE001 - as above; the sweeper rings once more
+            log.warning("execution %s: its cancel will be announced once more: %s", execution_id, error)
+        else:
+            self._settle(runtime, execution_id)
+
+    def _settle(self, runtime: Runtime, execution_id: str) -> None:
+        try:
+            runtime.store.settle(execution_id)
+        except StoreUnavailable as error:
+            log.warning("execution %s: its end will be announced once more: %s", execution_id, error)
+
+
+def _failure_of(summary: ExecutionSummary) -> Exception:
+    if summary.error is None:
+        return ExecutionFailed(summary.execution_id, "unknown", "no error was recorded")
+    return revive(summary.error)
+
+
+def tellable(execution_id: str, error: Exception) -> Exception:
+    """The error as Celery may be given it: some of its own exceptions mean something else than a failure there."""
+    if isinstance(error, TaskPredicate):
+        info = describe(error)
+        return ExecutionFailed(execution_id, info.type, info.message)
+    if isinstance(error, StepFailed):
+        return StepFailed(error.type, error.message)  # without the bases that were put to it here: those do not pickle
+    return error
+
+
+def register(app: Celery) -> None:
+    """Registers the tasks on an app."""
+    app.register_task(ExecuteTask())
+    app.register_task(EnqueueTask())

@@ -1,0 +1,131 @@
+"""The endpoints as an ASGI application. What they do with the store they do in threads."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+from celery_agents.host.runtime import Runtime
+from celery_agents.http.handler import Executions, too_large
+from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
+from celery_agents.http.permission import Permit
+from celery_agents.http.problems import reply_to
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+class ExecutionsASGI:
+    """An ASGI application, to be served by itself or mounted below any prefix.
+
+    `identify` gets the scope, and returns the name of who sends the request, to be recorded with what they decide, or
+    None, which is refused with 401 and `challenge` as `WWW-Authenticate`. It has to verify what it is told. It may be a
+    coroutine function; a plain one is called in a thread. For the other parameters see `Executions`.
+    """
+
+    def __init__(
+        self,
+        identify: Callable[[Scope], str | None] | Callable[[Scope], Awaitable[str | None]],
+        *,
+        runtime: Runtime | None = None,
+        permit: Permit | None = None,
+        challenge: str = "Bearer",
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self._identify = identify
+        self._challenge = challenge
+        self._executions = Executions(runtime=runtime, permit=permit, max_body_bytes=max_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            raise ValueError(f"unknown ASGI scope {scope['type']!r}")
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Body(scope, receive, self._executions.max_body_bytes)
+        try:
+            reply = await self._reply(scope, body)
+        except _Gone:
+            return
+        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+            reply = reply_to(error)
+        headers = reply.all_headers
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", self._challenge))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
+            }
+        )
+        content = b"" if scope["method"] == "HEAD" else reply.body
+        await send({"type": "http.response.body", "body": content})
+
+    async def _reply(self, scope: Scope, body: "_Body") -> Reply:
+        found = await asyncio.to_thread(self._identify, scope)
+        sender = await found if inspect.isawaitable(found) else found
+        request = Request(
+            method=scope["method"],
+            path=_path(scope),
+            content_type=_header(scope, b"content-type"),
+            body=await body.read() if sender else b"",
+        )
+        return await asyncio.to_thread(self._executions.handle, request, sender)
+
+
+class _Gone(Exception):
+    """Whoever has sent the request does not wait for a reply."""
+
+
+class _Body:
+    """The body of one request."""
+
+    def __init__(self, scope: Scope, receive: Receive, limit_bytes: int) -> None:
+        self._announced = _header(scope, b"content-length")
+        self._receive = receive
+        self._limit = limit_bytes
+
+    async def read(self) -> bytes:
+        if self._announced.isdecimal() and int(self._announced[:20]) > self._limit:
+            raise too_large(self._limit)
+        body, has_more = bytearray(), True
+        while has_more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            body += message.get("body", b"")
+            has_more = message.get("more_body", False)
+            if len(body) > self._limit:
+                raise too_large(self._limit)
+        return bytes(body)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Nothing is to be set up; servers ask nevertheless."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _path(scope: Scope) -> str:
+    """The path below the prefix. Servers that know of a prefix leave it in the path, as ASGI has it, or take it out."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "").rstrip("/")
+    rest = path.removeprefix(prefix)
+    return rest if prefix and path != rest and rest.startswith("/") else path
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return values[-1] if values else ""

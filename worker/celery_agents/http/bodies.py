@@ -1,0 +1,73 @@
+"""The body of a request: JSON of a declared type, with the fields that the endpoint knows and no others."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, TypeAlias
+
+from agent_statestore.records import JSONValue
+from celery_agents.http.messages import Request
+from celery_agents.http.problems import Refused
+
+_MEDIA_TYPE: Final = "application/json"
+
+# A field's name, and the types that its value may have.
+Fields: TypeAlias = Mapping[str, tuple[type, ...]]
+
+TEXT: Final = (str,)
+TEXT_OR_NULL: Final = (str, type(None))
+OBJECT_OR_NULL: Final = (dict, type(None))
+ANYTHING: Final = (object,)
+_NAMES: Final = {str: "a text", dict: "an object", type(None): "null"}
+
+
+def read(request: Request, *, required: Fields | None = None, optional: Fields | None = None) -> dict[str, Any]:
+    """The fields of the body. An empty body is an object without any.
+
+    The type must be declared: what a page of somebody else's can make a browser send without asking first cannot be
+    `application/json`. A field that is not known is refused, because one that is misspelt would be left out silently.
+    """
+    declared, _, parameters = request.content_type.partition(";")
+    if declared.strip().lower() != _MEDIA_TYPE:
+        raise Refused(415, "UnsupportedMediaType", f"the body needs the Content-Type {_MEDIA_TYPE}")
+    charset = parameters.partition("charset=")[2].strip().strip('"').lower()
+    if charset not in ("", "utf-8", "utf8"):
+        raise Refused(415, "UnsupportedMediaType", "the body needs to be UTF-8")
+    value = _parse(request.body) if request.body.strip() else {}
+    if not isinstance(value, dict):
+        raise Refused(400, "InvalidBody", "the body needs to be a JSON object")
+    known = {**(required or {}), **(optional or {})}
+    for name in sorted(value.keys() - known.keys()):
+        raise Refused(400, "InvalidBody", f"{name!a:.80} is no field here; the fields are: {', '.join(known)}")
+    for name, types in known.items():
+        if name not in value:
+            if required and name in required:
+                raise Refused(400, "InvalidBody", f"{name}: is missing")
+        elif not isinstance(value[name], types):
+            raise Refused(400, "InvalidBody", f"{name}: needs {' or '.join(_NAMES[kind] for kind in types)}")
+    return value
+
+
+def _parse(body: bytes) -> JSONValue:
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_once_each)
+    except UnicodeDecodeError as error:
+        raise Refused(400, "InvalidBody", "the body is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Refused(400, "InvalidBody", f"the body is not valid JSON: {error.msg} ({where})") from error
+    except ValueError as error:  # also numbers longer than Python converts
+        raise Refused(400, "InvalidBody", f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise Refused(400, "InvalidBody", "the body is nested too deeply") from error
+
+
+def _once_each(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
+    """Where a name stands twice, a proxy that checks the body and this reader might each see another value."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,89 @@
+"""What each endpoint does: reads the body, calls `celery_agents.Execution`, and says what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agent_statestore.errors import ExecutionOver
+from agent_statestore.records import JSONValue
+from agent_statestore.states import AgentState
+from celery_agents.client.execution import Execution
+from celery_agents.http.bodies import ANYTHING, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
+from celery_agents.http.messages import Reply, Request
+from celery_agents.http.views import view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request that has found its execution. `name` is that of the event, if it is one."""
+
+    execution: Execution
+    sender: str
+    request: Request
+    name: str = ""
+
+
+Endpoint: TypeAlias = Callable[[Call], Reply]
+
+
+def look(call: Call) -> Reply:
+    """GET /executions/{id}"""
+    return Reply(status=200, value=view(call.execution.summary()))
+
+
+def answer(call: Call) -> Reply:
+    """POST /executions/{id}/answer: `answer`, and `key` and `reason` if wanted."""
+    given = read(call.request, required={"answer": ANYTHING}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
+    call.execution.resume(given["answer"], key=given.get("key"), sender=call.sender, reason=given.get("reason"))
+    return _done(call, "answered")
+
+
+def approve(call: Call) -> Reply:
+    """POST /executions/{id}/approve: `digest`, and `key`, `arguments` and `reason` if wanted.
+
+    The digest has to be there: a page may have been open for hours.
+    """
+    given = read(
+        call.request,
+        required={"digest": TEXT},
+        optional={"key": TEXT_OR_NULL, "arguments": OBJECT_OR_NULL, "reason": TEXT_OR_NULL},
+    )
+    call.execution.approve(
+        key=given.get("key"),
+        digest=given["digest"],
+        arguments=given.get("arguments"),
+        sender=call.sender,
+        reason=given.get("reason"),
+    )
+    return _done(call, "approved")
+
+
+def reject(call: Call) -> Reply:
+    """POST /executions/{id}/reject: `digest`, and `key` and `reason` if wanted."""
+    given = read(call.request, required={"digest": TEXT}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
+    call.execution.reject(key=given.get("key"), digest=given["digest"], sender=call.sender, reason=given.get("reason"))
+    return _done(call, "rejected")
+
+
+def send_event(call: Call) -> Reply:
+    """POST /executions/{id}/events/{name}: `payload` and `event_id` if wanted."""
+    given = read(call.request, optional={"payload": ANYTHING, "event_id": TEXT_OR_NULL})
+    call.execution.send_event(call.name, given.get("payload"), event_id=given.get("event_id"), sender=call.sender)
+    return _done(call, "sent")
+
+
+def cancel(call: Call) -> Reply:
+    """POST /executions/{id}/cancel: `reason` if wanted. May be repeated."""
+    given = read(call.request, optional={"reason": TEXT_OR_NULL})
+    accepted = call.execution.cancel(sender=call.sender, reason=given.get("reason"))
+    state = call.execution.state
+    if state is AgentState.CANCELLED:
+        return _done(call, "cancelled")
+    if not accepted:
+        raise ExecutionOver(call.execution.id, state.value)
+    return _done(call, "cancelling")
+
+
+def _done(call: Call, result: str) -> Reply:
+    value: dict[str, JSONValue] = {"execution_id": call.execution.id, "result": result}
+    return Reply(status=200, value=value)

@@ -1,0 +1,109 @@
+"""From a request to its reply, whatever server or framework it came through."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from agent_statestore.errors import ExecutionNotFound
+from celery_agents.client.execution import Execution
+from celery_agents.host.runtime import Runtime, current_runtime
+from celery_agents.http import endpoints
+from celery_agents.http.endpoints import Call, Endpoint
+from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
+from celery_agents.http.permission import Act, Permit
+from celery_agents.http.problems import Refused, reply_to
+
+# The form of every id that a store gives. Nothing else is ever looked up.
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_EVENTS: Final = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    act: Act
+    endpoint: Endpoint
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return ("GET", "HEAD", "OPTIONS") if self.method == "GET" else ("OPTIONS", self.method)
+
+
+_LOOK: Final = _Route("GET", Act.LOOK, endpoints.look)
+_ROUTES: Final = {
+    "answer": _Route("POST", Act.ANSWER, endpoints.answer),
+    "approve": _Route("POST", Act.APPROVE, endpoints.approve),
+    "reject": _Route("POST", Act.REJECT, endpoints.reject),
+    _EVENTS: _Route("POST", Act.SEND_EVENT, endpoints.send_event),
+    "cancel": _Route("POST", Act.CANCEL, endpoints.cancel),
+}
+
+
+class Executions:
+    """The endpoints, for frameworks that bring neither a WSGI environ nor an ASGI scope. Thread-safe.
+
+    `runtime` defaults to the current app's. `permit` is asked before anything is done; without it, everybody who is
+    identified may do everything. A body of more than `max_body_bytes` is refused with 413.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime | None = None,
+        permit: Permit | None = None,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self.max_body_bytes = max_body_bytes
+        self._runtime = runtime
+        self._permit = permit
+
+    def handle(self, request: Request, sender: str | None) -> Reply:
+        """The reply to a request of an identified sender; None, or an empty name, is refused with 401. Never raises.
+
+        To a HEAD request a server sends the headers of the reply alone.
+        """
+        try:
+            return self._handle(request, sender)
+        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+            return reply_to(error)
+
+    def _handle(self, request: Request, sender: str | None) -> Reply:
+        if sender is not None and not isinstance(sender, str):
+            raise TypeError(f"identify returned {type(sender).__name__}: it has to return a name, or None")
+        if not sender:
+            raise Refused(401, "Unauthenticated", "it is not known who sends this")
+        execution_id, route, name = _find(request.path)
+        if request.method == "OPTIONS":
+            return Reply(status=204, headers=(_allow(route),))
+        if request.method not in route.methods:
+            message = f"{request.method:.20} is not done here; {', '.join(route.methods)} is"
+            raise Refused(405, "MethodNotAllowed", message, _allow(route))
+        if len(request.body) > self.max_body_bytes:
+            raise too_large(self.max_body_bytes)
+        if not _ID.fullmatch(execution_id):
+            raise ExecutionNotFound(execution_id[:80])
+        execution = Execution(execution_id, self._runtime or current_runtime())
+        if self._permit is not None and not self._permit(sender, route.act, execution.summary()):
+            raise Refused(403, "Forbidden", f"{sender!a:.80} may not do this")
+        return route.endpoint(Call(execution=execution, sender=sender, request=request, name=name))
+
+
+def _find(path: str) -> tuple[str, _Route, str]:
+    """The id of the execution, what is to be done with it, and the name of the event. An event's may contain "/"."""
+    match path.split("/", 4):
+        case ["", "executions", execution_id] if execution_id:
+            return execution_id, _LOOK, ""
+        case ["", "executions", execution_id, done] if execution_id and done in _ROUTES and done != _EVENTS:
+            return execution_id, _ROUTES[done], ""
+        case ["", "executions", execution_id, done, name] if execution_id and done == _EVENTS and name:
+            return execution_id, _ROUTES[_EVENTS], name
+    raise Refused(404, "NotFound", "there is nothing at this path")
+
+
+def _allow(route: _Route) -> tuple[str, str]:
+    return "Allow", ", ".join(route.methods)
+
+
+def too_large(limit_bytes: int) -> Refused:
+    """The refusal of a body that is too long."""
+    return Refused(413, "BodyTooLarge", f"the body has more than {limit_bytes} bytes")

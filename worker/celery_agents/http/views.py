@@ -1,0 +1,50 @@
+"""An execution as JSON for people and their pages: where it stands and what it waits for, nothing of its contents."""
+
+from datetime import UTC, datetime
+
+from agent_statestore.records import ExecutionSummary, JSONValue, Wait
+from celery_agents.lifecycle.signals import approval_of, question_of, shown
+
+
+def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
+    """What `GET /executions/{id}` returns. Its memory, input, output, steps and metadata are not in it."""
+    waiting, question, approval = summary.waiting, question_of(summary), approval_of(summary)
+    error = summary.error
+    return {
+        "execution_id": summary.execution_id,
+        "agent_id": summary.agent_id,
+        "session_id": summary.session_id,
+        "user_id": summary.user_id,
+        "parent_execution_id": summary.parent_execution_id,
+        "state": summary.state.value,
+        "is_over": summary.state.is_over,
+        "cancel_requested": summary.cancel_requested,
+        "step_count": summary.step_count,
+        "attempt": summary.attempt,
+        "created_at": _moment(summary.created_at),
+        "updated_at": _moment(summary.updated_at),
+        "ended_at": _moment(summary.ended_at),
+        "error": None if error is None else {"type": error.type, "message": error.message},
+        "waits_for": None if waiting is None else {"kind": waiting.kind.value, "key": waiting.key, **_times(waiting)},
+        "question": None if question is None else _question(question),
+        "approval": None if approval is None else _approval(approval),
+    }
+
+
+def _question(asked: Wait) -> dict[str, JSONValue]:
+    schema = None if asked.schema is None else dict(asked.schema)
+    return {"key": asked.key, "prompt": asked.prompt, "schema": schema}
+
+
+def _approval(asked: Wait) -> dict[str, JSONValue]:
+    call = shown(asked)
+    told = {name: call[name] for name in ("tool", "description", "arguments", "digest")}
+    return {"key": asked.key, **told, "schema": None if asked.schema is None else dict(asked.schema)}
+
+
+def _times(waiting: Wait) -> dict[str, JSONValue]:
+    return {"since": _moment(waiting.asked_at), "until": _moment(waiting.wake_at)}
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()

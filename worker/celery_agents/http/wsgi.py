@@ -1,0 +1,117 @@
+"""The endpoints as a WSGI application."""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_agents.host.runtime import Runtime
+from celery_agents.http.handler import Executions, too_large
+from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
+from celery_agents.http.permission import Permit
+from celery_agents.http.problems import Refused, reply_to
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+_CHUNK_BYTES: Final = 64 * 1024
+# Of a body that is refused, so many times the limit are read and thrown away: a server that closes a connection on
+# which something is unread resets it, and the sender never sees why.
+_THROWN_AWAY: Final = 16
+
+
+class ExecutionsWSGI:
+    """A WSGI application, to be served by itself or mounted below any prefix.
+
+    `identify` gets the environ, and returns the name of who sends the request, to be recorded with what they decide, or
+    None, which is refused with 401 and `challenge` as `WWW-Authenticate`. It has to verify what it is told. For the
+    other parameters see `Executions`.
+    """
+
+    def __init__(
+        self,
+        identify: "Callable[[WSGIEnvironment], str | None]",
+        *,
+        runtime: Runtime | None = None,
+        permit: Permit | None = None,
+        challenge: str = "Bearer",
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self._identify = identify
+        self._challenge = challenge
+        self._executions = Executions(runtime=runtime, permit=permit, max_body_bytes=max_body_bytes)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        try:
+            reply = self._reply(environ)
+        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+            reply = reply_to(error)
+        headers = reply.all_headers
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", self._challenge))
+        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
+
+    def _reply(self, environ: "WSGIEnvironment") -> Reply:
+        body = _Body(environ, self._executions.max_body_bytes)
+        try:
+            sender = self._identify(environ)
+            request = Request(
+                method=environ["REQUEST_METHOD"],
+                path=_path(environ),
+                content_type=environ.get("CONTENT_TYPE") or "",
+                body=body.read() if sender else b"",
+            )
+            return self._executions.handle(request, sender)
+        finally:
+            body.throw_away()
+
+
+def _path(environ: "WSGIEnvironment") -> str:
+    try:
+        # WSGI hands bytes over as if they were Latin-1.
+        path: str = environ.get("PATH_INFO", "").encode("latin-1").decode()
+    except UnicodeError as error:
+        raise Refused(400, "InvalidPath", "the path is not UTF-8") from error
+    return path
+
+
+class _Body:
+    """The body of one request. A server need not end it by itself, so no more is read than was announced."""
+
+    def __init__(self, environ: "WSGIEnvironment", limit_bytes: int) -> None:
+        self._input: Any = environ["wsgi.input"]
+        self._limit = limit_bytes
+        self._announced: int | None = None
+        self._unread = 0
+        announced = environ.get("CONTENT_LENGTH") or ""
+        if announced:
+            if not (announced.isascii() and announced.isdecimal() and len(announced) < 20):
+                raise Refused(400, "InvalidLength", "the Content-Length is no number")
+            self._announced = self._unread = int(announced)
+        elif environ.get("wsgi.input_terminated"):
+            self._unread = limit_bytes * _THROWN_AWAY
+        elif environ.get("HTTP_TRANSFER_ENCODING"):
+            raise Refused(411, "LengthRequired", "a body needs a Content-Length here")
+
+    def read(self) -> bytes:
+        if (self._announced or 0) > self._limit:
+            raise too_large(self._limit)
+        body = bytearray()
+        while taken := self._take(_CHUNK_BYTES):
+            body += taken
+            if len(body) > self._limit:
+                raise too_large(self._limit)
+        if self._announced is not None and len(body) < self._announced:
+            raise Refused(400, "InvalidBody", "the body ended early")
+        return bytes(body)
+
+    def throw_away(self) -> None:
+        self._unread = min(self._unread, self._limit * _THROWN_AWAY)
+        while self._take(_CHUNK_BYTES):
+            continue
+
+    def _take(self, most: int) -> bytes:
+        wanted = min(self._unread, most)
+        taken: bytes = self._input.read(wanted) if wanted else b""
+        self._unread = self._unread - len(taken) if taken else 0
+        return taken

@@ -1,0 +1,289 @@
+"""What people send to an execution: answers, approvals, refusals, events. Checked here, then put into the mailbox.
+
+The checks are for the person's sake. The store decides whose answer was first, and the engine holds what it finds in
+the mailbox against the code once more.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+from agent_statestore.clock import SystemClock, from_us
+from agent_statestore.envelope import dump
+from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
+from agent_statestore.records import ExecutionSummary, JSONValue, Signal, SignalKind, Wait, WaitKind, require_name
+from agent_statestore.store import Store
+from celery_agents.define import types as types
+from celery_agents.define.names import check_event_name
+from celery_agents.engine.pauses.approval import Decision
+from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
+from celery_agents.host.runtime import Runtime
+
+# What the record of a step holds besides its values: names, times, counts.
+_STEP_ROOM_BYTES: Final = 512
+# Sets events apart from the signals that executions send to each other, whose ids are no secret.
+_EVENT_ID: Final = "event {}"
+_LONGEST_EVENT_ID: Final = 255 - len(_EVENT_ID.format(""))
+_LONGEST_PROBLEM: Final = 500
+
+
+class NoQuestionAsked(QuestionNotAsked):
+    """The execution does not wait for this answer. `doing` says what it does instead."""
+
+    def __init__(self, execution_id: str, key: str, doing: str) -> None:
+        super().__init__(execution_id, key)
+        self.args = (execution_id, key, doing)
+        self.doing = doing
+
+    def __str__(self) -> str:
+        what = f'an answer to "{self.key}"' if self.key else "an answer"
+        return f"execution {self.execution_id} does not wait for {what}: {self.doing}"
+
+
+def question_of(summary: ExecutionSummary) -> Wait | None:
+    """The question that an execution waited to have answered when it was looked at."""
+    return _waiting_for(summary, WaitKind.INPUT)
+
+
+def approval_of(summary: ExecutionSummary) -> Wait | None:
+    """The approval that an execution waited for when it was looked at."""
+    return _waiting_for(summary, WaitKind.APPROVAL)
+
+
+def _waiting_for(summary: ExecutionSummary, kind: WaitKind) -> Wait | None:
+    waiting = summary.waiting
+    return waiting if waiting is not None and waiting.kind is kind else None
+
+
+def what_it_does(summary: ExecutionSummary) -> str:
+    """What an execution does that does not wait for what somebody wants to give it, as half a sentence."""
+    waiting = summary.waiting
+    if waiting is None:
+        return f"it is {summary.state.value}"
+    if waiting.kind is WaitKind.INPUT:
+        return f'it waits for the answer to "{waiting.key}"'
+    if waiting.kind is WaitKind.APPROVAL:
+        return f'it waits for "{waiting.key}" to be approved or rejected'
+    return f'it waits for {waiting.kind.value} "{waiting.key}"'
+
+
+def answer(
+    runtime: Runtime,
+    summary: ExecutionSummary,
+    value: JSONValue,
+    *,
+    key: str | None,
+    sender: str | None,
+    reason: str | None,
+) -> None:
+    """See `Execution.resume`."""
+    _require_alive(summary)
+    asked = question_of(summary)
+    if key is None:
+        if asked is None:
+            raise NoQuestionAsked(summary.execution_id, "", what_it_does(summary))
+        key = asked.key
+    if asked is not None and asked.key == key:
+        # Both stand in the record of the step. What would not fit there is refused here.
+        dump([asked.prompt, value], "answer", _room(runtime))
+        if asked.schema is not None:
+            problems = _problems(asked.schema, value, "answer")
+            if problems:
+                raise InvalidAnswer(asked.key, problems)
+    try:
+        _send(runtime, summary, SignalKind.ANSWER, key, value, sender=sender, reason=reason)
+    except QuestionNotAsked as error:
+        raise NoQuestionAsked(summary.execution_id, key, what_it_does(summary)) from error
+
+
+def approve(
+    runtime: Runtime,
+    summary: ExecutionSummary,
+    *,
+    key: str | None,
+    digest: str | None,
+    arguments: Mapping[str, JSONValue] | None,
+    sender: str | None,
+    reason: str | None,
+) -> str:
+    """See `Execution.approve`. Returns the key of what was approved."""
+    asked = _asked(runtime.store, summary, key, digest)
+    edited = None if arguments is None else _edited(runtime, asked, arguments)
+    _decide(runtime, summary, asked, approved=True, arguments=edited, sender=sender, reason=reason)
+    return asked.key
+
+
+def reject(
+    runtime: Runtime,
+    summary: ExecutionSummary,
+    *,
+    key: str | None,
+    digest: str | None,
+    sender: str | None,
+    reason: str | None,
+) -> str:
+    """See `Execution.reject`. Returns the key of what was rejected."""
+    asked = _asked(runtime.store, summary, key, digest)
+    _decide(runtime, summary, asked, approved=False, arguments=None, sender=sender, reason=reason)
+    return asked.key
+
+
+def send_event(
+    runtime: Runtime, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
+) -> None:
+    """See `Execution.send_event`."""
+    check_event_name(name)
+    if event_id is not None:
+        require_name("event_id", event_id)
+        if len(event_id) > _LONGEST_EVENT_ID:
+            raise InvalidRecord("event_id", f"needs a text of 1 to {_LONGEST_EVENT_ID} characters")
+    # It will stand in the record of the step that takes it, whose key and input are its name.
+    dump([payload, name, name], "payload", _room(runtime))
+    signal = Signal(
+        signal_id=uuid4().hex if event_id is None else _EVENT_ID.format(event_id),
+        kind=SignalKind.EVENT,
+        key=name,
+        payload=payload,
+        sender=sender,
+        sent_at=from_us(SystemClock().now_us()),
+    )
+    if runtime.store.send(execution_id, signal).woke:
+        summary = runtime.store.get_summary(execution_id)
+        if summary is None:
+            raise ExecutionNotFound(execution_id)
+        runtime.ring(summary)
+
+
+# -- approvals ---------------------------------------------------------------------------------------------------------
+
+
+def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> Wait:
+    """The approval that is meant: the one that is asked for, if it is the one that was looked at."""
+    _require_alive(summary)
+    asked = approval_of(summary)
+    if asked is not None and key in (None, asked.key) and digest in (None, _digest_of(asked)):
+        return asked
+    decided = _decided(store, summary, key, digest)
+    if decided is not None:
+        raise AlreadyAnswered(summary.execution_id, decided)
+    if asked is not None and key in (None, asked.key):
+        raise NoApprovalAsked(summary.execution_id, f'what "{asked.key}" asks for now is not what was looked at')
+    what = "an approval" if key is None else f'the approval "{key}"'
+    raise NoApprovalAsked(summary.execution_id, f"it does not wait for {what}: {what_it_does(summary)}")
+
+
+def _decided(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> str | None:
+    """The key of a decision that was made before, under this key, or else on this digest."""
+    for entry in store.get_audit(summary.execution_id):
+        signal = entry.signal
+        if signal is None or signal.kind is not SignalKind.APPROVAL:
+            continue
+        payload = signal.payload
+        on = payload.get("digest") if isinstance(payload, dict) else None
+        if (signal.key == key) if key is not None else (digest is not None and on == digest):
+            return signal.key
+    return None
+
+
+def _decide(
+    runtime: Runtime,
+    summary: ExecutionSummary,
+    asked: Wait,
+    *,
+    approved: bool,
+    arguments: dict[str, JSONValue] | None,
+    sender: str | None,
+    reason: str | None,
+) -> None:
+    decision = Decision(approved=approved, digest=_digest_of(asked), arguments=arguments)
+    # A refusal stands in the record of its step twice: as a sentence, and as the error's arguments.
+    dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(runtime))
+    try:
+        _send(runtime, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), sender=sender, reason=reason)
+    except QuestionNotAsked as error:
+        raise NoApprovalAsked(summary.execution_id, f'it does not wait for the approval "{asked.key}" any more') from (
+            error
+        )
+
+
+def shown(asked: Wait) -> dict[str, Any]:
+    """What a person is shown of a call that needs approval: `tool`, `description`, `arguments`, `digest`."""
+    prompt = asked.prompt if isinstance(asked.prompt, dict) else {}
+    return {"tool": asked.key, "description": "", "arguments": {}, "digest": ""} | prompt
+
+
+def _digest_of(asked: Wait) -> str:
+    return str(shown(asked)["digest"])
+
+
+def _edited(runtime: Runtime, asked: Wait, arguments: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
+    """The arguments to call the tool with instead, as JSON. Raises `InvalidArguments`."""
+    name = str(shown(asked)["tool"])
+    if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
+        raise InvalidArguments(name, [f"arguments: needs all of them by name, not {arguments!r:.80}"])
+    try:
+        edited: dict[str, JSONValue] = types.to_json(types.ANY, dict(arguments))
+        dump(edited, "arguments", runtime.store.max_value_bytes)
+    except InvalidRecord:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(name, [f"an argument has no JSON form: {error}"]) from error
+    if asked.schema is not None:
+        problems = _problems(asked.schema, edited, "arguments")
+        if problems:
+            raise InvalidArguments(name, problems)
+    for tool in runtime.registry.tools:
+        # What is asked for may be another tool of this name: of another version, or made anew by a function.
+        if tool.name == name and asked.schema in (None, tool.json_schema):
+            tool.check_arguments((), edited)  # where the tool is known: also what JSON Schema cannot say
+    return edited
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def _require_alive(summary: ExecutionSummary) -> None:
+    if summary.state.is_over:
+        raise ExecutionOver(summary.execution_id, summary.state.value)
+
+
+def _room(runtime: Runtime) -> int:
+    """How many bytes of JSON the values of one step may have."""
+    return runtime.store.max_value_bytes - _STEP_ROOM_BYTES
+
+
+def _send(
+    runtime: Runtime,
+    summary: ExecutionSummary,
+    kind: SignalKind,
+    key: str,
+    payload: JSONValue,
+    *,
+    sender: str | None,
+    reason: str | None,
+) -> None:
+    signal = Signal(
+        signal_id=uuid4().hex,
+        kind=kind,
+        key=key,
+        payload=payload,
+        sender=sender,
+        reason=reason,
+        sent_at=from_us(SystemClock().now_us()),
+    )
+    if runtime.store.send(summary.execution_id, signal).woke:
+        runtime.ring(summary)
+
+
+def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:
+    """What is wrong with a value, one sentence per fault; nothing if it fits."""
+    import jsonschema  # here, because every celery command imports this module and few need that
+
+    kind = jsonschema.Draft202012Validator
+    try:
+        faults = sorted(kind(dict(schema), format_checker=kind.FORMAT_CHECKER).iter_errors(value), key=str)
+    except RecursionError:
+        return [f"{what}: nested too deeply"]
+    return [
+        f"{'.'.join(str(part) for part in fault.path) or what}: {fault.message}"[:_LONGEST_PROBLEM] for fault in faults
+    ]

@@ -1,0 +1,178 @@
+"""The gate between a claim and the agent's function: an execution whose turn it is not pauses here.
+
+The journal does not see it. What the execution was paused on before is kept in the prompt of the pause, and put back
+(`unwrapped`) before anything else looks at it: a sleep of an hour that has passed stays passed, however long the
+execution waits for a free place afterwards. So are the crashes, which a pause clears.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from agent_statestore.errors import StoreError
+from agent_statestore.records import AgentContext, SignalKind, Wait, WaitKind
+from agent_statestore.states import AgentState
+from celery_agents.define.turns import Turns
+from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.engine.pauses.pause import pause
+from celery_agents.engine.pauses.sleep import sleep_in_place
+from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line
+
+if TYPE_CHECKING:
+    from celery_agents.engine.attempt import Attempt
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+RATE_KEY: Final = "agents.rate"
+_PAUSES: Final = ((WaitKind.EVENT, TURN_KEY), (WaitKind.TIMER, RATE_KEY))
+
+# After how long an execution looks by itself whether it is its turn; doubled each time up to the second.
+FIRST_LOOK: Final = timedelta(minutes=1)
+LONGEST_LOOK: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stepped:
+    """What a pause at the gate keeps."""
+
+    since: datetime | None = None
+    looks: int = 0
+    is_promised: bool = False
+    crashes: int = 0
+    paused_on: Wait | None = None
+
+    @classmethod
+    def of(cls, waiting: Wait | None) -> "_Stepped":
+        """What the pause kept that the execution comes from; nothing if it comes from elsewhere."""
+        # An agent may give its own questions any name.
+        own = waiting is not None and (waiting.kind, waiting.key) in _PAUSES
+        if waiting is None or not own or not isinstance(waiting.prompt, dict):
+            return cls(paused_on=waiting)
+        kept = waiting.prompt
+        return cls(
+            since=waiting.asked_at,
+            looks=kept["looks"],
+            is_promised=kept["promised"],
+            crashes=kept["crashes"],
+            paused_on=None if kept["paused_on"] is None else _read(kept["paused_on"]),
+        )
+
+    def prompt(self, reason: str) -> dict[str, Any]:
+        """As the pause keeps it."""
+        return {
+            REASON: reason,
+            "looks": self.looks,
+            "promised": self.is_promised,
+            "crashes": self.crashes,
+            "paused_on": None if self.paused_on is None else _written(self.paused_on),
+        }
+
+
+def unwrapped(context: AgentContext) -> AgentContext:
+    """The context as it would be had the execution not waited for its turn."""
+    stepped = _Stepped.of(context.waiting)
+    return replace(context, waiting=stepped.paused_on, crashes=context.crashes + stepped.crashes)
+
+
+def enter(attempt: "Attempt", turns: Turns, line: Line, waiting: Wait | None) -> None:
+    """Returns when it is this execution's turn; otherwise pauses, and unwinds. `waiting` is what the claim found."""
+    if not turns.has_lines and turns.rate is None:
+        return
+    stepped = _Stepped.of(waiting)
+    # This claim is no crash; those before it were.
+    stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
+    was_woken = False
+    while attempt.take_signal(SignalKind.EVENT, TURN_KEY) is not None:
+        was_woken = True
+    if turns.has_lines:
+        reason = _answer(attempt, lambda: line.obstacle(attempt.context, attempt.now()))
+        if reason is not None:
+            looks = 0 if was_woken or stepped.since is None else min(stepped.looks + 1, 30)
+            _step_back(attempt, replace(stepped, looks=looks), reason.value)
+    if turns.rate is not None and not _has_begun(attempt):
+        _take_turn(attempt, turns, stepped)
+
+
+def _has_begun(attempt: "Attempt") -> bool:
+    """Whether this is more than a start: something is recorded, or waited for."""
+    return attempt.context.step_count > 0 or attempt.context.waiting is not None
+
+
+def _step_back(attempt: "Attempt", stepped: _Stepped, reason: str) -> NoReturn:
+    now = attempt.now()
+    look_after = min(FIRST_LOOK * 2**stepped.looks, LONGEST_LOOK) * attempt.surroundings.jitter.uniform(0.5, 1.0)
+    pause(
+        attempt,
+        AgentState.WAITING,
+        Wait(
+            kind=WaitKind.EVENT,
+            key=TURN_KEY,
+            prompt=stepped.prompt(reason),
+            asked_at=stepped.since or now,
+            wake_at=now + look_after,
+        ),
+    )
+
+
+def _take_turn(attempt: "Attempt", turns: Turns, stepped: _Stepped) -> None:
+    """Waits for the agent's rate: a moment in place, or on a timer."""
+    rate = turns.rate
+    assert rate is not None
+    within = timedelta(seconds=attempt.surroundings.inline_wait_seconds)
+    turn = _answer(
+        attempt,
+        lambda: attempt.surroundings.family.store.take_rate(
+            turns.agent_id, rate.limit, rate.per, within=within, promised=stepped.is_promised
+        ),
+    )
+    if turn.is_taken:
+        if turn.wait and sleep_in_place(attempt, turn.wait) is not None:
+            attempt.leave_to_next_claim()  # the worker shuts down; the turn is lost
+        return
+    now = attempt.now()
+    pause(
+        attempt,
+        AgentState.WAITING,
+        Wait(
+            kind=WaitKind.TIMER,
+            key=RATE_KEY,
+            prompt=replace(stepped, is_promised=turn.is_promised, looks=0).prompt("rate"),
+            asked_at=stepped.since or now,
+            wake_at=now + turn.wait,
+        ),
+    )
+
+
+def _answer(attempt: "Attempt", question: Callable[[], R]) -> R:
+    """What the store answers. A fault of it, or what only a newer worker can read, is no failure of the execution."""
+    try:
+        return attempt.asking_store(question)
+    except StoreError as error:
+        log.error("execution %s: left to others, its turn cannot be told: %s", attempt.context.execution_id, error)
+        attempt.stop(Outcome(ending=Ending.UNKNOWN))
+
+
+def _written(wait: Wait) -> dict[str, Any]:
+    return {
+        "kind": wait.kind.value,
+        "key": wait.key,
+        "prompt": wait.prompt,
+        "schema": None if wait.schema is None else dict(wait.schema),
+        "asked_at": wait.asked_at.isoformat(),
+        "wake_at": None if wait.wake_at is None else wait.wake_at.isoformat(),
+    }
+
+
+def _read(kept: Mapping[str, Any]) -> Wait:
+    return Wait(
+        kind=WaitKind(kept["kind"]),
+        key=kept["key"],
+        prompt=kept["prompt"],
+        schema=kept["schema"],
+        asked_at=datetime.fromisoformat(kept["asked_at"]),
+        wake_at=None if kept["wake_at"] is None else datetime.fromisoformat(kept["wake_at"]),
+    )

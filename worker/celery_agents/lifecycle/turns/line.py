@@ -1,0 +1,203 @@
+"""Who works and who waits, as the store shows it; and waking the next one. For the argument see `lifecycle.turns`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from agent_statestore.errors import ExecutionNotFound, ExecutionOver
+from agent_statestore.records import ExecutionSummary, Signal, SignalKind, WaitKind
+from agent_statestore.states import ACTIVE, WORKING, AgentState
+from agent_statestore.store import Store
+from celery_agents.define.turns import SessionPolicy, Turns, key_of
+
+# What an execution that has stepped back waits for, and what the prompt of that wait calls the reason.
+TURN_KEY: Final = "agents.turn"
+REASON: Final = "turn"
+
+_PAGE: Final = 50
+_LONG_PAGE: Final = 250
+# How far down the line somebody is looked for who waits for a free place of one key. Whoever stands behind looks by
+# himself, in time.
+_LOOKED_THROUGH: Final = 2000
+# How many of the oldest of a session are looked at for one whose turn it is: the first, unless they are relatives.
+_OLDEST: Final = 20
+_GENERATIONS: Final = 64
+
+
+class Reason(StrEnum):
+    """Why it is not an execution's turn."""
+
+    SESSION = "session"
+    CONCURRENCY = "concurrency"
+
+
+def is_working(summary: ExecutionSummary, now: datetime) -> bool:
+    """Whether somebody works on an execution: its lease lives."""
+    return summary.state in WORKING and summary.lease_expires_at is not None and summary.lease_expires_at > now
+
+
+def waits_for(summary: ExecutionSummary) -> Reason | None:
+    """What an execution waits for that has stepped back; None for any other."""
+    waiting = summary.waiting
+    if summary.state is not AgentState.WAITING or waiting is None or not isinstance(waiting.prompt, dict):
+        return None
+    if (waiting.kind, waiting.key) != (WaitKind.EVENT, TURN_KEY):
+        return None
+    return Reason(waiting.prompt[REASON])
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The executions of one agent."""
+
+    store: Store
+    turns: Turns
+    _chains: dict[str, tuple[ExecutionSummary, ...]] = field(default_factory=dict)
+
+    def obstacle(self, own: ExecutionSummary, now: datetime) -> Reason | None:
+        """Why this execution, which has claimed, may not work; None if it may. `now` is the store's time."""
+        if self._is_behind_in_session(own, now):
+            return Reason.SESSION
+        concurrency = self.turns.concurrency
+        if concurrency is not None and self._places(own, now, but=own.execution_id) <= 0:
+            return Reason.CONCURRENCY
+        return None
+
+    def pass_on(self, left: ExecutionSummary, now: datetime, ring: Callable[[ExecutionSummary], None]) -> None:
+        """Wakes whoever may work since this execution ended, paused or stepped back. May be repeated."""
+        if self.turns.session_policy is SessionPolicy.QUEUE and left.session_id is not None:
+            next_one = self._next_of_session(left.session_id, now)
+            if next_one is not None:
+                self._wake(next_one, now, ring)
+        if self.turns.concurrency is not None:
+            free = self._places(left, now)
+            for waiter in self._waiters(left) if free > 0 else ():
+                self._wake(waiter, now, ring)
+                free -= 1
+                if free <= 0:
+                    break
+
+    def active_of_session(self, session_id: str) -> Iterator[ExecutionSummary]:
+        """The executions of a session that are not over, oldest first."""
+        return self._find(session_id=session_id, states=ACTIVE, oldest_first=True)
+
+    def chain(self, execution_id: str | None) -> tuple[ExecutionSummary, ...]:
+        """An execution and those that it descends from."""
+        if execution_id is None:
+            return ()
+        known = self._chains.get(execution_id)
+        if known is None:
+            found: list[ExecutionSummary] = []
+            next_id: str | None = execution_id
+            while next_id is not None and len(found) < _GENERATIONS:
+                summary = self.store.get_summary(next_id)
+                if summary is None:
+                    break
+                found.append(summary)
+                next_id = summary.parent_execution_id
+            known = self._chains[execution_id] = tuple(found)
+        return known
+
+    def _is_behind_in_session(self, own: ExecutionSummary, now: datetime) -> bool:
+        """Whether an older execution of the session is active, or any other one works; relatives do not count."""
+        if self.turns.session_policy is not SessionPolicy.QUEUE or own.session_id is None:
+            return False
+        place = self._place_in_session(own)
+        for older in self.active_of_session(own.session_id):
+            if _place(older) >= place:
+                break
+            if not self._are_related(older, own):
+                return True
+        return any(
+            is_working(other, now) and not self._are_related(other, own)
+            for other in self._find(session_id=own.session_id, states=WORKING)
+        )
+
+    def _place_in_session(self, own: ExecutionSummary) -> tuple[datetime, str]:
+        """That of the oldest one that it descends from.
+
+        Who waits for that one is younger, and a child that waited for him would have its parent wait for ever.
+        """
+        ancestors = self.chain(own.parent_execution_id)
+        return min(
+            _place(each)
+            for each in (own, *ancestors)
+            if (each.agent_id, each.session_id) == (own.agent_id, own.session_id)
+        )
+
+    def _next_of_session(self, session_id: str, now: datetime) -> ExecutionSummary | None:
+        oldest = self._page(session_id=session_id, states=ACTIVE, oldest_first=True, limit=_OLDEST)
+        for summary in oldest:
+            if waits_for(summary) is not Reason.SESSION:
+                continue
+            place = self._place_in_session(summary)
+            if all(
+                self._are_related(other, summary) for other in oldest if _place(other) < place or is_working(other, now)
+            ):
+                return summary
+        return None
+
+    def _places(self, of: ExecutionSummary, now: datetime, *, but: str | None = None) -> int:
+        """How many more of its key may work, not counting one."""
+        assert self.turns.concurrency is not None
+        free, key = self.turns.concurrency.limit, key_of(of)
+        for other in self._find(states=WORKING):
+            if other.execution_id != but and key_of(other) == key and is_working(other, now):
+                free -= 1
+                if free <= 0:
+                    break
+        return free
+
+    def _waiters(self, of: ExecutionSummary) -> Iterator[ExecutionSummary]:
+        """Those of its key that wait for a free place, oldest first."""
+        key = key_of(of)
+        # Without keys the first is the one; with keys it may stand behind many of other keys.
+        size = _PAGE if key is None else _LONG_PAGE
+        for number, summary in enumerate(self._find(states=[AgentState.WAITING], oldest_first=True, limit=size)):
+            if number >= _LOOKED_THROUGH:
+                return
+            if key_of(summary) == key and waits_for(summary) is Reason.CONCURRENCY:
+                yield summary
+
+    def _wake(self, waiter: ExecutionSummary, now: datetime, ring: Callable[[ExecutionSummary], None]) -> None:
+        signal = Signal(
+            # One for each pause, so that whoever else wakes it for the same free place does nothing.
+            signal_id=f"turn {waiter.version}",
+            kind=SignalKind.EVENT,
+            key=TURN_KEY,
+            sent_at=now,
+        )
+        try:
+            sent = self.store.send(waiter.execution_id, signal)
+        except (ExecutionNotFound, ExecutionOver):
+            return
+        if sent.woke:
+            ring(waiter)
+
+    def _are_related(self, one: ExecutionSummary, other: ExecutionSummary) -> bool:
+        """Whether one descends from the other, or is the other: they would wait for each other for ever."""
+        return any(
+            above.execution_id == ancestor.execution_id
+            for ancestor, descendant in ((one, other), (other, one))
+            for above in (descendant, *self.chain(descendant.parent_execution_id))
+        )
+
+    def _page(self, **filters: Any) -> tuple[ExecutionSummary, ...]:
+        return self.store.find(agent_id=self.turns.agent_id, **filters).items
+
+    def _find(self, *, limit: int = _PAGE, **filters: Any) -> Iterator[ExecutionSummary]:
+        """All that match, page by page: read as far as the caller wants to know."""
+        cursor = None
+        while True:
+            page = self.store.find(agent_id=self.turns.agent_id, limit=limit, cursor=cursor, **filters)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def _place(summary: ExecutionSummary) -> tuple[datetime, str]:
+    """The order of creation."""
+    return summary.created_at, summary.execution_id

@@ -1,0 +1,234 @@
+"""`fork` and `rewind`: another execution that begins with the recorded steps of one that is there."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from agent_statestore.clock import Clock, SystemClock
+from agent_statestore.envelope import dump
+from agent_statestore.errors import ExecutionNotFound, InvalidRecord
+from agent_statestore.export import ExportedExecution
+from agent_statestore.records import AgentStep, JSONValue, require_name
+from agent_statestore.store import Store
+from celery_agents.client.execution import Execution
+from celery_agents.define import deadline as deadlines
+from celery_agents.define.agent import Agent
+from celery_agents.define.turns import require_no_key
+from celery_agents.engine.pauses.question import MISSING, Missing
+from celery_agents.errors import UnknownAgent
+from celery_agents.host.runtime import Runtime, current_runtime
+from celery_agents.lifecycle import turns
+from celery_agents.lifecycle.cancel import finish_cancel
+from celery_agents.lifecycle.relatives import SPAWN
+from celery_agents.replay.forks import forked
+
+# How often to look whether a lease has run out, of which nobody tells.
+_LOOK_SECONDS: Final = 1.0
+
+
+def fork(
+    execution_id: str,
+    at_step: int,
+    *,
+    input: Any = MISSING,  # noqa: A002 - the field's standard name
+    metadata: Mapping[str, JSONValue] | None = None,
+    deadline: datetime | timedelta | None = None,
+    session_id: str | Missing | None = MISSING,
+    sender: str | None = None,
+    reason: str | None = None,
+    runtime: Runtime | None = None,
+    clock: Clock | None = None,
+) -> Execution:
+    """Starts a new execution that shares the first `at_step` steps of another one, which stays as it is.
+
+    The shared steps are not run again: their results are read, and their `attempt` is 0. The code goes on from there,
+    with an execution id, idempotency keys, limits and an audit trail of its own. `at_step=0` shares nothing but the
+    input. `input` is another one, held against the agent's schema; `metadata` are set over those of the other; its
+    deadline is not taken along. `session_id` is another session, or None, by default the same one, where an agent with
+    `session_policy="reject"` allows no second active execution: not even a fork of the one that is active. `sender` and
+    `reason` stand in the audit trail. `clock` tells when it is created.
+
+    A call that was in flight at the cut is settled by its `on_crash` policy. Children that were spawned before it are
+    shared; one that is not over yet is looked at once an hour. Signals stay with the other execution: a question is
+    asked again, an event has to be sent again, a sleep begins anew.
+
+    Raises `ExecutionNotFound` (also for a deleted one), `InvalidRecord` for a step that is not recorded, for one that
+    is being executed at this moment, and for a cut between an approval and the call that it allows; `SessionBusy`, with
+    nothing stored; `UnknownAgent` and `InvalidInput` for another input.
+    """
+    runtime = runtime or current_runtime()
+    source = _exported(runtime, execution_id)
+    given = deadlines.added_to(metadata or {}, deadline)
+    new = _prepared(runtime, source, at_step, input, given, session_id, sender, reason, clock)
+    _check_not_in_flight(runtime.store, source, at_step)
+    return _started(runtime, new)
+
+
+def rewind(
+    execution_id: str,
+    to_step: int,
+    *,
+    input: Any = MISSING,  # noqa: A002 - the field's standard name
+    metadata: Mapping[str, JSONValue] | None = None,
+    deadline: datetime | timedelta | None = None,
+    session_id: str | Missing | None = MISSING,
+    sender: str | None = None,
+    reason: str | None = None,
+    timeout: float = 60.0,
+    runtime: Runtime | None = None,
+    clock: Clock | None = None,
+) -> Execution:
+    """Cancels an execution unless it is over, and forks it at a step; the fork goes on in its place. See `fork`.
+
+    An execution that is being executed ends at its next step boundary, for which this waits up to `timeout` seconds, so
+    that no step is taken on both sides. Cancelling it cancels its children, and one that the fork would share must not
+    be: unless it is over, nothing is done, and `InvalidRecord` says so.
+
+    Raises what `fork` raises, before anything is cancelled, and `TimeoutError`: then the cancel is asked for, and the
+    call is to be repeated. So is one that raised `SessionBusy` after the cancel, for a child of the same agent that is
+    still to stop, or for somebody who was quicker.
+    """
+    runtime = runtime or current_runtime()
+    given = deadlines.added_to(metadata or {}, deadline)
+    new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, session_id, sender, reason, clock)
+    execution = Execution(execution_id, runtime)
+    if not execution.state.is_over:
+        _require_free(runtime, new, but=execution_id)
+        _check_children(runtime.store, execution.steps()[:to_step])
+        _cancel(execution, runtime, timeout, sender, reason or f"rewound to step {to_step}")
+        # It may have gone on before it ended: an intent may have got its result.
+        source = _exported(runtime, execution_id)
+        new = _prepared(runtime, source, to_step, input, given, session_id, sender, reason, clock)
+    return _started(runtime, new)
+
+
+def _exported(runtime: Runtime, execution_id: str) -> ExportedExecution:
+    source = runtime.store.export(execution_id)
+    if source is None:
+        raise ExecutionNotFound(execution_id)
+    return source
+
+
+def _prepared(
+    runtime: Runtime,
+    source: ExportedExecution,
+    at_step: int,
+    value: Any,
+    metadata: Mapping[str, JSONValue],
+    session_id: str | Missing | None,
+    sender: str | None,
+    reason: str | None,
+    clock: Clock | None,
+) -> ExportedExecution:
+    max_bytes = runtime.store.max_value_bytes
+    require_no_key(metadata)
+    if session_id is not MISSING:
+        if session_id is not None:
+            require_name("session_id", session_id)
+        source = replace(source, header={**source.header, "session_id": session_id})
+    input_text = None
+    if value is not MISSING:
+        agent = _agent_of(runtime, source)
+        encoded = agent.encode_input(value)
+        input_text = dump(encoded, "input", max_bytes)
+        # Counted under the key of the input that it has.
+        metadata = agent.turns.added_to(metadata, partial(agent.decode_input, encoded))
+    return forked(
+        source,
+        at_step,
+        now_us=(clock or SystemClock()).now_us(),
+        max_bytes=max_bytes,
+        input_text=input_text,
+        metadata=metadata,
+        by=sender,
+        reason=reason,
+    )
+
+
+def _started(runtime: Runtime, new: ExportedExecution) -> Execution:
+    """Stores the fork, and rings its bell. Raises `SessionBusy`, with nothing stored; see `lifecycle.create`."""
+    store, header = runtime.store, new.header
+    demands = _require_free(runtime, new)
+    if demands is not None:
+        # Not due before the second look.
+        grace_us = runtime.settings.publish_grace_seconds * 1_000_000
+        new = replace(new, header={**header, "due_us": int(header["created_us"] + grace_us)})
+    store.restore(new)
+    if demands is not None:
+        turns.keep_or_purge(store, demands, header["session_id"], new.execution_id)
+    summary = runtime.store.get_summary(new.execution_id)
+    if summary is not None:
+        runtime.ring(summary)
+    return Execution(new.execution_id, runtime)
+
+
+def _require_free(runtime: Runtime, new: ExportedExecution, *, but: str | None = None) -> turns.Turns | None:
+    """The demands of an agent that rejects others in the fork's session; None if it does not.
+
+    An agent that is not known here demands nothing here. Raises `SessionBusy`.
+    """
+    session_id: str | None = new.header["session_id"]
+    if session_id is None:
+        return None
+    try:
+        demands = _agent_of(runtime, new).turns
+    except UnknownAgent:
+        return None
+    if not demands.rejects(session_id):
+        return None
+    turns.require_free(runtime.store, demands, session_id, but=but)
+    return demands
+
+
+def _agent_of(runtime: Runtime, source: ExportedExecution) -> Agent:
+    agent_id: str = source.header["agent_id"]
+    if runtime.registry.find(agent_id) is None and hasattr(runtime, "app"):  # a test's agents belong to no app
+        runtime.app.loader.import_default_modules()
+    return runtime.registry.agent(agent_id)
+
+
+def _check_not_in_flight(store: Store, source: ExportedExecution, at_step: int) -> None:
+    """What a living process does at this moment is not to be done, or asked about, by another one beside it."""
+    begun = [step.number for step in source.steps[:at_step] if not step.is_done]
+    if not begun or not source.leased_until_us:
+        return
+    summary = store.get_summary(source.execution_id)
+    if summary is None or summary.owner is None:
+        return
+    if any(lease.execution_id == source.execution_id for lease in store.find_leases(summary.owner)):
+        raise InvalidRecord(
+            "at_step",
+            f"step {begun[0]} of execution {source.execution_id} is being executed: fork at step {begun[0] - 1}, or "
+            "when it is recorded",
+        )
+
+
+def _check_children(store: Store, steps: tuple[AgentStep, ...]) -> None:
+    for step in steps:
+        if step.action.kind == SPAWN and step.attempt and step.result is not None and step.result.success:
+            child = store.get_summary(step.result.output["execution_id"])
+            if child is not None and not child.state.is_over:
+                raise InvalidRecord(
+                    "to_step",
+                    f"step {step.step_number} started execution {child.execution_id}, which would be cancelled: rewind "
+                    f"to step {step.step_number - 1}, wait until it is over, or fork",
+                )
+
+
+def _cancel(execution: Execution, runtime: Runtime, timeout: float, sender: str | None, reason: str) -> None:
+    """Returns when the execution is over. Raises `TimeoutError`."""
+    give_up_at = time.monotonic() + timeout
+    with execution.watch() as watch:
+        if not execution.cancel(sender=sender, reason=reason):
+            return
+        while not execution.state.is_over:
+            remaining = give_up_at - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(
+                    f"execution {execution.id} is still being executed after {timeout:g} s; its cancel is asked for"
+                )
+            watch.wait(min(_LOOK_SECONDS, remaining))
+            finish_cancel(runtime.store, runtime.settings, execution.id)

@@ -1,0 +1,142 @@
+"""All settings, with their defaults, in one place.
+
+Each is read from the environment (`AGENTS_LEASE_SECONDS`), else from Celery's configuration
+(`app.conf.agents_lease_seconds`), else it has the default below. A wrong value, and a name that does not exist, is
+refused at start-up by name.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, Self
+
+import pydantic
+from pydantic import Field
+
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from agent_statestore.moving.retention import Retention
+from celery_agents.errors import ConfigurationError
+
+PREFIX: Final = "agents_"
+
+# Read by `celery_agents.celery` alone, before there is an app to ask: not settings of an installation in another app.
+APP_ONLY: Final = frozenset({"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports"})
+
+# What Kubernetes puts into the environment of every pod beside a service called `agents` or `agents-...`: AGENTS_PORT,
+# AGENTS_SERVICE_HOST, AGENTS_API_PORT_80_TCP_ADDR. None of it is a mistake of who wrote the settings.
+_OF_A_SERVICE: Final = re.compile(
+    r"AGENTS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+class Settings(pydantic.BaseModel):
+    """The settings of one process."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    store_url: str = Field("memory://", description="Where executions are kept; see `agent_statestore.open_store`.")
+    archive_url: str | None = Field(
+        None, description="Where executions are moved when they are over: a second store; unset: nowhere."
+    )
+    archive_after_seconds: float = Field(
+        0.0, ge=0, le=315_360_000, description="How long after its end an execution is moved there."
+    )
+    retention: str = Field(
+        "", description="When to purge for good, e.g. completed=30d,failed=90d,cancelled=7d,deleted=30d; empty: never."
+    )
+    queue: str | None = Field(
+        None, description="Celery queue for executions whose agent names none; unset: the app's default queue."
+    )
+    lease_seconds: float = Field(
+        15.0, ge=0.3, le=3600, description="How long a claim lasts without renewal: the longest unseen death."
+    )
+    sweep_seconds: float = Field(5.0, ge=0.05, le=3600, description="How often each worker looks for due executions.")
+    watch_seconds: float = Field(
+        1.0, ge=0.05, le=3600, description="How often each worker looks for dead processes on its host, and revokes."
+    )
+    sweep_batch: int = Field(100, ge=1, le=10_000, description="How many due executions one sweep takes at most.")
+    publish_grace_seconds: float = Field(
+        10.0, ge=0.05, le=3600, description="When to ring for an execution whose creator never published it."
+    )
+    ring_seconds: float = Field(
+        15.0, ge=0.05, le=86_400, description="When to ring again for a published execution that nobody claimed."
+    )
+    ring_max_seconds: float = Field(
+        3600.0, ge=0.05, le=604_800, description="The longest such interval; each ring doubles it up to here."
+    )
+    max_attempts: int = Field(
+        5, ge=1, le=1000, description="Claims in a row that may die without recording a step before the dead letter."
+    )
+    max_steps: int = Field(1000, ge=1, le=10_000_000, description="Steps that one execution may take.")
+    max_retries: int = Field(1000, ge=0, le=10_000_000, description="Retries of failed steps that one execution has.")
+    max_depth: int = Field(16, ge=1, le=1000, description="Generations of executions that start each other.")
+    max_value_bytes: int = Field(
+        DEFAULT_MAX_VALUE_BYTES, ge=1024, le=1 << 30, description="Largest JSON value in bytes: input, result, message."
+    )
+    inline_wait_seconds: float = Field(
+        5.0, ge=0, le=300, description="Longest retry delay that is slept in place; longer ones free the slot."
+    )
+    events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
+
+    @classmethod
+    def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:
+        """The settings from Celery's configuration and the environment. Raises `ConfigurationError`.
+
+        `namespace` is that of `app.config_from_object`: names in the configuration may begin with it, and may be in
+        upper case, as Celery's own may.
+        """
+        values: dict[str, Any] = {}
+        own = f"{namespace.lower()}_" if namespace else ""
+        for raw, value in configured.items():
+            name = raw.lower().removeprefix(own)
+            if name.startswith(PREFIX) and name not in APP_ONLY:
+                values[name.removeprefix(PREFIX)] = value
+        for name, text in environ.items():
+            lower = name.lower()
+            if name.isupper() and lower.startswith(PREFIX) and not (lower in APP_ONLY or _OF_A_SERVICE.fullmatch(name)):
+                values[lower.removeprefix(PREFIX)] = text
+        try:
+            return cls(**values)
+        except pydantic.ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False)[0]
+            name = PREFIX + ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                raise ConfigurationError(name, f"no such setting; {cls._meant_by(name)}") from error
+            said = fault["msg"].removeprefix("Value error, ")
+            shown = "" if repr(fault["input"]) in said else f", not {fault['input']!r}"
+            raise ConfigurationError(name, said + shown) from error
+
+    @classmethod
+    def _meant_by(cls, name: str) -> str:
+        known = [PREFIX + field for field in cls.model_fields]
+        near = difflib.get_close_matches(name, [*known, *sorted(APP_ONLY)], n=2, cutoff=0.75)
+        return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+
+    @pydantic.field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, url: str) -> str:
+        if not url.strip():
+            raise ValueError(f"{url!r} is no URL: give one, or leave the setting out")
+        return url
+
+    @pydantic.field_validator("retention")
+    @classmethod
+    def _check_retention(cls, text: str) -> str:
+        Retention.parse(text)
+        return text
+
+    @property
+    def kept_for(self) -> Retention:
+        """`retention` as durations."""
+        return Retention.parse(self.retention)
+
+    @property
+    def archive_after(self) -> timedelta:
+        """`archive_after_seconds` as a duration."""
+        return timedelta(seconds=self.archive_after_seconds)
+
+    @property
+    def lease(self) -> timedelta:
+        """`lease_seconds` as a duration."""
+        return timedelta(seconds=self.lease_seconds)

@@ -1,0 +1,80 @@
+"""The store as a test's executions see it: on the test's clock, and with a process that may die at each write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.clock import Clock, from_us
+from agent_statestore.records import Checkpointed, Lease, Sent, Signal
+from agent_statestore.store import Store
+from agent_statestore.transactions import StepTransaction
+from celery_agents.testing.crashes import Crashes, When
+
+
+class WatchedStore:
+    """Does what the store does; what is not here goes straight to it."""
+
+    def __init__(self, store: Store, clock: Clock, crashes: Crashes) -> None:
+        self._store = store
+        self._clock = clock
+        self._crashes = crashes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        """See `StorePrimitives.checkpoint`."""
+        if lease is None:
+            return self._store.checkpoint(execution_id, checkpoint)
+        announced, done = _steps_in(checkpoint)
+        self._crashes.come_to(When.BEFORE_INTENT, lease, *announced, *done)
+        self._crashes.come_to(When.BEFORE_CHECKPOINT, lease, *done)
+        applied = self._store.checkpoint(execution_id, checkpoint, lease)
+        self._crashes.come_to(When.AFTER_INTENT, lease, *announced)
+        self._crashes.come_to(When.AFTER_CHECKPOINT, lease, *done)
+        return applied
+
+    @contextmanager
+    def transaction(self, execution_id: str, lease: Lease) -> Iterator[StepTransaction]:
+        """See `StorePrimitives.transaction`."""
+        with self._store.transaction(execution_id, lease) as transaction:
+            yield _WatchedTransaction(transaction, lease, self._crashes)
+
+    def send(self, execution_id: str, signal: Signal) -> Sent:
+        """See `StorePrimitives.send`. Whoever sends it looks at another clock."""
+        return self._store.send(execution_id, replace(signal, sent_at=from_us(self._clock.now_us())))
+
+
+class _WatchedTransaction:
+    """Does what the transaction does."""
+
+    def __init__(self, transaction: StepTransaction, lease: Lease, crashes: Crashes) -> None:
+        self._transaction = transaction
+        self._lease = lease
+        self._crashes = crashes
+
+    @property
+    def connection(self) -> Any:
+        return self._transaction.connection
+
+    @property
+    def was_applied(self) -> bool:
+        return self._transaction.was_applied
+
+    def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
+        _, done = _steps_in(checkpoint)
+        self._crashes.come_to(When.BEFORE_CHECKPOINT, self._lease, *done)
+        applied = self._transaction.checkpoint(checkpoint)
+        self._crashes.come_to(When.AFTER_CHECKPOINT, self._lease, *done)
+        return applied
+
+
+def _steps_in(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """The keys of the steps that a checkpoint says are begun, and of those that it says are done."""
+    waiting = checkpoint.waiting
+    announced = [step.name for step in checkpoint.steps if step.result is None]
+    if waiting is not None:
+        announced.append(waiting.key)
+    return announced, [step.name for step in checkpoint.steps if step.result is not None]
