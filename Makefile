@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RUNTIME := $(VENV)/.runtime
+IS_NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
 
 .DEFAULT_GOAL := help
 
@@ -15,25 +18,28 @@ help: ## Show the targets
 .PHONY: venv
 venv: $(INSTALLED) ## Create .venv with everything for development (PYTHON=python3.12 chooses the Python)
 
-# A file, so that pip runs again only when the dependencies have changed.
+# Files, so that pip runs again only when the dependencies have changed. What runs agents is a part of what develops
+# them: `make test` completes the environment that `make demo` has made.
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PYTHON) $(IS_NEW_ENOUGH)
+	@$(PYTHON) tools/install.py $(VENV) --dev
+	@touch $@ $(RUNTIME)
+
+$(RUNTIME): pyproject.toml
+	@$(PYTHON) $(IS_NEW_ENOUGH)
+	@$(PYTHON) tools/install.py $(VENV)
 	@touch $@
 
 .PHONY: demo
-demo: $(INSTALLED) ## Kill a worker in the middle of an agent's execution, and see it go on elsewhere
-	@$(BIN)/python -m examples.demo
+demo: $(RUNTIME) ## Kill a worker in the middle of an agent's execution, and see it go on elsewhere
+	@$(BIN)/python -m celery_agents.demo
 
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy examples benchmarks
+	@$(BIN)/mypy examples benchmarks tools
 	@$(BIN)/lint-imports
 
 .PHONY: format

@@ -16,17 +16,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from examples.demo.proof import Check
+from celery_agents.demo.proof import Check
 
 _PLAIN_LINES: Final = 6
+# Nobody should wonder for longer whether it still runs.
+_SILENCE_SECONDS: Final = 5.0
 
 
 @dataclass
 class Display:
-    """Says what happens, each time with the seconds since the start."""
+    """Say what happens, with the seconds since the start."""
 
     console: Console = field(default_factory=lambda: Console(highlight=False))
     started: float = field(default_factory=time.monotonic)
+    _spoke_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_live(self) -> bool:
@@ -44,21 +47,27 @@ class Display:
         return time.monotonic() - self.started
 
     def title(self, text: str) -> None:
-        """The first line."""
+        """Print a heading."""
         self.console.print(Text(text, style="bold"))
 
     def text(self, text: str = "") -> None:
-        """A paragraph."""
+        """Print a paragraph."""
         self.console.print(Text(text), soft_wrap=not self.is_live)
 
     def event(self, text: str, style: str = "") -> None:
-        """Something that happened just now."""
+        """Print what happened just now."""
         line = Text.assemble((f"{self.elapsed:5.1f} s  ", "dim"), (text, style))
         self.console.print(line, soft_wrap=True)
+        self._spoke_at = time.monotonic()
+
+    def keep_company(self, text: str) -> None:
+        """Print `text` if nothing has happened for some seconds."""
+        if time.monotonic() - self._spoke_at >= _SILENCE_SECONDS:
+            self.event(text, "dim")
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator["Steps"]:
-        """Shows recorded steps as they come."""
+        """Show recorded steps as they come."""
         if not self.is_live:
             yield Steps(self, label, total)
             return
@@ -72,12 +81,12 @@ class Display:
             yield Steps(self, label, total, live, live.add_task("", total=total, completed=done, label=label))
 
     def prompt(self, question: str) -> None:
-        """The agent's question."""
+        """Print the agent's question."""
         wrapped = textwrap.fill(question, self.console.width - 4, initial_indent="  ", subsequent_indent="  ")
         self.console.print(Text(f"\n{wrapped}\n", style="bold"), soft_wrap=True)
 
     def ask(self, question: str, seconds: int) -> str | None:
-        """The person's "yes" or "no"; None if nothing came in time."""
+        """Return the person's "yes" or "no"; None if nothing came in time."""
         termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
         self.prompt(question)
         self.console.print(f"  y or n (y in {seconds} s): ", end="")
@@ -99,7 +108,7 @@ class Display:
         return None
 
     def checks(self, checks: Sequence[Check]) -> None:
-        """The closing table."""
+        """Print the closing table."""
         widest = max(len(check.claim) for check in checks)
         for check in checks:
             mark, style, dim = ("ok", "bold green", "dim") if check.holds else ("FAILED", "bold red", "red")
@@ -118,7 +127,7 @@ class Steps:
     task: TaskID | None = None
 
     def show(self, number: int, name: str, total: int | None) -> None:
-        """A step is recorded."""
+        """Show that a step is recorded."""
         self.total = total or self.total
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=number, total=self.total, description=name[:32])
@@ -127,7 +136,7 @@ class Steps:
 
 
 def relative(path: Path) -> str:
-    """The path as seen from here, if it is below."""
+    """Return the path as seen from here, if it is below."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

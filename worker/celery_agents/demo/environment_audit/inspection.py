@@ -16,7 +16,7 @@ from typing import Any, Final
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from examples.environment_audit.licences import Licence, classify
+from celery_agents.demo.environment_audit.licences import Licence, classify
 
 # "Recording installed projects" (packaging.python.org) allows no weaker hash than sha256.
 _HASHES: Final = ("sha256", "sha384", "sha512")

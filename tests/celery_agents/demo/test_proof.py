@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_statestore import Action, AgentContext, AgentState, AgentStep, Result
-from examples.demo.proof import Ran, prove
+from celery_agents.demo.proof import Ran, prove
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("list distributions", "audit a", "audit b", "audit c", "ask", "write_report")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from examples.environment_audit.licences import Kind, classify, classify_expression
+from celery_agents.demo.environment_audit.licences import Kind, classify, classify_expression
 
 MIT = "License :: OSI Approved :: MIT License"
 LGPL = "License :: OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)"

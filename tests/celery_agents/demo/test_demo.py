@@ -17,7 +17,7 @@ pytestmark = pytest.mark.crash
 def start_demo(home: Path, *options: str) -> "subprocess.Popen[str]":
     """The demo, with nobody at the terminal, and with settings around that must not reach it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "examples.demo", "--home", str(home), *options],
+        [sys.executable, "-m", "celery_agents.demo", "--home", str(home), *options],
         cwd=ROOT,
         env={**os.environ, "AGENTS_BROKER_URL": "amqp://nowhere", "CELERY_BROKER_URL": "amqp://nowhere"},
         stdin=subprocess.DEVNULL,

@@ -6,14 +6,14 @@ import pytest
 
 from agent_statestore import AgentContext, MemoryStore, NewExecution, Signal, SignalKind
 from celery_agents.define.registry import default_registry
+from celery_agents.demo.environment_audit import inspection
+from celery_agents.demo.environment_audit.agent import AuditRequest, environment_audit
+from celery_agents.demo.environment_audit.ledger import calls
+from celery_agents.demo.environment_audit.report import render, write_once_complete
 from celery_agents.engine.executor import Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending
-from examples.environment_audit import inspecting
-from examples.environment_audit.agent import AuditRequest, environment_audit
-from examples.environment_audit.ledger import calls
-from examples.environment_audit.report import render, write_once_complete
-from tests.examples.made_up import make_distribution
+from tests.celery_agents.demo.made_up import make_distribution
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_two_executions_write_the_same_report(site: Path, tmp_path: Path) -> Non
 
 def test_the_report_names_faults_and_stays_a_table(site: Path) -> None:
     path = [str(site)]
-    installed = inspecting.find_installed(path)
-    dependents = inspecting.find_dependents(path)
-    findings = [inspecting.inspect_distribution(name, dependents.get(name, []), path) for name in installed.names]
+    installed = inspection.find_installed(path)
+    dependents = inspection.find_dependents(path)
+    findings = [inspection.inspect_distribution(name, dependents.get(name, []), path) for name in installed.names]
     lines = render(installed, findings).splitlines()
     assert "- gamma: 1 modified" in lines
     assert "  - modified: `gamma.py`" in lines

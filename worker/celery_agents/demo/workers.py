@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-# An idle Celery worker takes its time to shut down. To kill it does no harm: that is what this demo shows.
+# An idle Celery worker takes its time to shut down. Killing it does no harm: that is what this demo shows.
 _SHUTDOWN_SECONDS: Final = 1.0
 
 
@@ -22,21 +22,30 @@ class WorkerProcess:
 
     def __init__(self, name: str, home: Path) -> None:
         self.name = name
+        self._home = home
         self.log = home / f"{name.replace(' ', '-')}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Starts it and returns at once."""
+        """Start it and return at once.
+
+        It starts in the demo's own folder, where no `celery.py` or `worker/` of somebody's project is found first.
+        """
         command = [sys.executable, "-m", *self.SHOWN.split(), "--loglevel", "INFO"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         return self
 
     @property
     def pid(self) -> int:
-        """Of the main process; also the number of its process group."""
+        """The main process; its number is also that of the process group."""
         return self._running().pid
 
     @property
@@ -45,14 +54,14 @@ class WorkerProcess:
         return self._running().poll()
 
     def kill(self) -> datetime:
-        """SIGKILL to the main process and its pool: no handler runs, nothing is given back. Returns when."""
+        """Send SIGKILL to the main process and its pool: no handler runs, nothing is given back. Return when."""
         killed_at = datetime.now(UTC)
         os.killpg(self.pid, signal.SIGKILL)
         self._running().wait()
         return killed_at
 
     def stop(self) -> None:
-        """Ends it with all of its processes: politely, then not. May be called at any time, and twice."""
+        """End it with all of its processes: politely, then not. May be called at any time, and twice."""
         process = self._process
         if process is None:
             return
@@ -67,7 +76,7 @@ class WorkerProcess:
             process.wait()
 
     def log_tail(self, lines: int = 25) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 

@@ -10,17 +10,19 @@ from typing import Final
 
 from agent_statestore import AgentState, AgentStep, ExecutionSummary, StoreError
 from celery_agents import AgentsError, Execution
-from examples.demo.display import Display, relative
-from examples.demo.proof import Ran, prove
-from examples.demo.workers import WorkerProcess
-from examples.environment_audit.agent import AuditRequest, environment_audit
-from examples.environment_audit.ledger import calls
+from celery_agents.demo.display import Display, relative
+from celery_agents.demo.environment_audit.agent import AuditRequest, environment_audit
+from celery_agents.demo.environment_audit.ledger import calls
+from celery_agents.demo.proof import Ran, prove
+from celery_agents.demo.workers import WorkerProcess
 
 _POLL_SECONDS: Final = 0.01
 _PATIENCE_SECONDS: Final = 90.0
 _ANSWER_SECONDS: Final = 20
 # Besides one step per distribution: the list, the dependents, the question, the report.
 _OTHER_STEPS: Final = 4
+# Slow enough to follow, and to be killed in the middle on a machine that has much else to do.
+_SECONDS_PER_AUDIT: Final = 0.04
 
 
 class DemoFailed(Exception):
@@ -28,7 +30,7 @@ class DemoFailed(Exception):
 
 
 def tell(home: Path, answer: str | None) -> int:
-    """Runs the demo with all its files in `home`; returns the exit code. `answer` is for the agent's question."""
+    """Run the demo with all its files in `home`; return the exit code. `answer` answers the agent's question."""
     display = Display()
     workers: list[WorkerProcess] = []
     with ExitStack() as stack:
@@ -56,7 +58,7 @@ def _show_log(display: Display, workers: list[WorkerProcess]) -> None:
 
 @dataclass
 class Story:
-    """The scenes, in order, and what they hand on to each other."""
+    """The scenes, in order, and what each hands on to the next."""
 
     home: Path
     display: Display
@@ -65,9 +67,9 @@ class Story:
     total: int | None = field(default=None, init=False)
 
     def tell(self) -> int:
-        """All scenes; returns the exit code."""
+        """Play all scenes; return the exit code."""
         self._introduce()
-        execution = environment_audit.enqueue(self._request("killed"))
+        execution = environment_audit.enqueue(self._request("killed", seconds_per_audit=_SECONDS_PER_AUDIT))
         self.display.event(f"execution {execution.id} is enqueued")
         first = self.start_worker("worker 1")
         self.display.event(f"worker 1 starts: {first.SHOWN}")
@@ -79,16 +81,15 @@ class Story:
         return self._conclude(execution, undisturbed, recorded_at_kill, first.exit_code)
 
     def _introduce(self) -> None:
-        self.display.title("celery-agents: a worker is killed in the middle of an agent's execution")
         self.display.text(
-            "\nThe agent (examples/environment_audit) audits the Python environment that it\n"
-            "runs in, one durable step per installed distribution. It needs no key, no\n"
-            "network and no server: SQLite keeps the steps, a folder is the broker.\n\n"
+            "\nThe agent (celery_agents.demo.environment_audit) audits the Python environment\n"
+            "that it runs in, one durable step per installed distribution. It needs no key,\n"
+            "no network and no server: SQLite keeps the steps, a folder is the broker.\n\n"
             f"All files of this demo: {relative(self.home)}\n"
         )
 
-    def _request(self, name: str) -> AuditRequest:
-        return AuditRequest(report=self._report(name), ledger=self._ledger(name))
+    def _request(self, name: str, *, seconds_per_audit: float = 0) -> AuditRequest:
+        return AuditRequest(report=self._report(name), ledger=self._ledger(name), seconds_per_audit=seconds_per_audit)
 
     def _report(self, name: str) -> Path:
         return self.home / f"report-{name}.md"
@@ -97,7 +98,7 @@ class Story:
         return self.home / f"calls-{name}.txt"
 
     def _kill_in_the_middle(self, execution: Execution, worker: WorkerProcess) -> tuple[datetime, int]:
-        """Returns when it was, and how many steps are recorded once the worker is dead."""
+        """Return the time of the kill, and how many steps are recorded once the worker is dead."""
         self._follow(execution, worker, until=lambda now: self.total is not None and now.step_count >= self.total // 3)
         killed_at = worker.kill()
         recorded = execution.summary().step_count
@@ -122,7 +123,7 @@ class Story:
         return worker
 
     def _answer_question(self, execution: Execution) -> str:
-        """The answer, from whom it may be."""
+        """Answer for whoever is there; return the answer."""
         question = execution.question
         if question is None:
             raise DemoFailed("the agent asked nothing")
@@ -144,7 +145,7 @@ class Story:
         self.display.event(f"the execution is {execution.state}")
 
     def _run_undisturbed(self, worker: WorkerProcess, answer: str) -> Execution:
-        """The same audit once more, with nobody killed, to compare with."""
+        """Audit once more with nobody killed, to compare with."""
         self.display.event("the same audit once more, undisturbed, to compare with")
         execution = environment_audit.enqueue(self._request("undisturbed"))
         self._follow(execution, worker, until=lambda now: now.state is AgentState.WAITING_FOR_INPUT)
@@ -184,7 +185,7 @@ class Story:
         after: int = 0,
         on_step: Callable[[AgentStep], None] | None = None,
     ) -> None:
-        """Shows the steps above `after` as they are recorded, until something holds."""
+        """Show the steps above `after` as they are recorded, until something holds."""
         seen = after
         with self.display.progress("recorded", self.total, done=after) as shown:
 
@@ -201,9 +202,8 @@ class Story:
 
             self._wait(execution, worker, look)
 
-    @staticmethod
-    def _wait(execution: Execution, worker: WorkerProcess, holds: Callable[[ExecutionSummary], bool]) -> None:
-        """Waits until something holds. Raises `DemoFailed` if that has become impossible, or nothing happens."""
+    def _wait(self, execution: Execution, worker: WorkerProcess, holds: Callable[[ExecutionSummary], bool]) -> None:
+        """Wait until something holds. Raise `DemoFailed` once that is impossible, or nothing happens any more."""
         version, give_up_at = -1, 0.0
         while not holds(now := execution.summary()):
             if now.version != version:
@@ -215,4 +215,5 @@ class Story:
                 raise DemoFailed(f"{worker.name} ended by itself with exit code {worker.exit_code}")
             if time.monotonic() > give_up_at:
                 raise DemoFailed(f"nothing more happened for {_PATIENCE_SECONDS:.0f} s in state {now.state}")
+            self.display.keep_company(f"waiting for {worker.name}; a busy machine takes longer to start one")
             time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""`python -m examples.demo`, which is what `make demo` runs."""
+"""`python -m celery_agents.demo`, which is also what `make demo` runs."""
 
 import argparse
 import os
@@ -7,34 +7,43 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
-ROOT = Path(__file__).resolve().parents[2]
+_TITLE: Final = "celery-agents: a worker is killed in the middle of an agent's execution"
 
 
 def main() -> int:
-    """Returns the exit code: 0 if everything that is claimed holds."""
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=sys.modules["examples.demo"].__doc__)
+    """Return the exit code: 0 if every claim holds, 1 if one does not, 2 for wrong options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m celery_agents.demo",
+        description="Kill a worker in mid-execution, and prove that nothing was lost or done twice.",
+    )
     parser.add_argument("--home", type=Path, help="an empty or new folder for all files (default: in .agents/demo/)")
     parser.add_argument("--answer", choices=("yes", "no"), help="answer the agent's question without asking you")
     arguments = parser.parse_args()
 
-    os.chdir(ROOT)
     home: Path = arguments.home or Path(".agents/demo") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     home = home.absolute()
-    if home.exists() and any(home.iterdir()):
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(home.iterdir())
+    except OSError as error:
+        parser.error(f"{home} cannot be used ({error.strerror}): name another folder with --home")
+    if not is_empty:
         parser.error(f"{home} is not empty")
-    home.mkdir(parents=True, exist_ok=True)
+    # Before anything that takes time to import, so that something is seen at once.
+    print(_TITLE, flush=True)
 
-    # Settings of yours must not lead the demo to your servers: it shows the defaults.
+    # The demo shows the defaults: settings around it must not lead it to anybody's servers.
     for name in list(os.environ):
         if name.startswith(("AGENTS_", "CELERY_")):
             del os.environ[name]
     os.environ["AGENTS_HOME"] = str(home)
-    os.environ["AGENTS_IMPORTS"] = "examples.environment_audit.agent"
+    os.environ["AGENTS_IMPORTS"] = "celery_agents.demo.environment_audit.agent"
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    from examples.demo.story import tell  # reads the environment that is set above
+    from celery_agents.demo.story import tell  # reads the environment that is set above
 
     try:
         return tell(home, arguments.answer)
@@ -44,7 +53,7 @@ def main() -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Lets the workers be stopped on the way out."""
+    """Leave in a way that stops the workers."""
     del frame
     raise SystemExit(128 + number)
 

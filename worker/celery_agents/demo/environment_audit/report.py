@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from examples.environment_audit.inspecting import Finding, Installed, total
-from examples.environment_audit.licences import Kind
+from celery_agents.demo.environment_audit.inspection import Finding, Installed, total
+from celery_agents.demo.environment_audit.licences import Kind
 
 
 def render(installed: Installed, findings: Sequence[Finding]) -> str:

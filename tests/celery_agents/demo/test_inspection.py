@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.environment_audit.inspecting import find_dependents, find_installed, inspect_distribution, total
-from tests.examples.made_up import make_distribution
+from celery_agents.demo.environment_audit.inspection import find_dependents, find_installed, inspect_distribution, total
+from tests.celery_agents.demo.made_up import make_distribution
 
 
 def test_an_intact_distribution(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Make a virtual environment and install this project into it, with a line of progress every few seconds.
+
+    python3 tools/install.py .venv            # what runs agents
+    python3 tools/install.py .venv --dev      # and what tests, checks and measures them
+
+`make` calls it. It needs nothing but Python's own `venv` and the `pip` in it.
+"""
+
+import argparse
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SILENCE_SECONDS: Final = 5.0
+RUNTIME: Final = "what runs agents: about 45 packages, 130 MB on the disk, half a minute to two minutes"
+DEVELOPMENT: Final = "all that development needs, database servers included: about 120 packages, 500 MB, some minutes"
+# What pip says about each package. The rest of its output repeats that, and is shown if pip fails.
+SHOWN: Final = ("Collecting", "Obtaining", "Building", "Installing", "Preparing", "Getting", "Successfully", "WARNING")
+
+
+class Failed(Exception):
+    """A command ended with the exit code in `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main() -> int:
+    """Return the exit code: 0, or that of the command that failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="the environment; what it holds already is kept")
+    parser.add_argument("--dev", action="store_true", help="with everything for development")
+    arguments = parser.parse_args()
+
+    environment: Path = arguments.folder
+    say(f"Installing into {environment}: {DEVELOPMENT if arguments.dev else RUNTIME}.")
+    started = time.monotonic()
+    try:
+        # pip comes last into a new environment: where it is missing, somebody interrupted the making of one.
+        if not (environment / "bin/pip").exists():
+            run([sys.executable, "-m", "venv", str(environment)], "making the environment", started)
+        pip = [str(environment / "bin/python"), "-m", "pip", "install", "--progress-bar=off"]
+        run(
+            [*pip, "--disable-pip-version-check", "--editable", f"{ROOT}[dev]" if arguments.dev else str(ROOT)],
+            "pip is at work",
+            started,
+        )
+    except Failed as failure:
+        return failure.code
+    except KeyboardInterrupt:
+        say("Interrupted. The next call goes on from here.")
+        return 130
+    return 0
+
+
+def run(command: Sequence[str], doing: str, started: float) -> None:
+    """Run `command` and show what it says; say `doing` whenever it has been silent. Raise `Failed` if it fails."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
+    hidden: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=SILENCE_SECONDS)
+        except queue.Empty:
+            line = f"... {doing}"
+        else:
+            if line is None:
+                break
+            if not line.startswith(SHOWN):
+                hidden.append(line)
+                continue
+        say(f"{time.monotonic() - started:4.0f} s  {shortened(line)}")
+    if process.wait() != 0:
+        say("\n".join([*hidden, f"failed: {' '.join(command)}"]))
+        raise Failed(process.returncode)
+
+
+def pump(source: IO[str], lines: "queue.Queue[str | None]") -> None:
+    """Put every line of `source` into `lines`, and None at its end."""
+    for line in source:
+        lines.put(line.rstrip())
+    lines.put(None)
+
+
+def shortened(line: str) -> str:
+    """Return what of the line fits into one of a terminal."""
+    return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def say(line: str) -> None:
+    """Print the line now, also into a pipe."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
