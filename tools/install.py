@@ -19,7 +19,7 @@ from typing import IO, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SILENCE_SECONDS: Final = 5.0
-RUNTIME: Final = "what runs agents: about 45 packages, 130 MB on the disk, half a minute to two minutes"
+RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
 DEVELOPMENT: Final = "all that development needs, database servers included: about 120 packages, 500 MB, some minutes"
 # What pip says about each package. The rest of its output repeats that, and is shown if pip fails.
 SHOWN: Final = ("Collecting", "Obtaining", "Building", "Installing", "Preparing", "Getting", "Successfully", "WARNING")
@@ -63,7 +63,8 @@ def main() -> int:
 
 def run(command: Sequence[str], doing: str, started: float) -> None:
     """Run `command` and show what it says; say `doing` whenever it has been silent. Raise `Failed` if it fails."""
-    process = subprocess.Popen(
+    hidden: list[str] = []
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -71,24 +72,23 @@ def run(command: Sequence[str], doing: str, started: float) -> None:
         text=True,
         errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
-    hidden: list[str] = []
-    while True:
-        try:
-            line = lines.get(timeout=SILENCE_SECONDS)
-        except queue.Empty:
-            line = f"... {doing}"
-        else:
-            if line is None:
-                break
-            if not line.startswith(SHOWN):
-                hidden.append(line)
-                continue
-        say(f"{time.monotonic() - started:4.0f} s  {shortened(line)}")
-    if process.wait() != 0:
+    ) as process:
+        assert process.stdout is not None
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
+        while True:
+            try:
+                line = lines.get(timeout=SILENCE_SECONDS)
+            except queue.Empty:
+                line = f"... {doing}"
+            else:
+                if line is None:
+                    break
+                if not line.startswith(SHOWN):
+                    hidden.append(line)
+                    continue
+            say(f"{time.monotonic() - started:4.0f} s  {shortened(line)}")
+    if process.returncode != 0:
         say("\n".join([*hidden, f"failed: {' '.join(command)}"]))
         raise Failed(process.returncode)
 

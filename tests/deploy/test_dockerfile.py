@@ -54,6 +54,10 @@ def test_its_pip_line_installs_all_that_the_services_need(tmp_path: Path) -> Non
     imports = "import psycopg, redis, agent_statestore.redis, agent_statestore.sql, celery_agents.flower.pages"
     done = run(f'{venv}/bin/python -c "{imports}"', work)
     assert done.returncode == 0, done.stderr
+    # The agent that honcho and the demo run.
+    done = run(f"{venv}/bin/python -m celery_agents.demo --help", work)
+    assert done.returncode == 0, done.stderr
+    assert list(venv.rglob("celery_agents/demo/environment_audit/agent.py"))
     assert list(venv.rglob("agent_statestore/redis/scripts/*.lua"))
     assert list(venv.rglob("agent_statestore/sql/schema/migrations/versions/0*.py"))
 

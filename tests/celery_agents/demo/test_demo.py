@@ -1,4 +1,4 @@
-"""`make demo` from its first line to its last, and that its proof can fail."""
+"""`python -m celery_agents.demo` from its first line to its last, and that its proof can fail."""
 
 import os
 import subprocess
@@ -9,16 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 pytestmark = pytest.mark.crash
 
 
 def start_demo(home: Path, *options: str) -> "subprocess.Popen[str]":
-    """The demo, with nobody at the terminal, and with settings around that must not reach it."""
+    """Start the demo, with nobody at the terminal, and with settings around that must not reach it."""
     return subprocess.Popen(
         [sys.executable, "-m", "celery_agents.demo", "--home", str(home), *options],
-        cwd=ROOT,
+        cwd=home.parent,
         env={**os.environ, "AGENTS_BROKER_URL": "amqp://nowhere", "CELERY_BROKER_URL": "amqp://nowhere"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -49,9 +47,13 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 def test_everything_that_it_claims_holds(tmp_path: Path) -> None:
+    # It needs no checkout: it runs in any folder, also in that of a project whose names collide with Celery's.
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker/__init__.py").write_text("raise RuntimeError('somebody else')")
     home = tmp_path / "demo"
     exit_code, lines = ended(start_demo(home))
     assert exit_code == 0, "\n".join(lines)
+    assert lines[0].startswith("celery-agents: a worker is killed")
     assert lines[-1].startswith("Everything held, after ")
     closing = lines[lines.index("What this proved") + 1 : -3]
     assert len(closing) == 7
@@ -98,3 +100,10 @@ def test_it_does_not_touch_a_folder_that_is_in_use(tmp_path: Path) -> None:
     exit_code, lines = ended(start_demo(tmp_path))
     assert exit_code == 2
     assert lines[-1].endswith("is not empty")
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    exit_code, lines = ended(start_demo(tmp_path / "mine.txt"))
+    assert exit_code == 2
+    assert "mine.txt cannot be used (" in "".join(lines)

@@ -1,0 +1,123 @@
+"""tools/install.py and the targets that call it: what they install, and that they never fall silent."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.services.commands import ROOT
+from tools import install
+
+AT_MOST_PACKAGES = 50
+AT_MOST_MB = 200
+
+
+def runtime() -> set[str]:
+    """The distributions that celery-agents needs at run time, with those that they need."""
+    found: set[str] = set()
+    wanted = ["celery-agents"]
+    while wanted:
+        name = wanted.pop()
+        if name.lower() in found:
+            continue
+        found.add(name.lower())
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement.name)
+    return found
+
+
+def megabytes(name: str) -> float:
+    """What a distribution takes on the disk."""
+    files = [Path(str(file.locate())) for file in distribution(name).files or []]
+    return sum(file.stat().st_size for file in files if file.exists()) / 2**20
+
+
+def test_what_runs_agents_is_small() -> None:
+    names = runtime()
+    assert len(names) <= AT_MOST_PACKAGES, sorted(names)
+    assert sum(map(megabytes, [*names, "pip"])) < AT_MOST_MB
+    said = re.search(r"about (\d+) packages", install.RUNTIME)
+    assert said is not None
+    assert abs(int(said[1]) - len(names)) <= 5, f"tools/install.py says {said[0]}; they are {len(names)}"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What `make` reads."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def would_run(checkout: Path, target: str) -> list[str]:
+    """The commands of `make TARGET`."""
+    return subprocess.run(
+        ["make", "-n", target, f"PYTHON={sys.executable}"], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+def installs(checkout: Path, target: str) -> list[str]:
+    """Those of them that install something."""
+    return [line.partition("tools/")[2] for line in would_run(checkout, target) if "tools/install.py" in line]
+
+
+def test_the_demo_installs_no_tools_and_the_tests_complete_it(checkout: Path) -> None:
+    assert installs(checkout, "demo") == ["install.py .venv"]
+    assert would_run(checkout, "demo")[-1] == ".venv/bin/python -m celery_agents.demo"
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv/.runtime").touch()  # as `make demo` leaves it
+    assert installs(checkout, "demo") == []
+    assert installs(checkout, "test") == ["install.py .venv --dev"]
+    assert any(line.startswith("touch .venv/.installed .venv/.runtime") for line in would_run(checkout, "test"))
+
+
+def test_nothing_is_installed_twice(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    for name in (".installed", ".runtime"):
+        (checkout / ".venv" / name).touch()
+    assert [*installs(checkout, "demo"), *installs(checkout, "test"), *installs(checkout, "check")] == []
+    later = time.time() + 60
+    os.utime(checkout / "pyproject.toml", (later, later))
+    assert installs(checkout, "demo") == ["install.py .venv"]
+
+
+def run_python(code: str) -> None:
+    install.run([sys.executable, "-c", code], "still at it", time.monotonic())
+
+
+def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(install, "SILENCE_SECONDS", 0.05)
+    run_python("import time; print('Collecting a'); print('  Downloading a'); time.sleep(0.5); print('Installing a')")
+    lines = [line.partition(" s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines.count("... still at it") >= 3
+    assert [line for line in lines if not line.startswith("...")] == ["Collecting a", "Installing a"]
+    assert lines.index("Collecting a") < len(lines) - lines[::-1].index("... still at it") < len(lines)
+
+
+def test_a_failure_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(install.Failed) as raised:
+        run_python("import sys; print('  what pip hid'); sys.exit('ERROR: no network')")
+    assert raised.value.code == 1
+    assert "  what pip hid\nERROR: no network\nfailed: " in capsys.readouterr().out
+
+
+def test_it_says_what_it_does_before_it_does_it(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/pip").touch()
+    python = tmp_path / "bin/python"
+    python.write_text("#!/bin/sh\necho Collecting $@\n")
+    python.chmod(0o755)
+    said = subprocess.run(
+        [sys.executable, ROOT / "tools/install.py", tmp_path], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert said[0] == f"Installing into {tmp_path}: {install.RUNTIME}."
+    assert said[1].endswith(f"--editable {ROOT}")
