@@ -24,6 +24,7 @@ from agent_statestore.records import (
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import AT, claimed, context_of, create, done, pause, signal
+from agent_statestore.testing.kit.matrix import cells
 from agent_statestore.testing.kit.suite import Suite
 
 KEYS = [
@@ -207,7 +208,7 @@ class ContentsConformance(Suite):
         ):
             assert identical(read, VALUES)
 
-    @pytest.mark.parametrize("value", VALUES, ids=repr)
+    @cells(value={repr(value): value for value in VALUES})
     def test_every_json_value_may_be_input_and_output(self, store: Store, value: JSONValue) -> None:
         made = store.create_context("agent", value)
         assert identical(made.input, value)
@@ -225,8 +226,7 @@ class ContentsConformance(Suite):
         assert context.input == context.steps[0].result.output == context.memory.working_memory["large"] == large
         assert context.memory.conversation_history[0].content == large
 
-    @every_refused
-    @every_place
+    @cells(place=PLACES, make=REFUSED)
     def test_what_json_cannot_carry_is_refused_and_nothing_of_the_write_is_stored(
         self, store: Store, place: Callable[[JSONValue], Checkpoint], make: Callable[[], JSONValue]
     ) -> None:

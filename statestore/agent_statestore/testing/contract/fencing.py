@@ -26,6 +26,7 @@ from agent_statestore.testing.kit.builders import (
     pause,
     signal,
 )
+from agent_statestore.testing.kit.matrix import cells
 from agent_statestore.testing.kit.suite import Suite
 
 Write: TypeAlias = Callable[[Store, str, Lease | None], object]
@@ -125,7 +126,7 @@ LOSSES: dict[str, Loss] = {
     "over": _end,
 }
 
-every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+ENDS: dict[str, AgentState] = {over.value: over for over in sorted(OVER)}
 
 
 def prepared(store: Store) -> tuple[str, Lease]:
@@ -140,14 +141,13 @@ def prepared(store: Store) -> tuple[str, Lease]:
 class FencingConformance(Suite):
     """Fencing tokens, and writes without a lease."""
 
-    @every_write
+    @cells(write=WRITES)
     def test_the_holder_of_the_lease_may_write(self, store: Store, write: Write) -> None:
         execution_id, lease = prepared(store)
         write(store, execution_id, lease)
         assert context_of(store, execution_id).version == 2
 
-    @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
-    @every_write
+    @cells(write=WRITES, lose=LOSSES)
     def test_a_write_under_a_lost_lease_is_refused_and_changes_nothing(
         self, store: Store, clock: ManualClock, write: Write, lose: Loss
     ) -> None:
@@ -177,7 +177,7 @@ class FencingConformance(Suite):
         with pytest.raises(LeaseLost):
             store.checkpoint(execution_id, Checkpoint(), forged)
 
-    @every_write
+    @cells(write=WRITES)
     def test_a_lease_of_another_execution_is_refused_though_its_token_is_the_same(
         self, store: Store, write: Write
     ) -> None:
@@ -197,7 +197,7 @@ class FencingConformance(Suite):
         with pytest.raises(LeaseLost):
             store.checkpoint(execution_id, change, prepared(store)[1])
 
-    @every_write
+    @cells(write=WRITES)
     def test_without_a_lease_nobody_writes_while_one_lives(
         self, store: Store, clock: ManualClock, write: Write
     ) -> None:
@@ -210,15 +210,14 @@ class FencingConformance(Suite):
         write(store, execution_id, None)
         assert context_of(store, execution_id).version == 2
 
-    @every_write
+    @cells(write=WRITES)
     def test_without_a_lease_anybody_writes_to_an_unclaimed_execution(self, store: Store, write: Write) -> None:
         execution_id, lease = prepared(store)
         store.release(lease)
         write(store, execution_id, None)
         assert context_of(store, execution_id).version == 2
 
-    @pytest.mark.parametrize("over", sorted(OVER))
-    @every_write
+    @cells(write=WRITES, over=ENDS)
     def test_nothing_is_written_after_the_end(self, store: Store, write: Write, over: AgentState) -> None:
         execution_id, lease = prepared(store)
         move(store, execution_id, over, lease)

@@ -21,17 +21,18 @@ from agent_statestore.testing.kit.builders import (
     move,
     summary_of,
 )
+from agent_statestore.testing.kit.matrix import cells
 from agent_statestore.testing.kit.suite import Suite
 
 WORKING = (AgentState.THINKING, AgentState.USING_TOOL)
+STATES: dict[str, AgentState] = {state.value: state for state in AgentState}
 every_end = pytest.mark.parametrize("over", sorted(OVER))
 
 
 class TransitionConformance(Suite):
     """States."""
 
-    @pytest.mark.parametrize("new", AgentState)
-    @pytest.mark.parametrize("current", AgentState)
+    @cells(current=STATES, new=STATES)
     def test_exactly_the_declared_arrows_exist(self, store: Store, current: AgentState, new: AgentState) -> None:
         execution_id = create(store)
         if current is not AgentState.IDLE:
