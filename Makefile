@@ -52,7 +52,11 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 PROCESSES ?= 3
 
 .PHONY: test
-test: $(INSTALLED) ## All tests: conformance on every store, crash tests with real workers, Flower, the demo
+test: $(INSTALLED) ## The tests for every commit: six stores whole, crash tests with real workers, Flower, the demo
+	@$(PYTEST) -m "not full"
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## All tests, as before a release: also further versions and topologies of servers
 	@$(PYTEST)
 
 .PHONY: chaos

@@ -1,4 +1,8 @@
-"""Every backend against the conformance suite."""
+"""Every backend against the conformance suite.
+
+Six stores have the whole suite on every commit. The other six are versions and topologies of these: on every commit
+they have the parts that depend on a server or a topology (`on_every_commit`), and the rest in `make test-all`.
+"""
 
 import functools
 from collections.abc import Iterator
@@ -17,10 +21,33 @@ from agent_statestore.testing import (
     SharedStoreConformance,
     StoreConformance,
 )
-from agent_statestore.testing.contract.purging import MANNERS
+from agent_statestore.testing.contract.archiving import ArchivingConformance
+from agent_statestore.testing.contract.arriving import ArrivingConformance
+from agent_statestore.testing.contract.ending import EndingConformance
+from agent_statestore.testing.contract.finding import FindingConformance
+from agent_statestore.testing.contract.leases import LeaseConformance
+from agent_statestore.testing.contract.moving import MovingConformance
+from agent_statestore.testing.contract.purging import MANNERS, PurgingConformance
+from agent_statestore.testing.contract.races import RaceConformance
+from agent_statestore.testing.contract.removal_races import RemovalRaceConformance
+from agent_statestore.testing.contract.removing import RemovingConformance
+from agent_statestore.testing.contract.ringing import RingingConformance
+from agent_statestore.testing.contract.shared import SharedConformance
+from agent_statestore.testing.contract.watching import WatchingConformance
 from agent_statestore.testing.kit.processes import Reopen
 from tests.conftest import fresh_database
 from tests.services.mariadb import fresh_mariadb_database
+
+# What another version of a server may do in another way: run calls at the same moment, and tell who waits.
+SERVER = (SharedConformance, NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance)
+# What several servers in one store may break besides: looking through all executions, and taking them away.
+SEVERAL_SERVERS = (*SERVER, LeaseConformance, FindingConformance, RingingConformance, RemovingConformance)
+# What two stores in one may break: where an execution is, and which copy of it counts.
+TWO_STORES = (
+    *(NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance),
+    *(ArchivingConformance, ArrivingConformance, MovingConformance, EndingConformance, FindingConformance),
+    *(RemovingConformance, PurgingConformance, KeepsDeletedConformance),
+)
 
 
 class TestMemoryStore(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
@@ -77,6 +104,8 @@ class TestPostgreSQL(SQLStoreConformance):
 
 
 class TestPostgreSQL18(SQLStoreConformance):
+    on_every_commit = SERVER
+
     @pytest.fixture(scope="class")
     @classmethod
     def database_url(cls, postgresql18_url: str) -> Iterator[str]:
@@ -117,12 +146,16 @@ class TestRedis(RedisConformance):
 
 
 class TestRedisCluster(RedisConformance):
+    on_every_commit = SEVERAL_SERVERS
+
     @pytest.fixture
     def server_url(self, redis_cluster_url: str) -> str:
         return redis_cluster_url
 
 
 class TestValkey(RedisConformance):
+    on_every_commit = SERVER
+
     @pytest.fixture
     def server_url(self, valkey_url: str) -> str:
         return valkey_url
@@ -140,6 +173,8 @@ class HybridConformance(KeepsDeletedConformance, NeighbourConformance, StoreConf
 
 
 class TestHybridOfMemory(HybridConformance):
+    on_every_commit = TWO_STORES
+
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
@@ -150,6 +185,8 @@ class TestHybridOfMemory(HybridConformance):
 
 
 class TestHybridThatArchivesLater(HybridConformance):
+    on_every_commit = TWO_STORES
+
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         later = timedelta(hours=1)
@@ -184,6 +221,8 @@ class TestHybrid(HybridConformance, SharedStoreConformance):
 
 class TestHybridOfSQLite(HybridConformance, SharedStoreConformance):
     """SQLite over SQLite."""
+
+    on_every_commit = (*TWO_STORES, SharedConformance)
 
     @pytest.fixture(scope="class")
     @classmethod
