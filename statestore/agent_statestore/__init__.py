@@ -6,6 +6,7 @@ with open_store("sqlite:///agents.db") as store:
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import Clock, ManualClock, SystemClock
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import (
     AlreadyAnswered,
     CheckpointConflict,
@@ -32,7 +33,6 @@ from agent_statestore.errors import (
     UnsupportedURL,
     ValueTooLarge,
 )
-from agent_statestore.export import ExportedExecution
 from agent_statestore.memory import MemoryStore
 from agent_statestore.opening import open_store
 from agent_statestore.rates import Turn

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import NoTransactions
-from agent_statestore.export import ExportedExecution
 from agent_statestore.pages import check_limit
 from agent_statestore.rates import Turn
 from agent_statestore.records import (

@@ -52,8 +52,12 @@ def load(text: str | bytes) -> JSONValue:
 
 def seal(fields: Fields, field: str, max_bytes: int = _UNLIMITED) -> str:
     """The fields as an envelope of the current format. Fields that are None are left out."""
-    present = {name: value for name, value in fields.items() if value is not None}
-    return dump({"v": FORMAT, **present}, field, max_bytes)
+    return dump({"v": FORMAT, **present(fields)}, field, max_bytes)
+
+
+def present(fields: Fields) -> Fields:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def unseal(text: str | bytes, kind: str) -> Fields:

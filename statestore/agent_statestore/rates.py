@@ -31,7 +31,7 @@ class Turn:
     is_promised: bool = False
 
 
-class Line(NamedTuple):
+class BucketState(NamedTuple):
     """What is kept of a bucket, in microseconds since the epoch: the next turn at the earliest, the end of the line."""
 
     next_us: int
@@ -58,18 +58,18 @@ class Asked(NamedTuple):
         """How long an answer lets wait."""
         return duration_us(turn.wait)
 
-    def answer(self, line: Line | None, now_us: int) -> tuple[Line, Turn]:
+    def answer(self, line: BucketState | None, now_us: int) -> tuple[BucketState, Turn]:
         """The line after this question, and the answer. The backends that decide elsewhere do exactly this."""
         next_us, end_us = line or (0, 0)
         if max(next_us, end_us) - now_us > self.farthest_us:
             next_us, end_us = 0, 0
         soonest_us = max(now_us, next_us)
         if soonest_us - now_us <= self.within_us and (self.promised or end_us <= soonest_us):
-            return Line(soonest_us + self.interval_us, end_us), turn_of(soonest_us - now_us, "taken")
+            return BucketState(soonest_us + self.interval_us, end_us), turn_of(soonest_us - now_us, "taken")
         promised_us = max(soonest_us, end_us)
         if promised_us - now_us > self.longest_us:
-            return Line(next_us, end_us), turn_of(self.longest_us, "none")
-        return Line(next_us, promised_us + self.interval_us), turn_of(promised_us - now_us, "promised")
+            return BucketState(next_us, end_us), turn_of(self.longest_us, "none")
+        return BucketState(next_us, promised_us + self.interval_us), turn_of(promised_us - now_us, "promised")
 
 
 def asked(bucket: str, limit: int, per: timedelta, within: timedelta, promised: bool) -> Asked:

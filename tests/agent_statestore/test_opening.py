@@ -99,7 +99,7 @@ except ModuleNotFoundError as error:
 def test_neither_memory_nor_the_package_itself_needs_a_driver() -> None:
     said = run_python("""
 import sys
-import statestore
+import agent_statestore
 agent_statestore.open_store("memory://").create_context("agent")
 print(sorted({"redis", "psycopg", "sqlalchemy", "celery", "kombu", "pytest"} & sys.modules.keys()))
 """)

@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agent_statestore.checkpoint import NewExecution
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import LeaseHeld, SchemaMismatch, StoreError, StoreUnavailable, UnsupportedURL
-from agent_statestore.export import ExportedExecution
-from agent_statestore.hybrid.outage import Outage
+from agent_statestore.hybrid.outage import ColdStoreOutage
 from agent_statestore.store import Store
 
 _LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
@@ -61,7 +61,7 @@ class Archiver:
     def __init__(self, hot: Store, cold: Store) -> None:
         self._hot = hot
         self._cold = cold
-        self._outage = Outage(hot.url, cold.url)
+        self._outage = ColdStoreOutage(hot.url, cold.url)
         # What the cold store refused, and when to try it again. Only the order of insertion is relied on.
         self._refused: dict[str, float] = {}
         self._stores_differ = False

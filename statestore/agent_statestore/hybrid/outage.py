@@ -10,7 +10,7 @@ _LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
 RETRY_SECONDS: Final = 30.0
 
 
-class Outage:
+class ColdStoreOutage:
     """Tells of an outage of the cold store once, not at every execution, and when to try again.
 
     Needs no lock: threads that meet in it at worst say the same thing twice.

@@ -7,13 +7,13 @@ from typing import Final, TypeVar
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import Clock, SystemClock, from_us
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import (
     ExecutionNotFound,
     IdempotencyKeyTaken,
     InvalidRecord,
     UnsupportedURL,
 )
-from agent_statestore.export import ExportedExecution
 from agent_statestore.hybrid import finding, removing
 from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
 from agent_statestore.hybrid.background import Background

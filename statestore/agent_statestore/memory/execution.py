@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_statestore.codec import NEVER_US, AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
 from agent_statestore.errors import StepConflict
-from agent_statestore.export import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
 from agent_statestore.records import AuditEvent
 from agent_statestore.states import AgentState
 

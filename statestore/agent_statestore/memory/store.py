@@ -21,6 +21,7 @@ from agent_statestore.codec import (
     encode_signal,
     noted_as,
 )
+from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.errors import (
     AlreadyAnswered,
@@ -33,11 +34,10 @@ from agent_statestore.errors import (
     LeaseLost,
     QuestionNotAsked,
 )
-from agent_statestore.export import ExportedExecution, ExportedSignal
 from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.watch import MemoryWatch
 from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
-from agent_statestore.rates import Line, Turn, asked
+from agent_statestore.rates import BucketState, Turn, asked
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -78,7 +78,7 @@ class MemoryStore(Store):
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
         # What is deleted and not purged, in the order of deletion, with the time of it.
         self._deleted: dict[str, tuple[int, StoredExecution]] = {}
-        self._rates: dict[str, Line] = {}
+        self._rates: dict[str, BucketState] = {}
         _instances.add(self)
 
     def create(self, new: NewExecution) -> AgentContext:

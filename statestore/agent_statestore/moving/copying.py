@@ -9,8 +9,8 @@ from functools import partial
 from typing import Final
 
 from agent_statestore.clock import to_us
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import StoreError, StoreUnavailable, UnsupportedURL
-from agent_statestore.export import ExportedExecution
 from agent_statestore.pages import Cursor
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
@@ -24,7 +24,7 @@ _CHANGED_BY_SIGNALS: Final = frozenset({"updated_us", "due_us", "not_before_us"}
 _MOST_PASSES: Final = 10
 
 
-class Outcome(StrEnum):
+class CopyOutcome(StrEnum):
     """What became of one execution of the source.
 
     `COPIED`: the target has got it, with the same digest. `PRESENT`: the target had it already. `NEWER`: the target's
@@ -48,9 +48,9 @@ class Outcome(StrEnum):
 
 
 # With these, target and source do not hold the same.
-INCOMPLETE: Final = frozenset({Outcome.LEASED, Outcome.MISSING, Outcome.DIFFERENT, Outcome.REFUSED})
+INCOMPLETE: Final = frozenset({CopyOutcome.LEASED, CopyOutcome.MISSING, CopyOutcome.DIFFERENT, CopyOutcome.REFUSED})
 
-_TOLD: Final = INCOMPLETE | {Outcome.EXTRA}
+_TOLD: Final = INCOMPLETE | {CopyOutcome.EXTRA}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Problem:
     """An execution that is not in the target as it is in the source, or not in the source, and why."""
 
     execution_id: str
-    outcome: Outcome
+    outcome: CopyOutcome
     reason: str
 
 
@@ -66,13 +66,13 @@ class Problem:
 class Copied:
     """How many executions had each outcome, and the first hundred problems."""
 
-    counts: Mapping[Outcome, int] = field(default_factory=dict)
+    counts: Mapping[CopyOutcome, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
     @property
     def total(self) -> int:
         """How many executions of the source were looked at."""
-        return sum(number for outcome, number in self.counts.items() if outcome is not Outcome.EXTRA)
+        return sum(number for outcome, number in self.counts.items() if outcome is not CopyOutcome.EXTRA)
 
     @property
     def is_complete(self) -> bool:
@@ -120,7 +120,10 @@ def verify(
     compared = _each(source, target, _verify_one, states, threads, on_progress)
     extra = _each(target, source, _look_for_one, states, threads, None)
     return Copied(
-        counts={**compared.counts, **{outcome: n for outcome, n in extra.counts.items() if outcome is Outcome.EXTRA}},
+        counts={
+            **compared.counts,
+            **{outcome: n for outcome, n in extra.counts.items() if outcome is CopyOutcome.EXTRA},
+        },
         problems=compared.problems + extra.problems,
     )
 
@@ -135,7 +138,7 @@ def count(store: Store, states: Collection[AgentState] | None = None) -> int:
             return total
 
 
-_Report = tuple[Outcome, str]
+_Report = tuple[CopyOutcome, str]
 
 
 def _each(
@@ -148,7 +151,7 @@ def _each(
 ) -> Copied:
     if source is target or (source.is_shared and source.url == target.url):
         raise UnsupportedURL(target.url, "this is the store to copy from")
-    counts: Counter[Outcome] = Counter()
+    counts: Counter[CopyOutcome] = Counter()
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="copying")
     try:
@@ -197,33 +200,35 @@ def _guarded(
     except StoreUnavailable:
         raise
     except StoreError as error:
-        return Outcome.REFUSED, str(error)
+        return CopyOutcome.REFUSED, str(error)
 
 
 def _copy_one(source: Store, target: Store, summary: ExecutionSummary) -> _Report:
     execution_id = summary.execution_id
     there = target.get_summary(execution_id)
     if there is not None and _last_write(there) == _last_write(summary):
-        return Outcome.PRESENT, ""
+        return CopyOutcome.PRESENT, ""
     exported = source.export(execution_id)
     if exported is None:
-        return Outcome.GONE, ""
+        return CopyOutcome.GONE, ""
     if exported.leased_until_us and _is_leased(source, execution_id):
-        return Outcome.LEASED, "a worker holds it"
+        return CopyOutcome.LEASED, "a worker holds it"
     was_stored = target.restore(exported)
     stored = target.export(execution_id)
     if stored is None:
-        return Outcome.DELETED, "it is deleted in the target"
+        return CopyOutcome.DELETED, "it is deleted in the target"
     if stored.digest == exported.digest:
-        return (Outcome.COPIED if was_stored else Outcome.PRESENT), ""
+        return (CopyOutcome.COPIED if was_stored else CopyOutcome.PRESENT), ""
     if stored.place > exported.place:
-        return Outcome.NEWER, ""
+        return CopyOutcome.NEWER, ""
     if stored.place < exported.place:
-        return Outcome.REFUSED, "a worker holds an older copy in the target"
+        return CopyOutcome.REFUSED, "a worker holds an older copy in the target"
     if not stored.leased_until_us and _only_got_signals(stored, exported):
         target.purge(execution_id)  # the source has it; a crash here leaves it to the next call
-        return (Outcome.COPIED, "") if target.restore(exported) else (Outcome.MISSING, "it could not be replaced")
-    return Outcome.DIFFERENT, "the contents differ"
+        return (
+            (CopyOutcome.COPIED, "") if target.restore(exported) else (CopyOutcome.MISSING, "it could not be replaced")
+        )
+    return CopyOutcome.DIFFERENT, "the contents differ"
 
 
 def _only_got_signals(older: ExportedExecution, newer: ExportedExecution) -> bool:
@@ -240,27 +245,27 @@ def _verify_one(source: Store, target: Store, summary: ExecutionSummary) -> _Rep
     execution_id = summary.execution_id
     exported, stored = source.export(execution_id), target.export(execution_id)
     if exported is None:
-        return Outcome.GONE, ""
+        return CopyOutcome.GONE, ""
     if exported.leased_until_us and _is_leased(source, execution_id):
-        return Outcome.LEASED, "a worker holds it"
+        return CopyOutcome.LEASED, "a worker holds it"
     if stored is None:
         is_deleted = bool(target.get_audit(execution_id))
-        return (Outcome.DELETED, "") if is_deleted else (Outcome.MISSING, "the target does not have it")
+        return (CopyOutcome.DELETED, "") if is_deleted else (CopyOutcome.MISSING, "the target does not have it")
     if stored.digest == exported.digest:
-        return Outcome.PRESENT, ""
+        return CopyOutcome.PRESENT, ""
     if stored.place > exported.place:
-        return Outcome.NEWER, ""
+        return CopyOutcome.NEWER, ""
     reason = "the target's copy is older" if stored.place < exported.place else "the contents differ"
-    return Outcome.DIFFERENT, reason
+    return CopyOutcome.DIFFERENT, reason
 
 
 def _look_for_one(source: Store, target: Store, summary: ExecutionSummary) -> _Report:
     """Whether what one store has is in the other."""
     del source
     if target.get_summary(summary.execution_id) is not None:
-        return Outcome.PRESENT, ""
+        return CopyOutcome.PRESENT, ""
     was_deleted = bool(target.get_audit(summary.execution_id))
-    return Outcome.EXTRA, "it is deleted in the source" if was_deleted else "the source does not have it"
+    return CopyOutcome.EXTRA, "it is deleted in the source" if was_deleted else "the source does not have it"
 
 
 def _last_write(summary: ExecutionSummary) -> tuple[object, ...]:

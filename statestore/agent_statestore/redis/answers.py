@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep, decode_context
+from agent_statestore.codec.exported import EXPORTED_FIELDS, ExportedExecution, ExportedSignal
 from agent_statestore.envelope import FORMAT, require_readable, unseal
 from agent_statestore.errors import (
     AlreadyAnswered,
@@ -18,7 +19,6 @@ from agent_statestore.errors import (
     StepConflict,
     StoreError,
 )
-from agent_statestore.export import EXPORTED_FIELDS, ExportedExecution, ExportedSignal
 from agent_statestore.records import AgentContext
 from agent_statestore.states import AgentState
 

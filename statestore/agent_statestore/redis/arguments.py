@@ -8,8 +8,8 @@ from typing import Any
 
 from agent_statestore.clock import duration_us
 from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.export import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.redis.keys import PARTS, Card
 from agent_statestore.states import AgentState, sources_of
 

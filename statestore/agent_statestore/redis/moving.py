@@ -1,8 +1,8 @@
 """Executions on their way between stores: taken out whole, stored whole, and let go of once another store has them."""
 
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
-from agent_statestore.export import ExportedExecution
 from agent_statestore.redis import answers, arguments, idempotency
 from agent_statestore.redis.keys import Card, Keys, idempotency_field, partition_of
 from agent_statestore.redis.scripts import script

@@ -16,9 +16,9 @@ from agent_statestore.codec import (
     encode_signal,
     noted_as,
 )
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.export import ExportedExecution
 from agent_statestore.pages import check_limit, decode_cursor
 from agent_statestore.rates import Turn, asked, turn_of
 from agent_statestore.records import (

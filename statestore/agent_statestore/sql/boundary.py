@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from agent_statestore.errors import InvalidRecord, SchemaMismatch, StoreUnavailable
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.tables import REVISION
 
 # A table or column that is not there: PostgreSQL's codes and MySQL's, and what SQLite says.
@@ -28,7 +28,7 @@ _ABORTED: Final = "25P02"
 _DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
 
 
-def reraise(error: BaseException, settings: Settings) -> NoReturn:
+def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
     """Raises the store's error for a driver's or SQLAlchemy's one, and any other error as it is."""
     original = error.orig if isinstance(error, DBAPIError) else error
     state, code, reason = sqlstate_of(original), mysql_code_of(original), _reason_of(original)

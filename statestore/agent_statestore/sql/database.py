@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from agent_statestore.sql.boundary import reraise
 from agent_statestore.sql.fork_gate import sqlite_gate
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.pool import PooledSQLite, SQLitePool
-from agent_statestore.sql.transaction import Query, Row, Transaction
+from agent_statestore.sql.transaction import Row, Select, Transaction
 
 Params = Mapping[str, Any]
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 _NO_LOCK: AbstractContextManager[object] = nullcontext()
 
 
-class Refused(Exception):
+class DuplicateKey(Exception):
     """A unique index refused the statement; nothing of it was applied."""
 
 
@@ -34,7 +34,7 @@ class Database(Protocol):
     takes the parameter `:now` (None for the server's own clock).
     """
 
-    settings: Settings
+    settings: SQLSettings
     now: str
 
     def run(self, statement: str, params: Params) -> list[Row]:
@@ -57,7 +57,7 @@ class LockingDatabase(Database, Protocol):
         """Runs `work` in a transaction, and again if the database undid it to resolve a conflict with another."""
         ...
 
-    def read(self, *queries: Query) -> list[list[Row]]:
+    def read(self, *queries: Select) -> list[list[Row]]:
         """Runs SELECTs that all see the same state of the database, whoever writes meanwhile."""
         ...
 
@@ -67,7 +67,7 @@ class SQLiteDatabase:
 
     now = ":now"
 
-    def __init__(self, settings: Settings, migrate: Callable[[], None]) -> None:
+    def __init__(self, settings: SQLSettings, migrate: Callable[[], None]) -> None:
         self.settings = settings
         self._pool = SQLitePool(settings)
         self._migrate = migrate
@@ -96,7 +96,7 @@ class SQLiteDatabase:
         # SQLite lets a writer that finds the file locked sleep and try again; threads of one process need not.
         return self._transact("BEGIN IMMEDIATE", self._write_lock, work)
 
-    def read(self, *queries: Query) -> list[list[Row]]:
+    def read(self, *queries: Select) -> list[list[Row]]:
         """Runs SELECTs that see one state of the file; see `LockingDatabase`."""
         return self._transact("BEGIN", _NO_LOCK, lambda connection: connection.look(*queries))
 

@@ -15,14 +15,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.pool import PooledSQLite, prepare_sqlite, sqlite_arguments
 
 # Under this name MySQL's pooled connections tell how many bytes the server takes at once.
 MAX_PACKET: Final = "max_allowed_packet"
 
 
-def create_pooled_engine(settings: Settings) -> Engine:
+def create_pooled_engine(settings: SQLSettings) -> Engine:
     """The engine of MySQL, whose pool the store's statements use; every connection is in autocommit.
 
     Connects to nothing yet. Raises `ModuleNotFoundError` if the driver is not installed.
@@ -40,7 +40,7 @@ def create_pooled_engine(settings: Settings) -> Engine:
     return engine
 
 
-def create_step_engine(settings: Settings) -> Engine:
+def create_step_engine(settings: SQLSettings) -> Engine:
     """The engine for transactions that steps take part in. On SQLite one takes the write lock at its start.
 
     How long a statement of a step may take is the step's affair.
@@ -57,7 +57,7 @@ def create_step_engine(settings: Settings) -> Engine:
     return engine
 
 
-def create_migration_engine(settings: Settings) -> Engine:
+def create_migration_engine(settings: SQLSettings) -> Engine:
     """An engine with transactions, for one migration. On SQLite a transaction takes the write lock at its start."""
     # A migration may have to wait until nobody uses a table.
     engine = _create(settings, {"poolclass": NullPool}, autocommit=False, waits=True)
@@ -71,7 +71,7 @@ def _begin_with_lock(engine: Engine) -> None:
 
 
 def _create(
-    settings: Settings,
+    settings: SQLSettings,
     options: dict[str, Any],
     *,
     autocommit: bool,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep, decode_context
-from agent_statestore.export import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal
+from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.records import AgentContext
 from agent_statestore.sql.tables import ENTITY, FACT, MESSAGE, RAG, WORKING, address_of
 

@@ -34,7 +34,7 @@ _NAME: Final = "[a-z_][a-z0-9_]{0,30}"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SQLSettings:
     """A store URL, taken apart. `keeps_deleted` is the store's: see `StorePrimitives`."""
 
     shown_url: str
@@ -57,7 +57,7 @@ class Settings:
         return self.dialect == "sqlite"
 
 
-def parse_url(url: str) -> Settings:
+def parse_url(url: str) -> SQLSettings:
     """The settings in `url`; see `open_sql`. Raises `UnsupportedURL`."""
     shown = masked(url)
     try:
@@ -87,7 +87,7 @@ def parse_url(url: str) -> Settings:
     if numbers["pool_size"] + numbers["max_overflow"] == 0:
         raise UnsupportedURL(shown, "pool_size and max_overflow are both 0, which leaves no connection")
     own = ("synchronous", "soft_delete", "table_prefix", "schema", *numbers)
-    settings = Settings(
+    settings = SQLSettings(
         shown_url=shown,
         url=parsed.set(drivername=driver).difference_update_query(own),
         tables=tables,
@@ -99,7 +99,7 @@ def parse_url(url: str) -> Settings:
     return settings
 
 
-def _check_place(settings: Settings) -> None:
+def _check_place(settings: SQLSettings) -> None:
     url, schema = settings.url, settings.tables.schema
     if settings.is_sqlite:
         if not url.database or ":memory:" in url.database or "mode" in url.query:

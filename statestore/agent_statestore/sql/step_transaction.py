@@ -19,7 +19,7 @@ from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.sql.boundary import is_driver_error, mysql_code_of, reraise, sqlstate_of
 from agent_statestore.sql.engine import create_step_engine
 from agent_statestore.sql.fork_gate import sqlite_gate
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 
 
 class BoundDatabase(Protocol):
@@ -37,7 +37,9 @@ class BoundDatabase(Protocol):
 class StepTransactions:
     """Opens the transactions of one store. Makes its engine, with connections of its own, when first used."""
 
-    def __init__(self, settings: Settings, bind: Callable[[Connection], BoundDatabase], max_value_bytes: int) -> None:
+    def __init__(
+        self, settings: SQLSettings, bind: Callable[[Connection], BoundDatabase], max_value_bytes: int
+    ) -> None:
         self._settings = settings
         self._bind = bind
         self._max_value_bytes = max_value_bytes
@@ -93,7 +95,7 @@ class SQLStepTransaction:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SQLSettings,
         connection: Connection,
         begun: RootTransaction,
         bound: BoundDatabase,

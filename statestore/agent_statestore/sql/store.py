@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
 from agent_statestore.clock import Clock, SystemClock
 from agent_statestore.codec import encode_checkpoint, encode_signal
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
-from agent_statestore.export import ExportedExecution
 from agent_statestore.rates import Turn, asked
 from agent_statestore.records import (
     AgentContext,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 Row = tuple[Any, ...]
 # A statement, with `?` for each of its parameters, and these.
-Query = tuple[str, Sequence[Any]]
+Select = tuple[str, Sequence[Any]]
 
 
 class Insert(NamedTuple):
@@ -26,11 +26,11 @@ def insert_into(table: str, columns: Sequence[str], tail: str = "") -> Insert:
 class Transaction(Protocol):
     """A transaction that is under way. It commits when the work in it returns, and is undone when that raises."""
 
-    def look(self, *queries: Query) -> list[list[Row]]:
+    def look(self, *queries: Select) -> list[list[Row]]:
         """Runs SELECTs one after the other, in one round trip; returns the rows of each."""
         ...
 
-    def finish(self, *queries: Query) -> list[list[Row]]:
+    def finish(self, *queries: Select) -> list[list[Row]]:
         """Like `look`, in one round trip with the commit: nothing may follow."""
         ...
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_statestore import AgentState, MemoryStore, open_store
-from agent_statestore.export import ExportedExecution
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.hybrid import HybridStore, background
 from tests.agent_statestore.hybrid.hybrid_life import digest_of, ended, where
 

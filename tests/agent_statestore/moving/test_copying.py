@@ -21,7 +21,7 @@ from agent_statestore import (
     open_store,
 )
 from agent_statestore.moving import copying
-from agent_statestore.moving.copying import Copied, Outcome, copy, count, verify
+from agent_statestore.moving.copying import Copied, CopyOutcome, copy, count, verify
 from agent_statestore.testing.contract.purging import MANNERS, lived
 from agent_statestore.testing.kit.builders import (
     INSTANT,
@@ -236,9 +236,9 @@ def test_what_workers_hold_is_skipped_and_told_of(source: Store, target: Store, 
     held, _ = claimed(source)
     free = create(source)
     for done in (copy(source, target), verify(source, target)):
-        assert done.counts[Outcome.LEASED] == 1
+        assert done.counts[CopyOutcome.LEASED] == 1
         assert not done.is_complete
-        assert [(problem.execution_id, problem.outcome) for problem in done.problems] == [(held, Outcome.LEASED)]
+        assert [(problem.execution_id, problem.outcome) for problem in done.problems] == [(held, CopyOutcome.LEASED)]
     assert found(target) == [free]
     clock.advance(TTL)
     assert counted(copy(source, target)) == {"copied": 1, "present": 1}

@@ -15,8 +15,8 @@ from redis.crc import key_slot
 from agent_statestore import ManualClock, MemoryStore
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import to_us
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import InvalidRecord, StoreUnavailable, UnknownScheme, UnsupportedURL
-from agent_statestore.export import ExportedExecution
 from agent_statestore.opening import open_store
 from agent_statestore.records import (
     Action,

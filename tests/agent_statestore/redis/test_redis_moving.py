@@ -12,8 +12,8 @@ import redis
 
 from agent_statestore import ManualClock, MemoryStore
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken, StoreUnavailable
-from agent_statestore.export import ExportedExecution
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.keys import partition_of, partition_of_idempotency_key
 from agent_statestore.states import AgentState

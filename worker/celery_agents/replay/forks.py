@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from agent_statestore.checkpoint import new_execution_id
 from agent_statestore.codec import AuditRow, decode_message, decode_step, encode_step
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import dump, load, unseal
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.export import ExportedExecution
 from agent_statestore.records import AgentStep, AuditEvent, JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.define import deadline, turns

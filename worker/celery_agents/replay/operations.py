@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from agent_statestore.clock import Clock, SystemClock
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import dump
 from agent_statestore.errors import ExecutionNotFound, InvalidRecord
-from agent_statestore.export import ExportedExecution
 from agent_statestore.records import AgentStep, JSONValue, require_name
 from agent_statestore.store import Store
 from celery_agents.client.execution import Execution

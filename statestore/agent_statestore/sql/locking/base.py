@@ -18,7 +18,7 @@ from agent_statestore.records import AuditEvent
 from agent_statestore.sql.checks import DECISIVE, Header
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.tables import AUDIT_COLUMNS
-from agent_statestore.sql.transaction import Insert, Query, Row, Transaction, insert_into
+from agent_statestore.sql.transaction import Insert, Row, Select, Transaction, insert_into
 from agent_statestore.states import AgentState
 
 # What decides about a write, and what the audit trail says of it.
@@ -79,7 +79,7 @@ class LockedBase:
         """The injected clock's time; None means the server's."""
         return None if self._clock is None else self._clock.now_us()
 
-    def _look(self, transaction: Transaction, *queries: Query) -> tuple[list[list[Row]], int]:
+    def _look(self, transaction: Transaction, *queries: Select) -> tuple[list[list[Row]], int]:
         """The rows of each query, and the time after them."""
         if self._clock is not None:
             return transaction.look(*queries), self._clock.now_us()

@@ -14,7 +14,7 @@ from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.rows import context_of
 from agent_statestore.sql.tables import COLUMNS
-from agent_statestore.sql.transaction import Query, Row, Transaction, insert_into
+from agent_statestore.sql.transaction import Row, Select, Transaction, insert_into
 from agent_statestore.states import AgentState
 
 _NO_PARTS: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0}
@@ -47,7 +47,7 @@ class LockedContexts(LockedBase):
 
         def work(transaction: Transaction) -> AgentContext:
             # Of concurrent calls one inserts the key; the others are refused, run again, and find it here.
-            asked: list[Query] = []
+            asked: list[Select] = []
             if new.idempotency_key is not None:
                 asked = [(self._by_key, (new.agent_id, new.idempotency_key))]
             found, now_us = self._look(transaction, *asked)
@@ -133,7 +133,7 @@ class LockedContexts(LockedBase):
             created_us = header["created_us"]
             transaction.insert(self._put_session, [(header["session_id"], header["user_id"], created_us, created_us)])
 
-    def _queries(self, execution_id: str) -> list[Query]:
+    def _queries(self, execution_id: str) -> list[Select]:
         return [(part, (execution_id,)) for part in self._parts]
 
     def _context(self, header: Header, parts: Sequence[Sequence[Row]]) -> AgentContext:

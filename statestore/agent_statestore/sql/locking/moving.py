@@ -4,9 +4,9 @@ from typing import Any
 
 from agent_statestore.clock import Clock
 from agent_statestore.codec import NEVER_US
+from agent_statestore.codec.exported import ExportedExecution, place_of
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
-from agent_statestore.export import ExportedExecution, place_of
 from agent_statestore.records import AuditEvent
 from agent_statestore.sql.checks import Header, header_of
 from agent_statestore.sql.database import LockingDatabase
@@ -15,7 +15,7 @@ from agent_statestore.sql.locking.contexts import LockedContexts
 from agent_statestore.sql.locking.writing import LockedWriting
 from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of
 from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS
-from agent_statestore.sql.transaction import Query, Transaction
+from agent_statestore.sql.transaction import Select, Transaction
 
 # How far an execution has come, and whether it may be replaced or dropped.
 _PLACED = ("version", "token", "audit_count", "ended_us", "due_us", "lease_until_us", "deleted_us")
@@ -106,7 +106,7 @@ class LockedMoving(LockedContexts, LockedWriting):
     # -- moving between stores -----------------------------------------------------------------------------------------
 
     def export(self, execution_id: str) -> ExportedExecution | None:
-        queries: list[Query] = [(part, (execution_id,)) for part in self._exported_parts]
+        queries: list[Select] = [(part, (execution_id,)) for part in self._exported_parts]
         rows, steps, notes, values, signals, audit = self._database.read((self._header, (execution_id,)), *queries)
         if not rows:
             return None
@@ -126,7 +126,7 @@ class LockedMoving(LockedContexts, LockedWriting):
         agent_id, key = header["agent_id"], header["idempotency_key"]
 
         def work(transaction: Transaction) -> bool:
-            asked: list[Query] = [(self._placed, (execution_id,))]
+            asked: list[Select] = [(self._placed, (execution_id,))]
             if key is not None:
                 asked.append((self._of_key, (agent_id, key)))
             (rows, *others), now_us = self._look(transaction, *asked)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent_statestore.clock import Clock
-from agent_statestore.rates import Asked, Line, Turn
+from agent_statestore.rates import Asked, BucketState, Turn
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.transaction import Transaction, insert_into
@@ -23,7 +23,7 @@ class LockedRates(LockedBase):
     def take_rate(self, bucket: str, question: Asked) -> Turn:
         def work(transaction: Transaction) -> Turn:
             (rows,), now_us = self._look(transaction, (self._line, (bucket,)))
-            line, turn = question.answer(Line(*rows[0]) if rows else None, now_us)
+            line, turn = question.answer(BucketState(*rows[0]) if rows else None, now_us)
             turn_us = now_us + question.wait_us(turn)
             row: tuple[Any, ...] = (*line, turn_us if turn.is_taken or turn.is_promised else 0, bucket)
             if rows:

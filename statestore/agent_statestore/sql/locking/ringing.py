@@ -9,7 +9,7 @@ from agent_statestore.records import Due, Lease, Renewed
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.single import IS_OVER
-from agent_statestore.sql.transaction import Query, Transaction
+from agent_statestore.sql.transaction import Select, Transaction
 
 # 2**32 times any wait is longer than any maximum.
 _MAX_DOUBLINGS = 32
@@ -98,5 +98,5 @@ class LockedRinging(LockedBase):
 
         self._database.write(work)
 
-    def _of(self, statement: str, execution_ids: Sequence[str]) -> Query:
+    def _of(self, statement: str, execution_ids: Sequence[str]) -> Select:
         return statement, (self.dialect.listed(execution_ids),)

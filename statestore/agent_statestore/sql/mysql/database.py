@@ -16,8 +16,8 @@ from agent_statestore.sql.boundary import mysql_code_of, reraise
 from agent_statestore.sql.database import Params
 from agent_statestore.sql.engine import MAX_PACKET, create_pooled_engine
 from agent_statestore.sql.mysql.transaction import MySQLTransaction
-from agent_statestore.sql.settings import Settings
-from agent_statestore.sql.transaction import Query, Row, Transaction
+from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.transaction import Row, Select, Transaction
 
 Result = TypeVar("Result")
 
@@ -43,7 +43,7 @@ class MySQLDatabase:
     # began. On a server with sysdate_is_now it does not; a lease may then be renewed that ran out while this waited.
     now = "COALESCE(:now, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)))"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SQLSettings) -> None:
         self.settings = settings
         self._engine = create_pooled_engine(settings)
 
@@ -59,7 +59,7 @@ class MySQLDatabase:
         """Runs `work` in a transaction; see `LockingDatabase`. A conflict has the whole of it repeated."""
         return self._attempt(work)
 
-    def read(self, *queries: Query) -> list[list[Row]]:
+    def read(self, *queries: Select) -> list[list[Row]]:
         """Runs SELECTs on one snapshot, all in one round trip; see `LockingDatabase`."""
         return self._attempt(lambda transaction: transaction.finish(*queries), *_SNAPSHOT)
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 from pymysql.err import MySQLError
 
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.sql.transaction import Insert, Query, Row
+from agent_statestore.sql.transaction import Insert, Row, Select
 
 _SEPARATOR: Final = b";\n"
 
@@ -28,10 +28,10 @@ class MySQLTransaction:
         # True while an answer has not been read to its end: then nothing else can be asked.
         self._is_busy = False
 
-    def look(self, *queries: Query) -> list[list[Row]]:
+    def look(self, *queries: Select) -> list[list[Row]]:
         return self._send([self._text_of(*query) for query in queries])[0]
 
-    def finish(self, *queries: Query) -> list[list[Row]]:
+    def finish(self, *queries: Select) -> list[list[Row]]:
         rows, _ = self._send([*(self._text_of(*query) for query in queries), b"COMMIT"])
         self._is_over = True
         return rows

@@ -10,14 +10,14 @@ from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.sql.database import Params
 from agent_statestore.sql.postgresql.database import PostgreSQLDatabase, rows_of, to_pyformat
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.transaction import Row
 
 
 class BoundPostgreSQL:
     """See `agent_statestore.sql.step_transaction.BoundDatabase`."""
 
-    def __init__(self, settings: Settings, clock: Clock | None, connection: Connection) -> None:
+    def __init__(self, settings: SQLSettings, clock: Clock | None, connection: Connection) -> None:
         self._database = _OneConnection(settings, connection.connection.driver_connection)
         self._primitives = PostgreSQLPrimitives(self._database, clock)
 
@@ -38,7 +38,7 @@ class _OneConnection:
 
     now = PostgreSQLDatabase.now
 
-    def __init__(self, settings: Settings, connection: Any) -> None:
+    def __init__(self, settings: SQLSettings, connection: Any) -> None:
         self.settings = settings
         self._connection = connection
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from agent_statestore.sql.boundary import reraise, sqlstate_of
-from agent_statestore.sql.database import Params, Refused
+from agent_statestore.sql.database import DuplicateKey, Params
 from agent_statestore.sql.postgresql.pool import PostgreSQLPool
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.transaction import Row
 
 Result = TypeVar("Result")
@@ -22,17 +22,17 @@ class PostgreSQLDatabase:
     # The clock and not `now()`: a statement may have waited for a lock since its transaction began.
     now = "COALESCE(CAST(:now AS bigint), CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SQLSettings) -> None:
         self.settings = settings
         self._pool = PostgreSQLPool(settings)
         self._converted: dict[str, bytes] = {}
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement; see `Database`. Raises `Refused` for a unique index's refusal."""
+        """Runs one statement; see `Database`. Raises `DuplicateKey` for a unique index's refusal."""
         return self._execute(statement, params, rows_of)
 
     def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement; see `Database`. Raises `Refused` for a unique index's refusal."""
+        """Runs one writing statement; see `Database`. Raises `DuplicateKey` for a unique index's refusal."""
         return self._execute(statement, params, _count_of)
 
     def _execute(self, statement: str, params: Params, taken: Callable[[Any], Result]) -> Result:
@@ -52,7 +52,7 @@ class PostgreSQLDatabase:
                 if state in _TRANSIENT and tries:
                     continue
                 if state == "23505":
-                    raise Refused from error
+                    raise DuplicateKey from error
                 reraise(error, self.settings)
 
     def dispose(self) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from agent_statestore.clock import Clock
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
-from agent_statestore.export import ExportedExecution
 from agent_statestore.sql.checks import header_of
-from agent_statestore.sql.database import Database, Refused
+from agent_statestore.sql.database import Database, DuplicateKey
 from agent_statestore.sql.postgresql.repeating import ROUNDS, Repeating
 from agent_statestore.sql.postgresql.writing import session_part
 from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of
@@ -69,7 +69,7 @@ class PostgreSQLMoving(Repeating):
             try:
                 if self._database.run(self._restore, params):
                     return True
-            except Refused as refused:
+            except DuplicateKey as refused:
                 if key is not None and self._database.run(self._key_owner, params):
                     raise IdempotencyKeyTaken(agent_id, key) from refused
             else:

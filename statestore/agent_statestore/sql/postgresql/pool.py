@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.sql.postgresql.connection import LimitedConnection, connect
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 
 # How long a thread waits for a connection while all are in use.
 _WAIT_SECONDS: Final = 30.0
@@ -22,7 +22,7 @@ _WAIT_SECONDS: Final = 30.0
 class _Home:
     """The connections of one process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SQLSettings) -> None:
         self.idle: list[LimitedConnection] = []
         self.capacity = settings.pool_size
         # A token for each connection that may be open. A queue and no semaphore: an exception that a signal raises
@@ -35,7 +35,7 @@ class _Home:
 class PostgreSQLPool:
     """The connections of one store: `pool_size` are kept, `max_overflow` more may be open. Safe between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
         self._arguments, self._options = settings.url.get_dialect()().create_connect_args(settings.url)
         self._home = _Home(settings)

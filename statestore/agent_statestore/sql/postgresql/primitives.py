@@ -10,7 +10,7 @@ from agent_statestore.codec import EncodedCheckpoint, encode_new, noted_as
 from agent_statestore.envelope import require_readable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.sql.checks import check_checkpoint, check_signal
-from agent_statestore.sql.database import Database, Refused
+from agent_statestore.sql.database import Database, DuplicateKey
 from agent_statestore.sql.postgresql.moving import PostgreSQLMoving
 from agent_statestore.sql.postgresql.rates import PostgreSQLRates
 from agent_statestore.sql.postgresql.reading import context_in, parts_of
@@ -134,7 +134,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             try:
                 for (woke,) in self._database.run(statement, params | {"now": self.now_us()}):
                     return Sent(woke=woke)
-            except Refused:
+            except DuplicateKey:
                 pass  # sent before, or answered before: told apart below
             header, _ = self._look(execution_id)
             earlier = self._database.run(

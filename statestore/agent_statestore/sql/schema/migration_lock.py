@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy.engine import Connection
 
 from agent_statestore.errors import StoreUnavailable
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 
 # Any number of our own: PostgreSQL's advisory locks are shared by everything in one database.
 _LOCK_KEY: Final = 0x61676E74
@@ -14,7 +14,7 @@ _LOCK_KEY: Final = 0x61676E74
 _WAIT_SECONDS: Final = 5
 
 
-def take_migration_lock(connection: Connection, settings: Settings) -> None:
+def take_migration_lock(connection: Connection, settings: SQLSettings) -> None:
     """Waits for the migrations of other processes, however long they take, and then keeps others waiting.
 
     A transaction has to be open, and the connection be closed behind it: PostgreSQL frees the lock at the end of the
@@ -33,7 +33,7 @@ def take_migration_lock(connection: Connection, settings: Settings) -> None:
                 raise StoreUnavailable(settings.shown_url, "the server gives no lock for the migration")
 
 
-def _mysql_name(settings: Settings) -> str:
+def _mysql_name(settings: SQLSettings) -> str:
     # Locks belong to the whole server, and their names are limited to 64 characters.
     tables = settings.tables
     place = f"{tables.schema or settings.url.database}.{tables.prefix}"

@@ -18,7 +18,7 @@ from agent_statestore.sql.fork_gate import sqlite_gate
 from agent_statestore.sql.schema.migration_lock import take_migration_lock
 from agent_statestore.sql.schema.quiet_alembic import quiet_alembic
 from agent_statestore.sql.schema.structure import IncompleteSchema, has_any_table, kind_of, missing_parts
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.tables import REVISION, UNFINISHED, VERSION
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 IN_BETWEEN: Final = "unfinished"
 
 
-def current_revision(connection: Connection, settings: Settings) -> str | None:
+def current_revision(connection: Connection, settings: SQLSettings) -> str | None:
     """The revision of the database's schema; None without one, `IN_BETWEEN` while a change of it is unfinished.
 
     Tables that other migrations made, and that have everything which the store uses, count as the newest. Raises
@@ -46,26 +46,26 @@ def current_revision(connection: Connection, settings: Settings) -> str | None:
     return REVISION
 
 
-def read_revision(settings: Settings) -> str | None:
+def read_revision(settings: SQLSettings) -> str | None:
     """The revision of the database's schema; see `current_revision`."""
     with _migration_engine(settings) as engine, engine.connect() as connection:
         return current_revision(connection, settings)
 
 
-def check_schema(settings: Settings) -> None:
+def check_schema(settings: SQLSettings) -> None:
     """Raises `SchemaMismatch` unless the schema is the one that this version of the package works on."""
     found = read_revision(settings)
     if found != REVISION:
         raise SchemaMismatch(settings.shown_url, found, REVISION)
 
 
-def ensure_schema(settings: Settings) -> None:
+def ensure_schema(settings: SQLSettings) -> None:
     """Brings a SQLite file to the newest schema, unless it has it. Raises `SchemaMismatch` for a newer one."""
     if read_revision(settings) != REVISION:
         migrate(settings, "head")
 
 
-def migrate(settings: Settings, revision: str) -> None:
+def migrate(settings: SQLSettings, revision: str) -> None:
     """Brings the schema to `revision` ("head", "base" or a name), up or down.
 
     Of several processes one migrates while the others wait, and then find nothing left to do. PostgreSQL and SQLite do
@@ -101,14 +101,14 @@ def migrate(settings: Settings, revision: str) -> None:
                     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {settings.tables.version}")
 
 
-def leads_down(settings: Settings, revision: str) -> bool:
+def leads_down(settings: SQLSettings, revision: str) -> bool:
     """Whether a migration to `revision` would go below the one that is there. Raises `UnknownRevision`."""
     config = _config(settings)
     target, found = _resolve(config, revision), read_revision(settings)
     return found is not None and (target is None or found in _above(config, target))
 
 
-def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -> None:
+def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None) -> None:
     """Writes the SQL that leads from an empty database to `revision`, or from the newest schema down to "base".
 
     "FROM:TO" leads from one revision to another, up or down, with what is stored. Connects to nothing, and relies on
@@ -146,7 +146,7 @@ def print_ddl(settings: Settings, revision: str, output: TextIO | None = None) -
 
 
 @contextmanager
-def _migration_engine(settings: Settings) -> Iterator[Engine]:
+def _migration_engine(settings: SQLSettings) -> Iterator[Engine]:
     """An engine for one look or migration, inside the gate on SQLite; turns the driver's errors into the store's."""
     with sqlite_gate if settings.is_sqlite else nullcontext():
         engine = create_migration_engine(settings)
@@ -158,21 +158,21 @@ def _migration_engine(settings: Settings) -> Iterator[Engine]:
             engine.dispose()
 
 
-def _has_table(connection: Connection, settings: Settings, name: str) -> bool:
+def _has_table(connection: Connection, settings: SQLSettings, name: str) -> bool:
     tables = settings.tables
     return inspect(connection).has_table(f"{tables.prefix}{name}", schema=tables.schema)
 
 
-def _is_unfinished(connection: Connection, settings: Settings) -> bool:
+def _is_unfinished(connection: Connection, settings: SQLSettings) -> bool:
     return settings.dialect == "mysql" and _has_table(connection, settings, UNFINISHED)
 
 
-def _written_revision(connection: Connection, settings: Settings) -> str | None:
+def _written_revision(connection: Connection, settings: SQLSettings) -> str | None:
     revision: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {settings.tables.version}").scalar()
     return revision
 
 
-def _make_schema(connection: Connection, settings: Settings) -> None:
+def _make_schema(connection: Connection, settings: SQLSettings) -> None:
     schema = settings.tables.schema
     # IF NOT EXISTS would ask for the right to make schemas even where it has nothing to do.
     if settings.dialect == "postgresql" and schema is not None and not inspect(connection).has_schema(schema):
@@ -180,7 +180,7 @@ def _make_schema(connection: Connection, settings: Settings) -> None:
 
 
 @contextmanager
-def _marked_unfinished(connection: Connection, settings: Settings) -> Iterator[None]:
+def _marked_unfinished(connection: Connection, settings: SQLSettings) -> Iterator[None]:
     """Leaves a mark in a database that cannot undo a migration which does not come to its end."""
     if settings.dialect != "mysql":
         yield
@@ -211,7 +211,7 @@ def _mend(config: "Config", target: str | None) -> None:
         command.upgrade(config, target)
 
 
-def _config(settings: Settings) -> "Config":
+def _config(settings: SQLSettings) -> "Config":
     from alembic.config import Config
 
     config = Config()

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection, Inspector
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from agent_statestore.errors import SchemaMismatch
-from agent_statestore.sql.settings import Settings
+from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.tables import REVISION, metadata_of
 
 # What is unique besides the primary keys: without it two callers could both create one execution, or both answer.
@@ -40,14 +40,14 @@ def kind_of(connection: Connection) -> str:
     return "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
 
 
-def has_any_table(connection: Connection, settings: Settings) -> bool:
+def has_any_table(connection: Connection, settings: SQLSettings) -> bool:
     """Whether there is a table of one of the store's names."""
     inspector = inspect(connection)
     declared = _declared(connection, settings).tables.values()
     return any(inspector.has_table(table.name, schema=table.schema) for table in declared)
 
 
-def missing_parts(connection: Connection, settings: Settings) -> tuple[str, ...]:
+def missing_parts(connection: Connection, settings: SQLSettings) -> tuple[str, ...]:
     """What the store works with and the database lacks, as `IncompleteSchema.missing` names it.
 
     What is there besides, such as a user's own columns, does no harm, unless such a column demands a value.
@@ -74,7 +74,7 @@ def _demands_value(column: ReflectedColumn) -> bool:
     return not (column["nullable"] or column["default"] is not None or fills_itself)
 
 
-def _missing_uniqueness(inspector: Inspector, settings: Settings) -> tuple[str, ...]:
+def _missing_uniqueness(inspector: Inspector, settings: SQLSettings) -> tuple[str, ...]:
     def is_unique(place: tuple[str, tuple[str, ...]]) -> bool:
         table = f"{settings.tables.prefix}{place[0]}"
         indexes = inspector.get_indexes(table, schema=settings.tables.schema)
@@ -92,5 +92,5 @@ def _missing_uniqueness(inspector: Inspector, settings: Settings) -> tuple[str, 
     return tuple(missing)
 
 
-def _declared(connection: Connection, settings: Settings) -> MetaData:
+def _declared(connection: Connection, settings: SQLSettings) -> MetaData:
     return metadata_of(settings.tables.prefix, settings.tables.schema, dialect=kind_of(connection))

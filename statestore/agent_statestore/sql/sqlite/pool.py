@@ -14,13 +14,13 @@ from typing import Any, Final
 from sqlalchemy.engine import URL
 
 from agent_statestore.sql.fork_gate import GatedConnection
-from agent_statestore.sql.settings import Settings
-from agent_statestore.sql.transaction import Insert, Query, Row
+from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.transaction import Insert, Row, Select
 
 _PREPARED_STATEMENTS: Final = 256
 
 
-def sqlite_arguments(settings: Settings) -> dict[str, Any]:
+def sqlite_arguments(settings: SQLSettings) -> dict[str, Any]:
     """What a connection is opened with besides the file."""
     # isolation_level None: the driver opens no transactions of its own, we say BEGIN ourselves.
     return {
@@ -31,7 +31,7 @@ def sqlite_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
-def prepare_sqlite(connection: sqlite3.Connection, settings: Settings) -> None:
+def prepare_sqlite(connection: sqlite3.Connection, settings: SQLSettings) -> None:
     """What every connection is told first."""
     # SQLite answers a change of the journal mode that meets another process's write with "locked" at once, without
     # waiting for the busy timeout. Once made, the change is kept in the file.
@@ -63,7 +63,7 @@ class PooledSQLite(GatedConnection):
         else:
             self.close()
 
-    def look(self, *queries: Query) -> list[list[Row]]:
+    def look(self, *queries: Select) -> list[list[Row]]:
         return [self.execute(statement, params).fetchall() for statement, params in queries]
 
     finish = look
@@ -95,7 +95,7 @@ class _Home:
 class SQLitePool:
     """The connections of one store in this process. Safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SQLSettings) -> None:
         self._settings = settings
         self._file, self._options = _place_of(settings.url)
         self._home = _Home(settings.pool_size)

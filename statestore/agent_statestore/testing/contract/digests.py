@@ -7,7 +7,7 @@ from typing import Any
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock
 from agent_statestore.codec import AuditRow
-from agent_statestore.export import EXPORTED_FIELDS
+from agent_statestore.codec.exported import EXPORTED_FIELDS
 from agent_statestore.records import RagChunk
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store

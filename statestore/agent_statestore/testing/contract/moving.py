@@ -7,9 +7,9 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, to_us
+from agent_statestore.codec.exported import EXPORTED_FIELDS, ExportedExecution
 from agent_statestore.envelope import dump
 from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken
-from agent_statestore.export import EXPORTED_FIELDS, ExportedExecution
 from agent_statestore.records import RagChunk, SignalKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store

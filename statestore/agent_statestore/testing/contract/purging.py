@@ -4,8 +4,8 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import ExecutionNotFound, InvalidRecord
-from agent_statestore.export import ExportedExecution
 from agent_statestore.records import AuditEntry, AuditEvent, Lease
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store

@@ -7,7 +7,7 @@ import pytest
 
 from agent_statestore.clock import ManualClock
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.rates import LONGEST_LINE, Line, Turn, asked
+from agent_statestore.rates import LONGEST_LINE, BucketState, Turn, asked
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import INSTANT, create
 from agent_statestore.testing.kit.suite import Suite
@@ -116,7 +116,7 @@ class RateConformance(Suite):
             }
             expected: Turn
             line, expected = asked("mail", **question).answer(line, clock.now_us())  # type: ignore[arg-type]
-            assert isinstance(line, Line)
+            assert isinstance(line, BucketState)
             assert store.take_rate("mail", **question) == expected  # type: ignore[arg-type]
             clock.advance(timedelta(microseconds=chance.randrange(3_000_000)))
 

@@ -8,8 +8,8 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict
-from agent_statestore.export import ExportedExecution
 from agent_statestore.rates import Turn
 from agent_statestore.records import AuditEvent
 from agent_statestore.states import AgentState

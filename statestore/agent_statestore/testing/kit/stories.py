@@ -6,7 +6,7 @@ from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import ManualClock, from_us
-from agent_statestore.export import ExportedExecution
+from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.records import ErrorInfo, Message, RagChunk, Signal, SignalKind, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from sqlalchemy import make_url
 
-from agent_statestore.moving.copying import Copied, Outcome, copy, count, verify
+from agent_statestore.moving.copying import Copied, CopyOutcome, copy, count, verify
 from agent_statestore.opening import open_store
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -28,16 +28,16 @@ _YEAR: Final = timedelta(days=365)
 
 # In the words of a person who wants to know whether everything is there.
 _WORDS: Final = {
-    Outcome.COPIED: "copied",
-    Outcome.PRESENT: "there already",
-    Outcome.NEWER: "newer there",
-    Outcome.DELETED: "deleted there",
-    Outcome.GONE: "removed meanwhile",
-    Outcome.LEASED: "held by workers",
-    Outcome.MISSING: "missing",
-    Outcome.DIFFERENT: "different",
-    Outcome.REFUSED: "refused",
-    Outcome.EXTRA: "only in the target",
+    CopyOutcome.COPIED: "copied",
+    CopyOutcome.PRESENT: "there already",
+    CopyOutcome.NEWER: "newer there",
+    CopyOutcome.DELETED: "deleted there",
+    CopyOutcome.GONE: "removed meanwhile",
+    CopyOutcome.LEASED: "held by workers",
+    CopyOutcome.MISSING: "missing",
+    CopyOutcome.DIFFERENT: "different",
+    CopyOutcome.REFUSED: "refused",
+    CopyOutcome.EXTRA: "only in the target",
 }
 
 

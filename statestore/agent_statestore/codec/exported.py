@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep
+from agent_statestore.codec.audit import AuditRow
+from agent_statestore.codec.headers import HEADER_FIELDS
+from agent_statestore.codec.steps import EncodedStep
 from agent_statestore.records import SignalKind
 
 # A lease, and what is counted while bells are rung, belong to one store and its workers.

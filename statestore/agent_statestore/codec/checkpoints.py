@@ -1,0 +1,75 @@
+"""Checkpoints as stored texts."""
+
+from dataclasses import dataclass
+
+from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.clock import duration_us, to_us
+from agent_statestore.codec.contents import encode_facts, encode_items, encode_message, encode_rag
+from agent_statestore.codec.failures import encode_error, reason_of
+from agent_statestore.codec.steps import EncodedStep, encode_step
+from agent_statestore.codec.waits import WAIT_SIGNAL, encode_wait
+from agent_statestore.envelope import dump
+from agent_statestore.states import AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCheckpoint:
+    """A checkpoint as stored texts; see `Checkpoint` for the meaning of each part."""
+
+    checkpoint_id: str
+    steps: tuple[EncodedStep, ...]
+    messages: tuple[str, ...]
+    working_memory: tuple[tuple[str, str], ...]
+    forget: tuple[str, ...]
+    facts: tuple[str, ...]
+    entities: tuple[tuple[str, str], ...]
+    rag_context: tuple[str, ...]
+    state: AgentState | None
+    waiting: str | None
+    wait_key: str | None
+    wait_signal: str | None
+    wake_us: int | None
+    output: str | None
+    error: str | None
+    consumed: tuple[str, ...]
+    announce_us: int | None
+    gives_back_lease: bool
+    by: str | None
+    reason: str | None
+    after_checkpoint: str | None
+
+
+def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
+    """The texts of a checkpoint. Raises `NotSerialisable` or `ValueTooLarge`, naming the part."""
+    state, waiting, announce_within = checkpoint.state, checkpoint.waiting, checkpoint.announce_within
+    over = state is not None and state.is_over
+    # Most parts of most checkpoints are empty: for those not even a generator is made.
+    return EncodedCheckpoint(
+        checkpoint_id=checkpoint.checkpoint_id,
+        steps=tuple([encode_step(step, max_bytes) for step in checkpoint.steps]) if checkpoint.steps else (),
+        messages=tuple([encode_message(message, max_bytes) for message in checkpoint.messages])
+        if checkpoint.messages
+        else (),
+        working_memory=encode_items("working_memory", checkpoint.working_memory, max_bytes)
+        if checkpoint.working_memory
+        else (),
+        forget=checkpoint.forget,
+        facts=encode_facts(checkpoint, max_bytes) if checkpoint.facts else (),
+        entities=encode_items("entities", checkpoint.entities, max_bytes) if checkpoint.entities else (),
+        rag_context=tuple([encode_rag(chunk, max_bytes) for chunk in checkpoint.rag_context])
+        if checkpoint.rag_context
+        else (),
+        state=state,
+        waiting=None if waiting is None else encode_wait(waiting, max_bytes),
+        wait_key=None if waiting is None else waiting.key,
+        wait_signal=None if waiting is None else WAIT_SIGNAL.get(waiting.kind),
+        wake_us=None if waiting is None or waiting.wake_at is None else to_us(waiting.wake_at),
+        output=dump(checkpoint.output, "output", max_bytes) if over else None,
+        error=None if checkpoint.error is None else encode_error(checkpoint.error, max_bytes),
+        consumed=checkpoint.consumed,
+        announce_us=None if announce_within is None else duration_us(announce_within),
+        gives_back_lease=state is not None and checkpoint.gives_back_lease,
+        by=checkpoint.by,
+        reason=checkpoint.reason if checkpoint.reason is not None else reason_of(checkpoint.error),
+        after_checkpoint=checkpoint.after_checkpoint,
+    )

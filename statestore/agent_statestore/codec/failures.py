@@ -1,0 +1,49 @@
+"""Errors to stored text and back."""
+
+from typing import Final
+
+from agent_statestore.envelope import Fields, present, seal
+from agent_statestore.records import ErrorInfo
+
+# A failure must always fit: one that says "the value is too large" would otherwise be too large itself.
+ERROR_ROOM_BYTES: Final = 256 * 1024
+
+# Of a failure's error, what its entry in the audit trail keeps.
+_REASON_CHARACTERS: Final = 500
+
+
+def encode_error(error: ErrorInfo, max_bytes: int) -> str:
+    """Return the error as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
+    return seal(error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
+
+
+def reason_of(error: ErrorInfo | None) -> str | None:
+    """Return what the audit trail keeps of an error, as the reason of a failure."""
+    if error is None:
+        return None
+    return f"{error.type}: {error.message}"[:_REASON_CHARACTERS].replace("\x00", "\ufffd")
+
+
+def error_fields(error: ErrorInfo) -> Fields:
+    """Return the fields of the error's envelope."""
+    return present(
+        {
+            "type": error.type,
+            "message": error.message,
+            "args": None if error.args is None else list(error.args),
+            "bases": list(error.bases) or None,
+            "traceback": error.traceback,
+        }
+    )
+
+
+def error_of(fields: Fields) -> ErrorInfo:
+    """Return the error of a stored envelope's fields."""
+    args = fields.get("args")
+    return ErrorInfo(
+        type=fields["type"],
+        message=fields["message"],
+        args=None if args is None else tuple(args),
+        bases=tuple(fields.get("bases", ())),
+        traceback=fields.get("traceback"),
+    )

@@ -1,0 +1,136 @@
+"""The header of an execution: a flat mapping whose names are the same in every backend."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agent_statestore.checkpoint import NewExecution
+from agent_statestore.clock import duration_us, from_us, to_us
+from agent_statestore.codec.failures import error_of
+from agent_statestore.codec.waits import decode_wait
+from agent_statestore.envelope import FORMAT, Fields, dump, load, require_readable, unseal
+from agent_statestore.records import ExecutionSummary
+from agent_statestore.states import AgentState
+
+# Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
+NEVER_US: Final = 2**53 - 1
+
+# name: meaning. Times are microseconds since the epoch.
+HEADER_FIELDS: Final = {
+    "execution_id": "the execution",
+    "format": "format version of the header and of the plain JSON values",
+    "agent_id": "which agent",
+    "session_id": "conversation, or null",
+    "user_id": "user, or null",
+    "parent_execution_id": "the execution that spawned this one, or null",
+    "idempotency_key": "unique per agent, or null",
+    "queue": "Celery queue to ring on, or null for the default",
+    "priority": "message priority, or null",
+    "metadata": "JSON object",
+    "input": "JSON",
+    "state": "AgentState",
+    "waiting": "envelope of Wait, or null",
+    "wait_key": "key of the wait, or null",
+    "wait_signal": "kind of signal that ends the wait, or null",
+    "output": "JSON, or null while not completed",
+    "error": "envelope of ErrorInfo, or null",
+    "version": "applied checkpoints",
+    "token": "last fencing token = number of claims; 0 = never claimed",
+    "crashes": "claims in a row that recorded nothing and were not given back",
+    "rings": "rings since something last happened",
+    "cancel_requested": "1 once a cancel is in the mailbox",
+    "owner": "owner of the last claim until its lease is given back, else null",
+    "lease_until_us": "end of the lease; 0 = no lease",
+    "not_before_us": "a claim is refused before; 0 = at once, NEVER_US = only a signal ends the pause",
+    "due_us": "when the bell is rung next, or null",
+    "step_count": "highest step number",
+    "checkpoint_id": "id of the last applied checkpoint, or null",
+    "created_us": "creation",
+    "updated_us": "last write",
+    "ended_us": "when it was over, or null",
+}
+
+
+def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_bytes: int) -> dict[str, str | int | None]:
+    """The header of a new execution.
+
+    With `now_us` None the caller's server fills in `created_us`, `updated_us` and (unless `start_at` set it) `due_us`.
+    """
+    start_us = None if new.start_at is None else to_us(new.start_at)
+    first_ring_us = duration_us(new.first_ring)
+    return {
+        "execution_id": execution_id,
+        "format": FORMAT,
+        "agent_id": new.agent_id,
+        "session_id": new.session_id,
+        "user_id": new.user_id,
+        "parent_execution_id": new.parent_execution_id,
+        "idempotency_key": new.idempotency_key,
+        "queue": new.queue,
+        "priority": new.priority,
+        "metadata": dump(dict(new.metadata), "metadata", max_bytes),
+        "input": dump(new.input, "input", max_bytes),
+        "state": AgentState.IDLE.value,
+        "waiting": None,
+        "wait_key": None,
+        "wait_signal": None,
+        "output": None,
+        "error": None,
+        "version": 0,
+        "token": 0,
+        "crashes": 0,
+        "rings": 0,
+        "cancel_requested": 0,
+        "owner": None,
+        "lease_until_us": 0,
+        "not_before_us": start_us or 0,
+        "due_us": start_us if start_us is not None else (None if now_us is None else now_us + first_ring_us),
+        "step_count": 0,
+        "checkpoint_id": None,
+        "created_us": now_us,
+        "updated_us": now_us,
+        "ended_us": None,
+    }
+
+
+def decode_summary(header: Mapping[str, Any]) -> ExecutionSummary:
+    """The summary of a stored header."""
+    return ExecutionSummary(**summary_fields(header))
+
+
+def summary_fields(header: Mapping[str, Any]) -> Fields:
+    """Return the fields of the header's `ExecutionSummary`. Raise `FormatTooNew`."""
+    execution_id = text_of(header["execution_id"])
+    require_readable(f"execution {execution_id}", int(header["format"]))
+    waiting, error = header.get("waiting"), header.get("error")
+    priority, due_us = header.get("priority"), header.get("due_us")
+    lease_until_us, ended_us = int(header["lease_until_us"]), header.get("ended_us")
+    return {
+        "execution_id": execution_id,
+        "agent_id": text_of(header["agent_id"]),
+        "session_id": text_of(header.get("session_id")),
+        "user_id": text_of(header.get("user_id")),
+        "parent_execution_id": text_of(header.get("parent_execution_id")),
+        "idempotency_key": text_of(header.get("idempotency_key")),
+        "queue": text_of(header.get("queue")),
+        "priority": None if priority is None else int(priority),
+        "metadata": load(header["metadata"]),
+        "state": AgentState(text_of(header["state"]) or ""),
+        "waiting": None if waiting is None else decode_wait(waiting),
+        "error": None if error is None else error_of(unseal(error, "error")),
+        "version": int(header["version"]),
+        "attempt": int(header["token"]),
+        "crashes": int(header["crashes"]),
+        "step_count": int(header["step_count"]),
+        "cancel_requested": bool(int(header["cancel_requested"])),
+        "owner": text_of(header.get("owner")),
+        "lease_expires_at": from_us(lease_until_us) if lease_until_us else None,
+        "due_at": None if due_us is None else from_us(int(due_us)),
+        "created_at": from_us(int(header["created_us"])),
+        "updated_at": from_us(int(header["updated_us"])),
+        "ended_at": None if ended_us is None else from_us(int(ended_us)),
+    }
+
+
+def text_of(value: str | bytes | None) -> str | None:
+    """Return a text that a driver may have left as bytes."""
+    return value.decode() if isinstance(value, bytes) else value

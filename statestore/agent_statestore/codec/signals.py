@@ -1,0 +1,54 @@
+"""Signals to stored text and back."""
+
+from typing import Final
+
+from agent_statestore.clock import from_us, to_us
+from agent_statestore.envelope import seal, unseal
+from agent_statestore.records import AuditEvent, Signal, SignalKind
+
+# The signals with which people decide something.
+_DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
+
+
+def encode_signal(signal: Signal, max_bytes: int) -> str:
+    """A signal as stored."""
+    return seal(
+        {
+            "id": signal.signal_id,
+            "kind": signal.kind.value,
+            "key": signal.key or None,
+            "payload": signal.payload,
+            "sender": signal.sender,
+            "reason": signal.reason,
+            "at": to_us(signal.sent_at),
+        },
+        "signal",
+        max_bytes,
+    )
+
+
+def decode_signal(text: str | bytes) -> Signal:
+    """A stored signal."""
+    fields = unseal(text, "signal")
+    return Signal(
+        signal_id=fields["id"],
+        kind=SignalKind(fields["kind"]),
+        key=fields.get("key", ""),
+        payload=fields.get("payload"),
+        sender=fields.get("sender"),
+        reason=fields.get("reason"),
+        sent_at=from_us(fields["at"]),
+    )
+
+
+def noted_as(signal: Signal) -> AuditEvent | None:
+    """What an accepted signal is called in the audit trail; None for one that is not noted.
+
+    An event is noted if somebody stands behind it. Those that executions wake each other with, and those of programs
+    that name nobody, may be many, and would leave nothing to be asked about.
+    """
+    if signal.kind in _DECISIONS:
+        return AuditEvent.DECIDED
+    if signal.kind is SignalKind.EVENT and signal.sender is not None:
+        return AuditEvent.RECEIVED
+    return None

@@ -1,0 +1,101 @@
+"""Steps to stored text and back."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from agent_statestore.clock import duration_us, from_us, to_us
+from agent_statestore.codec.failures import ERROR_ROOM_BYTES, error_fields, error_of
+from agent_statestore.envelope import Fields, present, seal, unseal
+from agent_statestore.records import Action, AgentStep, Result, StepChanges
+
+# Of these actions the engine records no intent, so that their steps are new ones: what stores may count on, as long as
+# whoever did record an intent gets its result recorded, too.
+WITHOUT_INTENT: Final = frozenset({"step"})
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedStep:
+    """One step as stored: its number, journal key, envelope, and whether it has a result.
+
+    `kind` is that of its action, known of a step that is to be written.
+    """
+
+    number: int
+    name: str
+    text: str
+    is_done: bool
+    kind: str | None = field(default=None, compare=False)
+
+
+def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
+    """A step as stored."""
+    action, result, changes = step.action, step.result, step.changes
+    does: Fields = {"kind": action.kind}
+    if action.tool is not None or action.input is not None or action.thought is not None:
+        does = present({"kind": action.kind, "tool": action.tool, "input": action.input, "thought": action.thought})
+    did: Fields | None = None
+    if result is not None:
+        did = {"ok": result.success}
+        if result.output is not None:
+            did["output"] = result.output
+    text = seal(
+        {
+            "n": step.step_number,
+            "name": step.name,
+            "action": does,
+            "result": did,
+            "error": None if result is None or result.error is None else error_fields(result.error),
+            "attempt": step.attempt,
+            "tries": None if step.tries == 1 else step.tries,
+            "in_flight": step.in_flight or None,
+            "wrote": None if step.said is None or step.remembered is None else [step.said, step.remembered],
+            "at": to_us(step.timestamp),
+            "took": duration_us(step.duration),
+            "changes": None
+            if changes is None
+            else {
+                "memory": dict(changes.memory),
+                "forgotten": list(changes.forgotten),
+                "messages": changes.messages,
+                "facts": changes.facts,
+            },
+        },
+        f"step {step.name!r}",
+        max_bytes if result is None or result.success else max_bytes + ERROR_ROOM_BYTES,
+    )
+    return EncodedStep(step.step_number, step.name, text, result is not None, action.kind)
+
+
+def decode_step(text: str | bytes) -> AgentStep:
+    """A stored step."""
+    fields = unseal(text, "step")
+    result, error, changes = fields.get("result"), fields.get("error"), fields.get("changes")
+    said, remembered = fields.get("wrote", (None, None))
+    return AgentStep(
+        step_number=fields["n"],
+        name=fields["name"],
+        action=Action(**fields["action"]),
+        result=None
+        if result is None
+        else Result(
+            success=result["ok"],
+            output=result.get("output"),
+            error=None if error is None else error_of(error),
+        ),
+        attempt=fields["attempt"],
+        tries=fields.get("tries", 1),
+        in_flight=fields.get("in_flight", False),
+        said=said,
+        remembered=remembered,
+        timestamp=from_us(fields["at"]),
+        duration=timedelta(microseconds=fields["took"]),
+        changes=None
+        if changes is None
+        else StepChanges(
+            memory=changes["memory"],
+            forgotten=tuple(changes["forgotten"]),
+            messages=changes["messages"],
+            facts=changes["facts"],
+        ),
+    )
