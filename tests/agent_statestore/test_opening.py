@@ -8,7 +8,7 @@ import pytest
 
 from agent_statestore import MemoryStore, Store, open_store
 from agent_statestore.errors import UnknownScheme
-from agent_statestore.opening import masked
+from agent_statestore.masking import masked
 
 
 def run_python(program: str, *folders: Path) -> str:
@@ -57,6 +57,8 @@ def test_opening_makes_no_connection() -> None:
         ("valkey://h", "redis", "redis"),
         ("postgresql://h/d", "psycopg", "postgresql"),
         ("postgresql+psycopg://h/d", "psycopg", "postgresql"),
+        ("mysql://h/d", "pymysql", "mysql"),
+        ("mariadb+pymysql://h/d", "pymysql", "mysql"),
     ],
 )
 def test_a_missing_driver_names_the_extra_to_install(url: str, package: str, extra: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from agent_statestore.errors import UnsupportedURL
-from agent_statestore.opening import masked
+from agent_statestore.masking import masked
 from agent_statestore.sql.tables import DEFAULT_PREFIX, Tables
 
 Dialect = Literal["sqlite", "postgresql", "mysql"]

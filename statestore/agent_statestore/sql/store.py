@@ -12,6 +12,7 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_
 from agent_statestore.clock import Clock, SystemClock
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.rates import Turn, asked
 from agent_statestore.records import (
@@ -72,14 +73,16 @@ class SQLStore(Store):
                 self._database, self._primitives = sqlite, in_file
                 bind = partial(bind_sqlite, in_file)
             case "postgresql":
-                from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
-                from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
+                with driver("psycopg", extra="postgresql"):
+                    from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
+                    from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
 
                 postgresql = PostgreSQLDatabase(settings)
                 self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
                 bind = partial(BoundPostgreSQL, settings, clock)
             case "mysql":
-                from agent_statestore.sql.mysql.primitives import MySQLDatabase, MySQLPrimitives, bind_mysql
+                with driver("pymysql", extra="mysql"):
+                    from agent_statestore.sql.mysql.primitives import MySQLDatabase, MySQLPrimitives, bind_mysql
 
                 mysql = MySQLDatabase(settings)
                 on_server = MySQLPrimitives(mysql, clock)

@@ -3,8 +3,8 @@
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
 and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
 bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rates.BucketState`; `turn_us`: the last answer).
-The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of that one
-row decide everything (a row is read again after waiting for its lock, a subselect of another table is not):
+The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
+that one row decide everything (a row is read again after waiting for its lock, a subselect of another table is not):
 
 * `intents`: JSON object, number of each step without a result -> its name;
 * `pending`: JSON object, id of each unconsumed signal -> its address (`address_of`);

@@ -4,7 +4,7 @@ import pytest
 
 from agent_statestore import open_store
 from agent_statestore.errors import UnknownScheme, UnsupportedURL
-from agent_statestore.opening import masked
+from agent_statestore.masking import masked
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.servers.cluster import Cluster
 from agent_statestore.redis.servers.connection import connect

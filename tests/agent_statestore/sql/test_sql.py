@@ -108,7 +108,7 @@ def test_the_password_is_not_shown() -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for name in [name for name in sys.modules if name.startswith(("psycopg.", "agent_statestore.sql.postgresql_"))]:
+    for name in [name for name in sys.modules if name.startswith(("psycopg.", "agent_statestore.sql.postgresql."))]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingDriver, match=r"celery-agents\[postgresql\]"):
         open_store("postgresql://localhost/db")

@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 
 from agent_statestore.errors import StoreUnavailable
-from agent_statestore.opening import masked
+from agent_statestore.masking import masked
 from agent_statestore.redis.scripts import Script
 from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
 from agent_statestore.redis.servers.packing import Command, Word

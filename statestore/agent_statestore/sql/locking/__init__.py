@@ -3,10 +3,11 @@
 from agent_statestore.sql.locking.base import Dialect
 from agent_statestore.sql.locking.moving import LockedMoving
 from agent_statestore.sql.locking.rates import LockedRates
+from agent_statestore.sql.locking.removing import LockedRemoving
 from agent_statestore.sql.locking.ringing import LockedRinging
 
 __all__ = ["Dialect", "LockedPrimitives"]
 
 
-class LockedPrimitives(LockedMoving, LockedRinging, LockedRates):
+class LockedPrimitives(LockedMoving, LockedRemoving, LockedRinging, LockedRates):
     """All primitives; see `StorePrimitives` for each. A subclass says which `dialect` they speak."""

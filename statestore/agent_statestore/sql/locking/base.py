@@ -4,8 +4,9 @@ The lock is SQLite's write lock on the file, or InnoDB's lock on the execution's
 of the execution takes first. Nobody else writes to the execution meanwhile, so what is read under it stays true, and
 Python decides (`agent_statestore.sql.checks`). The clock is read after the lock was got, because that may take long.
 
-`contexts`, `writing`, `ringing` and `moving` hold the primitives; `agent_statestore.sql.sqlite.primitives` and
-`agent_statestore.sql.mysql.primitives` say in what the two dialects differ.
+`contexts`, `writing`, `ringing`, `removing`, `moving` and `rates` hold the primitives;
+`agent_statestore.sql.sqlite.primitives` and `agent_statestore.sql.mysql.primitives` say in what the two dialects
+differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from agent_statestore.states import AgentState
 
 # What decides about a write, and what the audit trail says of it.
 LOOKED_AT: Final = (*DECISIVE, "owner")
+# How far an execution has come, and whether it may be replaced or dropped.
+PLACED: Final = ("version", "token", "audit_count", "ended_us", "due_us", "lease_until_us", "deleted_us")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class LockedBase:
         self._here = "WHERE execution_id = ? AND deleted_us IS NULL"
         self._decisive = f"SELECT {', '.join(LOOKED_AT)} FROM {tables.contexts} {self._here}{self.dialect.lock}"
         self._checkpoint_id = f"SELECT checkpoint_id FROM {tables.contexts} {self._here}{self.dialect.lock}"
+        # Also of what is deleted.
+        self._placed = f"SELECT {', '.join(PLACED)} FROM {tables.contexts} WHERE execution_id = ?{self.dialect.lock}"
         self._put_audit = insert_into(tables.audit, ("execution_id", *AUDIT_COLUMNS))
         self._updates: dict[tuple[str, ...], str] = {}
         new = self.dialect.new

@@ -1,6 +1,6 @@
 """Secrets in URLs are not shown."""
 
-from agent_statestore.opening import masked
+from agent_statestore.masking import masked
 
 
 def without_secrets(text: str) -> str:
