@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent_statestore import Store, open_store
-from agent_statestore.moving.copying import Copied, Outcome, copy
+from agent_statestore.moving.copying import Copied, CopyOutcome, copy
 from benchmarks.population import ids_of, populated
 from benchmarks.report import Table, Value
 from benchmarks.servers import Servers
@@ -97,7 +97,7 @@ def transfer(source: Store, target: Store, expected: dict[str, str]) -> Transfer
         raise RuntimeError("there was no middle to be interrupted in")
     seconds = time.perf_counter() - started
     found = digests_of(target)
-    before, after = first.counts.get(Outcome.COPIED, 0), second.counts.get(Outcome.COPIED, 0)
+    before, after = first.counts.get(CopyOutcome.COPIED, 0), second.counts.get(CopyOutcome.COPIED, 0)
     if found.keys() != expected.keys() or not 0 < before < len(expected) or before + after != len(expected):
         raise RuntimeError(f"copied {before} and {after} of {len(expected)}, {len(found)} are there: {second}")
     return Transfer(
