@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from agent_statestore import Action, AgentStep, Checkpoint, Lease, NewExecution, Result, Store
-from celery_agents.define.agent import agent
+from celery_agents.decorators import agent
 from celery_agents.define.registry import Registry
-from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.run.run import Run
+from celery_agents.lifecycle.assembly import make_executor
 
 AGENT: Final = "benchmarks.steps"
 OWNER: Final = "benchmark/1/0"
@@ -102,11 +103,11 @@ class Engine:
                 self._drains = True
                 run.step("left to the next claim", work)
 
-        self._executor = Executor(
+        self._executor = make_executor(
             store=store,
             registry=registry,
             keeper=LeaseKeeper(store),
-            limits=Limits(lease=LEASE),
+            limits=Defaults(lease=LEASE),
             is_draining=lambda: self._drains,
         )
 

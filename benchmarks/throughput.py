@@ -19,7 +19,7 @@ from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.workers import Worker
 from celery_agents.current import enqueue
-from celery_agents.define.agent import Agent
+from celery_agents.decorators import Agent
 from celery_agents.host.install import install
 from celery_agents.host.runtime import Runtime, runtime_of
 

@@ -7,12 +7,15 @@ from typing import Any
 from uuid import uuid4
 
 from agent_statestore import AgentContext, Lease, ManualClock, MemoryStore, Signal, SignalKind, Store
-from celery_agents.define.agent import Agent, agent
+from agent_statestore.records import ExecutionSummary
+from celery_agents.decorators import Agent, agent
 from celery_agents.define.registry import Registry
 from celery_agents.engine.events import Event
-from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Outcome
+from celery_agents.lifecycle.assembly import make_executor
+from celery_agents.lifecycle.ends import Ends
 
 LEASE = timedelta(seconds=15)
 
@@ -27,7 +30,7 @@ class Engine:
 
     clock: ManualClock = field(default_factory=ManualClock)
     registry: Registry = field(default_factory=Registry)
-    limits: Limits = field(default_factory=lambda: Limits(lease=LEASE))
+    limits: Defaults = field(default_factory=lambda: Defaults(lease=LEASE))
     events: list[Event] = field(default_factory=list)
     draining: bool = False
     interrupts: tuple[type[BaseException], ...] = ()
@@ -46,7 +49,7 @@ class Engine:
 
     def execute(self, execution_id: str) -> Outcome | None:
         """Works on one claim, as one message to a worker does."""
-        executor = Executor(
+        executor = make_executor(
             store=self.store,
             registry=self.registry,
             keeper=LeaseKeeper(self.store),
@@ -56,6 +59,16 @@ class Engine:
             interrupts=self.interrupts,
         )
         return executor.execute(execution_id, "host/1/0")
+
+    @property
+    def ends(self) -> Ends:
+        """Tells of ends, as a worker does."""
+        return Ends(
+            store=self.store, registry=self.registry, ring=self._ring, announce_within=self.limits.announce_within
+        )
+
+    def _ring(self, summary: ExecutionSummary) -> None:
+        """Leaves it to the test."""
 
     def crash(self, execution_id: str) -> None:
         """Works on one claim whose agent raises `Crash`; the lease stays, as it does when a process dies."""

@@ -10,10 +10,11 @@ from agent_statestore import ManualClock, MemoryStore, Signal, SignalKind
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.clock import from_us
 from agent_statestore.records import ExecutionSummary
-from celery_agents.define.agent import Agent
-from celery_agents.engine.executor import Executor, Limits
+from celery_agents.decorators import Agent
+from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.lifecycle.assembly import make_executor
 from tests.celery_agents.driving import LEASE, Crash, Engine, the_dead_do_not_speak
 
 WRITES = ("create", "claim", "checkpoint", "send", "settle")
@@ -65,7 +66,7 @@ class MortalStore(MemoryStore):
 class Household(Engine):
     """A store, a registry, and workers that do everything that is due, until nothing is."""
 
-    limits: Limits = field(default_factory=lambda: Limits(lease=LEASE, announce_within=LEASE))
+    limits: Defaults = field(default_factory=lambda: Defaults(lease=LEASE, announce_within=LEASE))
     dies_at: int | None = None
     dies_after: bool = False
     rung: list[str] = field(default_factory=list)
@@ -81,7 +82,7 @@ class Household(Engine):
     @property
     def executor(self) -> Executor:
         """One that rings and tells, as a worker's does."""
-        return Executor(
+        return make_executor(
             store=self.store,
             registry=self.registry,
             keeper=self.keeper,
@@ -101,14 +102,13 @@ class Household(Engine):
 
     def execute(self, execution_id: str) -> Outcome | None:
         """Does what one message to a worker does, the telling of an end included."""
-        executor = self.executor
-        outcome = executor.execute(execution_id, "host/1/0")
+        outcome = self.executor.execute(execution_id, "host/1/0")
         if outcome is not None and outcome.ending is Ending.UNKNOWN:
             self.store.mark_rung([(execution_id, outcome.token)], LEASE, timedelta(hours=1))
         summary = self.store.get_summary(execution_id)
         assert summary is not None
         if summary.state.is_over and summary.due_at is not None:
-            executor.family.tell(summary)
+            self.ends.tell(summary)
             self.store.settle(execution_id)
         return outcome
 

@@ -100,7 +100,7 @@ from agent_statestore.records import ErrorInfo
 from agent_statestore.redis import RedisStore
 from celery_agents import Complete, ExecutionFailed, Retry, Run, UseTool, tool
 from celery_agents.engine.events import EventKind
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.journal.failures import revive
 from celery_agents.engine.pauses.approval import digest_of
 from celery_agents.errors import StepFailed
@@ -424,7 +424,7 @@ def test_a_payload_that_is_too_large_is_tried_once(calls: Calls) -> None:
 
 def test_a_history_of_thousands_of_steps_goes_on_after_a_pause(calls: Calls) -> None:
     home, number = Household(), 3_000
-    home.limits = Limits(max_steps=10_000)
+    home.limits = Defaults(max_steps=10_000)
 
     def work(run: Run, input: None) -> int:
         for place in range(number):

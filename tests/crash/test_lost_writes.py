@@ -13,7 +13,7 @@ import pytest
 
 from agent_statestore import AgentContext, AgentState, Store, open_store
 from celery_agents import Run, tool
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from tests.celery_agents.driving import Calls, Engine
 from tests.crash.agents import Plan
@@ -48,7 +48,7 @@ def server() -> Iterator[ForgetfulRedis]:
 
 @pytest.fixture
 def engine(server: ForgetfulRedis) -> Iterator[Engine]:
-    engine = Engine(limits=Limits(lease=timedelta(minutes=5)))
+    engine = Engine(limits=Defaults(lease=timedelta(minutes=5)))
     engine.store = open_store(server.url)
     yield engine
     engine.store.close()

@@ -21,7 +21,7 @@ from agent_statestore import AgentState, Checkpoint, JSONValue, ManualClock
 from agent_statestore.clock import from_us
 from agent_statestore.sql import SQLStore
 from agent_statestore.testing.kit.builders import answer, claim, claimed, done, event, move, pause
-from celery_agents.define.agent import Agent
+from celery_agents.decorators import Agent
 from celery_agents.settings import Settings
 from tests.celery_agents.driving import Engine
 

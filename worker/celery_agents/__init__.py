@@ -13,11 +13,12 @@ A killed worker's execution goes on from its last recorded step on another one.
 
 from celery_agents.client.execution import Execution
 from celery_agents.current import enqueue, get_execution
-from celery_agents.define.agent import Agent, agent
+from celery_agents.decorators import Agent, agent, tool
+from celery_agents.define.arguments import ToolContext
 from celery_agents.define.crash_policy import CrashPolicy, Happened
 from celery_agents.define.registry import Registry
 from celery_agents.define.retry import Retry
-from celery_agents.define.tool import Tool, ToolContext, tool
+from celery_agents.define.tool import Tool
 from celery_agents.engine.pauses.child import Child
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.run import Run

@@ -1,22 +1,40 @@
-"""Starting executions and finding them again."""
+"""What a caller without an app at hand works with: the current app's runtime, and executions started on it."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 
-from agent_statestore.checkpoint import NewExecution
+from celery import current_app
+
 from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import JSONValue
-from agent_statestore.states import AgentState
 from celery_agents.client.execution import Execution
-from celery_agents.define import deadline as deadlines
-from celery_agents.define.agent import Agent
-from celery_agents.host.runtime import Runtime, current_runtime
-from celery_agents.lifecycle import turns
+from celery_agents.define.agent import AgentDefinition
+from celery_agents.errors import ConfigurationError
+from celery_agents.host.runtime import Runtime, find_runtime, installed_runtimes, runtime_of
+from celery_agents.lifecycle.create import create
+from celery_agents.lifecycle.services import Services
+
+
+def current_runtime() -> Runtime:
+    """Return the runtime of Celery's current app, else of the only installed app, else of `celery_agents.celery`.
+
+    Raise `ConfigurationError` where several apps are installed and none is current.
+    """
+    found = find_runtime(current_app._get_current_object())
+    if found is not None:
+        return found
+    installed = installed_runtimes()
+    if not installed:
+        from celery_agents.celery import app  # here, because it makes an app of Celery's
+
+        return runtime_of(app)
+    if len(installed) > 1:
+        raise ConfigurationError("app", "several apps are installed and none is current: call app.set_current()")
+    return installed[0]
 
 
 def enqueue(
-    agent: Agent | str,
+    agent: AgentDefinition | str,
     input: JSONValue = None,  # noqa: A002 - the field's standard name
     *,
     session_id: str | None = None,
@@ -27,7 +45,7 @@ def enqueue(
     priority: int | None = None,
     start_at: datetime | None = None,
     deadline: datetime | timedelta | None = None,
-    runtime: Runtime | None = None,
+    runtime: Services | None = None,
 ) -> Execution:
     """Starts an execution of an agent, given as such or by name.
 
@@ -39,45 +57,26 @@ def enqueue(
     Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`,
     `StoreUnavailable`, and what the agent's `concurrency_key` raises; after any of them nothing is stored.
     """
-    runtime = runtime or current_runtime()
-    settings = runtime.settings
-    if isinstance(agent, str):
-        _load_agents(runtime)
-        agent = runtime.registry.agent(agent)
-    if not isinstance(agent, Agent):
-        raise TypeError(f"enqueue needs an agent, which is a function with @agent, or its name, not {agent!r:.80}")
-    encoded = agent.encode_input(input)
-    metadata = deadlines.added_to(metadata or {}, deadline)
-    context = turns.create(
-        runtime.store,
-        agent.turns,
-        NewExecution(
-            agent_id=agent.name,
-            input=encoded,
-            session_id=session_id,
-            user_id=user_id,
-            metadata=agent.turns.added_to(metadata, partial(agent.decode_input, encoded)),
-            idempotency_key=idempotency_key,
-            queue=queue or agent.queue,
-            priority=priority,
-            start_at=start_at,
-            first_ring=timedelta(seconds=settings.publish_grace_seconds),
-        ),
+    services = runtime or current_runtime()
+    created = create(
+        services,
+        agent,
+        input,
+        session_id=session_id,
+        user_id=user_id,
+        metadata=metadata,
+        idempotency_key=idempotency_key,
+        queue=queue,
+        priority=priority,
+        start_at=start_at,
+        deadline=deadline,
     )
-    execution = Execution(context.execution_id, runtime)
-    if start_at is None and context.state is AgentState.IDLE:
-        runtime.ring(context)
-    return execution
+    return Execution(created.execution_id, services)
 
 
-def get_execution(execution_id: str, *, runtime: Runtime | None = None) -> Execution:
-    """The handle of an existing execution. Raises `ExecutionNotFound`."""
-    runtime = runtime or current_runtime()
-    if runtime.store.get_summary(execution_id) is None:
+def get_execution(execution_id: str, *, runtime: Services | None = None) -> Execution:
+    """Return the handle of an existing execution. Raise `ExecutionNotFound`."""
+    services = runtime or current_runtime()
+    if services.store.get_summary(execution_id) is None:
         raise ExecutionNotFound(execution_id)
-    return Execution(execution_id, runtime)
-
-
-def _load_agents(runtime: Runtime) -> None:
-    """Imports the modules that the app is configured to import: there the agents are defined."""
-    runtime.app.loader.import_default_modules()
+    return Execution(execution_id, services)

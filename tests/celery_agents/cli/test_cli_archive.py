@@ -400,7 +400,7 @@ def test_copy_draws_a_bar_on_a_terminal(cli: CLI, tmp_path: Path, monkeypatch: p
 PROGRAM = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
-from agent_statestore import copying
+from agent_statestore.moving import copying
 copying._PAGE = 1
 handle = copying._copy_one
 def slow(*args):

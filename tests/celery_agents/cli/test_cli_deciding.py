@@ -226,7 +226,7 @@ def test_show_a_parent_and_its_children(cli: CLI) -> None:
     for ended in (first, second):
         summary = cli.store.get_summary(ended)
         assert summary is not None
-        cli.runtime.executor.family.tell(summary)
+        cli.runtime.ends.tell(summary)
     cli.execute(parent)
 
     shown = cli("show", parent).stdout.partition("\nchildren\n")
@@ -268,7 +268,7 @@ def test_who_follows_an_execution_is_shown_how_to_approve(
         shown.set()
         return deciding_lines(*given)
 
-    for module in ("progress", "enqueue"):
+    for module in ("output.progress", "commands.enqueue"):
         monkeypatch.setattr(f"celery_agents.cli.{module}.deciding_lines", lines)
 
     def decide(execution_id: str) -> None:

@@ -10,9 +10,9 @@ from celery_agents.demo.environment_audit import inspection
 from celery_agents.demo.environment_audit.agent import AuditRequest, environment_audit
 from celery_agents.demo.environment_audit.ledger import calls
 from celery_agents.demo.environment_audit.report import render, write_once_complete
-from celery_agents.engine.executor import Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending
+from celery_agents.lifecycle.assembly import make_executor
 from tests.celery_agents.demo.made_up import make_distribution
 
 
@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Path:
 def audit(site: Path, report: Path, answer: str) -> AgentContext:
     """Executes the agent up to its question, answers, and executes it to its end."""
     store = MemoryStore()
-    executor = Executor(store=store, registry=default_registry, keeper=LeaseKeeper(store))
+    executor = make_executor(store=store, registry=default_registry, keeper=LeaseKeeper(store))
     request = AuditRequest(report=report, ledger=report.with_suffix(".calls"), search_path=[str(site)])
     new = NewExecution(agent_id=environment_audit.name, input=environment_audit.encode_input(request))
     execution_id = store.create(new).execution_id

@@ -8,7 +8,7 @@ import pytest
 from agent_statestore import AgentState, InvalidRecord, WaitKind
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from celery_agents import AsyncRun, RegistrationError, Retry, Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.errors import (
     AnswerTimeout,
     BudgetExceeded,
@@ -302,7 +302,7 @@ def test_a_limit_that_is_none_is_refused_at_registration_by_name(engine: Engine,
 
 def test_retries_are_bounded_for_the_whole_execution_across_crashes(calls: Calls) -> None:
     home = Household()
-    home.limits = Limits(lease=LEASE, max_retries=5)
+    home.limits = Defaults(lease=LEASE, max_retries=5)
 
     def fails() -> None:
         calls(1)

@@ -9,7 +9,7 @@ import pytest
 
 from agent_statestore import AgentState, Checkpoint, Checkpointed, Lease, ManualClock, MemoryStore, StoreUnavailable
 from celery_agents import Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending
 from tests.celery_agents.driving import LEASE, Calls, Engine
@@ -95,7 +95,7 @@ def test_a_store_that_is_away_for_a_moment_loses_and_repeats_nothing(
 
 def test_a_store_that_stays_away_ends_the_claim_without_success(engine: Engine, calls: Calls) -> None:
     store = engine.store = Unreachable(engine.clock)
-    engine.limits = Limits(lease=timedelta(seconds=0.5))
+    engine.limits = Defaults(lease=timedelta(seconds=0.5))
 
     def work(run: Run, input: None) -> str:
         store.failures = 10_000

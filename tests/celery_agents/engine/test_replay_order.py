@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from celery_agents import AsyncRun
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.journal import order
 from tests.celery_agents.driving import Calls, Crash, Engine
 
@@ -45,7 +45,7 @@ def test_tasks_that_ended_in_another_order_keep_their_results(engine: Engine) ->
 
 @pytest.mark.parametrize("seed", range(12))
 def test_many_tasks_of_several_steps_go_on_as_they_were(engine: Engine, calls: Calls, seed: int) -> None:
-    engine.limits = Limits(lease=timedelta(seconds=15))
+    engine.limits = Defaults(lease=timedelta(seconds=15))
     dies_at = {5, 9, 13, 17}
 
     async def note(name: str, place: int, delay: float) -> list[object]:

@@ -13,6 +13,7 @@ from celery_agents.host.bell import ring
 from celery_agents.host.owner import owner_of
 from celery_agents.host.runtime import Runtime
 from celery_agents.host.sweeper import Sweeper
+from celery_agents.lifecycle.ends import Ends
 from tests.celery_agents.client.test_client import published
 
 
@@ -160,7 +161,6 @@ def test_an_odd_id_among_the_revoked_does_not_keep_the_others_waiting(
 def test_an_execution_that_cannot_be_swept_does_not_keep_the_others_waiting(
     runtime: Runtime, simple: Agent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from celery_agents.host import sweeper as module
     from celery_agents.lifecycle.cancel import request_cancel
 
     newer = enqueue(simple, 1, runtime=runtime)
@@ -172,7 +172,7 @@ def test_an_execution_that_cannot_be_swept_does_not_keep_the_others_waiting(
     def too_new(*_: Any) -> bool:
         raise FormatTooNew("execution", 2, 1)
 
-    monkeypatch.setattr(module, "finish_cancel", too_new)
+    monkeypatch.setattr(Ends, "finish_cancel", too_new)
     Sweeper(runtime).sweep()
     assert rung_ids(runtime) == [healthy]
 

@@ -19,7 +19,7 @@ from agent_statestore import AgentState
 from agent_statestore.errors import ExecutionOver
 from celery_agents import AsyncRun, ExecutionCancelled, Retry, Run
 from celery_agents.client.execution import Execution
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.driving import LEASE, Calls
@@ -80,7 +80,7 @@ def test_parallel_steps_in_flight_are_recorded_and_those_that_have_not_begun_do_
 
 def test_a_coroutine_in_flight_is_interrupted(calls: Calls) -> None:
     home, ids = Household(), []
-    home.limits = Limits(lease=timedelta(seconds=0.6), announce_within=LEASE)
+    home.limits = Defaults(lease=timedelta(seconds=0.6), announce_within=LEASE)
 
     async def endless() -> None:
         calls("begun")
@@ -201,7 +201,7 @@ def test_a_cancel_during_a_long_retry_wait_tries_no_more(calls: Calls) -> None:
 
 def test_a_cancel_during_a_retry_wait_in_place_ends_it_within_seconds(calls: Calls) -> None:
     home, ids = Household(), []
-    home.limits = Limits(lease=timedelta(seconds=0.9), announce_within=LEASE, inline_wait_seconds=60)
+    home.limits = Defaults(lease=timedelta(seconds=0.9), announce_within=LEASE, inline_wait_seconds=60)
 
     def work(run: Run, input: None) -> None:
         threading.Timer(0.2, home.cancel, ids).start()

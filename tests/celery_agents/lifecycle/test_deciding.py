@@ -411,7 +411,7 @@ def test_an_event_cannot_take_the_place_of_a_childs_end(runtime: Runtime) -> Non
     spawned.resume("yes")
     work(runtime, spawned)
     bells(runtime)
-    runtime.executor.family.tell(spawned.summary())
+    runtime.ends.tell(spawned.summary())
     assert bells(runtime) == 1
     work(runtime, execution)
     assert execution.wait(0) == ["yes"]

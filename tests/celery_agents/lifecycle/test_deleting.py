@@ -120,7 +120,7 @@ def test_what_cannot_be_told_is_logged_and_the_execution_is_deleted_nevertheless
         raise FormatTooNew("execution", 99, 1)
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr(type(agents.runtime.executor.family), "_tell_parent", refuses)
+        patched.setattr(type(agents.runtime.ends), "_tell_parent", refuses)
         assert child.delete() is True
 
     assert "will notice later" in caplog.text

@@ -24,7 +24,7 @@ from celery_agents import (
     loop_agent,
     tool,
 )
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.errors import RegistrationError, UnknownTool
 from tests.celery_agents.driving import Calls, Engine
 from tests.celery_agents.loop.looping import Model, conversation, done, start
@@ -194,7 +194,7 @@ def test_a_failed_model_call_is_tried_again_as_its_policy_says(engine: Engine) -
             raise failure
         return Complete(output=1)
 
-    engine.limits = Limits(inline_wait_seconds=1)
+    engine.limits = Defaults(inline_wait_seconds=1)
     retry = Retry(retries=1, first_delay=timedelta(milliseconds=1))
     execution_id = start(engine, decide, retry=retry)
     assert done(engine.execute(execution_id)) == 1

@@ -11,7 +11,8 @@ from tests.services.commands import ROOT, environment
 PROGRAM = """
 import os, signal, sys, threading
 from celery import Celery
-from celery_agents import Registry, bell, install
+from celery_agents import Registry, install
+from celery_agents.host import bell
 from celery_agents.host.runtime import runtime_of
 
 app = install(Celery("forking", broker="memory://"), registry=Registry())

@@ -1,21 +1,20 @@
-"""`Execution`: the handle that a client holds."""
+"""`Execution`: the handle that a client holds; `AsyncExecution`: the same one for async code."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
 
 from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.watch import Watch
+from celery_agents.client.watch import AsyncWatch
 from celery_agents.errors import ExecutionCancelled, ExecutionFailed
-from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle import delete, signals
-from celery_agents.lifecycle.cancel import finish_cancel, request_cancel, tell_relatives
+from celery_agents.lifecycle.cancel import cancel
+from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, question_of
-
-if TYPE_CHECKING:
-    from celery_agents.aio import AsyncExecution
 
 # A watch tells of every change. Looking without being told, this rarely, is for what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0
@@ -24,9 +23,9 @@ LOOK_ANYWAY_SECONDS: Final = 30.0
 class Execution:
     """One execution, from the outside. Cheap to make; every call looks at the store."""
 
-    def __init__(self, execution_id: str, runtime: Runtime) -> None:
+    def __init__(self, execution_id: str, services: Services) -> None:
         self.id = execution_id
-        self._runtime = runtime
+        self._services = services
 
     def __repr__(self) -> str:
         return f"<Execution {self.id}>"
@@ -40,8 +39,6 @@ class Execution:
     @property
     def aio(self) -> "AsyncExecution":
         """The same handle for async code."""
-        from celery_agents.aio import AsyncExecution
-
         return AsyncExecution(self)
 
     @property
@@ -51,21 +48,21 @@ class Execution:
 
     def summary(self) -> ExecutionSummary:
         """Everything but its contents: cheap. Raises `ExecutionNotFound`."""
-        summary = self._runtime.store.get_summary(self.id)
+        summary = self._services.store.get_summary(self.id)
         if summary is None:
             raise ExecutionNotFound(self.id)
         return summary
 
     def context(self) -> AgentContext:
         """The whole context. Raises `ExecutionNotFound`."""
-        context = self._runtime.store.get_context(self.id)
+        context = self._services.store.get_context(self.id)
         if context is None:
             raise ExecutionNotFound(self.id)
         return context
 
     def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
         """The recorded steps numbered above `after`."""
-        return self._runtime.store.get_steps(self.id, after)
+        return self._services.store.get_steps(self.id, after)
 
     @property
     def question(self) -> Wait | None:
@@ -127,7 +124,7 @@ class Execution:
 
         On Redis and in memory it is told; elsewhere it looks at growing intervals of up to half a second.
         """
-        return self._runtime.store.watch(self.id)
+        return self._services.store.watch(self.id)
 
     def resume(
         self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
@@ -139,7 +136,7 @@ class Execution:
         an approval is waited for), `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`,
         `ExecutionNotFound`.
         """
-        signals.answer(self._runtime, self.summary(), answer, key=key, sender=sender, reason=reason)
+        signals.answer(self._services, self.summary(), answer, key=key, sender=sender, reason=reason)
 
     def approve(
         self,
@@ -161,7 +158,7 @@ class Execution:
         decisions the first one wins), `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.approve(
-            self._runtime, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
+            self._services, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
         )
 
     def reject(
@@ -176,7 +173,7 @@ class Execution:
 
         Parameters and errors are those of `approve`.
         """
-        signals.reject(self._runtime, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
+        signals.reject(self._services, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
 
     def send_event(
         self, name: str, payload: JSONValue = None, *, event_id: str | None = None, sender: str | None = None
@@ -187,7 +184,7 @@ class Execution:
         that sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
         `ExecutionNotFound`.
         """
-        signals.send_event(self._runtime, self.id, name, payload, event_id=event_id, sender=sender)
+        signals.send_event(self._services, self.id, name, payload, event_id=event_id, sender=sender)
 
     def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Cancels the execution, for good; False if it was over already.
@@ -195,13 +192,7 @@ class Execution:
         If nothing runs it, it is cancelled when this returns; else at its next step boundary. Raises
         `ExecutionNotFound`.
         """
-        store, settings = self._runtime.store, self._runtime.settings
-        if not request_cancel(store, self.id, sender=sender, reason=reason):
-            return False
-        if finish_cancel(store, settings, self.id):
-            tell_relatives(self._runtime, self.id)
-            self._runtime.ring(self.summary())  # a worker tells the result backend and Flower
-        return True
+        return cancel(self._services, self.id, sender=sender, reason=reason)
 
     def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Deletes the execution, also while a worker has it; False if it was not there.
@@ -210,7 +201,7 @@ class Execution:
         behind it, go on at once; its own children are left to run: `cancel` first to end them too. What is kept of it,
         `sender` and `reason` among that, see `Store.delete_context`.
         """
-        return delete.delete(self._runtime, self.id, sender=sender, reason=reason)
+        return delete.delete(self._services, self.id, sender=sender, reason=reason)
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Looks whenever something may have changed, the last time when `timeout` seconds have passed."""
@@ -231,7 +222,7 @@ class Execution:
         said = f"execution {self.id} is still {summary.state.value} after {timeout} s"
         if summary.state is not AgentState.IDLE:
             return said
-        return f"{said}: no worker on {self._runtime.store.url} that knows agent {summary.agent_id!r} has taken it yet"
+        return f"{said}: no worker on {self._services.store.url} that knows agent {summary.agent_id!r} has taken it yet"
 
     def _output(self, summary: ExecutionSummary) -> JSONValue:
         if summary.state is AgentState.CANCELLED:
@@ -242,6 +233,111 @@ class Execution:
                 raise ExecutionFailed(self.id, "unknown", "no error was recorded")
             raise ExecutionFailed(self.id, error.type, error.message)
         return self.context().output
+
+
+class AsyncExecution:
+    """`Execution` with awaitable methods; see there for the meaning and the errors of each."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+        return self._execution.id
+
+    async def state(self) -> AgentState:
+        """Where it stands."""
+        return (await self.summary()).state
+
+    async def summary(self) -> ExecutionSummary:
+        """Everything but its contents."""
+        return await asyncio.to_thread(self._execution.summary)
+
+    async def context(self) -> AgentContext:
+        """The whole context."""
+        return await asyncio.to_thread(self._execution.context)
+
+    async def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
+        """The recorded steps numbered above `after`."""
+        return await asyncio.to_thread(self._execution.steps, after)
+
+    async def question(self) -> Wait | None:
+        """The question that it waits to have answered, if it does."""
+        return await asyncio.to_thread(lambda: self._execution.question)
+
+    async def approval(self) -> Wait | None:
+        """The approval that it waits for, if it does."""
+        return await asyncio.to_thread(lambda: self._execution.approval)
+
+    async def wait(self, timeout: float | None = None) -> JSONValue:
+        """The output, once the execution is over."""
+        await self._look_until(lambda summary: summary.state.is_over, timeout)
+        return await asyncio.to_thread(self._execution.wait, 0)
+
+    async def wait_for_question(self, timeout: float | None = None) -> Wait | None:
+        """The question, once there is one; None if the execution ended without."""
+        summary = await self._look_until(lambda seen: question_of(seen) is not None or seen.state.is_over, timeout)
+        return question_of(summary)
+
+    async def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
+        """The approval, once one is waited for; None if the execution ended without."""
+        summary = await self._look_until(lambda seen: approval_of(seen) is not None or seen.state.is_over, timeout)
+        return approval_of(summary)
+
+    async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
+        """Looks at once, and then whenever something may have changed, until `timeout` seconds have passed."""
+        check_seconds(timeout)
+        summary = await self.summary()
+        if is_met(summary):
+            return summary
+        try:
+            async with asyncio.timeout(timeout), AsyncWatch(self._execution.watch) as watch:
+                while not is_met(summary := await self.summary()):
+                    await watch.wait(LOOK_ANYWAY_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(self._execution.stands_still(summary, timeout)) from error
+        return summary
+
+    async def __aiter__(self) -> AsyncIterator[AgentStep]:
+        """Follows the execution live."""
+        seen = 0
+        async with AsyncWatch(self._execution.watch) as watch:
+            while True:
+                summary = await self.summary()
+                for step in await self.steps(after=seen) if summary.step_count > seen else ():
+                    if step.result is None and not summary.state.is_over:
+                        break
+                    seen = step.step_number
+                    watch.progress()
+                    yield step
+                if summary.state.is_over and seen >= summary.step_count:
+                    return
+                await watch.wait(LOOK_ANYWAY_SECONDS)
+
+    async def resume(self, answer: JSONValue, **options: Any) -> None:
+        """Answers the question that the execution waits for."""
+        await asyncio.to_thread(lambda: self._execution.resume(answer, **options))
+
+    async def approve(self, **options: Any) -> None:
+        """Approves of the tool call that the execution waits to make."""
+        await asyncio.to_thread(lambda: self._execution.approve(**options))
+
+    async def reject(self, **options: Any) -> None:
+        """Refuses the tool call that the execution waits to make."""
+        await asyncio.to_thread(lambda: self._execution.reject(**options))
+
+    async def send_event(self, name: str, payload: JSONValue = None, **options: Any) -> None:
+        """Sends an event."""
+        await asyncio.to_thread(lambda: self._execution.send_event(name, payload, **options))
+
+    async def cancel(self, **options: Any) -> bool:
+        """Cancels the execution, for good."""
+        return await asyncio.to_thread(lambda: self._execution.cancel(**options))
+
+    async def delete(self, **options: Any) -> bool:
+        """Deletes the execution."""
+        return await asyncio.to_thread(lambda: self._execution.delete(**options))
 
 
 def check_seconds(timeout: float | None) -> None:

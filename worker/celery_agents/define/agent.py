@@ -1,10 +1,10 @@
-"""`@agent`: a Python function `(run, input) -> output` whose executions are durable."""
+"""An agent as it is defined: a Python function `(run, input) -> output`, what goes in and comes out, its limits."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final, Literal
 
 import pydantic
 
@@ -12,22 +12,16 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import JSONValue
 from celery_agents.define import types
-from celery_agents.define.names import check_amount, check_count, check_decorated, check_duration
-from celery_agents.define.registry import Registry, default_registry
+from celery_agents.define.names import check_amount, check_count, check_duration
+from celery_agents.define.turns import Turns
 from celery_agents.errors import InvalidInput, RegistrationError
-from celery_agents.lifecycle.turns import Turns
-
-if TYPE_CHECKING:
-    from celery_agents.client.execution import Execution
-    from celery_agents.engine.run.run import Run
-
 
 # How a run and an input are given to an agent's function.
 _BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Agent:
-    """A registered agent.
+class AgentDefinition:
+    """An agent as the engine knows it; what `@agent` makes can also be enqueued.
 
     Attributes:
         name: unique in the registry; the `agent_id` of its executions and the name that Flower shows.
@@ -96,7 +90,7 @@ class Agent:
         self._output = types.result_adapter(function)
         functools.update_wrapper(self, function)
 
-    def __call__(self, run: "Run", input: Any) -> Any:  # noqa: A002 - the field's standard name
+    def __call__(self, run: Any, input: Any) -> Any:  # noqa: A002 - the field's standard name
         return self.function(run, input)
 
     def encode_input(self, value: Any) -> JSONValue:
@@ -127,98 +121,3 @@ class Agent:
     def input_schema(self) -> dict[str, JSONValue]:
         """JSON Schema of the input."""
         return self._input.json_schema()
-
-    def enqueue(
-        self,
-        input: Any = None,  # noqa: A002 - the field's standard name
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        metadata: Mapping[str, JSONValue] | None = None,
-        idempotency_key: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        start_at: datetime | None = None,
-        deadline: datetime | timedelta | None = None,
-    ) -> "Execution":
-        """Starts an execution of this agent on the current app's workers; see `celery_agents.enqueue`."""
-        from celery_agents.current import enqueue  # here, because the client needs Celery and the agent itself does not
-
-        return enqueue(
-            self,
-            input,
-            session_id=session_id,
-            user_id=user_id,
-            metadata=metadata,
-            idempotency_key=idempotency_key,
-            queue=queue,
-            priority=priority,
-            start_at=start_at,
-            deadline=deadline,
-        )
-
-
-@overload
-def agent(function: Callable[..., Any], /) -> Agent: ...
-@overload
-def agent(
-    *,
-    name: str | None = None,
-    max_steps: int | None = None,
-    max_attempts: int | None = None,
-    queue: str | None = None,
-    deadline: timedelta | None = None,
-    max_tokens: float | None = None,
-    max_cost: float | None = None,
-    on_limit: Literal["fail", "ask"] = "fail",
-    session_policy: Literal["parallel", "queue", "reject"] = "parallel",
-    concurrency: int | None = None,
-    concurrency_key: Callable[[Any], object] | None = None,
-    rate_limit: str | None = None,
-    registry: Registry | None = None,
-) -> Callable[[Callable[..., Any]], Agent]: ...
-def agent(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    max_steps: int | None = None,
-    max_attempts: int | None = None,
-    queue: str | None = None,
-    deadline: timedelta | None = None,
-    max_tokens: float | None = None,
-    max_cost: float | None = None,
-    on_limit: Literal["fail", "ask"] = "fail",
-    session_policy: Literal["parallel", "queue", "reject"] = "parallel",
-    concurrency: int | None = None,
-    concurrency_key: Callable[[Any], object] | None = None,
-    rate_limit: str | None = None,
-    registry: Registry | None = None,
-) -> Agent | Callable[[Callable[..., Any]], Agent]:
-    """Makes a function `(run, input) -> output`, plain or async, an agent.
-
-    The annotation of `input` is its schema (pydantic), held against every input at `enqueue`; the return annotation
-    is that of the output. `name` defaults to the function's; for the others see `Agent`.
-    """
-
-    def register(function: Callable[..., Any]) -> Agent:
-        check_decorated("agent", function)
-        made = Agent(
-            function,
-            name=name or function.__name__,
-            max_steps=max_steps,
-            max_attempts=max_attempts,
-            queue=queue,
-            deadline=deadline,
-            max_tokens=max_tokens,
-            max_cost=max_cost,
-            on_limit=on_limit,
-            session_policy=session_policy,
-            concurrency=concurrency,
-            concurrency_key=concurrency_key,
-            rate_limit=rate_limit,
-        )
-        (registry or default_registry).add_agent(made)
-        return made
-
-    return register if function is None else register(function)

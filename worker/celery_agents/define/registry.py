@@ -7,7 +7,7 @@ from celery_agents.define.names import check_registered_name
 from celery_agents.errors import RegistrationError, UnknownAgent
 
 if TYPE_CHECKING:
-    from celery_agents.define.agent import Agent
+    from celery_agents.define.agent import AgentDefinition
     from celery_agents.define.tool import Tool
 
 
@@ -16,11 +16,11 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._agents: dict[str, Agent] = {}
+        self._agents: dict[str, AgentDefinition] = {}
         self._tools: dict[str, Tool[..., Any]] = {}
         self._made_anew: set[str] = set()
 
-    def add_agent(self, agent: "Agent") -> None:
+    def add_agent(self, agent: "AgentDefinition") -> None:
         """Registers an agent. The same function may be registered again (a reload); another one may not.
 
         Raises `RegistrationError`, also for a name that no step could bear.
@@ -49,14 +49,14 @@ class Registry:
                 self._made_anew.discard(tool.name)  # a reload
             self._tools[tool.name] = tool
 
-    def agent(self, name: str) -> "Agent":
+    def agent(self, name: str) -> "AgentDefinition":
         """The agent of this name. Raises `UnknownAgent`."""
         try:
             return self._agents[name]
         except KeyError:
             raise UnknownAgent(name, sorted(self._agents)) from None
 
-    def find(self, name: str) -> "Agent | None":
+    def find(self, name: str) -> "AgentDefinition | None":
         """The agent of this name, or None."""
         return self._agents.get(name)
 
@@ -69,7 +69,7 @@ class Registry:
         return self._tools.get(name)
 
     @property
-    def agents(self) -> "tuple[Agent, ...]":
+    def agents(self) -> "tuple[AgentDefinition, ...]":
         """All agents, by name."""
         return tuple(agent for _, agent in sorted(self._agents.items()))
 

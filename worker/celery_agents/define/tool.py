@@ -1,22 +1,17 @@
 """`@tool`: a function that an agent may call on the world, with checked arguments and policies for its failures."""
 
-import contextlib
 import functools
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import zip_longest
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_args, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
-import pydantic
-
-from agent_statestore.records import JSONValue, Message
+from agent_statestore.records import JSONValue
 from celery_agents.define import types
+from celery_agents.define.arguments import Arguments, ToolContext, by_name, context_parameter
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
-from celery_agents.define.names import check_decorated, check_duration
-from celery_agents.define.registry import Registry, default_registry
+from celery_agents.define.names import check_duration
 from celery_agents.define.retry import Retry
 from celery_agents.errors import InvalidArguments, RegistrationError
 
@@ -25,26 +20,6 @@ T = TypeVar("T")
 
 # True, False, or a function of the call's arguments by name.
 RequiresApproval: TypeAlias = bool | Callable[[dict[str, Any]], bool]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolContext:
-    """The call that a tool is part of. A tool gets it in a parameter that is annotated with this class.
-
-    `idempotency_key` is the same on every try of this call, whoever makes it: for services that take one. `key` is the
-    step's in the journal, `tries` counts from 1.
-    """
-
-    execution_id: str
-    agent_id: str
-    session_id: str | None
-    user_id: str | None
-    metadata: Mapping[str, JSONValue]
-    memory: Mapping[str, JSONValue]
-    messages: tuple[Message, ...]
-    key: str
-    idempotency_key: str
-    tries: int
 
 
 class Tool(Generic[P, T]):
@@ -91,7 +66,9 @@ class Tool(Generic[P, T]):
         self._made_of = _what_it_is_made_of(function)
         self._requires_approval = requires_approval
         self.crash_policy, self.reconcile = crash_policy(name, on_crash)
-        self._arguments = _Arguments(function, name)
+        self._arguments = Arguments(
+            function, name, plain=types.plain_function(function) if isinstance(function, Tool) else function
+        )
         if self.reconcile is not None:
             self.check_reconcile(self.reconcile)
         functools.update_wrapper(self, function)
@@ -120,14 +97,14 @@ class Tool(Generic[P, T]):
         reconcile = reconcile or self.reconcile
         assert reconcile is not None
         arguments = self._arguments.by_name(args, kwargs)
-        wants_context = _context_parameter(reconcile)
+        wants_context = context_parameter(reconcile)
         if wants_context is not None:
             arguments[wants_context] = context
         return reconcile(**arguments)
 
     def check_reconcile(self, reconcile: Reconcile) -> None:
         """Raises `RegistrationError` for a function that cannot be called with this tool's arguments by name."""
-        names = {*self._arguments.names, _context_parameter(reconcile)} - {None}
+        names = {*self._arguments.names, context_parameter(reconcile)} - {None}
         try:
             inspect.signature(reconcile).bind(**dict.fromkeys(map(str, names)))
         except TypeError as error:
@@ -167,7 +144,7 @@ class Tool(Generic[P, T]):
             bound = self._arguments.bind(args, kwargs)
         except InvalidArguments:
             return False
-        return bool(decide(_by_name(bound)))
+        return bool(decide(by_name(bound)))
 
 
 def _what_it_is_made_of(function: Callable[..., Any]) -> tuple[object, list[object]]:
@@ -180,167 +157,3 @@ def _what_it_is_made_of(function: Callable[..., Any]) -> tuple[object, list[obje
         *(plain.__defaults__ or ()),
         *(plain.__kwdefaults__ or {}).values(),
     ]
-
-
-def _context_parameter(function: Callable[..., Any]) -> str | None:
-    """The parameter that gets the context of the call, if there is one."""
-    for key, annotation in types.hints(function).items():
-        if key != "return" and (annotation is ToolContext or ToolContext in get_args(annotation)):
-            return key
-    return None
-
-
-def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """The arguments as they are given: what `**kwargs` collects stands beside the others."""
-    return {**dict(zip(bound.signature.parameters, bound.args, strict=False)), **bound.kwargs}
-
-
-class _Arguments:
-    """The parameters of a function: what it may be called with, and whether it wants the context of the call."""
-
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self._name = name
-        hints = types.hints(function)
-        try:
-            signature = inspect.signature(types.plain_function(function) if isinstance(function, Tool) else function)
-        except ValueError as error:
-            raise RegistrationError(name, f"its parameters are not known: {error}") from error
-        for key, parameter in signature.parameters.items():
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise RegistrationError(name, f"a tool is called with arguments by name, which {key!r} cannot have")
-        self._full_signature = signature
-        self._context_parameter = _context_parameter(function)
-        shown = [one for key, one in signature.parameters.items() if key != self._context_parameter]
-        self._signature = signature.replace(parameters=shown)
-
-        @functools.wraps(function)
-        def collect(*args: Any, **kwargs: Any) -> inspect.BoundArguments:
-            return self._signature.bind(*args, **kwargs)
-
-        # Validation looks at this one, which never is async and never runs the tool's code.
-        collect.__signature__ = self._signature  # type: ignore[attr-defined]
-        collect.__annotations__ = {key: hint for key, hint in hints.items() if key in self._signature.parameters}
-        self._collect: Callable[..., Any] = collect
-        try:
-            self._validate = pydantic.validate_call(collect)
-        except pydantic.PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
-            raise RegistrationError(name, f"the annotation of a parameter has no JSON form: {reason}") from error
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of all that there are, in their order."""
-        parameters = self._signature.parameters.values()
-        return tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
-
-    def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The typed arguments, defaults and all, as keywords. Raises `InvalidArguments`."""
-        return _by_name(self.bind(args, kwargs))
-
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        """The typed arguments. Raises `InvalidArguments`."""
-        with contextlib.suppress(TypeError):  # validation says more
-            # By name, so that an error says which one it is.
-            args, kwargs = (), _by_name(self._signature.bind(*args, **kwargs))
-        try:
-            bound: inspect.BoundArguments = self._validate(*args, **kwargs)
-        except pydantic.ValidationError as error:
-            raise InvalidArguments(self._name, types.problems(error)) from error
-        bound.apply_defaults()
-        return bound
-
-    def call(
-        self,
-        function: Callable[..., Any],
-        context: ToolContext | None,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
-        if self._context_parameter is None:
-            bound = self.bind(args, kwargs)
-            return function(*bound.args, **bound.kwargs)
-        given = {key: value for key, value in kwargs.items() if key != self._context_parameter}
-        context = context or kwargs.get(self._context_parameter)
-        if context is None and self._full_signature.parameters[self._context_parameter].default is not None:
-            raise InvalidArguments(self._name, [f"{self._context_parameter}: needs a ToolContext, which a run gives"])
-        bound = self.bind(args, given)
-        # At its own place among the parameters, which may be the first.
-        full = inspect.BoundArguments(self._full_signature, OrderedDict(bound.arguments))
-        full.arguments[self._context_parameter] = context
-        return function(*full.args, **full.kwargs)
-
-    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidArguments(self._name, [str(error)]) from error
-        bound.apply_defaults()
-        try:
-            described: dict[str, JSONValue] = types.to_json(types.ANY, _by_name(bound))
-        except ValueError as error:
-            raise InvalidArguments(self._name, [f"an argument has no JSON form: {error}"]) from error
-        return described
-
-    def json_schema(self) -> dict[str, JSONValue]:
-        adapter: types.Adapter = pydantic.TypeAdapter(self._collect)  # type: ignore[arg-type]
-        return adapter.json_schema()
-
-
-@overload
-def tool(function: Callable[P, T], /) -> Tool[P, T]: ...
-@overload
-def tool(
-    *,
-    name: str | None = None,
-    retries: int = 0,
-    retry_on: Iterable[type[Exception]] = (Exception,),
-    first_delay: timedelta = timedelta(seconds=1),
-    max_delay: timedelta = timedelta(minutes=5),
-    timeout: timedelta | None = None,
-    on_crash: OnCrash = CrashPolicy.RETRY,
-    requires_approval: RequiresApproval = False,
-    approval_timeout: timedelta | None = None,
-    registry: Registry | None = None,
-) -> Callable[[Callable[P, T]], Tool[P, T]]: ...
-def tool(
-    function: Callable[P, T] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    retries: int = 0,
-    retry_on: Iterable[type[Exception]] = (Exception,),
-    first_delay: timedelta = timedelta(seconds=1),
-    max_delay: timedelta = timedelta(minutes=5),
-    timeout: timedelta | None = None,
-    on_crash: OnCrash = CrashPolicy.RETRY,
-    requires_approval: RequiresApproval = False,
-    approval_timeout: timedelta | None = None,
-    registry: Registry | None = None,
-) -> Tool[P, T] | Callable[[Callable[P, T]], Tool[P, T]]:
-    """Makes a function, plain or async, a tool.
-
-    Its arguments are validated against its annotations (pydantic); a parameter annotated with `ToolContext` gets the
-    context of the call. `name` defaults to the function's. For the retry parameters see `Retry`.
-
-    `timeout` is for one try. `on_crash` says what is done about a call during which the process died: "retry", "ask",
-    "fail", or a function that looks whether it happened; see `CrashPolicy` and `Happened`. `requires_approval` is True
-    or a function of the arguments by name; a person then has `approval_timeout`, or for ever, to approve.
-    """
-
-    def register(function: Callable[P, T]) -> Tool[P, T]:
-        check_decorated("tool", function)
-        kinds = tuple(retry_on) if isinstance(retry_on, Iterable) else retry_on
-        retry = Retry(retries=retries, retry_on=kinds, first_delay=first_delay, max_delay=max_delay)
-        made = Tool(
-            function,
-            name=name or function.__name__,
-            retry=retry,
-            timeout=timeout,
-            on_crash=on_crash,
-            requires_approval=requires_approval,
-            approval_timeout=approval_timeout,
-        )
-        (registry or default_registry).add_tool(made)
-        return made
-
-    return register if function is None else register(function)

@@ -15,7 +15,7 @@ from agent_statestore.records import Action, AgentContext, AgentStep, Result, Si
 from agent_statestore.states import AgentState
 from agent_statestore.transactions import StepTransaction
 from celery_agents.engine.course import Traffic
-from celery_agents.engine.environment import Surroundings
+from celery_agents.engine.environment import Environment
 from celery_agents.engine.events import Event, EventKind
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
@@ -42,7 +42,7 @@ class Attempt:
         recorder: Recorder,
         memory: RunMemory,
         held: HeldLease,
-        surroundings: Surroundings,
+        environment: Environment,
         max_value_bytes: int,
     ) -> None:
         self.context = context
@@ -51,8 +51,8 @@ class Attempt:
         self.recorder = recorder
         self.memory = memory
         self.held = held
-        self.surroundings = surroundings
-        self.limits = Limits(surroundings.budget, context)
+        self.environment = environment
+        self.limits = Limits(environment.budget, context)
         journal.pass_by(self.limits.take_in(context.steps))
         self.lock = threading.RLock()
         self.traffic = Traffic(self.lock)
@@ -71,7 +71,7 @@ class Attempt:
     @property
     def interrupts(self) -> tuple[type[BaseException], ...]:
         """What passes through a step and through the agent without being recorded as their failure."""
-        return (SystemExit, KeyboardInterrupt, ExecutionStopped, *self.surroundings.interrupts)
+        return (SystemExit, KeyboardInterrupt, ExecutionStopped, *self.environment.interrupts)
 
     @property
     def waiting(self) -> Wait | None:
@@ -128,7 +128,7 @@ class Attempt:
             self.stop(Outcome(ending=Ending.LOST))
         if self.held.cancel_requested:
             self.stop(Outcome(ending=Ending.CANCELLED))
-        if self.surroundings.is_draining():
+        if self.environment.is_draining():
             self.stop(Outcome(ending=Ending.DRAINED, ring=True))
 
     def enter_wait(self, *, in_step: bool = False, standing: Standing | None = None, steps: int = 1) -> None:
@@ -148,7 +148,7 @@ class Attempt:
         """Counts one more retry of this execution; False if it has had all that it may have."""
         with self.lock:
             self._retries += 1
-            return self._retries <= self.surroundings.max_retries
+            return self._retries <= self.environment.max_retries
 
     @property
     def stopped(self) -> ExecutionStopped | None:
@@ -304,7 +304,7 @@ class Attempt:
         What is in flight is not waited for: it may be what takes down every process.
         """
         with self.lock:
-            within = self.surroundings.family.announce_within
+            within = self.environment.announce_within
             self.write_last(lambda: self.recorder.fail(describe(error, with_traceback=True), within, (step,)))
             self.stop(Outcome(ending=Ending.FAILED, error=error))
 
@@ -345,7 +345,7 @@ class Attempt:
         ending: str | None = None,
     ) -> None:
         """Tells the subscribers."""
-        self.surroundings.publish(
+        self.environment.publish(
             Event(
                 kind=kind,
                 execution_id=self.context.execution_id,

@@ -5,16 +5,18 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from agent_statestore.errors import InvalidRecord, StoreError
-from agent_statestore.records import Claim, ExecutionSummary, JSONValue
+from agent_statestore.records import AgentContext, Claim, ExecutionSummary, JSONValue, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
+from celery_agents.define.turns import Turns
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.environment import Surroundings
+from celery_agents.engine.environment import Environment
 from celery_agents.engine.events import EventKind, Subscriber, publish
 from celery_agents.engine.journal.failures import describe, revive
 from celery_agents.engine.journal.journal import Journal
@@ -23,17 +25,16 @@ from celery_agents.engine.journal.recorder import Recorder
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.engine.limits import Budget
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
+from celery_agents.engine.relatives import SPAWN, Relatives
 from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import DeadLetter, InvalidResult
-from celery_agents.lifecycle.relatives import SPAWN, Family, Ring
-from celery_agents.lifecycle.turns import Line, gate
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Defaults:
     """What an execution may use unless its agent says otherwise; see `celery_agents.settings` for the meaning."""
 
     lease: timedelta = timedelta(seconds=15)
@@ -46,30 +47,43 @@ class Limits:
     announce_within: timedelta | None = None
 
 
+class TurnGate(Protocol):
+    """Says whose turn it is: the port that `lifecycle.turns` fills."""
+
+    def unwrapped(self, context: AgentContext) -> AgentContext:
+        """Return the context as it would be had the execution not waited for its turn."""
+        ...
+
+    def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
+        """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
+        ...
+
+    def pass_on(self, left: ExecutionSummary, now: datetime) -> None:
+        """Wake those whose turn it is since this execution ended or paused. May be repeated."""
+        ...
+
+
 def _never() -> bool:
     return False
-
-
-def _unrung(summary: ExecutionSummary) -> None:
-    """Left to a sweeper."""
-    del summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
     """Runs executions on a store. One per process; thread-safe.
 
-    `ring` publishes a bell, for children and parents. `make_attempt` is called like `Attempt`; tests put another in.
+    `relatives` starts children, `turns` says whose turn it is. `make_attempt` is called like
+    `Attempt`; tests put another in.
     """
 
     store: Store
     registry: Registry
     keeper: LeaseKeeper
-    limits: Limits = field(default_factory=Limits)
+    relatives: Relatives
+    turns: TurnGate
+    limits: Defaults = field(default_factory=Defaults)
     is_draining: Callable[[], bool] = _never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
-    ring: Ring = _unrung
     jitter: random.Random = field(default_factory=random.SystemRandom)
     make_attempt: Callable[..., Attempt] = Attempt
 
@@ -99,20 +113,7 @@ class Executor:
                 self._give_back(claim, crashed=False)
             return replace(outcome, token=claim.lease.token)
 
-    @property
-    def family(self) -> Family:
-        """Starts children, and tells relatives of ends."""
-        limits = self.limits
-        return Family(
-            store=self.store,
-            registry=self.registry,
-            ring=self.ring,
-            first_ring=limits.first_ring,
-            max_depth=limits.max_depth,
-            announce_within=limits.announce_within,
-        )
-
-    def _work(self, agent: Agent, claim: Claim, held: HeldLease) -> Outcome:
+    def _work(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Outcome:
         attempt = self.attempt_at(agent, claim, held)
         attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
         if claim.context.cancel_requested:
@@ -128,10 +129,10 @@ class Executor:
         attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
-    def _call(self, agent: Agent, attempt: Attempt, claim: Claim) -> Outcome:
+    def _call(self, agent: AgentDefinition, attempt: Attempt, claim: Claim) -> Outcome:
         """Leads the agent's function through its steps."""
         context = attempt.context
-        max_attempts = attempt.surroundings.max_attempts
+        max_attempts = attempt.environment.max_attempts
         outcome: Outcome | None = None
         try:
             attempt.enter_boundary()
@@ -140,7 +141,7 @@ class Executor:
             if self._has_lost_parent(attempt):
                 attempt.stop(Outcome(ending=Ending.CANCELLED))
             attempt.limits.check_deadline(attempt.now())
-            gate.enter(attempt, agent.turns, Line(self.store, agent.turns), claim.context.waiting)
+            self.turns.enter(attempt, agent.turns, claim.context.waiting)
             value = self._called(agent, attempt, agent.decode_input(context.input))
             if attempt.stopped is None:
                 attempt.enter_end()
@@ -160,7 +161,7 @@ class Executor:
         return outcome if attempt.stopped is None and outcome is not None else _stopped(attempt)
 
     @staticmethod
-    def _called(agent: Agent, attempt: Attempt, value: object) -> object:
+    def _called(agent: AgentDefinition, attempt: Attempt, value: object) -> object:
         if agent.is_async:
             return drive(attempt, agent.function, value)
         return agent(Run(attempt), value)
@@ -173,10 +174,10 @@ class Executor:
         parent = attempt.asking_store(lambda: self.store.get_summary(parent_id))
         return parent is not None and parent.state is AgentState.CANCELLED
 
-    def _pass_turn_on(self, agent: Agent, attempt: Attempt, outcome: Outcome) -> None:
+    def _pass_turn_on(self, agent: AgentDefinition, attempt: Attempt, outcome: Outcome) -> None:
         """Wakes those that waited for this execution to end, pause or step back."""
         if agent.turns.has_lines and (outcome.state.is_over or outcome.ending is Ending.PAUSED):
-            self.family.pass_turn_on(attempt.context, attempt.now())
+            self.turns.pass_on(attempt.context, attempt.now())
 
     def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
@@ -219,22 +220,23 @@ class Executor:
                 error,
             )
 
-    def attempt_at(self, agent: Agent, claim: Claim, held: HeldLease) -> Attempt:
+    def attempt_at(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Attempt:
         """The attempt that this claim makes possible."""
         memory = RunMemory(claim.context, self.store.max_value_bytes)
         attempt = self.make_attempt(
-            gate.unwrapped(claim.context),
+            self.turns.unwrapped(claim.context),
             journal=Journal(claim.context.steps),
             recorder=Recorder(self.store, claim, held, memory),
             memory=memory,
             held=held,
             max_value_bytes=self.store.max_value_bytes,
-            surroundings=Surroundings(
+            environment=Environment(
                 is_draining=self.is_draining,
                 publish=lambda event: publish(self.subscribers, event),
                 max_attempts=agent.max_attempts or self.limits.max_attempts,
                 max_retries=self.limits.max_retries,
-                family=self.family,
+                relatives=self.relatives,
+                announce_within=self.limits.announce_within,
                 budget=Budget(
                     max_steps=agent.max_steps or self.limits.max_steps,
                     deadline=agent.deadline,
@@ -256,7 +258,7 @@ def _stopped(attempt: Attempt) -> Outcome:
     return attempt.stopped.outcome
 
 
-def _encoded(agent: Agent, value: object) -> JSONValue:
+def _encoded(agent: AgentDefinition, value: object) -> JSONValue:
     try:
         return agent.encode_output(value)
     except ValueError as error:

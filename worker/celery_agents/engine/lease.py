@@ -15,7 +15,7 @@ from typing import Final
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.records import Lease
 from agent_statestore.store import Store
-from celery_agents.host.outage import Outage
+from celery_agents.engine.patience import Outage
 
 log = logging.getLogger(__name__)
 

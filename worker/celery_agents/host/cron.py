@@ -28,10 +28,10 @@ from celery.schedules import schedule as interval
 
 from agent_statestore.errors import InvalidRecord, StoreUnavailable
 from agent_statestore.records import JSONValue, require_name
-from celery_agents.current import enqueue
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.errors import ConfigurationError, SessionBusy
 from celery_agents.host.runtime import runtime_of
+from celery_agents.lifecycle.create import create
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _SOLAR_STEP: Final = timedelta(hours=12)
 def schedule(
     app: Celery,
     name: str,
-    agent: Agent | str,
+    agent: AgentDefinition | str,
     when: BaseSchedule | timedelta | float,
     input: JSONValue = None,  # noqa: A002 - the field's standard name
     *,
@@ -125,18 +125,18 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
         """Returns the execution's id; None if its session is busy and the agent rejects that."""
         called = TASK_NAME if entry is None else entry
         try:
-            execution = enqueue(
+            created = create(
+                runtime_of(self.app),
                 agent,
                 input,
                 idempotency_key=f"{called} @ {self.request.id if tick is None else tick}",
                 deadline=None if deadline_seconds is None else timedelta(seconds=deadline_seconds),
-                runtime=runtime_of(self.app),
                 **options,
             )
         except SessionBusy as busy:
             log.info("%s: this tick is skipped: %s", called, busy)
             return None
-        return execution.id
+        return created.execution_id
 
 
 @dataclass

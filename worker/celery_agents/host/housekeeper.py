@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent_statestore.errors import StoreError
-from celery_agents.host.outage import Outage
+from celery_agents.engine.patience import Outage
 from celery_agents.host.runtime import Runtime
 
 log = logging.getLogger(__name__)

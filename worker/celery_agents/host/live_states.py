@@ -9,8 +9,8 @@ from kombu.exceptions import OperationalError
 from agent_statestore.states import AgentState
 from celery_agents.engine.events import Event, EventKind
 from celery_agents.engine.outcome import Ending
+from celery_agents.engine.patience import Outage
 from celery_agents.host.bell import broker_gate
-from celery_agents.host.outage import Outage
 
 log = logging.getLogger(__name__)
 

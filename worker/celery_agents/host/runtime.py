@@ -7,7 +7,7 @@ import weakref
 from datetime import timedelta
 from typing import Any
 
-from celery import Celery, current_app
+from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
 from agent_statestore.hybrid import HybridStore
@@ -15,12 +15,13 @@ from agent_statestore.opening import open_store
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
-from celery_agents.engine.executor import Executor, Limits
-from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import bell
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.live_states import send_live_state
+from celery_agents.lifecycle.assembly import make_executor
+from celery_agents.lifecycle.ends import Ends
 from celery_agents.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,15 @@ class Runtime:
         if rung:
             bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
 
+    def load_agents(self) -> None:
+        """Import the modules that the app is configured to import: there the agents are defined."""
+        self.app.loader.import_default_modules()
+
+    @property
+    def ends(self) -> Ends:
+        """Tells of the ends of executions."""
+        return Ends(store=self.store, registry=self.registry, ring=self.ring, announce_within=self.settings.lease)
+
     @property
     def executor(self) -> Executor:
         """Runs executions in this process."""
@@ -93,11 +103,10 @@ class Runtime:
         with self._lock:
             if self._executor is None:
                 settings = self.settings
-                self._executor = Executor(
+                self._executor = make_executor(
                     store=self.store,
                     registry=self.registry,
-                    keeper=LeaseKeeper(self.store),
-                    limits=Limits(
+                    limits=Defaults(
                         lease=settings.lease,
                         max_steps=settings.max_steps,
                         max_attempts=settings.max_attempts,
@@ -147,17 +156,11 @@ def runtime_of(app: Celery) -> Runtime:
     return found
 
 
-def current_runtime() -> Runtime:
-    """The runtime of Celery's current app, else of the only installed app, else of `celery_agents.celery`."""
-    app = current_app._get_current_object()
-    found = _runtimes.get(app)
-    if found is not None:
-        return found
-    if not _runtimes:
-        from celery_agents.celery import app as ready_made
+def find_runtime(app: Celery) -> Runtime | None:
+    """Return the runtime of an app; None if `install` was never called on it."""
+    return _runtimes.get(app)
 
-        return runtime_of(ready_made)
-    installed = list(_runtimes.values())
-    if len(installed) > 1:
-        raise ConfigurationError("app", "several apps are installed and none is current: call app.set_current()")
-    return installed[0]
+
+def installed_runtimes() -> list[Runtime]:
+    """Return the runtimes of all apps that `install` was called on."""
+    return list(_runtimes.values())

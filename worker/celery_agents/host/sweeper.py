@@ -10,11 +10,11 @@ from typing import Final
 
 from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.states import AgentState
+from celery_agents.engine.patience import Outage
 from celery_agents.host import bell, owner
 from celery_agents.host.live_states import announce_cancel
-from celery_agents.host.outage import Outage
 from celery_agents.host.runtime import Runtime
-from celery_agents.lifecycle.cancel import finish_cancel, request_cancel, tell_relatives
+from celery_agents.lifecycle.cancel import request_cancel
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,15 @@ class Sweeper:
 
     def sweep(self) -> Swept:
         """Rings the bells of due executions, one batch."""
-        store, settings = self._runtime.store, self._runtime.settings
+        store, settings, ends = self._runtime.store, self._runtime.settings, self._runtime.ends
         grace = timedelta(seconds=settings.publish_grace_seconds)
         rung: list[tuple[str, int]] = []
         cancelled = 0
         for due in store.take_due(settings.sweep_batch, grace):
             try:
                 over = due.over
-                if due.cancel_requested and not over and finish_cancel(store, settings, due.execution_id):
-                    tell_relatives(self._runtime, due.execution_id)
+                if due.cancel_requested and not over and ends.finish_cancel(due.execution_id):
+                    ends.try_to_tell_of(due.execution_id)
                     cancelled += 1
                     over = True
                 if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
@@ -89,9 +89,7 @@ class Sweeper:
 
     def _settle_untold(self, execution_id: str) -> None:
         """No worker tells of this end. Its relatives need none."""
-        summary = self._runtime.store.get_summary(execution_id)
-        if summary is not None:
-            self._runtime.executor.family.tell(summary)
+        self._runtime.ends.tell_of(execution_id)
         self._runtime.store.settle(execution_id)
 
     def break_dead_leases(self) -> int:
@@ -128,7 +126,7 @@ class Sweeper:
         return cancelled
 
     def _cancel_revoked(self, task_id: str) -> bool:
-        store, settings = self._runtime.store, self._runtime.settings
+        store, ends = self._runtime.store, self._runtime.ends
         summary = store.get_summary(task_id)
         if summary is None:
             return False
@@ -141,8 +139,8 @@ class Sweeper:
         ):
             return False
         log.info("execution %s: its task was revoked, so it is cancelled", task_id)
-        if finish_cancel(store, settings, task_id) and not self._tell_of_cancel(task_id):
-            tell_relatives(self._runtime, task_id)
+        if ends.finish_cancel(task_id) and not self._tell_of_cancel(task_id):
+            ends.try_to_tell_of(task_id)
         return True
 
     def _tell_of_cancel(self, execution_id: str) -> bool:
@@ -155,7 +153,7 @@ class Sweeper:
         summary = store.get_summary(execution_id)
         if self._worker_name is None or summary is None or summary.state is not AgentState.CANCELLED:
             return False
-        self._runtime.executor.family.tell(summary)
+        self._runtime.ends.tell(summary)
         try:
             announce_cancel(self._runtime.app, execution_id, self._worker_name)
         except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises

@@ -14,10 +14,10 @@ from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
 from celery_agents.engine.journal.failures import describe, revive
 from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.engine.patience import Outage
 from celery_agents.errors import ExecutionFailed, StepFailed
 from celery_agents.host import bell
 from celery_agents.host.cron import EnqueueTask
-from celery_agents.host.outage import Outage
 from celery_agents.host.owner import this_process
 from celery_agents.host.runtime import Runtime, runtime_of
 
@@ -96,7 +96,8 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
     def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
         """Returns or raises what makes Celery tell the same story as the store."""
         if outcome.has_relatives:
-            self._leaving_to_later(execution_id, lambda: self._tell_relatives(runtime, execution_id))
+            # Before the end is settled: until then it is told again and again.
+            self._leaving_to_later(execution_id, lambda: runtime.ends.tell_of(execution_id))
         if outcome.ending is Ending.COMPLETED:
             return outcome.output
         if outcome.ending is Ending.FAILED:
@@ -140,16 +141,9 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         except NotImplementedError:
             return False  # there is no result backend
 
-    @staticmethod
-    def _tell_relatives(runtime: Runtime, execution_id: str) -> None:
-        """Before the end is settled: until then it is told again and again."""
-        summary = runtime.store.get_summary(execution_id)
-        if summary is not None:
-            runtime.executor.family.tell(summary)
-
     def _tell(self, runtime: Runtime, summary: ExecutionSummary) -> Any:
         execution_id = summary.execution_id
-        self._leaving_to_later(execution_id, lambda: runtime.executor.family.tell(summary))
+        self._leaving_to_later(execution_id, lambda: runtime.ends.tell(summary))
         if summary.state is AgentState.CANCELLED:
             self._tell_of_cancel(runtime, execution_id)
             raise Ignore

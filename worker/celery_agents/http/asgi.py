@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from celery_agents.host.runtime import Runtime
 from celery_agents.http.handler import Executions, too_large
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Permit
 from celery_agents.http.problems import reply_to
+from celery_agents.lifecycle.services import Services
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -30,7 +30,7 @@ class ExecutionsASGI:
         self,
         identify: Callable[[Scope], str | None] | Callable[[Scope], Awaitable[str | None]],
         *,
-        runtime: Runtime | None = None,
+        runtime: Services | None = None,
         permit: Permit | None = None,
         challenge: str = "Bearer",
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,

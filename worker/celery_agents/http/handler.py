@@ -6,12 +6,13 @@ from typing import Final
 
 from agent_statestore.errors import ExecutionNotFound
 from celery_agents.client.execution import Execution
-from celery_agents.host.runtime import Runtime, current_runtime
+from celery_agents.current import current_runtime
 from celery_agents.http import endpoints
 from celery_agents.http.endpoints import Call, Endpoint
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Act, Permit
 from celery_agents.http.problems import Refused, reply_to
+from celery_agents.lifecycle.services import Services
 
 # The form of every id that a store gives. Nothing else is ever looked up.
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -49,7 +50,7 @@ class Executions:
     def __init__(
         self,
         *,
-        runtime: Runtime | None = None,
+        runtime: Services | None = None,
         permit: Permit | None = None,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     ) -> None:

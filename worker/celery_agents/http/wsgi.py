@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_agents.host.runtime import Runtime
 from celery_agents.http.handler import Executions, too_large
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Permit
 from celery_agents.http.problems import Refused, reply_to
+from celery_agents.lifecycle.services import Services
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -31,7 +31,7 @@ class ExecutionsWSGI:
         self,
         identify: "Callable[[WSGIEnvironment], str | None]",
         *,
-        runtime: Runtime | None = None,
+        runtime: Services | None = None,
         permit: Permit | None = None,
         challenge: str = "Bearer",
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,

@@ -1,69 +1,56 @@
-"""Creating an execution, unless its session is busy and the agent rejects that."""
+"""Creating an execution from the outside: the input is checked, stored, and the bell is rung."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
 
 from agent_statestore.checkpoint import NewExecution
-from agent_statestore.records import AgentContext, ExecutionSummary
-from agent_statestore.store import Store
-from celery_agents.define.turns import Turns
-from celery_agents.errors import SessionBusy
-from celery_agents.lifecycle.turns.line import Line
+from agent_statestore.records import AgentContext, JSONValue
+from agent_statestore.states import AgentState
+from celery_agents.define import deadline as deadlines
+from celery_agents.define.agent import AgentDefinition
+from celery_agents.lifecycle.services import Services
+from celery_agents.lifecycle.turns import admission
 
 
-def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
-    """`Store.create`. Raises `SessionBusy`, with nothing stored, under the policy "reject".
-
-    Of several calls at the same moment at most one succeeds, because each looks again after it has created its own;
-    it may happen that none does. An execution may start others in its own session.
-    """
-    if not turns.rejects(new.session_id):
-        return store.create(new)
-    if new.idempotency_key is not None:
-        existing = store.get_by_idempotency_key(new.agent_id, new.idempotency_key)
-        if existing is not None:
-            return existing
-    require_free(store, turns, new.session_id, parent_id=new.parent_execution_id)
-    made = store.create(new)
-    keep_or_purge(store, turns, new.session_id, made.execution_id, parent_id=new.parent_execution_id)
-    return made
-
-
-def require_free(
-    store: Store, turns: Turns, session_id: str | None, *, parent_id: str | None = None, but: str | None = None
-) -> None:
-    """Raises `SessionBusy` if nothing may be started in this session now.
-
-    An execution that descends from `parent_id` may be, beside that one and those above it. `but` does not count, nor
-    does what descends from it.
-    """
-    if session_id is None or not turns.rejects(session_id):
-        return
-    busy = _other(Line(store, turns), session_id, parent_id, but)
-    if busy is not None:
-        raise SessionBusy(turns.agent_id, session_id, busy.execution_id)
-
-
-def keep_or_purge(
-    store: Store, turns: Turns, session_id: str | None, own_id: str, *, parent_id: str | None = None
-) -> None:
-    """Looks once more, now that this one is stored; see `create`. Purges it and raises `SessionBusy` if it is too many.
-
-    Nobody may work on it yet: neither is it published, nor does a sweeper look at it so soon.
-    """
-    try:
-        require_free(store, turns, session_id, parent_id=parent_id, but=own_id)
-    except SessionBusy:
-        store.purge(own_id)
-        raise
-
-
-def _other(line: Line, session_id: str, parent_id: str | None, but: str | None) -> ExecutionSummary | None:
-    ancestors = None
-    for summary in line.active_of_session(session_id):
-        if summary.execution_id == but:
-            continue
-        if ancestors is None:
-            ancestors = {ancestor.execution_id for ancestor in line.chain(parent_id)}
-        if summary.execution_id in ancestors:
-            continue
-        if all(above.execution_id != but for above in line.chain(summary.parent_execution_id)):
-            return summary
-    return None
+def create(
+    services: Services,
+    agent: AgentDefinition | str,
+    input: JSONValue = None,  # noqa: A002 - the field's standard name
+    *,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    metadata: Mapping[str, JSONValue] | None = None,
+    idempotency_key: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    start_at: datetime | None = None,
+    deadline: datetime | timedelta | None = None,
+) -> AgentContext:
+    """Create an execution and ring its bell. For the parameters and errors see `celery_agents.enqueue`."""
+    if isinstance(agent, str):
+        services.load_agents()
+        agent = services.registry.agent(agent)
+    if not isinstance(agent, AgentDefinition):
+        raise TypeError(f"enqueue needs an agent, which is a function with @agent, or its name, not {agent!r:.80}")
+    encoded = agent.encode_input(input)
+    metadata = deadlines.added_to(metadata or {}, deadline)
+    context = admission.create(
+        services.store,
+        agent.turns,
+        NewExecution(
+            agent_id=agent.name,
+            input=encoded,
+            session_id=session_id,
+            user_id=user_id,
+            metadata=agent.turns.added_to(metadata, partial(agent.decode_input, encoded)),
+            idempotency_key=idempotency_key,
+            queue=queue or agent.queue,
+            priority=priority,
+            start_at=start_at,
+            first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
+        ),
+    )
+    if start_at is None and context.state is AgentState.IDLE:
+        services.ring(context)
+    return context

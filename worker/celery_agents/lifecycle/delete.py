@@ -6,36 +6,33 @@ The store deletes, and knows of no relatives. What it deletes by itself (`Store.
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from agent_statestore.errors import StoreError
 from agent_statestore.records import ExecutionSummary
-
-if TYPE_CHECKING:
-    from celery_agents.host.runtime import Runtime
+from celery_agents.lifecycle.services import Services
 
 log = logging.getLogger(__name__)
 
 
-def delete(runtime: "Runtime", execution_id: str, *, sender: str | None, reason: str | None) -> bool:
+def delete(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
     """See `Execution.delete`."""
-    store = runtime.store
-    return _remove(runtime, execution_id, partial(store.delete_context, execution_id, by=sender, reason=reason))
+    store = services.store
+    return _remove(services, execution_id, partial(store.delete_context, execution_id, by=sender, reason=reason))
 
 
-def purge(runtime: "Runtime", execution_id: str) -> bool:
+def purge(services: Services, execution_id: str) -> bool:
     """Removes an execution for good, deleted or not; False if nothing was there."""
-    return _remove(runtime, execution_id, partial(runtime.store.purge, execution_id))
+    return _remove(services, execution_id, partial(services.store.purge, execution_id))
 
 
-def _remove(runtime: "Runtime", execution_id: str, remove: Callable[[], bool]) -> bool:
-    summary, family = runtime.store.get_summary(execution_id), runtime.executor.family
+def _remove(services: Services, execution_id: str, remove: Callable[[], bool]) -> bool:
+    summary, ends = services.store.get_summary(execution_id), services.ends
     if summary is not None and summary.state.is_over:
         # While its children can still be found. To be told of an end twice is harmless.
-        _try(family.tell, summary)
+        _try(ends.tell, summary)
     removed = remove()
     if removed and summary is not None and not summary.state.is_over:
-        _try(family.tell_of_deletion, summary)
+        _try(ends.tell_of_deletion, summary)
     return removed
 
 

@@ -13,11 +13,11 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
 from agent_statestore.records import ExecutionSummary, JSONValue, Signal, SignalKind, Wait, WaitKind, require_name
 from agent_statestore.store import Store
-from celery_agents.define import types as types
+from celery_agents.define import types
 from celery_agents.define.names import check_event_name
 from celery_agents.engine.pauses.approval import Decision
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
-from celery_agents.host.runtime import Runtime
+from celery_agents.lifecycle.services import Services
 
 # What the record of a step holds besides its values: names, times, counts.
 _STEP_ROOM_BYTES: Final = 512
@@ -68,7 +68,7 @@ def what_it_does(summary: ExecutionSummary) -> str:
 
 
 def answer(
-    runtime: Runtime,
+    services: Services,
     summary: ExecutionSummary,
     value: JSONValue,
     *,
@@ -85,19 +85,19 @@ def answer(
         key = asked.key
     if asked is not None and asked.key == key:
         # Both stand in the record of the step. What would not fit there is refused here.
-        dump([asked.prompt, value], "answer", _room(runtime))
+        dump([asked.prompt, value], "answer", _room(services))
         if asked.schema is not None:
             problems = _problems(asked.schema, value, "answer")
             if problems:
                 raise InvalidAnswer(asked.key, problems)
     try:
-        _send(runtime, summary, SignalKind.ANSWER, key, value, sender=sender, reason=reason)
+        _send(services, summary, SignalKind.ANSWER, key, value, sender=sender, reason=reason)
     except QuestionNotAsked as error:
         raise NoQuestionAsked(summary.execution_id, key, what_it_does(summary)) from error
 
 
 def approve(
-    runtime: Runtime,
+    services: Services,
     summary: ExecutionSummary,
     *,
     key: str | None,
@@ -107,14 +107,14 @@ def approve(
     reason: str | None,
 ) -> str:
     """See `Execution.approve`. Returns the key of what was approved."""
-    asked = _asked(runtime.store, summary, key, digest)
-    edited = None if arguments is None else _edited(runtime, asked, arguments)
-    _decide(runtime, summary, asked, approved=True, arguments=edited, sender=sender, reason=reason)
+    asked = _asked(services.store, summary, key, digest)
+    edited = None if arguments is None else _edited(services, asked, arguments)
+    _decide(services, summary, asked, approved=True, arguments=edited, sender=sender, reason=reason)
     return asked.key
 
 
 def reject(
-    runtime: Runtime,
+    services: Services,
     summary: ExecutionSummary,
     *,
     key: str | None,
@@ -123,13 +123,13 @@ def reject(
     reason: str | None,
 ) -> str:
     """See `Execution.reject`. Returns the key of what was rejected."""
-    asked = _asked(runtime.store, summary, key, digest)
-    _decide(runtime, summary, asked, approved=False, arguments=None, sender=sender, reason=reason)
+    asked = _asked(services.store, summary, key, digest)
+    _decide(services, summary, asked, approved=False, arguments=None, sender=sender, reason=reason)
     return asked.key
 
 
 def send_event(
-    runtime: Runtime, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
+    services: Services, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
 ) -> None:
     """See `Execution.send_event`."""
     check_event_name(name)
@@ -138,7 +138,7 @@ def send_event(
         if len(event_id) > _LONGEST_EVENT_ID:
             raise InvalidRecord("event_id", f"needs a text of 1 to {_LONGEST_EVENT_ID} characters")
     # It will stand in the record of the step that takes it, whose key and input are its name.
-    dump([payload, name, name], "payload", _room(runtime))
+    dump([payload, name, name], "payload", _room(services))
     signal = Signal(
         signal_id=uuid4().hex if event_id is None else _EVENT_ID.format(event_id),
         kind=SignalKind.EVENT,
@@ -147,11 +147,11 @@ def send_event(
         sender=sender,
         sent_at=from_us(SystemClock().now_us()),
     )
-    if runtime.store.send(execution_id, signal).woke:
-        summary = runtime.store.get_summary(execution_id)
+    if services.store.send(execution_id, signal).woke:
+        summary = services.store.get_summary(execution_id)
         if summary is None:
             raise ExecutionNotFound(execution_id)
-        runtime.ring(summary)
+        services.ring(summary)
 
 
 # -- approvals ---------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _decided(store: Store, summary: ExecutionSummary, key: str | None, digest: s
 
 
 def _decide(
-    runtime: Runtime,
+    services: Services,
     summary: ExecutionSummary,
     asked: Wait,
     *,
@@ -197,9 +197,9 @@ def _decide(
 ) -> None:
     decision = Decision(approved=approved, digest=_digest_of(asked), arguments=arguments)
     # A refusal stands in the record of its step twice: as a sentence, and as the error's arguments.
-    dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(runtime))
+    dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(services))
     try:
-        _send(runtime, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), sender=sender, reason=reason)
+        _send(services, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), sender=sender, reason=reason)
     except QuestionNotAsked as error:
         raise NoApprovalAsked(summary.execution_id, f'it does not wait for the approval "{asked.key}" any more') from (
             error
@@ -216,14 +216,14 @@ def _digest_of(asked: Wait) -> str:
     return str(shown(asked)["digest"])
 
 
-def _edited(runtime: Runtime, asked: Wait, arguments: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
+def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
     """The arguments to call the tool with instead, as JSON. Raises `InvalidArguments`."""
     name = str(shown(asked)["tool"])
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         raise InvalidArguments(name, [f"arguments: needs all of them by name, not {arguments!r:.80}"])
     try:
         edited: dict[str, JSONValue] = types.to_json(types.ANY, dict(arguments))
-        dump(edited, "arguments", runtime.store.max_value_bytes)
+        dump(edited, "arguments", services.store.max_value_bytes)
     except InvalidRecord:
         raise
     except (ValueError, RecursionError) as error:
@@ -232,7 +232,7 @@ def _edited(runtime: Runtime, asked: Wait, arguments: Mapping[str, JSONValue]) -
         problems = _problems(asked.schema, edited, "arguments")
         if problems:
             raise InvalidArguments(name, problems)
-    for tool in runtime.registry.tools:
+    for tool in services.registry.tools:
         # What is asked for may be another tool of this name: of another version, or made anew by a function.
         if tool.name == name and asked.schema in (None, tool.json_schema):
             tool.check_arguments((), edited)  # where the tool is known: also what JSON Schema cannot say
@@ -247,13 +247,13 @@ def _require_alive(summary: ExecutionSummary) -> None:
         raise ExecutionOver(summary.execution_id, summary.state.value)
 
 
-def _room(runtime: Runtime) -> int:
+def _room(services: Services) -> int:
     """How many bytes of JSON the values of one step may have."""
-    return runtime.store.max_value_bytes - _STEP_ROOM_BYTES
+    return services.store.max_value_bytes - _STEP_ROOM_BYTES
 
 
 def _send(
-    runtime: Runtime,
+    services: Services,
     summary: ExecutionSummary,
     kind: SignalKind,
     key: str,
@@ -271,8 +271,8 @@ def _send(
         reason=reason,
         sent_at=from_us(SystemClock().now_us()),
     )
-    if runtime.store.send(summary.execution_id, signal).woke:
-        runtime.ring(summary)
+    if services.store.send(summary.execution_id, signal).woke:
+        services.ring(summary)
 
 
 def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:

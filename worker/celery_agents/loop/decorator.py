@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from celery_agents.decorators import Agent, agent
 from celery_agents.define import types
-from celery_agents.define.agent import Agent, agent
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.retry import NO_RETRY, Retry
 from celery_agents.define.tool import Tool

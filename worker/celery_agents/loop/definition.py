@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_statestore.records import JSONValue
 from celery_agents.define import types
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.names import check_count, check_duration, check_registered_name
 from celery_agents.define.registry import Registry
 from celery_agents.define.retry import Retry
@@ -26,7 +26,7 @@ class Definition:
 
     name: str
     decide: Callable[[LoopContext], Any]
-    given_tools: Sequence[Tool[..., Any] | Agent | str]
+    given_tools: Sequence[Tool[..., Any] | AgentDefinition | str]
     input: types.Adapter
     output: types.Adapter
     output_type: Any
@@ -43,7 +43,7 @@ class Definition:
     def __post_init__(self) -> None:
         check_registered_name(self.name)
         for tool in self.given_tools:
-            if not isinstance(tool, Tool | Agent | str):
+            if not isinstance(tool, Tool | AgentDefinition | str):
                 raise RegistrationError(self.name, f"its tools are tools, agents, or names of them, not {tool!r:.80}")
         names = [tool if isinstance(tool, str) else tool.name for tool in self.given_tools]
         twice = {name for name in names if names.count(name) > 1}
@@ -64,14 +64,14 @@ class Definition:
                 self._tools = {tool.name: tool for tool in found}
             return self._tools
 
-    def _find(self, given: Tool[..., Any] | Agent | str) -> Usable:
+    def _find(self, given: Tool[..., Any] | AgentDefinition | str) -> Usable:
         if isinstance(given, str):
-            found: Tool[..., Any] | Agent | None = self.registry.find_tool(given) or self.registry.find(given)
+            found: Tool[..., Any] | AgentDefinition | None = self.registry.find_tool(given) or self.registry.find(given)
             if found is None:
                 known = {agent.name for agent in self.registry.agents} | {tool.name for tool in self.registry.tools}
                 raise UnknownTool(given, sorted(known))
             given = found
-        return Delegate(given) if isinstance(given, Agent) else given
+        return Delegate(given) if isinstance(given, AgentDefinition) else given
 
     def descriptions(self) -> tuple[ToolDescription, ...]:
         """The tools as a model is told of them. Copies: what is done to them changes nothing here."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from agent_statestore.records import JSONValue
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.errors import InvalidArguments, InvalidInput
 
 _INPUT: Final = "input"
@@ -40,7 +40,7 @@ class Usable(Protocol):
 class Delegate:
     """An agent as a tool. Its arguments are the fields of its input, or `input` where that is no object."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentDefinition) -> None:
         self.agent = agent
         self.name = agent.name
         self.description = agent.description

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from agent_statestore.records import Action, AgentContext, AgentStep, ErrorInfo, JSONValue, Result
-from celery_agents.lifecycle.relatives import SPAWN
+from celery_agents.engine.relatives import SPAWN
 
 
 class StepChange(StrEnum):

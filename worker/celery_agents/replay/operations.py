@@ -14,15 +14,15 @@ from agent_statestore.errors import ExecutionNotFound, InvalidRecord
 from agent_statestore.records import AgentStep, JSONValue, require_name
 from agent_statestore.store import Store
 from celery_agents.client.execution import Execution
+from celery_agents.current import current_runtime
 from celery_agents.define import deadline as deadlines
-from celery_agents.define.agent import Agent
-from celery_agents.define.turns import require_no_key
+from celery_agents.define.agent import AgentDefinition
+from celery_agents.define.turns import Turns, require_no_key
 from celery_agents.engine.pauses.question import MISSING, Missing
+from celery_agents.engine.relatives import SPAWN
 from celery_agents.errors import UnknownAgent
-from celery_agents.host.runtime import Runtime, current_runtime
-from celery_agents.lifecycle import turns
-from celery_agents.lifecycle.cancel import finish_cancel
-from celery_agents.lifecycle.relatives import SPAWN
+from celery_agents.lifecycle.services import Services
+from celery_agents.lifecycle.turns import admission
 from celery_agents.replay.forks import forked
 
 # How often to look whether a lease has run out, of which nobody tells.
@@ -39,7 +39,7 @@ def fork(
     session_id: str | Missing | None = MISSING,
     sender: str | None = None,
     reason: str | None = None,
-    runtime: Runtime | None = None,
+    runtime: Services | None = None,
     clock: Clock | None = None,
 ) -> Execution:
     """Starts a new execution that shares the first `at_step` steps of another one, which stays as it is.
@@ -59,12 +59,12 @@ def fork(
     is being executed at this moment, and for a cut between an approval and the call that it allows; `SessionBusy`, with
     nothing stored; `UnknownAgent` and `InvalidInput` for another input.
     """
-    runtime = runtime or current_runtime()
-    source = _exported(runtime, execution_id)
+    services = runtime or current_runtime()
+    source = _exported(services, execution_id)
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(runtime, source, at_step, input, given, session_id, sender, reason, clock)
-    _check_not_in_flight(runtime.store, source, at_step)
-    return _started(runtime, new)
+    new = _prepared(services, source, at_step, input, given, session_id, sender, reason, clock)
+    _check_not_in_flight(services.store, source, at_step)
+    return _started(services, new)
 
 
 def rewind(
@@ -78,7 +78,7 @@ def rewind(
     sender: str | None = None,
     reason: str | None = None,
     timeout: float = 60.0,
-    runtime: Runtime | None = None,
+    runtime: Services | None = None,
     clock: Clock | None = None,
 ) -> Execution:
     """Cancels an execution unless it is over, and forks it at a step; the fork goes on in its place. See `fork`.
@@ -91,29 +91,31 @@ def rewind(
     call is to be repeated. So is one that raised `SessionBusy` after the cancel, for a child of the same agent that is
     still to stop, or for somebody who was quicker.
     """
-    runtime = runtime or current_runtime()
+    services = runtime or current_runtime()
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(runtime, _exported(runtime, execution_id), to_step, input, given, session_id, sender, reason, clock)
-    execution = Execution(execution_id, runtime)
+    new = _prepared(
+        services, _exported(services, execution_id), to_step, input, given, session_id, sender, reason, clock
+    )
+    execution = Execution(execution_id, services)
     if not execution.state.is_over:
-        _require_free(runtime, new, but=execution_id)
-        _check_children(runtime.store, execution.steps()[:to_step])
-        _cancel(execution, runtime, timeout, sender, reason or f"rewound to step {to_step}")
+        _require_free(services, new, but=execution_id)
+        _check_children(services.store, execution.steps()[:to_step])
+        _cancel(execution, services, timeout, sender, reason or f"rewound to step {to_step}")
         # It may have gone on before it ended: an intent may have got its result.
-        source = _exported(runtime, execution_id)
-        new = _prepared(runtime, source, to_step, input, given, session_id, sender, reason, clock)
-    return _started(runtime, new)
+        source = _exported(services, execution_id)
+        new = _prepared(services, source, to_step, input, given, session_id, sender, reason, clock)
+    return _started(services, new)
 
 
-def _exported(runtime: Runtime, execution_id: str) -> ExportedExecution:
-    source = runtime.store.export(execution_id)
+def _exported(services: Services, execution_id: str) -> ExportedExecution:
+    source = services.store.export(execution_id)
     if source is None:
         raise ExecutionNotFound(execution_id)
     return source
 
 
 def _prepared(
-    runtime: Runtime,
+    services: Services,
     source: ExportedExecution,
     at_step: int,
     value: Any,
@@ -123,7 +125,7 @@ def _prepared(
     reason: str | None,
     clock: Clock | None,
 ) -> ExportedExecution:
-    max_bytes = runtime.store.max_value_bytes
+    max_bytes = services.store.max_value_bytes
     require_no_key(metadata)
     if session_id is not MISSING:
         if session_id is not None:
@@ -131,7 +133,7 @@ def _prepared(
         source = replace(source, header={**source.header, "session_id": session_id})
     input_text = None
     if value is not MISSING:
-        agent = _agent_of(runtime, source)
+        agent = _agent_of(services, source)
         encoded = agent.encode_input(value)
         input_text = dump(encoded, "input", max_bytes)
         # Counted under the key of the input that it has.
@@ -148,24 +150,24 @@ def _prepared(
     )
 
 
-def _started(runtime: Runtime, new: ExportedExecution) -> Execution:
+def _started(services: Services, new: ExportedExecution) -> Execution:
     """Stores the fork, and rings its bell. Raises `SessionBusy`, with nothing stored; see `lifecycle.create`."""
-    store, header = runtime.store, new.header
-    demands = _require_free(runtime, new)
+    store, header = services.store, new.header
+    demands = _require_free(services, new)
     if demands is not None:
         # Not due before the second look.
-        grace_us = runtime.settings.publish_grace_seconds * 1_000_000
+        grace_us = services.settings.publish_grace_seconds * 1_000_000
         new = replace(new, header={**header, "due_us": int(header["created_us"] + grace_us)})
     store.restore(new)
     if demands is not None:
-        turns.keep_or_purge(store, demands, header["session_id"], new.execution_id)
-    summary = runtime.store.get_summary(new.execution_id)
+        admission.keep_or_purge(store, demands, header["session_id"], new.execution_id)
+    summary = services.store.get_summary(new.execution_id)
     if summary is not None:
-        runtime.ring(summary)
-    return Execution(new.execution_id, runtime)
+        services.ring(summary)
+    return Execution(new.execution_id, services)
 
 
-def _require_free(runtime: Runtime, new: ExportedExecution, *, but: str | None = None) -> turns.Turns | None:
+def _require_free(services: Services, new: ExportedExecution, *, but: str | None = None) -> Turns | None:
     """The demands of an agent that rejects others in the fork's session; None if it does not.
 
     An agent that is not known here demands nothing here. Raises `SessionBusy`.
@@ -174,20 +176,20 @@ def _require_free(runtime: Runtime, new: ExportedExecution, *, but: str | None =
     if session_id is None:
         return None
     try:
-        demands = _agent_of(runtime, new).turns
+        demands = _agent_of(services, new).turns
     except UnknownAgent:
         return None
     if not demands.rejects(session_id):
         return None
-    turns.require_free(runtime.store, demands, session_id, but=but)
+    admission.require_free(services.store, demands, session_id, but=but)
     return demands
 
 
-def _agent_of(runtime: Runtime, source: ExportedExecution) -> Agent:
+def _agent_of(services: Services, source: ExportedExecution) -> AgentDefinition:
     agent_id: str = source.header["agent_id"]
-    if runtime.registry.find(agent_id) is None and hasattr(runtime, "app"):  # a test's agents belong to no app
-        runtime.app.loader.import_default_modules()
-    return runtime.registry.agent(agent_id)
+    if services.registry.find(agent_id) is None:
+        services.load_agents()
+    return services.registry.agent(agent_id)
 
 
 def _check_not_in_flight(store: Store, source: ExportedExecution, at_step: int) -> None:
@@ -218,7 +220,7 @@ def _check_children(store: Store, steps: tuple[AgentStep, ...]) -> None:
                 )
 
 
-def _cancel(execution: Execution, runtime: Runtime, timeout: float, sender: str | None, reason: str) -> None:
+def _cancel(execution: Execution, services: Services, timeout: float, sender: str | None, reason: str) -> None:
     """Returns when the execution is over. Raises `TimeoutError`."""
     give_up_at = time.monotonic() + timeout
     with execution.watch() as watch:
@@ -231,4 +233,4 @@ def _cancel(execution: Execution, runtime: Runtime, timeout: float, sender: str 
                     f"execution {execution.id} is still being executed after {timeout:g} s; its cancel is asked for"
                 )
             watch.wait(min(_LOOK_SECONDS, remaining))
-            finish_cancel(runtime.store, runtime.settings, execution.id)
+            services.ends.finish_cancel(execution.id)

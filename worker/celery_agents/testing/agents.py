@@ -12,14 +12,14 @@ from agent_statestore.records import ExecutionSummary, JSONValue, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents import current
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import UnknownAgent
-from celery_agents.lifecycle.cancel import finish_cancel
+from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.testing.attempt import LocalAttempt, NoKeeper
 from celery_agents.testing.crashes import Crash, PlannedCrash, When
 from celery_agents.testing.execution import LocalExecution
@@ -75,11 +75,11 @@ class LocalAgents:
         self._is_running = False
         settings = self.runtime.settings
         self._inline_wait = timedelta(seconds=settings.inline_wait_seconds)
-        self._executor = Executor(
+        self._executor = make_executor(
             store=self.store,
             registry=self._registry,
             keeper=NoKeeper(self.store),
-            limits=Limits(
+            limits=Defaults(
                 lease=_LEASE,
                 max_steps=settings.max_steps,
                 max_attempts=settings.max_attempts,
@@ -93,7 +93,6 @@ class LocalAgents:
             jitter=random.Random(0),
             make_attempt=self._make_attempt,
         )
-        self.runtime.execute_with(self._executor)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +107,7 @@ class LocalAgents:
 
     def start(
         self,
-        agent: Agent | str,
+        agent: AgentDefinition | str,
         input: JSONValue = None,  # noqa: A002 - the field's standard name
         *,
         session_id: str | None = None,
@@ -119,10 +118,10 @@ class LocalAgents:
         deadline: datetime | timedelta | None = None,
     ) -> LocalExecution:
         """Stores an execution, which `run` will begin with. Parameters and errors: see `celery_agents.enqueue`."""
-        if isinstance(agent, Agent):
+        if isinstance(agent, AgentDefinition):
             self._registry.start(agent)
         started = current.enqueue(
-            agent if isinstance(agent, Agent) else self._registry.agent(agent),
+            agent if isinstance(agent, AgentDefinition) else self._registry.agent(agent),
             input,
             session_id=session_id,
             user_id=user_id,
@@ -244,7 +243,7 @@ class LocalAgents:
         """Rings for what is due, as a worker's sweeper does."""
         for due in self.store.take_due(_BATCH, self.runtime.settings.lease):
             if due.cancel_requested and not due.over:
-                finish_cancel(self.store, self.runtime.settings, due.execution_id)
+                self.runtime.ends.finish_cancel(due.execution_id)
             summary = self.store.get_summary(due.execution_id)
             if summary is not None:
                 self.runtime.ring(summary)
@@ -270,7 +269,7 @@ class LocalAgents:
         if outcome is not None and outcome.ending is Ending.UNKNOWN:
             raise UnknownAgent(summary.agent_id, [agent.name for agent in self._registry.agents])
         if summary.state.is_over:
-            self._executor.family.tell(summary)
+            self.runtime.ends.tell(summary)
             self.store.settle(execution_id)
         elif outcome is not None and outcome.ring:
             self.runtime.ring(summary)

@@ -1,17 +1,31 @@
 """`LocalExecution`: the client's handle, on an execution that runs when the test says so."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
+from agent_statestore.clock import ManualClock
 from agent_statestore.records import AgentStep, ExecutionSummary
 from agent_statestore.states import AgentState
 from celery_agents.client.execution import Execution
-from celery_agents.lifecycle.relatives import SPAWN
+from celery_agents.engine.relatives import SPAWN
+from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import what_it_does
 from celery_agents.replay import fork, rewind
 
-if TYPE_CHECKING:
-    from celery_agents.testing.agents import LocalAgents
+
+class Process(Protocol):
+    """The test's process as its executions see it: `LocalAgents`."""
+
+    clock: ManualClock
+
+    @property
+    def runtime(self) -> Services:
+        """What clients work with."""
+        ...
+
+    def run(self) -> None:
+        """Let all executions go on until each is over, or waits."""
+        ...
 
 
 class LocalExecution(Execution):
@@ -21,7 +35,7 @@ class LocalExecution(Execution):
     raises `TimeoutError` at once if that was not enough.
     """
 
-    def __init__(self, execution_id: str, agents: "LocalAgents") -> None:
+    def __init__(self, execution_id: str, agents: Process) -> None:
         super().__init__(execution_id, agents.runtime)
         self._agents = agents
 
@@ -39,11 +53,13 @@ class LocalExecution(Execution):
 
     def fork(self, at_step: int, **options: Any) -> "LocalExecution":
         """`celery_agents.replay.fork`, on the test's clock."""
-        return self._agents.get(fork(self.id, at_step, runtime=self._runtime, clock=self._agents.clock, **options).id)
+        forked = fork(self.id, at_step, runtime=self._services, clock=self._agents.clock, **options)
+        return LocalExecution(forked.id, self._agents)
 
     def rewind(self, to_step: int, **options: Any) -> "LocalExecution":
         """`celery_agents.replay.rewind`, on the test's clock."""
-        return self._agents.get(rewind(self.id, to_step, runtime=self._runtime, clock=self._agents.clock, **options).id)
+        rewound = rewind(self.id, to_step, runtime=self._services, clock=self._agents.clock, **options)
+        return LocalExecution(rewound.id, self._agents)
 
     def __iter__(self) -> Iterator[AgentStep]:
         """The steps, after everything that can go on has."""

@@ -10,16 +10,16 @@ from typing import Any, Final, NoReturn, cast
 from agent_statestore.memory import MemoryStore
 from agent_statestore.records import Action, AgentContext, AgentStep, Claim, JSONValue, Lease
 from agent_statestore.states import AgentState
-from celery_agents.define.agent import Agent
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.executor import Executor
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import JournalMismatch
+from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.testing.attempt import NoKeeper
 from celery_agents.testing.recorded import context_of
 
@@ -46,7 +46,7 @@ class Replayed:
         return self.stopped_at is None
 
 
-def replay(agent: Agent, recorded: AgentContext | Mapping[str, Any] | str) -> Replayed:
+def replay(agent: AgentDefinition, recorded: AgentContext | Mapping[str, Any] | str) -> Replayed:
     """Leads the agent's code through the recorded steps of an execution, and runs none of them.
 
     `recorded` is the execution's context, or what `agents show ID --json` prints of it, as text or decoded. The first
@@ -128,10 +128,10 @@ class _ReplayAttempt(Attempt):
         self.stop(Outcome(ending=Ending.DRAINED))
 
 
-def _attempt_at(agent: Agent, recorded: AgentContext) -> _ReplayAttempt:
+def _attempt_at(agent: AgentDefinition, recorded: AgentContext) -> _ReplayAttempt:
     """The attempt that would be made now."""
     context = replace(recorded, state=AgentState.THINKING, attempt=recorded.attempt + 1)
-    executor = Executor(
+    executor = make_executor(
         store=MemoryStore(), registry=Registry(), keeper=NoKeeper(MemoryStore()), make_attempt=_ReplayAttempt
     )
     now = context.updated_at

@@ -1,34 +1,29 @@
 """The parts of an installation as a test has them: no Celery app, and bells that are rung in this process, in order."""
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
+from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
-from celery_agents.engine.executor import Executor
+from celery_agents.define.tool import Tool
 from celery_agents.errors import UnknownAgent
-from celery_agents.host.runtime import Runtime
+from celery_agents.lifecycle.ends import Ends
 from celery_agents.settings import Settings
 
-if TYPE_CHECKING:
-    from celery_agents.define.agent import Agent
-    from celery_agents.define.tool import Tool
 
-
-class LocalRuntime(Runtime):
-    """What clients work with, `Execution` and `enqueue` for example."""
+class LocalRuntime:
+    """The `Services` of a test: what clients work with, `Execution` and `enqueue` for example."""
 
     def __init__(self, registry: Registry, store: Store) -> None:
         self.registry = registry
+        self.store = store
+        self.settings = Settings.load({}, {})
         self.bells: deque[str] = deque()
-        self._settings = Settings.load({}, {})
-        self._store = store
-        self._executor = None
+        self.ends = Ends(store=store, registry=registry, ring=self.ring, announce_within=self.settings.lease)
 
-    def execute_with(self, executor: Executor) -> None:
-        """From now on this is the `executor`: it is made of parts of the runtime."""
-        self._executor = executor
+    def load_agents(self) -> None:
+        """A test's agents belong to no app that could import them."""
 
     def ring(self, summary: ExecutionSummary) -> None:
         """Notes that the execution can go on; once, however often it is rung."""
@@ -43,22 +38,22 @@ class KnownAgents(Registry):
         super().__init__()
         self._behind = behind
 
-    def start(self, agent: "Agent") -> None:
+    def start(self, agent: "AgentDefinition") -> None:
         """The test has this agent in its hands, whatever else is known under its name."""
         if self.find(agent.name) is not agent:
             self._agents[agent.name] = agent
 
-    def agent(self, name: str) -> "Agent":
+    def agent(self, name: str) -> "AgentDefinition":
         found = self.find(name)
         if found is None:
             raise UnknownAgent(name, [agent.name for agent in self.agents])
         return found
 
-    def find(self, name: str) -> "Agent | None":
+    def find(self, name: str) -> "AgentDefinition | None":
         return super().find(name) or self._behind.find(name)
 
     @property
-    def agents(self) -> "tuple[Agent, ...]":
+    def agents(self) -> "tuple[AgentDefinition, ...]":
         agents = {agent.name: agent for agent in (*self._behind.agents, *super().agents)}
         return tuple(agents[name] for name in sorted(agents))
 

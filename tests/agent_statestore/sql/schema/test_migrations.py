@@ -368,7 +368,7 @@ def test_the_first_use_of_a_file_does_not_fill_the_log(tmp_path: Path) -> None:
     script = (
         "import logging, sys\n"
         "logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)\n"
-        "from agent_statestore.sql import schema\n"
+        "from agent_statestore.sql.schema import schema\n"
         "from agent_statestore.sql.settings import parse_url\n"
         "schema.ensure_schema(parse_url(sys.argv[1]))\n"
         "schema.migrate(parse_url(sys.argv[1]), 'base')\n"

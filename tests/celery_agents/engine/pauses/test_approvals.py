@@ -8,7 +8,7 @@ import pytest
 
 from agent_statestore import AgentState, AlreadyAnswered, QuestionNotAsked
 from celery_agents import ApprovalDenied, ApprovalExpired, AsyncRun, InvalidArguments, Run, Tool, tool
-from celery_agents.define.agent import Agent
+from celery_agents.decorators import Agent
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.pauses.approval import digest_of
 from tests.celery_agents.approving import asked, decide, send

@@ -10,7 +10,7 @@ from agent_statestore import AgentState, InvalidRecord, SignalKind
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import ValueTooLarge
 from celery_agents import AsyncRun, Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.errors import ChildFailed, InvalidInput, SpawnTooDeep, UnknownAgent
 from tests.celery_agents.driving import LEASE, Crash
 from tests.celery_agents.household import Household, dying_at_each_write
@@ -333,7 +333,7 @@ def test_code_that_spawns_another_agent_contradicts_its_journal() -> None:
 
 def test_a_cycle_of_spawns_ends_and_says_so() -> None:
     home = Household()
-    home.limits = Limits(lease=LEASE, announce_within=LEASE, max_depth=4)
+    home.limits = Defaults(lease=LEASE, announce_within=LEASE, max_depth=4)
 
     def circle(run: Run, input: None) -> list[Any]:
         return run.gather(run.spawn("circle"))

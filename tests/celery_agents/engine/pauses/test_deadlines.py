@@ -9,7 +9,7 @@ from agent_statestore import AgentState, InvalidRecord, MemoryStore, WaitKind
 from agent_statestore.checkpoint import NewExecution
 from celery_agents import Retry, Run
 from celery_agents.define import deadline
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.errors import DeadlineExceeded
 from tests.celery_agents.driving import Engine
 from tests.celery_agents.household import Household, dying_at_each_write
@@ -97,7 +97,7 @@ def test_work_that_ends_late_without_another_step_counts() -> None:
     def work(run: Run, input: None) -> str:
         return run.step("slow", lambda: home.clock.advance(HOUR) or "late")
 
-    home.limits = Limits(lease=2 * DAY)
+    home.limits = Defaults(lease=2 * DAY)
     execution_id = home.start(home.agent(work, deadline=timedelta(minutes=1)))
     home.work()
 

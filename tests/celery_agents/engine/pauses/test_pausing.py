@@ -8,7 +8,7 @@ import pytest
 
 from agent_statestore import AgentState, AlreadyAnswered, QuestionNotAsked, SignalKind, WaitKind
 from celery_agents import Retry, Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import AnswerTimeout, DeadLetter, InvalidAnswer
 from tests.celery_agents.driving import LEASE, Calls, Crash, Engine
@@ -422,7 +422,7 @@ def test_a_drain_stops_at_the_step_boundary_and_gives_the_lease_back(engine: Eng
 
 
 def test_a_crash_loop_ends_as_a_dead_letter_that_can_be_released(engine: Engine) -> None:
-    engine.limits = Limits(lease=LEASE, max_attempts=3)
+    engine.limits = Defaults(lease=LEASE, max_attempts=3)
     die = True
 
     def work(run: Run, input: None) -> str:
@@ -450,7 +450,7 @@ def test_a_crash_loop_ends_as_a_dead_letter_that_can_be_released(engine: Engine)
 
 
 def test_progress_between_crashes_is_no_crash_loop(engine: Engine) -> None:
-    engine.limits = Limits(lease=LEASE, max_attempts=1)
+    engine.limits = Defaults(lease=LEASE, max_attempts=1)
 
     def work(run: Run, input: None) -> str:
         for number in range(5):

@@ -9,7 +9,7 @@ import pytest
 
 from agent_statestore import AgentState
 from celery_agents import AsyncRun, MemoryInParallel, NestedStep, Retry, Run, StepTimeout, tool
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.run import event_loop
 from tests.celery_agents.driving import Calls, Crash, Engine
@@ -225,7 +225,7 @@ def test_a_cancel_ends_an_awaiting_step_at_once(engine: Engine, calls: Calls) ->
     async def work(run: AsyncRun, input: None) -> None:
         await run.step("wait", wait)
 
-    engine.limits = Limits(lease=timedelta(seconds=0.6))
+    engine.limits = Defaults(lease=timedelta(seconds=0.6))
     execution_id = engine.start(engine.agent(work))
 
     def cancel() -> None:

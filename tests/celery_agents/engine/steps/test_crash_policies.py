@@ -19,8 +19,8 @@ from celery_agents import (
     Tool,
     tool,
 )
-from celery_agents.define.agent import Agent
-from celery_agents.engine.executor import Limits
+from celery_agents.decorators import Agent
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import DeadLetter
 from tests.celery_agents.driving import Calls, Crash, Engine
@@ -177,7 +177,7 @@ def test_a_person_who_looks_has_it_happen_once(engine: Engine, calls: Calls, kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_that_kills_whoever_makes_it_ends_as_a_dead_letter(engine: Engine, calls: Calls, kind: str) -> None:
     """An intent is recorded each time, which counts as progress: the number of tries does not."""
-    engine.limits = Limits(max_attempts=3)
+    engine.limits = Defaults(max_attempts=3)
 
     @tool(registry=engine.registry, on_crash=lambda **_: None)
     def pay(amount: int) -> int:
@@ -198,7 +198,7 @@ def test_a_call_that_kills_whoever_makes_it_ends_as_a_dead_letter(engine: Engine
 def test_agent_code_cannot_go_on_past_a_dead_letter_and_whoever_releases_it_gets_another_try(
     engine: Engine, calls: Calls
 ) -> None:
-    engine.limits = Limits(max_attempts=2)
+    engine.limits = Defaults(max_attempts=2)
     is_mended = False
 
     @tool(registry=engine.registry, on_crash=lambda **_: None)
@@ -230,7 +230,7 @@ def test_agent_code_cannot_go_on_past_a_dead_letter_and_whoever_releases_it_gets
 
 
 def test_retries_of_failures_do_not_count_as_deaths(engine: Engine, calls: Calls) -> None:
-    engine.limits = Limits(max_attempts=2)
+    engine.limits = Defaults(max_attempts=2)
 
     @tool(registry=engine.registry, on_crash=lambda **_: None, retries=4, first_delay=timedelta(milliseconds=1))
     def pay(amount: int) -> int:
@@ -254,7 +254,7 @@ def test_retries_of_failures_do_not_count_as_deaths(engine: Engine, calls: Calls
 
 def test_an_intent_beside_a_poison_step_does_not_hide_its_crash_loop(engine: Engine, calls: Calls) -> None:
     """Each claim records an intent anew, and dies of the other step."""
-    engine.limits = Limits(max_attempts=3)
+    engine.limits = Defaults(max_attempts=3)
     poisoned, paid = threading.Event(), threading.Event()
 
     def find(amount: int) -> None:

@@ -14,7 +14,7 @@ from agent_statestore import AgentState
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.records import Action, Result
 from celery_agents import Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.steps import parallel
@@ -57,7 +57,7 @@ def beside(engine: Engine, calls: Calls, *, meanwhile: Callable[[str], None]) ->
 def test_a_cancel_ends_it_when_what_is_in_flight_is_recorded(
     engine: Engine, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.limits = Limits(lease=timedelta(seconds=0.6))  # the keeper learns of it at a renewal
+    engine.limits = Defaults(lease=timedelta(seconds=0.6))  # the keeper learns of it at a renewal
     learned, mark = threading.Event(), HeldLease.mark_cancel_requested
 
     def mark_and_tell(held: HeldLease) -> None:
@@ -137,7 +137,7 @@ def test_an_outage_of_the_store_delays_what_is_recorded_and_loses_nothing(engine
 
 
 def test_an_outage_that_outlasts_the_lease_ends_it_and_says_nothing_is_done(engine: Engine, calls: Calls) -> None:
-    engine.limits = Limits(lease=timedelta(seconds=0.3))
+    engine.limits = Defaults(lease=timedelta(seconds=0.3))
     checkpoint = engine.store.checkpoint
 
     def down(*args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from agent_statestore import AgentState
 from celery_agents import Retry, Run
-from celery_agents.engine.executor import Limits
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import (
     InvalidResult,
@@ -352,7 +352,7 @@ def test_steps_may_be_added_between_deploys(engine: Engine, calls: Calls) -> Non
 
 @pytest.mark.parametrize("change", ["removed", "renamed", "other kind", "other arguments"])
 def test_code_that_contradicts_the_journal_fails_clearly(engine: Engine, calls: Calls, change: str) -> None:
-    from celery_agents.define.tool import tool
+    from celery_agents.decorators import tool
 
     deployed = 1
 
@@ -422,7 +422,7 @@ def test_an_output_on_the_last_permitted_step_counts(engine: Engine, calls: Call
 
 
 def test_an_agent_without_a_limit_of_its_own_has_the_workers(engine: Engine, calls: Calls) -> None:
-    engine.limits = Limits(max_steps=2)
+    engine.limits = Defaults(max_steps=2)
 
     def work(run: Run, input: None) -> None:
         while True:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_statestore import ExecutionSummary, Store
-from celery_agents.define.agent import Agent
+from celery_agents.decorators import Agent
 from celery_agents.define.registry import Registry
-from celery_agents.engine.executor import Executor, Limits
+from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Outcome
+from celery_agents.lifecycle.assembly import make_executor
 from tests.celery_agents.driving import Engine
 
 
@@ -29,7 +30,7 @@ class Line(Engine):
     @property
     def executor(self) -> Executor:
         """One that rings."""
-        return Executor(
+        return make_executor(
             store=self.store,
             registry=self.registry,
             keeper=LeaseKeeper(self.store),
@@ -37,8 +38,11 @@ class Line(Engine):
             is_draining=lambda: self.draining,
             subscribers=(self.events.append,),
             interrupts=self.interrupts,
-            ring=lambda summary: self.rung.append(summary.execution_id),
+            ring=self._ring,
         )
+
+    def _ring(self, summary: ExecutionSummary) -> None:
+        self.rung.append(summary.execution_id)
 
     def begin(self, agent: Agent, value: Any = None, **fields: Any) -> str:
         """Stores an execution, with the key of its input; returns its id."""
@@ -81,15 +85,15 @@ class Gauge:
 class Crowd:
     """Threads that answer bells, as workers do, without any sweeper: a wake that is lost is never made up for."""
 
-    def __init__(self, store: Store, registry: Registry, threads: int, limits: Limits | None = None) -> None:
+    def __init__(self, store: Store, registry: Registry, threads: int, limits: Defaults | None = None) -> None:
         self._store = store
         self._bells: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.faults: list[BaseException] = []
-        executor = Executor(
+        executor = make_executor(
             store=store,
             registry=registry,
             keeper=LeaseKeeper(store),
-            limits=limits or Limits(),
+            limits=limits or Defaults(),
             ring=self.ring,
         )
         self._threads = [

@@ -185,7 +185,7 @@ def test_a_wake_that_comes_on_the_way_to_the_pause_is_not_lost(line: Line, monke
         if execution_id == late:
             monkeypatch.undo()
             line.store.update_state(holder, AgentState.COMPLETED, lease=claim.lease)
-            line.executor.family.tell(line.context(holder))
+            line.ends.tell(line.context(holder))
             assert line.rung == []
         return checkpoint(execution_id, change, lease)
 
@@ -383,8 +383,8 @@ def test_the_end_of_one_that_nobody_works_on_passes_the_turn_on(line: Line) -> N
     line.store.update_state(older, AgentState.CANCELLED)
     summary = line.store.get_summary(older)
     assert summary is not None
-    line.executor.family.tell(summary)
-    line.executor.family.tell(summary)
+    line.ends.tell(summary)
+    line.ends.tell(summary)
     assert line.rung == [younger]
 
 
@@ -408,7 +408,7 @@ def test_a_child_in_its_parents_session_does_not_wait_for_its_parent(line: Line)
 
 def tell_all_ends(line: Line) -> None:
     for summary in line.store.find(states=[AgentState.COMPLETED]).items:
-        line.executor.family.tell(summary)
+        line.ends.tell(summary)
 
 
 def test_a_session_is_rejected_while_it_is_busy(runtime: Runtime) -> None:

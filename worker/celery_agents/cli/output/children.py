@@ -7,7 +7,7 @@ from agent_statestore.store import Store
 from celery_agents.cli.output.rendering import result_text, state_text
 from celery_agents.cli.output.table import Column, table_lines
 from celery_agents.cli.output.text import one_line
-from celery_agents.lifecycle.relatives import SPAWN
+from celery_agents.engine.relatives import SPAWN
 
 
 def children_lines(store: Store, context: AgentContext, limit: int, width: int) -> list[Text]:

@@ -20,8 +20,8 @@ from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe, revive
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.wait import conclude
+from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions, name_of
 from celery_agents.errors import AgentsError, ChildFailed
-from celery_agents.lifecycle.relatives import SPAWN, ChildEnd, ChildOptions, name_of
 
 _AT_ONCE: Final = 50
 _MESSAGE: Final = 2_000
@@ -67,16 +67,20 @@ class Spawn:
             with attempt.lock:
                 attempt.record(attempt.make_step(key, action, result, started=started))
             if result.success:
-                attempt.asking_store(lambda: attempt.surroundings.family.announce(child, self.options))
+                attempt.asking_store(lambda: attempt.environment.relatives.announce(child, self.options))
         return _child_of(key, result)
 
     def _create(self, attempt: Attempt, key: str, action: Action, *, is_intended: bool) -> ExecutionSummary:
-        family = attempt.surroundings.family
-        wanted = attempt.asking_store(lambda: family.wanted(attempt, self.agent, self.value, key, self.options))
+        relatives = attempt.environment.relatives
+        wanted = attempt.asking_store(
+            lambda: relatives.wanted(
+                attempt.context, self.agent, self.value, key, self.options, attempt.limits.deadline
+            )
+        )
         if not is_intended:
             with attempt.lock:
                 attempt.record_intent(attempt.make_step(key, action, None, started=attempt.now()))
-        return attempt.asking_store(lambda: family.create(wanted))
+        return attempt.asking_store(lambda: relatives.create(wanted))
 
 
 def _child_of(key: str, result: Result) -> Child:
@@ -158,7 +162,7 @@ def _collect(attempt: Attempt, missing: Sequence[_Join]) -> None:
     batch: list[tuple[_Join, Result]] = []
     bytes_at_most = 0
     for join in to_look_at:
-        end = attempt.asking_store(partial(attempt.surroundings.family.end_of, join.child.execution_id))
+        end = attempt.asking_store(partial(attempt.environment.relatives.end_of, join.child.execution_id))
         if end is None:
             continue
         result = _result_of(join.child, end)

@@ -81,11 +81,11 @@ def sleep_in_place(attempt: "Attempt", delay: timedelta) -> timedelta | None:
     Stops at a boundary if the lease is lost or a cancel is asked for.
     """
     remaining = delay.total_seconds()
-    if remaining > attempt.surroundings.inline_wait_seconds:
+    if remaining > attempt.environment.inline_wait_seconds:
         return delay
     wait_until = time.monotonic() + remaining
     while (remaining := wait_until - time.monotonic()) > 0:
-        if attempt.surroundings.is_draining() or attempt.is_stopping:
+        if attempt.environment.is_draining() or attempt.is_stopping:
             return timedelta(seconds=remaining)
         attempt.held.wait(min(remaining, _LOOK_SECONDS))
         if attempt.held.is_lost or attempt.held.cancel_requested:

@@ -8,10 +8,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 from agent_statestore.envelope import dump
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
+from celery_agents.define.arguments import ToolContext
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.names import check_duration
 from celery_agents.define.retry import Retry
-from celery_agents.define.tool import Tool, ToolContext
+from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.limits import spent_in
@@ -19,9 +20,9 @@ from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
 from celery_agents.engine.pauses.event import AwaitedEvent
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
+from celery_agents.engine.relatives import ChildOptions
 from celery_agents.engine.steps.calls import Call, Place, StepOptions, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, first_error, take_all
-from celery_agents.lifecycle.relatives import ChildOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,10 +9,11 @@ from typing import Any
 from agent_statestore.envelope import dump
 from agent_statestore.records import Action
 from celery_agents.define import types
+from celery_agents.define.arguments import ToolContext
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from celery_agents.define.names import check_function
 from celery_agents.define.retry import NO_RETRY, Retry
-from celery_agents.define.tool import Tool, ToolContext
+from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.approval import Approval
 from celery_agents.engine.pauses.question import MISSING

@@ -49,7 +49,7 @@ def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
                 exc_info=True,
             )
             return _asked(step, attempt, intent)
-        if happened is None and intent.tries >= step.retry.retries + attempt.surroundings.max_attempts:
+        if happened is None and intent.tries >= step.retry.retries + attempt.environment.max_attempts:
             _give_up(attempt, intent)
         return happened
     if step.crash_policy is CrashPolicy.ASK:

@@ -194,7 +194,7 @@ class ReachedStep:
     def _wait_to_retry(self, tries: int) -> None:
         """Waits in place if that is short; else pauses on a durable timer, with the number of tries recorded."""
         attempt = self.attempt
-        delay = timedelta(seconds=self.step.retry.delay_seconds(tries, attempt.surroundings.jitter))
+        delay = timedelta(seconds=self.step.retry.delay_seconds(tries, attempt.environment.jitter))
         remaining = sleep_in_place(attempt, delay)
         if remaining is None:
             return

@@ -26,9 +26,3 @@ oldest one that it descends from in the session.
 The order of a session is strict. That of those who wait for a free place is by creation, with one exception: a newcomer
 that claims in the moment between an end and the claim of the one who was woken may be first. The latter stays in front.
 """
-
-from celery_agents.define.turns import Concurrency, RateLimit, SessionPolicy, Turns
-from celery_agents.lifecycle.create import create, keep_or_purge, require_free
-from celery_agents.lifecycle.turns.line import Line
-
-__all__ = ["Concurrency", "Line", "RateLimit", "SessionPolicy", "Turns", "create", "keep_or_purge", "require_free"]

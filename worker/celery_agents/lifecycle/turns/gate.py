@@ -9,19 +9,20 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from agent_statestore.errors import StoreError
-from agent_statestore.records import AgentContext, SignalKind, Wait, WaitKind
+from agent_statestore.records import AgentContext, ExecutionSummary, SignalKind, Wait, WaitKind
 from agent_statestore.states import AgentState
+from agent_statestore.store import Store
+from celery_agents.define.registry import Registry
 from celery_agents.define.turns import Turns
+from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.sleep import sleep_in_place
-from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line
-
-if TYPE_CHECKING:
-    from celery_agents.engine.attempt import Attempt
+from celery_agents.lifecycle.ring import Ring
+from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line, pass_turn_on
 
 log = logging.getLogger(__name__)
 
@@ -72,39 +73,51 @@ class _Stepped:
         }
 
 
-def unwrapped(context: AgentContext) -> AgentContext:
-    """The context as it would be had the execution not waited for its turn."""
-    stepped = _Stepped.of(context.waiting)
-    return replace(context, waiting=stepped.paused_on, crashes=context.crashes + stepped.crashes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The engine's `Turns`, on a store. `ring` publishes a bell."""
+
+    store: Store
+    registry: Registry
+    ring: Ring
+
+    def unwrapped(self, context: AgentContext) -> AgentContext:
+        """Return the context as it would be had the execution not waited for its turn."""
+        stepped = _Stepped.of(context.waiting)
+        return replace(context, waiting=stepped.paused_on, crashes=context.crashes + stepped.crashes)
+
+    def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
+        """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
+        if not turns.has_lines and turns.rate is None:
+            return
+        stepped = _Stepped.of(waiting)
+        # This claim is no crash; those before it were.
+        stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
+        was_woken = False
+        while attempt.take_signal(SignalKind.EVENT, TURN_KEY) is not None:
+            was_woken = True
+        if turns.has_lines:
+            line = Line(self.store, turns)
+            reason = _answer(attempt, lambda: line.obstacle(attempt.context, attempt.now()))
+            if reason is not None:
+                looks = 0 if was_woken or stepped.since is None else min(stepped.looks + 1, 30)
+                _step_back(attempt, replace(stepped, looks=looks), reason.value)
+        if turns.rate is not None and not _has_begun(attempt):
+            _take_turn(attempt, self.store, turns, stepped)
+
+    def pass_on(self, left: ExecutionSummary, now: datetime) -> None:
+        """Wake those whose turn it is since this execution ended or paused. May be repeated."""
+        pass_turn_on(self.store, self.registry, self.ring, left, now)
 
 
-def enter(attempt: "Attempt", turns: Turns, line: Line, waiting: Wait | None) -> None:
-    """Returns when it is this execution's turn; otherwise pauses, and unwinds. `waiting` is what the claim found."""
-    if not turns.has_lines and turns.rate is None:
-        return
-    stepped = _Stepped.of(waiting)
-    # This claim is no crash; those before it were.
-    stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
-    was_woken = False
-    while attempt.take_signal(SignalKind.EVENT, TURN_KEY) is not None:
-        was_woken = True
-    if turns.has_lines:
-        reason = _answer(attempt, lambda: line.obstacle(attempt.context, attempt.now()))
-        if reason is not None:
-            looks = 0 if was_woken or stepped.since is None else min(stepped.looks + 1, 30)
-            _step_back(attempt, replace(stepped, looks=looks), reason.value)
-    if turns.rate is not None and not _has_begun(attempt):
-        _take_turn(attempt, turns, stepped)
-
-
-def _has_begun(attempt: "Attempt") -> bool:
+def _has_begun(attempt: Attempt) -> bool:
     """Whether this is more than a start: something is recorded, or waited for."""
     return attempt.context.step_count > 0 or attempt.context.waiting is not None
 
 
-def _step_back(attempt: "Attempt", stepped: _Stepped, reason: str) -> NoReturn:
+def _step_back(attempt: Attempt, stepped: _Stepped, reason: str) -> NoReturn:
     now = attempt.now()
-    look_after = min(FIRST_LOOK * 2**stepped.looks, LONGEST_LOOK) * attempt.surroundings.jitter.uniform(0.5, 1.0)
+    look_after = min(FIRST_LOOK * 2**stepped.looks, LONGEST_LOOK) * attempt.environment.jitter.uniform(0.5, 1.0)
     pause(
         attempt,
         AgentState.WAITING,
@@ -118,16 +131,14 @@ def _step_back(attempt: "Attempt", stepped: _Stepped, reason: str) -> NoReturn:
     )
 
 
-def _take_turn(attempt: "Attempt", turns: Turns, stepped: _Stepped) -> None:
+def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) -> None:
     """Waits for the agent's rate: a moment in place, or on a timer."""
     rate = turns.rate
     assert rate is not None
-    within = timedelta(seconds=attempt.surroundings.inline_wait_seconds)
+    within = timedelta(seconds=attempt.environment.inline_wait_seconds)
     turn = _answer(
         attempt,
-        lambda: attempt.surroundings.family.store.take_rate(
-            turns.agent_id, rate.limit, rate.per, within=within, promised=stepped.is_promised
-        ),
+        lambda: store.take_rate(turns.agent_id, rate.limit, rate.per, within=within, promised=stepped.is_promised),
     )
     if turn.is_taken:
         if turn.wait and sleep_in_place(attempt, turn.wait) is not None:
@@ -147,7 +158,7 @@ def _take_turn(attempt: "Attempt", turns: Turns, stepped: _Stepped) -> None:
     )
 
 
-def _answer(attempt: "Attempt", question: Callable[[], R]) -> R:
+def _answer(attempt: Attempt, question: Callable[[], R]) -> R:
     """What the store answers. A fault of it, or what only a newer worker can read, is no failure of the execution."""
     try:
         return attempt.asking_store(question)

@@ -1,16 +1,21 @@
 """Who works and who waits, as the store shows it; and waking the next one. For the argument see `lifecycle.turns`."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from agent_statestore.errors import ExecutionNotFound, ExecutionOver
+from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
 from agent_statestore.records import ExecutionSummary, Signal, SignalKind, WaitKind
 from agent_statestore.states import ACTIVE, WORKING, AgentState
 from agent_statestore.store import Store
+from celery_agents.define.registry import Registry
 from celery_agents.define.turns import SessionPolicy, Turns, key_of
+from celery_agents.lifecycle.ring import Ring
+
+log = logging.getLogger(__name__)
 
 # What an execution that has stepped back waits for, and what the prompt of that wait calls the reason.
 TURN_KEY: Final = "agents.turn"
@@ -65,7 +70,7 @@ class Line:
             return Reason.CONCURRENCY
         return None
 
-    def pass_on(self, left: ExecutionSummary, now: datetime, ring: Callable[[ExecutionSummary], None]) -> None:
+    def pass_on(self, left: ExecutionSummary, now: datetime, ring: Ring) -> None:
         """Wakes whoever may work since this execution ended, paused or stepped back. May be repeated."""
         if self.turns.session_policy is SessionPolicy.QUEUE and left.session_id is not None:
             next_one = self._next_of_session(left.session_id, now)
@@ -161,7 +166,7 @@ class Line:
             if key_of(summary) == key and waits_for(summary) is Reason.CONCURRENCY:
                 yield summary
 
-    def _wake(self, waiter: ExecutionSummary, now: datetime, ring: Callable[[ExecutionSummary], None]) -> None:
+    def _wake(self, waiter: ExecutionSummary, now: datetime, ring: Ring) -> None:
         signal = Signal(
             # One for each pause, so that whoever else wakes it for the same free place does nothing.
             signal_id=f"turn {waiter.version}",
@@ -201,3 +206,14 @@ class Line:
 def _place(summary: ExecutionSummary) -> tuple[datetime, str]:
     """The order of creation."""
     return summary.created_at, summary.execution_id
+
+
+def pass_turn_on(store: Store, registry: Registry, ring: Ring, left: ExecutionSummary, now: datetime) -> None:
+    """Wake those whose turn it is since this execution ended or paused. May be repeated."""
+    agent = registry.find(left.agent_id)
+    if agent is None or not agent.turns.has_lines:
+        return
+    try:
+        Line(store, agent.turns).pass_on(left, now, ring)
+    except StoreError as error:
+        log.warning("execution %s: those who wait behind it look by themselves, later: %s", left.execution_id, error)

@@ -1,0 +1,139 @@
+"""The arguments of a tool: what it may be called with, and whether it wants the context of the call."""
+
+import contextlib
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pydantic
+
+from agent_statestore.records import JSONValue, Message
+from celery_agents.define import types
+from celery_agents.errors import InvalidArguments, RegistrationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """The call that a tool is part of. A tool gets it in a parameter that is annotated with this class.
+
+    `idempotency_key` is the same on every try of this call, whoever makes it: for services that take one. `key` is the
+    step's in the journal, `tries` counts from 1.
+    """
+
+    execution_id: str
+    agent_id: str
+    session_id: str | None
+    user_id: str | None
+    metadata: Mapping[str, JSONValue]
+    memory: Mapping[str, JSONValue]
+    messages: tuple[Message, ...]
+    key: str
+    idempotency_key: str
+    tries: int
+
+
+def context_parameter(function: Callable[..., Any]) -> str | None:
+    """The parameter that gets the context of the call, if there is one."""
+    for key, annotation in types.hints(function).items():
+        if key != "return" and (annotation is ToolContext or ToolContext in get_args(annotation)):
+            return key
+    return None
+
+
+def by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """The arguments as they are given: what `**kwargs` collects stands beside the others."""
+    return {**dict(zip(bound.signature.parameters, bound.args, strict=False)), **bound.kwargs}
+
+
+class Arguments:
+    """The parameters of a function: what it may be called with, and whether it wants the context of the call."""
+
+    def __init__(self, function: Callable[..., Any], name: str, *, plain: Callable[..., Any]) -> None:
+        self._name = name
+        hints = types.hints(function)
+        try:
+            signature = inspect.signature(plain)
+        except ValueError as error:
+            raise RegistrationError(name, f"its parameters are not known: {error}") from error
+        for key, parameter in signature.parameters.items():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                raise RegistrationError(name, f"a tool is called with arguments by name, which {key!r} cannot have")
+        self._full_signature = signature
+        self._context_parameter = context_parameter(function)
+        shown = [one for key, one in signature.parameters.items() if key != self._context_parameter]
+        self._signature = signature.replace(parameters=shown)
+
+        @functools.wraps(function)
+        def collect(*args: Any, **kwargs: Any) -> inspect.BoundArguments:
+            return self._signature.bind(*args, **kwargs)
+
+        # Validation looks at this one, which never is async and never runs the tool's code.
+        collect.__signature__ = self._signature  # type: ignore[attr-defined]
+        collect.__annotations__ = {key: hint for key, hint in hints.items() if key in self._signature.parameters}
+        self._collect: Callable[..., Any] = collect
+        try:
+            self._validate = pydantic.validate_call(collect)
+        except pydantic.PydanticUserError as error:
+            reason = str(error).partition("\n")[0]
+            raise RegistrationError(name, f"the annotation of a parameter has no JSON form: {reason}") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that there are, in their order."""
+        parameters = self._signature.parameters.values()
+        return tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+
+    def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The typed arguments, defaults and all, as keywords. Raises `InvalidArguments`."""
+        return by_name(self.bind(args, kwargs))
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The typed arguments. Raises `InvalidArguments`."""
+        with contextlib.suppress(TypeError):  # validation says more
+            # By name, so that an error says which one it is.
+            args, kwargs = (), by_name(self._signature.bind(*args, **kwargs))
+        try:
+            bound: inspect.BoundArguments = self._validate(*args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise InvalidArguments(self._name, types.problems(error)) from error
+        bound.apply_defaults()
+        return bound
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        context: ToolContext | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        if self._context_parameter is None:
+            bound = self.bind(args, kwargs)
+            return function(*bound.args, **bound.kwargs)
+        given = {key: value for key, value in kwargs.items() if key != self._context_parameter}
+        context = context or kwargs.get(self._context_parameter)
+        if context is None and self._full_signature.parameters[self._context_parameter].default is not None:
+            raise InvalidArguments(self._name, [f"{self._context_parameter}: needs a ToolContext, which a run gives"])
+        bound = self.bind(args, given)
+        # At its own place among the parameters, which may be the first.
+        full = inspect.BoundArguments(self._full_signature, OrderedDict(bound.arguments))
+        full.arguments[self._context_parameter] = context
+        return function(*full.args, **full.kwargs)
+
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(self._name, [str(error)]) from error
+        bound.apply_defaults()
+        try:
+            described: dict[str, JSONValue] = types.to_json(types.ANY, by_name(bound))
+        except ValueError as error:
+            raise InvalidArguments(self._name, [f"an argument has no JSON form: {error}"]) from error
+        return described
+
+    def json_schema(self) -> dict[str, JSONValue]:
+        adapter: types.Adapter = pydantic.TypeAdapter(self._collect)  # type: ignore[arg-type]
+        return adapter.json_schema()

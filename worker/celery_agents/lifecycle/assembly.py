@@ -1,0 +1,41 @@
+"""An executor as every host needs it: the engine, with the ports that this package fills."""
+
+from typing import Any
+
+from agent_statestore.records import ExecutionSummary
+from agent_statestore.store import Store
+from celery_agents.define.registry import Registry
+from celery_agents.engine.executor import Defaults, Executor
+from celery_agents.engine.lease import LeaseKeeper
+from celery_agents.lifecycle.relatives import Family
+from celery_agents.lifecycle.ring import Ring
+from celery_agents.lifecycle.turns.gate import Gate
+
+
+def left_to_a_sweeper(summary: ExecutionSummary) -> None:
+    """Ring nothing: a sweeper finds the execution."""
+    del summary
+
+
+def make_executor(
+    *,
+    store: Store,
+    registry: Registry,
+    keeper: LeaseKeeper | None = None,
+    ring: Ring = left_to_a_sweeper,
+    limits: Defaults | None = None,
+    **options: Any,
+) -> Executor:
+    """Return an executor whose children and turns live on the same store. `options` are other fields of `Executor`."""
+    limits = limits or Defaults()
+    return Executor(
+        store=store,
+        registry=registry,
+        keeper=keeper or LeaseKeeper(store),
+        limits=limits,
+        relatives=Family(
+            store=store, registry=registry, ring=ring, first_ring=limits.first_ring, max_depth=limits.max_depth
+        ),
+        turns=Gate(store=store, registry=registry, ring=ring),
+        **options,
+    )

@@ -1,0 +1,145 @@
+"""The end of an execution, told to whom it concerns: its parent, its children, whoever waits for its turn."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, StoreError, StoreUnavailable
+from agent_statestore.records import ExecutionSummary, Signal, SignalKind
+from agent_statestore.states import AgentState
+from agent_statestore.store import Store
+from celery_agents.define.registry import Registry
+from celery_agents.lifecycle.relatives import children_of
+from celery_agents.lifecycle.ring import Ring
+from celery_agents.lifecycle.turns.line import pass_turn_on
+
+log = logging.getLogger(__name__)
+
+# What a parent is told of a child that did not come to an end of its own, in the place of the state.
+_DELETED: Final = "deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Records and tells the ends that no worker's engine does. `ring` publishes a bell.
+
+    An end is told before it is settled in the store (`Store.settle`): until then it is told again and again, so that
+    a death in between loses nothing. Telling twice is harmless.
+    """
+
+    store: Store
+    registry: Registry
+    ring: Ring
+    announce_within: timedelta | None = None
+
+    def finish_cancel(self, execution_id: str) -> bool:
+        """Record the end of an execution whose cancel was asked for, if nobody holds a lease on it.
+
+        Return False if somebody does: that worker ends it at its next step boundary.
+        """
+        try:
+            self.store.checkpoint(
+                execution_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
+            )
+        except LeaseHeld:
+            return False
+        except ExecutionOver:
+            pass
+        return True
+
+    def tell(self, summary: ExecutionSummary) -> None:
+        """Tell of the end of an execution: its parent, the next in line, and if it was cancelled its children.
+
+        May be repeated. Raise `StoreError`, after which it is to be repeated: one relative that cannot be told does
+        not keep the others waiting.
+        """
+        tellings: list[Callable[[], None]] = []
+        if summary.parent_execution_id is not None:
+            tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id, summary.state.value))
+        if summary.state is AgentState.CANCELLED:
+            children = list(children_of(self.store, summary.execution_id))
+            tellings.extend(partial(self._cancel, child_id, summary.execution_id) for child_id in children)
+        tellings.append(partial(self._pass_turn_on, summary))
+        fault: StoreError | None = None
+        for tell in tellings:
+            try:
+                tell()
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                fault = error
+        if fault is not None:
+            raise fault
+
+    def tell_of(self, execution_id: str) -> None:
+        """`tell`, of an execution that is looked up; nothing if it is gone."""
+        summary = self.store.get_summary(execution_id)
+        if summary is not None:
+            self.tell(summary)
+
+    def try_to_tell_of(self, execution_id: str) -> None:
+        """`tell_of`, with faults logged: a worker tells too, before the end is settled.
+
+        Its slots may all be taken though, by the very children that are to be cancelled.
+        """
+        try:
+            self.tell_of(execution_id)
+        except StoreError as error:
+            log.warning("execution %s: its relatives will be told of its cancel later: %s", execution_id, error)
+
+    def tell_of_deletion(self, summary: ExecutionSummary) -> None:
+        """Tell whoever waits for an execution that it was deleted before its end: its parent, and the next in line.
+
+        Its children go on, as they do when it fails. May be repeated. Raise `StoreError`.
+        """
+        self._pass_turn_on(summary)
+        if summary.parent_execution_id is not None:
+            self._tell_parent(summary, summary.parent_execution_id, _DELETED)
+
+    def _pass_turn_on(self, summary: ExecutionSummary) -> None:
+        pass_turn_on(self.store, self.registry, self.ring, summary, datetime.now(UTC))
+
+    def _tell_parent(self, summary: ExecutionSummary, parent_id: str, end: str) -> None:
+        signal = Signal(
+            signal_id=f"end of {summary.execution_id}",
+            kind=SignalKind.CHILD,
+            key=summary.execution_id,
+            payload=end,
+            sent_at=summary.ended_at or summary.updated_at,
+        )
+        try:
+            sent = self.store.send(parent_id, signal)
+        except (ExecutionNotFound, ExecutionOver):
+            return  # nobody waits any more
+        if sent.woke:
+            parent = self.store.get_summary(parent_id)
+            if parent is not None:
+                self.ring(parent)
+
+    def _cancel(self, child_id: str, parent_id: str) -> None:
+        cancel = Signal(
+            signal_id=f"cancel of {parent_id}",
+            kind=SignalKind.CANCEL,
+            sender=f"execution {parent_id}",
+            reason="its parent was cancelled",
+            sent_at=datetime.now().astimezone(),
+        )
+        try:
+            self.store.send(child_id, cancel)
+            self.store.checkpoint(
+                child_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
+            )
+        except (ExecutionNotFound, ExecutionOver):
+            return
+        except LeaseHeld:
+            return  # whoever works on it ends it at its next step boundary
+        # Not left to a worker, whose slots may all be taken by these very descendants.
+        for grandchild_id in list(children_of(self.store, child_id)):
+            self._cancel(grandchild_id, child_id)
+        child = self.store.get_summary(child_id)
+        if child is not None:
+            self.ring(child)

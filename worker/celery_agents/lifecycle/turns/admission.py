@@ -1,0 +1,69 @@
+"""Whether an execution may be created at all: not while its session is busy and its agent rejects that."""
+
+from agent_statestore.checkpoint import NewExecution
+from agent_statestore.records import AgentContext, ExecutionSummary
+from agent_statestore.store import Store
+from celery_agents.define.turns import Turns
+from celery_agents.errors import SessionBusy
+from celery_agents.lifecycle.turns.line import Line
+
+
+def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
+    """`Store.create`. Raises `SessionBusy`, with nothing stored, under the policy "reject".
+
+    Of several calls at the same moment at most one succeeds, because each looks again after it has created its own;
+    it may happen that none does. An execution may start others in its own session.
+    """
+    if not turns.rejects(new.session_id):
+        return store.create(new)
+    if new.idempotency_key is not None:
+        existing = store.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        if existing is not None:
+            return existing
+    require_free(store, turns, new.session_id, parent_id=new.parent_execution_id)
+    made = store.create(new)
+    keep_or_purge(store, turns, new.session_id, made.execution_id, parent_id=new.parent_execution_id)
+    return made
+
+
+def require_free(
+    store: Store, turns: Turns, session_id: str | None, *, parent_id: str | None = None, but: str | None = None
+) -> None:
+    """Raises `SessionBusy` if nothing may be started in this session now.
+
+    An execution that descends from `parent_id` may be, beside that one and those above it. `but` does not count, nor
+    does what descends from it.
+    """
+    if session_id is None or not turns.rejects(session_id):
+        return
+    busy = _other(Line(store, turns), session_id, parent_id, but)
+    if busy is not None:
+        raise SessionBusy(turns.agent_id, session_id, busy.execution_id)
+
+
+def keep_or_purge(
+    store: Store, turns: Turns, session_id: str | None, own_id: str, *, parent_id: str | None = None
+) -> None:
+    """Looks once more, now that this one is stored; see `create`. Purges it and raises `SessionBusy` if it is too many.
+
+    Nobody may work on it yet: neither is it published, nor does a sweeper look at it so soon.
+    """
+    try:
+        require_free(store, turns, session_id, parent_id=parent_id, but=own_id)
+    except SessionBusy:
+        store.purge(own_id)
+        raise
+
+
+def _other(line: Line, session_id: str, parent_id: str | None, but: str | None) -> ExecutionSummary | None:
+    ancestors = None
+    for summary in line.active_of_session(session_id):
+        if summary.execution_id == but:
+            continue
+        if ancestors is None:
+            ancestors = {ancestor.execution_id for ancestor in line.chain(parent_id)}
+        if summary.execution_id in ancestors:
+            continue
+        if all(above.execution_id != but for above in line.chain(summary.parent_execution_id)):
+            return summary
+    return None
