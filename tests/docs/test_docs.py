@@ -6,7 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-import textwrap
+import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,14 +24,7 @@ from agent_statestore.testing.kit.builders import answer, claim, claimed, done, 
 from celery_agents.decorators import Agent
 from celery_agents.settings import Settings
 from tests.celery_agents.driving import Engine
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(page: Path, language: str = "python") -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+from tests.docs.pages import PAGES, REPOSITORY, ROOT, blocks
 
 
 def run_block(text: str, **names: Any) -> dict[str, Any]:
@@ -75,36 +68,6 @@ def test_the_transactional_agent_of_the_guide_books_once(engine: Engine, tmp_pat
             assert own.execute("SELECT seat FROM bookings").fetchall() == [("12A",)]
     assert outcome is not None
     assert outcome.output == "12A"
-
-
-GUIDE = ["agents", "waiting", "loop", "scheduling", "testing"]
-_RUN_PAGE = """
-import sys
-names = {"__name__": "page"}
-for text in sys.stdin.read().split("\\0"):
-    exec(compile(text, "a block of the docs", "exec"), names)
-tests = [made for name, made in names.items() if name.startswith("test_")]
-for test in tests:
-    test()
-print(len(tests))
-"""
-
-
-@pytest.mark.parametrize(("page", "tests"), [(page, 4 if page == "testing" else 0) for page in GUIDE])
-def test_every_block_of_the_guide_runs(page: str, tests: int, tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _RUN_PAGE],
-        input="\0".join(blocks(ROOT / f"docs/{page}.md")),
-        cwd=tmp_path,
-        env=environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split()[-1] == str(tests)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -200,45 +163,6 @@ def test_the_queries_for_postgresql_answer(postgresql_migrated_url: str) -> None
     ]
 
 
-@pytest.mark.parametrize("number", range(len(blocks(ROOT / "docs/stores.md"))))
-def test_the_blocks_about_stores_run(number: int) -> None:
-    run_block(blocks(ROOT / "docs/stores.md")[number])
-
-
-def test_the_readmes_agent_runs_as_the_readme_says(tmp_path: Path) -> None:
-    agent, client, own_app = blocks(ROOT / "README.md")
-    (tmp_path / "research.py").write_text(agent)
-    (tmp_path / "client.py").write_text("from research import research\n" + client)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
-    environ |= {"AGENTS_IMPORTS": "research", "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "celery", "-A", "celery_agents", "worker", "-c", "1"]
-    with (tmp_path / "worker.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=log)
-    try:
-        said = subprocess.run(
-            [sys.executable, "client.py"],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-    finally:
-        process.terminate()
-        process.wait(30)
-    assert said.returncode == 0, said.stderr + (tmp_path / "worker.log").read_text()
-    assert said.stdout == textwrap.dedent("""\
-        Publish 'a page about Why is the sky blue?'?
-        1 search ['a page about Why is the sky blue?']
-        2 summarise a page about Why is the sky blue?
-        3 ask yes
-        4 publish published: a page about Why is the sky blue?
-        published: a page about Why is the sky blue?
-        """)
-    run_block(own_app)
-
-
 def test_the_table_of_settings_is_complete_and_right() -> None:
     page = (ROOT / "docs/operations.md").read_text()
     rows = re.findall(r"^\| `agents_(\w+)` \| `(.*?)` \| (.*?) \|$", page, flags=re.MULTILINE)
@@ -247,13 +171,32 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
-        path, anchor = target
-        found = (page.parent / path) if path else page
+    text = page.read_text()
+    in_place = re.findall(r"\]\(([^)]*)\)", text)
+    defined = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, flags=re.MULTILINE))
+    prose = re.sub(r"^\[[^\]]+\]: \S+$", "", text, flags=re.MULTILINE)
+    used = {label or shown for shown, label in re.findall(r"(?<!\])\[([^\]]+)\](?:\[([^\]]*)\])?(?!\()", prose)}
+    assert set(defined) <= used, "links that nothing refers to"
+    for target in [*in_place, *defined.values()]:
+        if page.name == "README.md":
+            assert target.startswith("https://"), f"{target} leads nowhere on the page of a package index"
+        within = target.removeprefix(f"{REPOSITORY}/blob/main/")
+        if within.startswith("https:"):
+            continue
+        folder = page.parent if within == target else ROOT
+        path, _, anchor = within.partition("#")
+        found = (folder / path) if path else page
         assert found.exists(), f"{page.name} links to {path}"
         if anchor:
             titles = re.findall(r"^#+ (.*)$", found.read_text(), flags=re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_the_projects_urls_are_those_of_the_readme() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        urls = tomllib.load(file)["project"]["urls"]
+    assert set(urls) == {"Homepage", "Documentation", "Changelog", "Issues"}
+    assert all(url.startswith(REPOSITORY) for url in urls.values())
 
 
 def test_the_commands_of_the_docs_exist() -> None:

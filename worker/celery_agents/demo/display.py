@@ -66,10 +66,10 @@ class Display:
             self.event(text, "dim")
 
     @contextmanager
-    def progress(self, label: str, total: int | None, done: int = 0) -> Iterator["Steps"]:
+    def progress(self, label: str, total: int | None, done: int = 0) -> Iterator["RecordedSteps"]:
         """Show recorded steps as they come."""
         if not self.is_live:
-            yield Steps(self, label, total)
+            yield RecordedSteps(self, label, total)
             return
         columns = (
             TextColumn("         {task.fields[label]}"),
@@ -78,7 +78,7 @@ class Display:
             TextColumn("{task.description}"),
         )
         with Progress(*columns, console=self.console, transient=False, refresh_per_second=20) as live:
-            yield Steps(self, label, total, live, live.add_task("", total=total, completed=done, label=label))
+            yield RecordedSteps(self, label, total, live, live.add_task("", total=total, completed=done, label=label))
 
     def prompt(self, question: str) -> None:
         """Print the agent's question."""
@@ -117,7 +117,7 @@ class Display:
 
 
 @dataclass
-class Steps:
+class RecordedSteps:
     """Recorded steps, as a bar or as a few lines."""
 
     display: Display
