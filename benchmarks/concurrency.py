@@ -13,6 +13,7 @@ import psutil
 import redis
 from celery import Celery
 
+from agent_statestore.query import Query
 from agent_statestore.states import ACTIVE
 from benchmarks.measuring import Turn, percentile, take_turns
 from benchmarks.report import Table, Value
@@ -190,7 +191,7 @@ class _Agents(_OnWorker):
         for _ in range(count):
             enqueue(waits, work, runtime=self._runtime)
         self.app.send_task("benchmarks.lags", (self._stamps_url, "old lags"), queue=self._queue)
-        taken = self._until(lambda: not self._runtime.store.find(states=ACTIVE, limit=1).items)
+        taken = self._until(lambda: not self._runtime.store.find(Query(states=ACTIVE, limit=1)).items)
         self.app.send_task("benchmarks.lags", (self._stamps_url, "lags"), queue=self._queue)
         self._until(lambda: self._count("lags") > 0)
         self._worker.freeze()

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from agent_statestore import AgentState, Checkpoint, ManualClock, MemoryStore, Message, NewExecution, Store
+from agent_statestore.query import Query
 from agent_statestore.records import ErrorInfo, Wait, WaitKind
 from benchmarks.executing import LEASE, OWNER, make_step, payload
 
@@ -78,7 +79,7 @@ def ids_of(store: Store, **wanted: Any) -> list[str]:
     ids: list[str] = []
     cursor: str | None = None
     while True:
-        page = store.find(**wanted, limit=1000, cursor=cursor)
+        page = store.find(Query(**wanted, limit=1000, cursor=cursor))
         ids += [summary.execution_id for summary in page.items]
         cursor = page.next_cursor
         if cursor is None:

@@ -11,6 +11,7 @@ import psycopg
 from agent_statestore import AgentState, MemoryStore, Store, open_store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.moving.retention import purge_ended
+from agent_statestore.query import Query
 from agent_statestore.states import ACTIVE
 from benchmarks.executing import LEASE, OWNER
 from benchmarks.measuring import Rounds, Turn, take_turns
@@ -161,7 +162,7 @@ def _looks(store: Store, ids: list[str]) -> dict[str, Look]:
         looks[name] = _page(store, wanted, None)
         matches = len(ids_of(store, **wanted))
         if matches > PAGE:
-            before_last = store.find(**wanted, limit=matches - PAGE).next_cursor
+            before_last = store.find(Query(**wanted, limit=matches - PAGE)).next_cursor
             looks[f"{name}, deep"] = _page(store, wanted, before_last)
     for due in store.take_due(_LEASES, _AT_ONCE):
         store.claim(due.execution_id, OWNER, LEASE)
@@ -174,7 +175,7 @@ def _looks(store: Store, ids: list[str]) -> dict[str, Look]:
 
 
 def _page(store: Store, wanted: dict[str, Any], cursor: str | None) -> Look:
-    return lambda: store.find(**wanted, limit=PAGE, cursor=cursor)
+    return lambda: store.find(Query(**wanted, limit=PAGE, cursor=cursor))
 
 
 def _retention(store: Store, batch: int) -> Look:

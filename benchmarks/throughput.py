@@ -11,6 +11,7 @@ from typing import Any, Final
 import redis
 from celery import Celery
 
+from agent_statestore.query import Query
 from agent_statestore.states import ACTIVE
 from benchmarks.agents import one, ten
 from benchmarks.measuring import Turn, percentile, take_turns
@@ -211,7 +212,7 @@ class _Scene:
         """What did not come to its end must not count as done."""
         self._agents.thaw()
         deadline = time.monotonic() + _WAIT_SECONDS
-        while left := self._runtime.store.find(states=ACTIVE, limit=1).items:
+        while left := self._runtime.store.find(Query(states=ACTIVE, limit=1)).items:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not over: {left[0]}\n{self._agents.log()[-3000:]}")
             time.sleep(0.05)

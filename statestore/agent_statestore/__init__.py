@@ -35,7 +35,7 @@ from agent_statestore.errors import (
 )
 from agent_statestore.memory import MemoryStore
 from agent_statestore.opening import open_store
-from agent_statestore.rates import Turn
+from agent_statestore.query import Query
 from agent_statestore.records import (
     Action,
     AgentContext,
@@ -59,6 +59,7 @@ from agent_statestore.records import (
     Signal,
     SignalKind,
     StepChanges,
+    Turn,
     Wait,
     WaitKind,
 )
@@ -90,6 +91,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "SignalKind",
     "AuditEntry",
     "AuditEvent",
+    "Query",
     "Page",
     "JSONValue",
     # what is written

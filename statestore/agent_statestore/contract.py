@@ -14,8 +14,7 @@ from typing import Self
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import NoTransactions
-from agent_statestore.pages import check_limit
-from agent_statestore.rates import Turn
+from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -29,6 +28,7 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
+    Turn,
 )
 from agent_statestore.states import AgentState
 from agent_statestore.transactions import StepTransaction
@@ -97,25 +97,12 @@ class StorePrimitives(ABC):
         """The steps numbered above `after`, in order; empty for an unknown execution. Costs what it returns."""
 
     @abstractmethod
-    def find(
-        self,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        states: Iterable[AgentState] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        oldest_first: bool = False,
-    ) -> Page:
-        """Executions that match all given filters, newest first (`created_at`, then `execution_id`, descending).
+    def find(self, query: Query = EVERYTHING) -> Page:
+        """Return the executions that match the query, newest first (`created_at`, then `execution_id`, descending).
 
-        With `oldest_first`, in the opposite order. `states` matches any of them. `created_after` is inclusive,
-        `created_before` exclusive. `cursor` is the `next_cursor` of the page before, in the same order: pages neither
-        repeat nor miss an execution that existed when the first page was read, however many are added meanwhile. Raises
-        `InvalidRecord` for a limit below 1 or a cursor that this store did not make.
+        With `oldest_first`, in the opposite order. A cursor belongs to that order: pages neither repeat nor miss an
+        execution that existed when the first page was read, however many are added meanwhile. Raise `InvalidRecord` for
+        a cursor that this store did not make.
         """
 
     @abstractmethod

@@ -415,6 +415,19 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What `take_rate` answers.
+
+    `is_taken`: the turn is the caller's, `wait` from now. Otherwise nothing is taken, and the caller may ask again
+    after `wait`: if it `is_promised`, as one who was promised that time.
+    """
+
+    wait: timedelta
+    is_taken: bool
+    is_promised: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page of `find`, newest first. `next_cursor` is None on the last page."""
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Final, Protocol
 
+from agent_statestore.query import Query
 from agent_statestore.records import AuditEntry, AuditEvent, ExecutionSummary, Page
 from agent_statestore.states import AgentState
 
@@ -103,15 +104,7 @@ class Stats:
 
 
 class _Source(Protocol):
-    def find(
-        self,
-        *,
-        agent_id: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page: ...
+    def find(self, query: Query) -> Page: ...
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]: ...
 
@@ -133,7 +126,9 @@ def _pages(
 ) -> Iterator[tuple[ExecutionSummary, ...]]:
     cursor: str | None = None
     while True:
-        page = store.find(agent_id=agent_id, created_after=since, created_before=until, limit=_PAGE, cursor=cursor)
+        page = store.find(
+            Query(agent_id=agent_id, created_after=since, created_before=until, limit=_PAGE, cursor=cursor)
+        )
         yield page.items
         cursor = page.next_cursor
         if cursor is None:

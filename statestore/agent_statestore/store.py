@@ -7,6 +7,7 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import SystemClock, from_us
 from agent_statestore.contract import StorePrimitives
 from agent_statestore.errors import ExecutionNotFound, StepConflict
+from agent_statestore.query import Query
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
     Action,
@@ -191,7 +192,7 @@ class Store(StorePrimitives):
 
     def get_session_contexts(self, session_id: str, *, limit: int = 100) -> tuple[AgentContext, ...]:
         """The contexts of a session, newest first, at most `limit`; use `find` for summaries and pages."""
-        page = self.find(session_id=session_id, limit=limit)
+        page = self.find(Query(session_id=session_id, limit=limit))
         contexts = (self.get_context(summary.execution_id) for summary in page.items)
         return tuple(context for context in contexts if context is not None)
 

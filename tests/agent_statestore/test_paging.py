@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.query import Cursor, check_limit, decode_cursor, encode_cursor
 
 
 @given(st.integers(0, 2**53), st.text(st.characters(exclude_categories=["Cs"])))

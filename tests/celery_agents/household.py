@@ -9,6 +9,7 @@ from uuid import uuid4
 from agent_statestore import ManualClock, MemoryStore, Signal, SignalKind
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.clock import from_us
+from agent_statestore.query import Query
 from agent_statestore.records import ExecutionSummary
 from celery_agents.decorators import Agent
 from celery_agents.engine.executor import Defaults, Executor
@@ -156,7 +157,7 @@ class Household(Engine):
 
     def all(self, agent: Agent) -> list[ExecutionSummary]:
         """The executions of an agent, oldest first."""
-        return list(reversed(self.store.find(agent_id=agent.name, limit=1000).items))
+        return list(reversed(self.store.find(Query(agent_id=agent.name, limit=1000)).items))
 
     def _ring(self, summary: ExecutionSummary) -> None:
         self.rung.append(summary.execution_id)

@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 
 from agent_statestore import AgentState
+from agent_statestore.query import Query
 from celery_agents import Execution, enqueue
 from tests.crash.effects import Outside
 from tests.crash.family import CREATED, PARENT, RUNG, Brood, child, parent
@@ -73,7 +74,7 @@ def finish(scene: Scene, execution: Execution, outside: Outside, brood: Brood) -
     assert execution.wait(3 * scene.patience_seconds) == count * (count + 1) // 2
     for place in brood.dies_at:
         assert sum(1 for _ in scene.ledger.rows(place)) == 1, f"nobody died where {place}"
-    children = scene.runtime.store.find(agent_id=child.name, limit=2 * count).items
+    children = scene.runtime.store.find(Query(agent_id=child.name, limit=2 * count)).items
     assert len(children) == count, f"{len(children)} children"
     assert {one.state for one in children} == {AgentState.COMPLETED}
     assert {one.parent_execution_id for one in children} == {execution.id}

@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 
 from agent_statestore import AgentState
+from agent_statestore.query import Query
 from agent_statestore.records import WaitKind
 from agent_statestore.states import ACTIVE
 from celery_agents import CrashPolicy, Execution, enqueue
@@ -54,7 +55,7 @@ def be_the_person(scene: Scene, executions: dict[Execution, Doing], outside: Out
     answered: set[tuple[str, str]] = set()  # a question is shown until the execution has gone on from it
 
     def are_all_over() -> bool:
-        left = scene.runtime.store.find(states=ACTIVE, limit=len(executions)).items
+        left = scene.runtime.store.find(Query(states=ACTIVE, limit=len(executions))).items
         for summary in left:
             question = summary.waiting
             if (
@@ -73,7 +74,7 @@ def be_the_person(scene: Scene, executions: dict[Execution, Doing], outside: Out
     try:
         scene.wait_until("all executions are over", are_all_over, PATIENCE_SECONDS)
     except AssertionError as error:
-        left = scene.runtime.store.find(states=ACTIVE, limit=len(executions)).items
+        left = scene.runtime.store.find(Query(states=ACTIVE, limit=len(executions))).items
         stuck = [f"{executions[Execution(one.execution_id, scene.runtime)]!r}: {one}" for one in left]
         raise AssertionError("\n".join(["not over:", *stuck, str(error)])) from None
     return asked

@@ -1,20 +1,19 @@
 """`ExportedExecution`: everything of one execution, in the one form in which it goes from store to store."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from agent_statestore.codec.audit import AuditRow
 from agent_statestore.codec.headers import HEADER_FIELDS
+from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.codec.steps import EncodedStep
-from agent_statestore.records import SignalKind
 
 # A lease, and what is counted while bells are rung, belong to one store and its workers.
 LEFT_BEHIND: Final = {"owner": None, "lease_until_us": 0, "rings": 0}
 EXPORTED_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in LEFT_BEHIND)
-
-_ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
 
 
 class ExportedSignal(NamedTuple):
@@ -28,7 +27,7 @@ class ExportedSignal(NamedTuple):
     @property
     def is_answer(self) -> bool:
         """Whether only the first signal of this kind and key is ever accepted."""
-        return self.kind in _ANSWERING
+        return self.kind in ANSWERING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +76,6 @@ class ExportedExecution:
         return sha256(contents.encode()).hexdigest()
 
 
-def place_of(header: dict[str, Any], audited: int) -> tuple[int, int, int]:
+def place_of(header: Mapping[str, Any], audited: int) -> tuple[int, int, int]:
     """See `ExportedExecution.place`: applied checkpoints, claims, and entries of the audit trail (a decision, say)."""
     return int(header["version"]), int(header["token"]), audited

@@ -6,8 +6,16 @@ from agent_statestore.clock import from_us, to_us
 from agent_statestore.envelope import seal, unseal
 from agent_statestore.records import AuditEvent, Signal, SignalKind
 
+# Only the first signal of these kinds under one key is ever accepted.
+ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
+
 # The signals with which people decide something.
 _DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
+
+
+def address_of(kind: str | None, key: str | None) -> str:
+    """What a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
+    return f"{kind}:{key}"
 
 
 def encode_signal(signal: Signal, max_bytes: int) -> str:

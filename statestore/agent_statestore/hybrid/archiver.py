@@ -18,6 +18,7 @@ from agent_statestore.checkpoint import NewExecution
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import LeaseHeld, SchemaMismatch, StoreError, StoreUnavailable, UnsupportedURL
 from agent_statestore.hybrid.outage import ColdStoreOutage
+from agent_statestore.query import Query
 from agent_statestore.store import Store
 
 _LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
@@ -149,7 +150,7 @@ class Archiver:
         finally:
             self._hot.purge(created.execution_id)
         # Of processes that died in between.
-        for left in self._hot.find(agent_id=_PROBE, created_before=created.created_at - _LEFT_BEHIND).items:
+        for left in self._hot.find(Query(agent_id=_PROBE, created_before=created.created_at - _LEFT_BEHIND)).items:
             self._hot.purge(left.execution_id)
         if is_one:
             error = UnsupportedURL(self._cold.url, "the hot and the cold store are one and the same")

@@ -6,11 +6,12 @@ again. The hot store's copy is the one that counts.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agent_statestore.clock import to_us
-from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.query import Cursor, Query, check_limit, decode_cursor, encode_cursor
 from agent_statestore.records import ExecutionSummary, Page
 from agent_statestore.states import ACTIVE, AgentState
 from agent_statestore.store import Store
@@ -20,33 +21,21 @@ _OLDEST: Final = Cursor(-1, "")
 _NEWEST: Final = Cursor(2**63, "")
 
 
-def find_page(
-    hot: Store,
-    cold: Store,
-    *,
-    states: Iterable[AgentState] | None,
-    limit: int,
-    cursor: str | None,
-    oldest_first: bool,
-    **filters: Any,
-) -> Page:
+def find_page(hot: Store, cold: Store, query: Query) -> Page:
     """See `StorePrimitives.find`. The cursor is the same in every store: a place in the order that all share.
 
     Pages of both are read in turns from the same place, the hot store's first: an execution that is archived between
     the two looks is then seen twice, not missed. Released ones are not missed as their cold copy stays. Where only
     active ones are wanted, the cold store is not asked.
     """
-    check_limit(limit)
-    wanted = None if states is None else frozenset(states)
+    wanted, limit, oldest_first = query.among, query.limit, query.oldest_first
     if wanted is not None and wanted <= ACTIVE:
-        return hot.find(states=wanted, limit=limit, cursor=cursor, oldest_first=oldest_first, **filters)
+        return hot.find(query)
     nearest, end = (min, _NEWEST) if oldest_first else (max, _OLDEST)
     items: list[ExecutionSummary] = []
+    asked = replace(query, limit=limit + 1)
     while True:
-        first, second = (
-            store.find(states=wanted, limit=limit + 1, cursor=cursor, oldest_first=oldest_first, **filters)
-            for store in (hot, cold)
-        )
+        first, second = (store.find(asked) for store in (hot, cold))
         # Behind this, one of the two has more than it has shown.
         shown = (decode_cursor(page.next_cursor) for page in (first, second) if page.next_cursor)
         horizon = nearest(shown, default=end)
@@ -61,7 +50,7 @@ def find_page(
                 return Page(items=tuple(items[:limit]), next_cursor=encode_cursor(_place(items[limit - 1])))
         if horizon == end:
             return Page(items=tuple(items), next_cursor=None)
-        cursor = encode_cursor(horizon)
+        asked = replace(asked, cursor=encode_cursor(horizon))
 
 
 def find_ended(

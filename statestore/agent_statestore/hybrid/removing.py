@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken
+from agent_statestore.query import Query
 from agent_statestore.store import Store
 
 
@@ -43,7 +44,7 @@ def clear(hot: Store, cold: Store) -> int:
 def _count_common(hot: Store, cold: Store) -> int:
     common, cursor = 0, None
     while True:
-        page = hot.find(limit=1000, cursor=cursor)
+        page = hot.find(Query(limit=1000, cursor=cursor))
         common += sum(cold.get_summary(summary.execution_id) is not None for summary in page.items)
         cursor = page.next_cursor
         if cursor is None:

@@ -18,7 +18,7 @@ from agent_statestore.hybrid import finding, removing
 from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
 from agent_statestore.hybrid.background import Background
 from agent_statestore.hybrid.returning import write_archived
-from agent_statestore.rates import Turn
+from agent_statestore.query import EVERYTHING, Query
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -32,6 +32,7 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
+    Turn,
     require_text,
 )
 from agent_statestore.states import AgentState
@@ -134,32 +135,8 @@ class HybridStore(Store):
         # It is archived, or it came back just now: then the archived steps are the same.
         return self.cold.get_steps(execution_id, after)
 
-    def find(
-        self,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        states: Iterable[AgentState] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        oldest_first: bool = False,
-    ) -> Page:
-        return finding.find_page(
-            self.hot,
-            self.cold,
-            session_id=session_id,
-            user_id=user_id,
-            agent_id=agent_id,
-            states=states,
-            created_after=created_after,
-            created_before=created_before,
-            limit=limit,
-            cursor=cursor,
-            oldest_first=oldest_first,
-        )
+    def find(self, query: Query = EVERYTHING) -> Page:
+        return finding.find_page(self.hot, self.cold, query)
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
         return self._read(lambda store: store.get_by_idempotency_key(agent_id, idempotency_key))

@@ -1,12 +1,15 @@
 """One execution in memory: what it holds, and how a write changes it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_statestore.codec import NEVER_US, AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep
 from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
-from agent_statestore.errors import StepConflict
-from agent_statestore.records import AuditEvent
+from agent_statestore.codec.signals import address_of
+from agent_statestore.records import AuditEvent, Lease
+from agent_statestore.rules.audit import audit_row
+from agent_statestore.rules.checkpoints import checkpoint_changes
 from agent_statestore.states import AgentState
 
 
@@ -37,11 +40,9 @@ class StoredExecution:
         """The texts of the mailbox, oldest first."""
         return [signal.text for signal in self.signals.values() if signal.text is not None]
 
-    def has_signal_for(self, kind: str | None, key: str | None) -> bool:
-        """Whether a pause on this wait would be over at once."""
-        return bool(self.header["cancel_requested"]) or any(
-            signal.text is not None and (signal.kind, signal.key) == (kind, key) for signal in self.signals.values()
-        )
+    def pending(self) -> set[str]:
+        """The addresses of the signals in the mailbox."""
+        return {address_of(signal.kind, signal.key) for signal in self.signals.values() if signal.text is not None}
 
     def was_answered(self, kind: str, key: str) -> bool:
         """Whether a signal of this kind and key was ever accepted."""
@@ -58,47 +59,27 @@ class StoredExecution:
         signal: str | None = None,
     ) -> None:
         """Adds to the audit trail; called before the header changes, except for its token and owner."""
-        header = self.header
+        position = len(self.audit) + 1
         self.audit.append(
-            AuditRow(
-                position=len(self.audit) + 1,
-                at_us=now_us,
-                event=event.value,
-                from_state=None if event is AuditEvent.CREATED else header["state"],
-                to_state=None if to_state is None else to_state.value,
-                attempt=header["token"],
-                worker=header["owner"] if header["lease_until_us"] > now_us else None,
-                by=by,
-                reason=reason,
-                signal=signal,
-            )
+            audit_row(self.header, position, event, now_us, to_state=to_state, by=by, reason=reason, signal=signal)
         )
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def check_steps(self, change: EncodedCheckpoint) -> None:
-        """Raises `StepConflict` for a gap, or for a recorded step that would be overwritten."""
-        count = len(self.steps)
-        for step in change.steps:
-            if step.number != count + 1:
-                recorded = self.steps[step.number - 1] if step.number <= len(self.steps) else None
-                if recorded is None or recorded.is_done or recorded.name != step.name:
-                    raise StepConflict(self.header["execution_id"], step.number, len(self.steps))
-            count = max(count, step.number)
+    def intents_among(self, steps: Iterable[EncodedStep]) -> dict[str, str]:
+        """The numbers and names of those recorded steps that a checkpoint with these steps may replace."""
+        recorded = [self.steps[step.number - 1] for step in steps if step.number <= len(self.steps)]
+        return {str(step.number): step.name for step in recorded if not step.is_done}
 
-    def apply(self, change: EncodedCheckpoint, now_us: int) -> None:
+    def apply(self, change: EncodedCheckpoint, lease: Lease | None, now_us: int) -> None:
         """Applies an accepted checkpoint."""
-        header = self.header
         self._apply_parts(change)
-        if change.steps:
-            header["crashes"] = 0
-        if change.state is not None:
-            if change.state.value != header["state"]:
-                self.note(AuditEvent.MOVED, now_us, to_state=change.state, by=change.by, reason=change.reason)
-            self._apply_state(change, change.state, now_us)
-        header["version"] += 1
-        header["checkpoint_id"] = change.checkpoint_id
-        header["updated_us"] = now_us
+        state = change.state
+        pending = self.pending() if state is not None and state.is_paused else ()
+        changes = checkpoint_changes(self.header, change, lease, pending, now_us)
+        if state is not None and state.value != self.header["state"]:
+            self.note(AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason)
+        self.header.update(changes)
 
     def _apply_parts(self, change: EncodedCheckpoint) -> None:
         if change.steps:
@@ -107,7 +88,6 @@ class StoredExecution:
                     self.steps[step.number - 1] = step
                 else:
                     self.steps.append(step)
-            self.header["step_count"] = len(self.steps)
         if change.messages:
             self.messages.extend(change.messages)
         if change.working_memory:
@@ -123,32 +103,6 @@ class StoredExecution:
         for signal_id in change.consumed:
             if signal_id in self.signals:
                 self.signals[signal_id] = self.signals[signal_id]._replace(text=None)
-
-    def _apply_state(self, change: EncodedCheckpoint, state: AgentState, now_us: int) -> None:
-        header = self.header
-        header.update(
-            state=state.value, waiting=change.waiting, wait_key=change.wait_key, wait_signal=change.wait_signal
-        )
-        if state.is_paused:
-            header["crashes"] = 0
-            if self.has_signal_for(change.wait_signal, change.wait_key):
-                header.update(due_us=now_us, not_before_us=0)
-            else:
-                header.update(
-                    due_us=change.wake_us, not_before_us=NEVER_US if change.wake_us is None else change.wake_us
-                )
-        if state.is_over:
-            announce_us = change.announce_us
-            header.update(
-                output=change.output,
-                error=change.error,
-                due_us=None if announce_us is None else now_us + announce_us,
-                ended_us=now_us,
-            )
-        if change.gives_back_lease:
-            header.update(owner=None, lease_until_us=0, rings=0)
-        if state is AgentState.IDLE:
-            header.update(output=None, error=None, crashes=0, rings=0, not_before_us=0, due_us=now_us, ended_us=None)
 
     # -- moving between stores -----------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from typing import Any
 from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from agent_statestore.codec import (
-    EncodedCheckpoint,
     decode_audit,
     decode_context,
     decode_step,
@@ -24,20 +23,12 @@ from agent_statestore.codec import (
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.errors import (
-    AlreadyAnswered,
-    CheckpointConflict,
-    ExecutionNotFound,
-    ExecutionOver,
     IdempotencyKeyTaken,
-    IllegalTransition,
-    LeaseHeld,
-    LeaseLost,
-    QuestionNotAsked,
 )
 from agent_statestore.memory.execution import StoredExecution, restored
+from agent_statestore.memory.finding import find_due, find_ended, find_page
 from agent_statestore.memory.watch import MemoryWatch
-from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
-from agent_statestore.rates import BucketState, Turn, asked
+from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -52,10 +43,23 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
-    SignalKind,
+    Turn,
     require_text,
 )
-from agent_statestore.states import OVER, PAUSED, WORKING, AgentState, may_move
+from agent_statestore.rules.checkpoints import check_checkpoint, outcome
+from agent_statestore.rules.leases import (
+    claim_changes,
+    is_held_by,
+    is_leased,
+    lease_of,
+    may_claim,
+    next_ring_us,
+    release_changes,
+)
+from agent_statestore.rules.moving import may_drop, may_restore
+from agent_statestore.rules.rates import BucketState, asked
+from agent_statestore.rules.signals import check_signal, signal_changes
+from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.watch import Watch
 
@@ -121,45 +125,9 @@ class MemoryStore(Store):
             steps = [] if execution is None else execution.steps[max(after, 0) :]
         return tuple(decode_step(step.text) for step in steps)
 
-    def find(
-        self,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        states: Iterable[AgentState] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        oldest_first: bool = False,
-    ) -> Page:
-        check_limit(limit)
-        behind = None if cursor is None else decode_cursor(cursor)
-        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
-        equal = {name: value for name, value in wanted.items() if value is not None}
-        among = None if states is None else {state.value for state in states}
-        after_us = None if created_after is None else to_us(created_after)
-        before_us = None if created_before is None else to_us(created_before)
+    def find(self, query: Query = EVERYTHING) -> Page:
         with self._changed:
-            found: list[tuple[Cursor, ExecutionSummary]] = []
-            for execution in self._executions.values():
-                header = execution.header
-                place = Cursor(header["created_us"], header["execution_id"])
-                if (
-                    all(header[name] == value for name, value in equal.items())
-                    and (among is None or header["state"] in among)
-                    and (after_us is None or place.created_us >= after_us)
-                    and (before_us is None or place.created_us < before_us)
-                    and (behind is None or (place > behind if oldest_first else place < behind))
-                ):
-                    found.append((place, decode_summary(header)))
-        found.sort(key=lambda item: item[0], reverse=not oldest_first)
-        items = found[:limit]
-        return Page(
-            items=tuple(summary for _, summary in items),
-            next_cursor=encode_cursor(items[-1][0]) if len(found) > limit else None,
-        )
+            return find_page(self._executions.values(), query)
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
         with self._changed:
@@ -178,18 +146,9 @@ class MemoryStore(Store):
         self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
     ) -> tuple[str, ...]:
         check_limit(limit)
-        before_us = to_us(before)
         among = OVER if states is None else frozenset(states)
         with self._changed:
-            ended = [
-                (header["ended_us"], header["execution_id"])
-                for header in (execution.header for execution in self._executions.values())
-                if header["ended_us"] is not None
-                and header["ended_us"] < before_us
-                and header["due_us"] is None
-                and header["state"] in among
-            ]
-        return tuple(execution_id for _, execution_id in sorted(ended)[:limit])
+            return find_ended(self._executions.values(), to_us(before), among, limit)
 
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
         with self._changed:
@@ -197,38 +156,13 @@ class MemoryStore(Store):
             if execution is None:
                 return None
             header = execution.header
-            require_readable(f"execution {execution_id}", header["format"])
-            if (
-                AgentState(header["state"]).is_over
-                or header["lease_until_us"] > now_us
-                or header["not_before_us"] > now_us
-            ):
+            if not may_claim(execution_id, header, now_us):
                 return None
-            until_us = now_us + duration_us(ttl)
-            header.update(
-                token=header["token"] + 1,
-                crashes=header["crashes"] + 1,
-                rings=0,
-                owner=owner,
-                lease_until_us=until_us,
-                not_before_us=0,
-                due_us=until_us,
-                updated_us=now_us,
-            )
+            header.update(claim_changes(header, owner, ttl, now_us))
             execution.note(AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING)
             header["state"] = AgentState.THINKING.value
             self._changed.notify_all()
-            return Claim(
-                lease=Lease(
-                    execution_id=execution_id,
-                    token=header["token"],
-                    owner=owner,
-                    ttl=ttl,
-                    expires_at=from_us(until_us),
-                ),
-                context=self._context(execution_id),
-                now=from_us(now_us),
-            )
+            return Claim(lease=lease_of(header, ttl), context=self._context(execution_id), now=from_us(now_us))
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         lost, cancelled = set(), set()
@@ -250,24 +184,16 @@ class MemoryStore(Store):
             header = self._header_under(lease, now_us)
             if header is None:
                 return False
-            header.update(owner=None, lease_until_us=0, due_us=now_us, rings=0, updated_us=now_us)
-            if not crashed:
-                header["crashes"] = max(header["crashes"] - 1, 0)
+            header.update(release_changes(header, crashed=crashed, now_us=now_us))
             return True
 
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         with self._changed:
             now_us = self._clock.now_us()
             return tuple(
-                Lease(
-                    execution_id=header["execution_id"],
-                    token=header["token"],
-                    owner=header["owner"],
-                    ttl=timedelta(microseconds=header["lease_until_us"] - now_us),
-                    expires_at=from_us(header["lease_until_us"]),
-                )
+                lease_of(header, timedelta(microseconds=header["lease_until_us"] - now_us))
                 for header in (execution.header for execution in self._executions.values())
-                if header["lease_until_us"] > now_us and header["owner"].startswith(owner_prefix)
+                if is_leased(header, now_us) and header["owner"].startswith(owner_prefix)
             )
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
@@ -275,65 +201,44 @@ class MemoryStore(Store):
         change = encode_checkpoint(checkpoint, self.max_value_bytes)
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
-            if execution is None:
-                raise ExecutionNotFound(execution_id)
-            header = execution.header
-            if lease is None:
-                require_readable(f"execution {execution_id}", header["format"])
-            if header["checkpoint_id"] == change.checkpoint_id:
-                return self._checkpointed(header, now_us)
-            self._check_writable(header, change, lease, now_us)
-            execution.check_steps(change)
-            execution.apply(change, now_us)
-            if lease is None and change.state in WORKING:
-                header.update(due_us=now_us, not_before_us=0)
+            intents = {} if execution is None else execution.intents_among(change.steps)
+            header = None if execution is None else execution.header
+            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
+            if applied is not None:
+                return applied
+            assert execution is not None
+            execution.apply(change, lease, now_us)
             self._changed.notify_all()
-            return self._checkpointed(header, now_us)
+            return outcome(execution.header, now_us)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
         text = encode_signal(signal, self.max_value_bytes)
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
-            if execution is None:
-                raise ExecutionNotFound(execution_id)
-            header = execution.header
-            require_readable(f"execution {execution_id}", header["format"])
-            if signal.signal_id in execution.signals:
-                return Sent(woke=False)
-            if AgentState(header["state"]).is_over:
-                raise ExecutionOver(execution_id, header["state"])
-            address = (signal.kind.value, signal.key)
-            awaited = (header["wait_signal"], header["wait_key"]) == address
-            if signal.kind in (SignalKind.ANSWER, SignalKind.APPROVAL):
-                if execution.was_answered(*address):
-                    raise AlreadyAnswered(execution_id, signal.key)
-                if not awaited:
-                    raise QuestionNotAsked(execution_id, signal.key)
-            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, *address, text)
+            kind, key = signal.kind.value, signal.key
+            repeated = check_signal(
+                execution_id,
+                None if execution is None else execution.header,
+                signal,
+                sent=execution is not None and signal.signal_id in execution.signals,
+                answered=execution is not None and execution.was_answered(kind, key),
+            )
+            if repeated is not None:
+                return repeated
+            assert execution is not None
+            changes, answer = signal_changes(execution.header, signal, now_us)
+            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, text)
             noted = noted_as(signal)
             if noted is not None:
                 execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=text)
-            is_cancel = signal.kind is SignalKind.CANCEL
-            if is_cancel:
-                header["cancel_requested"] = 1
-            header["updated_us"] = now_us
-            leased = header["lease_until_us"] > now_us
-            woke = not leased and (is_cancel or (awaited and AgentState(header["state"]).is_paused))
-            if woke:
-                header.update(due_us=now_us, not_before_us=0, rings=0)
+            execution.header.update(changes)
             self._changed.notify_all()
-            return Sent(woke=woke)
+            return answer
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
         with self._changed:
             now_us = self._clock.now_us()
-            due = [
-                execution.header
-                for execution in self._executions.values()
-                if execution.header["due_us"] is not None and execution.header["due_us"] <= now_us
-            ]
-            due.sort(key=lambda header: (header["due_us"], header["execution_id"]))
-            taken = due[:limit]
+            taken = [execution.header for execution in find_due(self._executions.values(), now_us, limit)]
             for header in taken:
                 header["due_us"] = now_us + duration_us(grace)
             return tuple(
@@ -358,15 +263,9 @@ class MemoryStore(Store):
                 if execution is None:
                     continue
                 header = execution.header
-                if (
-                    header["token"] != token
-                    or header["lease_until_us"] > now_us
-                    or header["not_before_us"] > now_us
-                    or header["due_us"] is None
-                ):
-                    continue
-                wait_us = min(duration_us(first) << min(header["rings"], 32), duration_us(maximum))
-                header.update(due_us=now_us + wait_us, rings=header["rings"] + 1)
+                ring_us = next_ring_us(header, token, first, maximum, now_us)
+                if ring_us is not None:
+                    header.update(due_us=ring_us, rings=header["rings"] + 1)
 
     def settle(self, execution_id: str) -> None:
         with self._changed:
@@ -450,7 +349,7 @@ class MemoryStore(Store):
             present = self._executions.get(execution_id)
             if execution_id in self._deleted or (
                 present is not None
-                and (present.place >= exported.place or present.header["lease_until_us"] > self._clock.now_us())
+                and not may_restore(present.header, len(present.audit), exported, self._clock.now_us())
             ):
                 return False
             if header["idempotency_key"] is not None:
@@ -464,12 +363,7 @@ class MemoryStore(Store):
     def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
         with self._changed:
             execution = self._executions.get(execution_id)
-            if (
-                execution is None
-                or not execution.is_over
-                or execution.header["due_us"] is not None
-                or execution.place != place
-            ):
+            if execution is None or not may_drop(execution.header, len(execution.audit), place):
                 return False
             return self.purge(execution_id)
 
@@ -497,34 +391,7 @@ class MemoryStore(Store):
         execution = self._executions.get(lease.execution_id)
         if execution is None:
             return None
-        header = execution.header
-        return header if header["token"] == lease.token and header["lease_until_us"] > now_us else None
-
-    def _check_writable(
-        self, header: dict[str, Any], change: EncodedCheckpoint, lease: Lease | None, now_us: int
-    ) -> None:
-        execution_id = header["execution_id"]
-        if lease is not None and self._header_under(lease, now_us) is None:
-            raise LeaseLost(execution_id, lease.token)
-        current, new = AgentState(header["state"]), change.state
-        released = current is AgentState.FAILED and new is AgentState.IDLE
-        if current.is_over and not released:
-            raise ExecutionOver(execution_id, current.value)
-        if lease is None and header["lease_until_us"] > now_us:
-            raise LeaseHeld(execution_id)
-        after, last = change.after_checkpoint, header["checkpoint_id"] or ""
-        if after is not None and after != last:
-            raise CheckpointConflict(execution_id, after, last)
-        if new is not None and not may_move(current, new):
-            raise IllegalTransition(execution_id, current.value, new.value)
-
-    @staticmethod
-    def _checkpointed(header: dict[str, Any], now_us: int) -> Checkpointed:
-        return Checkpointed(
-            version=header["version"],
-            cancel_requested=bool(header["cancel_requested"]),
-            due_now=header["state"] in PAUSED and header["due_us"] is not None and header["due_us"] <= now_us,
-        )
+        return execution.header if is_held_by(execution.header, lease, now_us) else None
 
 
 _instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()

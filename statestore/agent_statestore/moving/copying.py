@@ -11,7 +11,7 @@ from typing import Final
 from agent_statestore.clock import to_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import StoreError, StoreUnavailable, UnsupportedURL
-from agent_statestore.pages import Cursor
+from agent_statestore.query import Cursor, Query
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -132,7 +132,7 @@ def count(store: Store, states: Collection[AgentState] | None = None) -> int:
     """How many executions there are, by looking at the headers of all."""
     total, cursor = 0, None
     while True:
-        page = store.find(states=states, limit=_COUNTING_PAGE, cursor=cursor)
+        page = store.find(Query(states=states, limit=_COUNTING_PAGE, cursor=cursor))
         total, cursor = total + len(page.items), page.next_cursor
         if cursor is None:
             return total
@@ -177,7 +177,7 @@ def _pages(source: Store, states: Collection[AgentState] | None) -> Iterator[tup
         cursor, is_news, first = None, False, newest
         while True:
             since = None if first is None else first.created_at
-            page = source.find(states=states, created_after=since, limit=_PAGE, cursor=cursor)
+            page = source.find(Query(states=states, created_after=since, limit=_PAGE, cursor=cursor))
             fresh = tuple(item for item in page.items if seen_up_to is None or _place(item) > seen_up_to)
             if fresh and not is_news:
                 is_news, newest = True, fresh[0]

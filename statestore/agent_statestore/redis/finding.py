@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent_statestore.clock import to_us
 from agent_statestore.codec import decode_summary
-from agent_statestore.pages import Cursor, encode_cursor
+from agent_statestore.query import Cursor, Query, encode_cursor
 from agent_statestore.records import ExecutionSummary, Page
 from agent_statestore.redis.answers import SUMMARY_FIELDS, summary_header, text
 from agent_statestore.redis.keys import PARTITIONS, Keys, entry_of, partition_of
@@ -16,37 +16,6 @@ from agent_statestore.states import AgentState
 
 # Times beyond this do not fit the indexes' 18 digits; Python's last datetime is well below.
 _LAST_US = 10**18 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What an execution must match; see `StorePrimitives.find`."""
-
-    equal: dict[str, str]
-    states: frozenset[str] | None
-    created_from_us: int | None
-    created_before_us: int | None
-    behind: Cursor | None
-    oldest_first: bool
-
-    def match(self, summary: ExecutionSummary) -> bool:
-        """Whether the header still says what an index said, and what the other filters ask."""
-        return (self.states is None or summary.state.value in self.states) and all(
-            getattr(summary, name) == value for name, value in self.equal.items()
-        )
-
-    def bounds(self) -> tuple[str, str]:
-        """Where to begin in an index and where to end, in the words of ZRANGEBYLEX or ZREVRANGEBYLEX."""
-        place = None if self.behind is None else entry_of(_within(self.behind.created_us), self.behind.execution_id)
-        ends = [] if self.created_before_us is None else [f"{_within(self.created_before_us):018d}"]
-        lowest = "-" if self.created_from_us is None else f"[{_within(self.created_from_us):018d}"
-        if self.oldest_first:
-            # A place behind another one is later than the time before which nothing is wanted.
-            first = lowest if place is None or lowest[1:] > place else f"({place}"
-            return first, (f"({min(ends)}" if ends else "+")
-        if place is not None:
-            ends.append(place)
-        return (f"({min(ends)}" if ends else "+"), lowest
 
 
 # How many entries of an index one call looks through for those that are in others, too.
@@ -84,12 +53,13 @@ class _Source:
         return self.entries[-1] if self.oldest_first else _descending(self.entries[-1])
 
 
-def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) -> Page:
+def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
     """One page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
-    if filters.states is not None and not filters.states:
+    if query.among is not None and not query.among:
         return Page(items=(), next_cursor=None)
-    begin, end = filters.bounds()
-    sources = _sources(connection, keys, filters, begin)
+    limit = query.limit
+    begin, end = _bounds(query)
+    sources = _sources(connection, keys, query, begin)
     batch = max(16, limit // 4)
     found: list[ExecutionSummary] = []
     last_entry = ""
@@ -103,7 +73,7 @@ def find_page(connection: Connection, keys: Keys, filters: Filters, limit: int) 
         if not entries:
             break
         summaries = read_summaries(connection, keys, [entry.partition(":")[2] for entry in entries])
-        found += [summary for summary in summaries if summary is not None and filters.match(summary)]
+        found += [summary for summary in summaries if summary is not None and _matches(query, summary)]
     items = tuple(found[:limit])
     if len(found) <= limit:
         return Page(items=items, next_cursor=None)
@@ -162,20 +132,19 @@ def _merge(connection: Connection, sources: list[_Source], end: str, batch: int,
     return merged
 
 
-def _sources(connection: Connection, keys: Keys, filters: Filters, begin: str) -> list[_Source]:
+def _sources(connection: Connection, keys: Keys, query: Query, begin: str) -> list[_Source]:
     """Of the indexes that the filters allow the one that lists the fewest executions, and what it is held against."""
     # For each filter and partition, the indexes of which one must list an execution.
     allowed: list[list[list[bytes]]] = [
         [[keys.index(partition, name.removesuffix("_id"), value)] for partition in range(PARTITIONS)]
-        for name, value in filters.equal.items()
+        for name, value in query.equal.items()
     ]
-    if filters.states is not None:
-        states = sorted(filters.states)
+    if query.among is not None:
+        states = sorted(query.among)
         allowed.append([[keys.index(partition, "state", state) for state in states] for partition in range(PARTITIONS)])
     if not allowed:
         return [
-            _Source([keys.of_partition(partition, "all")], begin, filters.oldest_first)
-            for partition in range(PARTITIONS)
+            _Source([keys.of_partition(partition, "all")], begin, query.oldest_first) for partition in range(PARTITIONS)
         ]
     best = 0
     if len(allowed) > 1:
@@ -185,9 +154,31 @@ def _sources(connection: Connection, keys: Keys, filters: Filters, begin: str) -
         best = totals.index(min(totals))
     shortest_first = [allowed[best], *allowed[:best], *allowed[best + 1 :]]
     return [
-        _Source([groups[partition] for groups in shortest_first], begin, filters.oldest_first)
+        _Source([groups[partition] for groups in shortest_first], begin, query.oldest_first)
         for partition in range(PARTITIONS)
     ]
+
+
+def _matches(query: Query, summary: ExecutionSummary) -> bool:
+    """Whether the header still says what an index said, and what the other filters ask."""
+    return (query.among is None or summary.state in query.among) and all(
+        getattr(summary, name) == value for name, value in query.equal.items()
+    )
+
+
+def _bounds(query: Query) -> tuple[str, str]:
+    """Where to begin in an index and where to end, in the words of ZRANGEBYLEX or ZREVRANGEBYLEX."""
+    behind, from_us, before_us = query.behind, query.created_after_us, query.created_before_us
+    place = None if behind is None else entry_of(_within(behind.created_us), behind.execution_id)
+    ends = [] if before_us is None else [f"{_within(before_us):018d}"]
+    lowest = "-" if from_us is None else f"[{_within(from_us):018d}"
+    if query.oldest_first:
+        # A place behind another one is later than the time before which nothing is wanted.
+        first = lowest if place is None or lowest[1:] > place else f"({place}"
+        return first, (f"({min(ends)}" if ends else "+")
+    if place is not None:
+        ends.append(place)
+    return (f"({min(ends)}" if ends else "+"), lowest
 
 
 def _within(us: int) -> int:

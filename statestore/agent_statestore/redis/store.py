@@ -19,8 +19,7 @@ from agent_statestore.codec import (
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.pages import check_limit, decode_cursor
-from agent_statestore.rates import Turn, asked, turn_of
+from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -35,10 +34,11 @@ from agent_statestore.records import (
     Sent,
     Signal,
     SignalKind,
+    Turn,
     require_text,
 )
 from agent_statestore.redis import answers, arguments, idempotency, moving, ringing
-from agent_statestore.redis.finding import Filters, find_ended, find_page, read_summaries
+from agent_statestore.redis.finding import find_ended, find_page, read_summaries
 from agent_statestore.redis.keys import (
     PARTITIONS,
     Keys,
@@ -50,6 +50,7 @@ from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
 from agent_statestore.redis.watching import watch
+from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.watch import Watch
@@ -167,30 +168,8 @@ class RedisStore(Store):
         (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1)])
         return tuple(decode_step(text) for text in texts)
 
-    def find(
-        self,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        states: Iterable[AgentState] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        oldest_first: bool = False,
-    ) -> Page:
-        check_limit(limit)
-        wanted = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
-        filters = Filters(
-            equal={name: value for name, value in wanted.items() if value is not None},
-            states=None if states is None else frozenset(state.value for state in states),
-            created_from_us=None if created_after is None else to_us(created_after),
-            created_before_us=None if created_before is None else to_us(created_before),
-            behind=None if cursor is None else decode_cursor(cursor),
-            oldest_first=oldest_first,
-        )
-        return find_page(self._connection, self._keys, filters, limit)
+    def find(self, query: Query = EVERYTHING) -> Page:
+        return find_page(self._connection, self._keys, query)
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
         field, gone = idempotency_field(agent_id, idempotency_key), None

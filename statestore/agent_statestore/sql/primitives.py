@@ -7,8 +7,8 @@ from typing import Protocol
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.codec import EncodedCheckpoint
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.rates import Asked, Turn
-from agent_statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal
+from agent_statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal, Turn
+from agent_statestore.rules.rates import Asked
 
 
 class Primitives(Protocol):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agent_statestore.clock import from_us, to_us
 from agent_statestore.codec import AuditRow, decode_audit, decode_step, decode_summary
-from agent_statestore.pages import Cursor, check_limit, decode_cursor, encode_cursor
+from agent_statestore.query import Cursor, Query, check_limit, encode_cursor
 from agent_statestore.records import AgentStep, AuditEntry, ExecutionSummary, Lease, Page
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.single import quoted
@@ -100,39 +100,30 @@ class Reading:
         rows = self._database.run(self._audit, {"execution_id": execution_id})
         return tuple(decode_audit(AuditRow(*row)) for row in rows)
 
-    def find(
-        self,
-        equal: dict[str, str | None],
-        states: Iterable[AgentState] | None,
-        created_after: datetime | None,
-        created_before: datetime | None,
-        limit: int,
-        cursor: str | None,
-        oldest_first: bool,
-    ) -> Page:
-        """See `StorePrimitives.find`; `equal` maps columns to the values asked for, None for any."""
-        check_limit(limit)
-        params: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
+    def find(self, query: Query) -> Page:
+        """See `StorePrimitives.find`."""
+        params: dict[str, Any] = dict(query.equal)
         conditions = ["deleted_us IS NULL", *(f"{name} = :{name}" for name in params)]
-        if created_after is not None:
+        if query.created_after is not None:
             conditions.append("created_us >= :created_after")
-            params["created_after"] = to_us(created_after)
-        if created_before is not None:
+            params["created_after"] = query.created_after_us
+        if query.created_before is not None:
             conditions.append("created_us < :created_before")
-            params["created_before"] = to_us(created_before)
-        if cursor is not None:
-            behind = ">" if oldest_first else "<"
+            params["created_before"] = query.created_before_us
+        if query.behind is not None:
+            behind = ">" if query.oldest_first else "<"
             conditions.append(f"(created_us, execution_id) {behind} (:cursor_us, :cursor_id)")
             if self._dialect == "mysql":
                 # It finds no place in an index by the other condition, from which this one follows.
                 conditions.append(f"created_us {behind}= :cursor_us")
-            params["cursor_us"], params["cursor_id"] = decode_cursor(cursor)
-        among = sorted(AgentState if states is None else set(states))
+            params["cursor_us"], params["cursor_id"] = query.behind
+        among = sorted(AgentState if query.among is None else query.among)
         if not among:
             return Page(items=(), next_cursor=None)
+        limit = query.limit
         # One more than asked for tells whether there is a next page.
         params["rows"] = limit + 1
-        order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+        order = _OLDEST_FIRST if query.oldest_first else _NEWEST_FIRST
         rows = self._database.run(
             self._found(conditions, among, order, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
         )

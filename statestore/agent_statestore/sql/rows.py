@@ -6,8 +6,9 @@ from typing import Any
 
 from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep, decode_context
 from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal
+from agent_statestore.codec.signals import address_of
 from agent_statestore.records import AgentContext
-from agent_statestore.sql.tables import ENTITY, FACT, MESSAGE, RAG, WORKING, address_of
+from agent_statestore.sql.tables import ENTITY, FACT, MESSAGE, RAG, WORKING
 
 
 def notes_of(change: EncodedCheckpoint | ExportedExecution) -> list[tuple[str, str]]:
@@ -88,7 +89,7 @@ def exported_of(
 ) -> ExportedExecution:
     """The exported execution made of a header and rows, each in its order.
 
-    `header` is that of `agent_statestore.sql.checks.header_of`. Steps are (number, name, whether done, text), the
+    `header` is that of `agent_statestore.sql.headers.header_of`. Steps are (number, name, whether done, text), the
     others as `notes_of`, `values_of` and `signals_of` give them; rows of `audit` have `AUDIT_COLUMNS`.
     """
     appended, named = _by_kind(notes, values)

@@ -14,7 +14,7 @@ from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
-from agent_statestore.rates import Turn, asked
+from agent_statestore.query import EVERYTHING, Query
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -28,8 +28,10 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
+    Turn,
     require_text,
 )
+from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.database import Database, SQLiteDatabase
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
@@ -105,21 +107,8 @@ class SQLStore(Store):
     def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
         return self._reading.steps(execution_id, after)
 
-    def find(
-        self,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        states: Iterable[AgentState] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        oldest_first: bool = False,
-    ) -> Page:
-        equal = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id}
-        return self._reading.find(equal, states, created_after, created_before, limit, cursor, oldest_first)
+    def find(self, query: Query = EVERYTHING) -> Page:
+        return self._reading.find(query)
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
         return self._primitives.get_by_idempotency_key(agent_id, idempotency_key)

@@ -2,7 +2,7 @@
 
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
 and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
-bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rates.BucketState`; `turn_us`: the last answer).
+bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer).
 The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
 that one row decide everything (a row is read again after waiting for its lock, a subselect of another table is not):
 
@@ -44,7 +44,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from agent_statestore.codec import HEADER_FIELDS
-from agent_statestore.records import SignalKind
+from agent_statestore.codec.signals import ANSWERING
 
 DEFAULT_PREFIX: Final = "agent_"
 
@@ -79,14 +79,6 @@ AUDIT_COLUMNS: Final = (
     "why",
     "data",
 )
-
-# Only the first signal of these kinds under one key is ever accepted.
-ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
-
-
-def address_of(kind: str | None, key: str | None) -> str:
-    """What a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
-    return f"{kind}:{key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent_statestore import AgentState, Store, open_store
 from agent_statestore.hybrid import HybridStore, archiver
+from agent_statestore.query import Query
 
 
 def kill_after(store: Store, step: str) -> None:
@@ -37,7 +38,7 @@ def main(hot_url: str, cold_url: str, step: str, sabotage: str) -> None:
         if sabotage == "drop-first":
             archiver.Archiver.archive = drop_first  # type: ignore[method-assign]
         kill_after(store.cold if step == "restore" else store.hot, step)
-        for summary in store.find(states=[AgentState.COMPLETED, AgentState.FAILED]).items:
+        for summary in store.find(Query(states=[AgentState.COMPLETED, AgentState.FAILED])).items:
             store.settle(summary.execution_id)
     sys.exit("it should have died")
 

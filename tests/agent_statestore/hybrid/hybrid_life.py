@@ -15,6 +15,7 @@ from agent_statestore import (
     open_store,
 )
 from agent_statestore.hybrid import HybridStore
+from agent_statestore.query import Query
 from agent_statestore.testing.contract.removing import filled
 from agent_statestore.testing.kit.builders import (
     move,
@@ -62,7 +63,7 @@ def ended(store: Store, state: AgentState = AgentState.COMPLETED, **fields: Any)
 
 
 def found(store: Store, **filters: Any) -> list[str]:
-    return [item.execution_id for item in store.find(**filters).items]
+    return [item.execution_id for item in store.find(Query(**filters)).items]
 
 
 def away(*_: Any, **__: Any) -> Any:

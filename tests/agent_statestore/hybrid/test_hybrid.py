@@ -28,6 +28,7 @@ from agent_statestore import (
     open_store,
 )
 from agent_statestore.hybrid import HybridStore, outage
+from agent_statestore.query import Query
 from agent_statestore.states import ACTIVE, OVER
 from agent_statestore.testing.contract.removing import filled
 from agent_statestore.testing.kit.builders import (
@@ -425,7 +426,7 @@ def test_pages_of_both_stores_are_one_list(clock: ManualClock, monkeypatch: pyte
     def pages(limit: int, **filters: Any) -> list[str]:
         listed, cursor = list[str](), None
         while True:
-            page = store.find(limit=limit, cursor=cursor, **filters)
+            page = store.find(Query(limit=limit, cursor=cursor, **filters))
             assert all(item == everything[item.execution_id] for item in page.items)
             assert len(page.items) == limit or page.next_cursor is None
             listed += [item.execution_id for item in page.items]

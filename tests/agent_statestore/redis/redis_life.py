@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.query import Query
 from agent_statestore.records import (
     Action,
     AgentStep,
@@ -91,12 +92,14 @@ def live(store: RedisStore) -> None:
     assert store.restore(exported)
     assert [step.name for step in context.steps] == ["step1", "intent"]
     assert len(store.get_steps(execution_id)) == 2
-    first = store.find(session_id="s", limit=30)
-    second = store.find(session_id="s", cursor=first.next_cursor)
+    first = store.find(Query(session_id="s", limit=30))
+    second = store.find(Query(session_id="s", cursor=first.next_cursor))
     found = {summary.execution_id for page in (first, second) for summary in page.items}
     assert found == {execution_id, *others}
-    assert [item.execution_id for item in store.find(user_id="u", states=[AgentState.IDLE]).items] == [execution_id]
-    assert store.find(session_id="s", limit=1, oldest_first=True).items[0].execution_id in others
+    assert [item.execution_id for item in store.find(Query(user_id="u", states=[AgentState.IDLE])).items] == [
+        execution_id
+    ]
+    assert store.find(Query(session_id="s", limit=1, oldest_first=True)).items[0].execution_id in others
     assert store.take_rate("mail", 1, MINUTE).is_taken
     assert store.take_rate("mail", 1, MINUTE).is_promised
     store.tidy()

@@ -18,6 +18,7 @@ from agent_statestore.clock import to_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import InvalidRecord, StoreUnavailable, UnknownScheme, UnsupportedURL
 from agent_statestore.opening import open_store
+from agent_statestore.query import Query
 from agent_statestore.records import (
     Action,
     AgentStep,
@@ -202,7 +203,7 @@ class TestExpiry:
                 gone, everything(state=AgentState.COMPLETED, output=1, announce_within=timedelta(milliseconds=1))
             )
             wait_until_gone(store, gone)
-            assert [summary.execution_id for summary in store.find(session_id="s").items] == [kept]
+            assert [summary.execution_id for summary in store.find(Query(session_id="s")).items] == [kept]
             assert gone not in {due.execution_id for due in store.take_due(10, MINUTE)}
             successor = store.create(new).execution_id
             assert successor != gone
@@ -246,7 +247,7 @@ class TestKeys:
         for number, store in enumerate(stores):
             assert store.clear() == 20
             for other in stores[number + 1 :]:
-                assert len(other.find(limit=100).items) == 20
+                assert len(other.find(Query(limit=100)).items) == 20
         assert keys_of(raw, redis_prefix[:-2]) == {foreign}
         raw.delete(foreign)
         for store in stores:
@@ -394,7 +395,7 @@ class TestValues:
         assert context.memory.entities == {"é": value}
         assert context.steps[0].result is not None
         assert context.steps[0].result.output == value
-        assert [item.execution_id for item in store.find(session_id="s:{p00}*").items] == [execution_id]
+        assert [item.execution_id for item in store.find(Query(session_id="s:{p00}*")).items] == [execution_id]
 
     def test_a_key_that_utf8_cannot_carry_is_refused(self, store: RedisStore) -> None:
         execution_id = store.create_context("a").execution_id
@@ -602,7 +603,7 @@ class TestOpening:
         with redis.Redis.from_url(redis_url, decode_responses=True) as given:
             store = RedisStore(client=given, key_prefix=redis_prefix, clock=ManualClock())
             execution_id = store.create_context("a", "č", session_id="s", first_ring=timedelta(0)).execution_id
-            assert [item.execution_id for item in store.find(session_id="s").items] == [execution_id]
+            assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [execution_id]
             assert [due.execution_id for due in store.take_due(1, MINUTE)] == [execution_id]
             assert store.clear() == 1
             store.close()
@@ -639,7 +640,7 @@ def _use_everything(store: RedisStore) -> None:
     store.find_ended(LATER)
     store.requeue(execution_id)
     store.get_context(execution_id)
-    store.find(session_id="s", states=[AgentState.IDLE])
+    store.find(Query(session_id="s", states=[AgentState.IDLE]))
     store.get_by_idempotency_key("a", "k")
     store.get_audit(execution_id)
     exported = store.export(execution_id)

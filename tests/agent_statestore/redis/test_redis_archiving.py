@@ -9,6 +9,7 @@ import redis
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.errors import InvalidRecord
+from agent_statestore.query import Query
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.keys import PARTITIONS
 from agent_statestore.states import AgentState
@@ -76,7 +77,7 @@ class TestHolding:
         assert drop(store, execution_id) is True
         assert {lifetime_ms - 60_000 < ttl <= lifetime_ms for ttl in ttls(raw, store, execution_id)} == {True}
         assert store.find_ended(LATER) == ()
-        assert [item.execution_id for item in store.find(session_id="s", states=[state]).items] == [execution_id]
+        assert [item.execution_id for item in store.find(Query(session_id="s", states=[state])).items] == [execution_id]
 
     def test_a_repetition_does_not_begin_the_time_anew(self, store: RedisStore, raw: redis.Redis) -> None:
         store.hold_finished()
@@ -144,7 +145,7 @@ class TestHolding:
                 assert watch.wait(10) is True
             assert store.get_context(dropped) is None
             assert store.drop_archived(dropped, (1, 0, 2)) is False
-            assert [item.execution_id for item in store.find(session_id="s").items] == [kept]
+            assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [kept]
             assert store.tidy() == 1
             assert not [key for key in raw.scan_iter(f"{redis_prefix}*") if dropped in key]
             assert store.clear() == 1

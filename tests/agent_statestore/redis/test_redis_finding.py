@@ -8,6 +8,7 @@ import pytest
 
 from agent_statestore import AgentState
 from agent_statestore.opening import open_store
+from agent_statestore.query import Query
 from agent_statestore.redis import RedisStore, finding
 from agent_statestore.redis.servers.connection import Connection
 
@@ -41,14 +42,16 @@ def looked_through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("limit", [3, 50])
 def test_all_filters_together_find_what_each_allows(store: RedisStore, looked_through: int, limit: int) -> None:
-    every = store.find(limit=1000).items
+    every = store.find(Query(limit=1000)).items
     assert len(every) == COUNT
     for agent, user, states in itertools.product(
         (None, *AGENTS), (None, "u1"), (None, {AgentState.FAILED}, {AgentState.FAILED, AgentState.IDLE})
     ):
         found, cursor = [], None
         while True:
-            page = store.find(agent_id=agent, user_id=user, session_id="s", states=states, limit=limit, cursor=cursor)
+            page = store.find(
+                Query(agent_id=agent, user_id=user, session_id="s", states=states, limit=limit, cursor=cursor)
+            )
             found += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -73,9 +76,9 @@ def test_what_other_filters_refuse_does_not_leave_the_server(
         return run_each(self, script, given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Connection, "run_each", counting)
-    assert store.find(agent_id="quiet", states=[AgentState.COMPLETED], limit=10).items == ()
+    assert store.find(Query(agent_id="quiet", states=[AgentState.COMPLETED], limit=10)).items == ()
     assert "get_summary" not in calls
-    assert store.find(agent_id="quiet", states=[AgentState.FAILED], limit=10).items
+    assert store.find(Query(agent_id="quiet", states=[AgentState.FAILED], limit=10)).items
     assert calls.count("get_summary") <= 11
 
 
@@ -100,7 +103,9 @@ def test_executions_that_change_their_state_between_two_looks_are_met(
         met: list[str] = []
         cursor = None
         while True:
-            page = store.find(agent_id="a", states={AgentState.IDLE, AgentState.THINKING}, limit=20, cursor=cursor)
+            page = store.find(
+                Query(agent_id="a", states={AgentState.IDLE, AgentState.THINKING}, limit=20, cursor=cursor)
+            )
             met += [item.execution_id for item in page.items]
             cursor = page.next_cursor
             if cursor is None:
@@ -111,4 +116,4 @@ def test_executions_that_change_their_state_between_two_looks_are_met(
 
 def test_a_name_that_no_text_can_carry_is_not_found(store: RedisStore) -> None:
     for name in ("session_id", "user_id", "agent_id"):
-        assert store.find(**{name: "\udcff"}).items == ()  # type: ignore[arg-type]
+        assert store.find(Query(**{name: "\udcff"})).items == ()  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from agent_statestore import ManualClock, MemoryStore
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken, StoreUnavailable
+from agent_statestore.query import Query
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.keys import partition_of, partition_of_idempotency_key
 from agent_statestore.states import AgentState
@@ -311,7 +312,7 @@ class TestHalfWay:
                 ids = {each.result() for each in (*made, *restored)} - {None}
             assert len(ids) == 1
             assert ids == {holder(store, key)} == {create(store, idempotency_key=key)}
-        assert len(store.find(limit=1000).items) == 15
+        assert len(store.find(Query(limit=1000)).items) == 15
 
 
 class TestSizes:

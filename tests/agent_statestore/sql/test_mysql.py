@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from agent_statestore import Checkpoint, InvalidRecord, SchemaMismatch, SignalKind, StoreUnavailable
+from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from agent_statestore.sql.mysql import session
 from agent_statestore.testing.kit.builders import (
@@ -227,7 +228,7 @@ def test_texts_that_only_look_alike_are_different(store: SQLStore, other: Execut
     for name in names:
         assert create(store, f"agent {name}", idempotency_key="same") == made[name]
         for field in ("session_id", "user_id"):
-            assert [item.execution_id for item in store.find(**{field: name}).items] == [made[name]]
+            assert [item.execution_id for item in store.find(Query(**{field: name})).items] == [made[name]]
     same_agent = {name: create(store, idempotency_key=name) for name in names}
     assert len(set(same_agent.values())) == len(names)
     found = {name: store.get_by_idempotency_key("agent", name) for name in names}

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from agent_statestore import AgentState, AuditEvent, Checkpoint, WaitKind
+from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from agent_statestore.testing.kit.builders import TTL, claimed, done, event, message, wait
 from tests.services.postgresql import driver_url
@@ -209,10 +210,10 @@ def test_a_session_stays_for_an_execution_that_is_created_while_its_last_one_goe
     first = in_session(store)
     in_order(store, lambda: in_session(store), lambda: store.purge(first), lock=SESSION)
     assert sessions(store) == ["s"]
-    (second,) = store.find(session_id="s").items
+    (second,) = store.find(Query(session_id="s")).items
     in_order(store, lambda: store.purge(second.execution_id), lambda: in_session(store), lock=SESSION)
     assert sessions(store) == ["s"]
-    assert len(store.find(session_id="s").items) == 1
+    assert len(store.find(Query(session_id="s")).items) == 1
 
 
 def test_clearing_leaves_an_execution_that_is_created_meanwhile_its_session(store: SQLStore) -> None:

@@ -21,6 +21,7 @@ from agent_statestore import AgentState, Checkpoint, Page
 from agent_statestore.clock import from_us
 from agent_statestore.codec import HEADER_FIELDS, encode_step
 from agent_statestore.envelope import FORMAT
+from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from agent_statestore.sql.tables import metadata_of
 from agent_statestore.states import ACTIVE, OVER, PAUSED, WORKING
@@ -375,7 +376,9 @@ def test_find_looks_at_little_more_than_a_page(
 
     def page(cursor: str | None) -> Page:
         watch.looks.clear()
-        return store.find(**FILTERS[filters], states=states, limit=LIMIT, cursor=cursor, oldest_first=oldest_first)
+        return store.find(
+            Query(**FILTERS[filters], states=states, limit=LIMIT, cursor=cursor, oldest_first=oldest_first)
+        )
 
     first = page(None)
     assert first.items or filters == "session"
@@ -394,7 +397,7 @@ def test_what_an_agent_has_in_one_state_is_found_without_its_others(
     store: SQLStore, watch: Watch, state: AgentState
 ) -> None:
     """There may be none among its thousands."""
-    found = store.find(agent_id="agent-1", states=[state], limit=LIMIT)
+    found = store.find(Query(agent_id="agent-1", states=[state], limit=LIMIT))
     assert_bounded(watch, 3 * (len(found.items) + 2))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 from click.testing import CliRunner, Result
 
+from agent_statestore.query import Query
 from celery_agents import Registry, Run, agent, install
 from celery_agents.cli import agents
 from celery_agents.host.owner import this_process
@@ -103,7 +104,7 @@ def in_background(cli: CLI, *steps: Any) -> threading.Thread:
     """Executes the next execution that appears, then calls the steps with its id."""
 
     def work() -> None:
-        while not (found := cli.store.find(limit=1).items):
+        while not (found := cli.store.find(Query(limit=1)).items):
             threading.Event().wait(0.01)
         execution_id = found[0].execution_id
         cli.execute(execution_id)

@@ -26,6 +26,7 @@ from agent_statestore import (
 )
 from agent_statestore.clock import from_us
 from agent_statestore.hybrid import HybridStore
+from agent_statestore.query import Query
 from celery_agents.cli.commands import copy as copying_command
 from celery_agents.cli.commands import purge as purging_command
 from celery_agents.cli.output import terminal
@@ -439,7 +440,7 @@ def test_ctrl_c_leaves_nothing_half_copied(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "Nothing is half copied; repeat the command to go on." in said
     with open_store(source) as store, open_store(target) as copies:
-        there = copies.find(limit=1000).items
+        there = copies.find(Query(limit=1000)).items
         assert 5 <= len(there) < 100
         for item in there:
             one, other = store.export(item.execution_id), copies.export(item.execution_id)

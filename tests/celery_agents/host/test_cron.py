@@ -14,6 +14,7 @@ from celery.schedules import BaseSchedule, crontab
 from celery.schedules import schedule as interval
 
 from agent_statestore import AgentState
+from agent_statestore.query import Query
 from celery_agents import InvalidInput, Run, agent, schedule
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import cron
@@ -248,7 +249,7 @@ def test_two_real_beats_start_one_execution_per_tick(client: Runtime, tmp_path: 
         return Command(f"celery -A celery_agents {arguments}", cwd=tmp_path, env=env, log=tmp_path / f"{name}.log")
 
     def stored() -> int:
-        return len(client.store.find(limit=100).items)
+        return len(client.store.find(Query(limit=100)).items)
 
     with command("worker -l INFO -P threads -c 4 --without-mingle --without-gossip", "worker") as worker:
         worker.wait_for("ready.")
@@ -262,9 +263,10 @@ def test_two_real_beats_start_one_execution_per_tick(client: Runtime, tmp_path: 
         sent = sum(beat.output.count("Sending due task often") for beat in beats)
         received = lambda: worker.output.count("Task agents.enqueue")  # noqa: E731
         wait_until("the worker has worked off all messages", lambda: received() >= 2 * sent, seconds=30)
-        executions = client.store.find(limit=100).items
+        executions = client.store.find(Query(limit=100)).items
         wait_until(
-            "all are over", lambda: stored() == len(client.store.find(states=[AgentState.COMPLETED], limit=100).items)
+            "all are over",
+            lambda: stored() == len(client.store.find(Query(states=[AgentState.COMPLETED], limit=100)).items),
         )
     # Each of the two has sent one per second; only every other message has started something.
     assert len(executions) <= passed + before + 3

@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 
 from agent_statestore import AgentState
 from agent_statestore.errors import ExecutionOver
+from agent_statestore.query import Query
 from celery_agents import AsyncRun, ExecutionCancelled, Retry, Run
 from celery_agents.client.execution import Execution
 from celery_agents.engine.executor import Defaults
@@ -360,7 +361,7 @@ def test_a_worker_ends_what_is_cancelled_within_seconds_and_is_free_again(
             with pytest.raises(TaskRevokedError):
                 AsyncResult(execution.id, app=client.app).get(timeout=30)
             assert execution.cancel() is False
-        (child,) = client.store.find(agent_id="has_no_child").items
+        (child,) = client.store.find(Query(agent_id="has_no_child")).items
         with pytest.raises(ExecutionCancelled):
             Execution(child.execution_id, client).wait(30)
         assert start(client, "pid", None).wait(30) is not None

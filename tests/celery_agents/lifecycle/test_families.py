@@ -7,6 +7,7 @@ import pytest
 
 from agent_statestore import AgentState, ManualClock, MemoryStore, open_store
 from agent_statestore.errors import FormatTooNew
+from agent_statestore.query import Query
 from celery_agents import Run, agent, enqueue
 from celery_agents.host.runtime import Runtime
 from celery_agents.host.sweeper import Sweeper
@@ -118,7 +119,7 @@ def test_relatives_are_told_by_the_sweeper_where_no_worker_ever_does(runtime: Ru
 
     execution = enqueue(parent, runtime=runtime)
     runtime.executor.execute(execution.id, "host/1/0")
-    (child,) = runtime.store.find(agent_id="double").items
+    (child,) = runtime.store.find(Query(agent_id="double")).items
     runtime.executor.execute(child.execution_id, "host/1/0")  # and dies before it tells anybody
     sweeper = Sweeper(runtime)
     for _ in range(20):
@@ -135,7 +136,7 @@ def test_a_cancel_by_a_client_reaches_the_children_though_no_worker_is_free(runt
     asks = agent(registry=runtime.registry)(asks_deeper)
     execution = enqueue(asks, 2, runtime=runtime)
     for _ in range(3):
-        for one in runtime.store.find(states=[AgentState.IDLE]).items:
+        for one in runtime.store.find(Query(states=[AgentState.IDLE])).items:
             runtime.executor.execute(one.execution_id, "host/1/0")
     family = runtime.store.find().items
     assert len(family) == 3

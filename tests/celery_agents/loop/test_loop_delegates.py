@@ -8,6 +8,7 @@ import pydantic
 import pytest
 
 from agent_statestore import AgentState
+from agent_statestore.query import Query
 from celery_agents import Agent, Complete, Run, ToolCall, UseTool, UseTools, agent, loop_agent, tool
 from tests.celery_agents.household import Household, dying_at_each_write
 from tests.celery_agents.loop.looping import Model, check_no_call_is_without_result, conversation
@@ -65,7 +66,7 @@ def test_workers_are_called_like_tools_and_waited_for_beside_them() -> None:
     assert "ValueError: too few" in results[1].error
     check_no_call_is_without_result(context)
     assert len(conversation(context)) == 5
-    children = household.store.find(limit=10).items
+    children = household.store.find(Query(limit=10)).items
     assert {child.parent_execution_id for child in children} == {None, execution_id}
 
 
@@ -79,7 +80,7 @@ def test_each_worker_is_started_once_whenever_the_process_dies() -> None:
         context = household.context(execution_id)
         assert (context.state, context.output) == (AgentState.COMPLETED, ["3 pears", None, "seen", 42])
         check_no_call_is_without_result(context)
-        assert len(household.store.find(limit=10).items) == 4
+        assert len(household.store.find(Query(limit=10)).items) == 4
 
 
 def _once(results: tuple[Any, ...]) -> Any:
@@ -107,7 +108,7 @@ def test_the_input_of_a_worker_is_described_and_checked() -> None:
     assert (counting.description, counting.parameters["required"]) == ("Counts an item.", ["item"])
     assert doubling.parameters["properties"] == {"input": {"type": "integer"}}
     assert look.name == "look"
-    assert len(household.store.find(limit=10).items) == 1
+    assert len(household.store.find(Query(limit=10)).items) == 1
 
 
 def test_a_supervisor_of_itself_ends() -> None:
@@ -121,7 +122,7 @@ def test_a_supervisor_of_itself_ends() -> None:
     )
     execution_id = household.start(supervised)
     household.work()
-    executions = household.store.find(limit=100).items
+    executions = household.store.find(Query(limit=100)).items
     assert len(executions) == household.limits.max_depth
     assert {one.state for one in executions} == {AgentState.COMPLETED}
     deepest = household.context(executions[0].execution_id)
@@ -145,7 +146,7 @@ def test_a_cancel_while_a_worker_works_reaches_it() -> None:
     assert asked.is_set()
     household.cancel(execution_id)
     household.work()
-    states = {one.agent_id: one.state for one in household.store.find(limit=10).items}
+    states = {one.agent_id: one.state for one in household.store.find(Query(limit=10)).items}
     assert states == {"boss": AgentState.CANCELLED, "asking": AgentState.CANCELLED}
     assert conversation(household.context(execution_id)) == []
     assert len(model.seen) == 1

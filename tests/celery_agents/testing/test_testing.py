@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from agent_statestore import AgentState, AlreadyAnswered, ManualClock
+from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from celery_agents import (
     AsyncRun,
@@ -364,7 +365,7 @@ def test_a_crash_around_a_spawn_starts_one_child(agents: LocalAgents, registry: 
     execution = agents.start(parent).run()
     assert crash.happened == 1
     assert execution.wait() == [1, 2]
-    assert len(agents.store.find(agent_id="child").items) == 2
+    assert len(agents.store.find(Query(agent_id="child")).items) == 2
 
 
 @pytest.mark.parametrize("when", list(When))

@@ -8,6 +8,7 @@ from typing import Any, Final, Self, cast
 
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.memory import MemoryStore
+from agent_statestore.query import Query
 from agent_statestore.records import ExecutionSummary, JSONValue, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -304,7 +305,7 @@ class LocalAgents:
         """The executions that are not over."""
         cursor = None
         while True:
-            page = self.store.find(states=_ACTIVE, limit=_BATCH, cursor=cursor)
+            page = self.store.find(Query(states=_ACTIVE, limit=_BATCH, cursor=cursor))
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:

@@ -1,5 +1,5 @@
 -- uses: clock
--- Takes the next turn of a bucket, or promises one; decides as agent_statestore.rates.Asked.answer does.
+-- Takes the next turn of a bucket, or promises one; decides as agent_statestore.rules.rates.Asked.answer does.
 --
 -- KEYS[1]  rates  hash  bucket -> "next_us:end_us"; expires a minute after the last of them says nothing any more
 --

@@ -2,7 +2,7 @@
 
 The lock is SQLite's write lock on the file, or InnoDB's lock on the execution's row in `contexts`, which every writer
 of the execution takes first. Nobody else writes to the execution meanwhile, so what is read under it stays true, and
-Python decides (`agent_statestore.sql.checks`). The clock is read after the lock was got, because that may take long.
+Python decides (`agent_statestore.rules`). The clock is read after the lock was got, because that may take long.
 
 `contexts`, `writing`, `ringing`, `removing`, `moving` and `rates` hold the primitives;
 `agent_statestore.sql.sqlite.primitives` and `agent_statestore.sql.mysql.primitives` say in what the two dialects
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_statestore.clock import Clock
-from agent_statestore.codec import AuditRow
 from agent_statestore.records import AuditEvent
-from agent_statestore.sql.checks import DECISIVE, Header
+from agent_statestore.rules.audit import audit_row
 from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.headers import DECISIVE, Header
 from agent_statestore.sql.tables import AUDIT_COLUMNS
 from agent_statestore.sql.transaction import Insert, Row, Select, Transaction, insert_into
-from agent_statestore.states import AgentState
 
 # What decides about a write, and what the audit trail says of it.
 LOOKED_AT: Final = (*DECISIVE, "owner")
@@ -107,31 +106,6 @@ class LockedBase:
 
         `header` is the row before the write, except for the token and the lease that a claim has just made.
         """
-        row = audit_row(header, event, now_us, **more)
+        row = audit_row(header, header["audit_count"] + 1, event, now_us, **more)
         transaction.insert(self._put_audit, [(header["execution_id"], *row)])
         return row.position
-
-
-def audit_row(
-    header: Header,
-    event: AuditEvent,
-    now_us: int,
-    *,
-    to_state: AgentState | None = None,
-    by: str | None = None,
-    reason: str | None = None,
-    signal: str | None = None,
-) -> AuditRow:
-    """The next entry of the audit trail; see `agent_statestore.records.AuditEntry`."""
-    return AuditRow(
-        position=header["audit_count"] + 1,
-        at_us=now_us,
-        event=event.value,
-        from_state=None if event is AuditEvent.CREATED else header["state"],
-        to_state=None if to_state is None else to_state.value,
-        attempt=header["token"],
-        worker=header["owner"] if header["lease_until_us"] > now_us else None,
-        by=by,
-        reason=reason,
-        signal=signal,
-    )

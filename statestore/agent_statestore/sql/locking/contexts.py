@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
-from agent_statestore.envelope import require_readable
-from agent_statestore.records import AgentContext, AuditEvent, Claim, Lease
-from agent_statestore.sql.checks import Header, header_of
+from agent_statestore.records import AgentContext, AuditEvent, Claim
+from agent_statestore.rules.leases import claim_changes, lease_of, may_claim
 from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.headers import Header, header_of
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.rows import context_of
 from agent_statestore.sql.tables import COLUMNS
@@ -81,24 +81,9 @@ class LockedContexts(LockedBase):
             if not rows:
                 return None
             header = header_of(rows[0])
-            require_readable(f"execution {execution_id}", header["format"])
-            if (
-                AgentState(header["state"]).is_over
-                or header["lease_until_us"] > now_us
-                or header["not_before_us"] > now_us
-            ):
+            if not may_claim(execution_id, header, now_us):
                 return None
-            until_us = now_us + duration_us(ttl)
-            changes: dict[str, Any] = {
-                "token": header["token"] + 1,
-                "crashes": header["crashes"] + 1,
-                "rings": 0,
-                "owner": owner,
-                "lease_until_us": until_us,
-                "not_before_us": 0,
-                "due_us": until_us,
-                "updated_us": now_us,
-            }
+            changes = claim_changes(header, owner, ttl, now_us)
             header |= changes
             changes["audit_count"] = self._note(
                 transaction, header, AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING
@@ -107,13 +92,7 @@ class LockedContexts(LockedBase):
             self._update(transaction, execution_id, changes)
             header |= changes
             return Claim(
-                lease=Lease(
-                    execution_id=execution_id,
-                    token=header["token"],
-                    owner=owner,
-                    ttl=ttl,
-                    expires_at=from_us(until_us),
-                ),
+                lease=lease_of(header, ttl),
                 context=self._context(header, transaction.finish(*self._queries(execution_id))),
                 now=from_us(now_us),
             )

@@ -4,10 +4,11 @@ from agent_statestore.clock import Clock
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
-from agent_statestore.sql.checks import header_of
+from agent_statestore.rules.moving import may_restore
 from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.headers import header_of
 from agent_statestore.sql.locking.contexts import LockedContexts
-from agent_statestore.sql.locking.removing import place_in, placed
+from agent_statestore.sql.locking.removing import placed
 from agent_statestore.sql.locking.writing import LockedWriting
 from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of
 from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS
@@ -59,9 +60,7 @@ class LockedMoving(LockedContexts, LockedWriting):
             (rows, *others), now_us = self._look(transaction, *asked)
             present = placed(rows[0]) if rows else None
             if present is not None and (
-                present["deleted_us"] is not None
-                or place_in(present) >= exported.place
-                or present["lease_until_us"] > now_us
+                present["deleted_us"] is not None or not may_restore(present, present["audit_count"], exported, now_us)
             ):
                 return False
             # One that inserts the key after this look makes the unique index refuse ours; then this is run again.

@@ -3,7 +3,8 @@
 from typing import Any
 
 from agent_statestore.clock import Clock
-from agent_statestore.rates import Asked, BucketState, Turn
+from agent_statestore.records import Turn
+from agent_statestore.rules.rates import Asked, BucketState
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.transaction import Transaction, insert_into

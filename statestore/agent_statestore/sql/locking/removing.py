@@ -4,10 +4,10 @@ from typing import Any
 
 from agent_statestore.clock import Clock
 from agent_statestore.codec import NEVER_US
-from agent_statestore.codec.exported import place_of
 from agent_statestore.records import AuditEvent
-from agent_statestore.sql.checks import Header, header_of
+from agent_statestore.rules.moving import may_drop
 from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.headers import Header, header_of
 from agent_statestore.sql.locking.base import LOOKED_AT, PLACED, LockedBase
 from agent_statestore.sql.transaction import Transaction
 
@@ -85,12 +85,7 @@ class LockedRemoving(LockedBase):
             if not rows:
                 return False
             present = placed(rows[0])
-            if (
-                present["deleted_us"] is not None
-                or present["ended_us"] is None
-                or present["due_us"] is not None
-                or place_in(present) != place
-            ):
+            if present["deleted_us"] is not None or not may_drop(present, present["audit_count"], place):
                 return False
             return self._purge(transaction, execution_id)
 
@@ -100,8 +95,3 @@ class LockedRemoving(LockedBase):
 def placed(row: tuple[Any, ...]) -> Header:
     """Return the header's part in a row of `PLACED`."""
     return dict(zip(PLACED, row, strict=True))
-
-
-def place_in(header: Header) -> tuple[int, int, int]:
-    """Return how far the execution has come; see `ExportedExecution.place`."""
-    return place_of(header, header["audit_count"])

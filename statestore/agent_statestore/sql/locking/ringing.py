@@ -3,16 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Final
 
 from agent_statestore.clock import Clock, duration_us
 from agent_statestore.records import Due, Lease, Renewed
+from agent_statestore.rules.leases import next_ring_us
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.single import IS_OVER
 from agent_statestore.sql.transaction import Select, Transaction
 
-# 2**32 times any wait is longer than any maximum.
-_MAX_DOUBLINGS = 32
+# What decides whether a ring is recorded.
+_RUNG: Final = ("execution_id", "token", "lease_until_us", "not_before_us", "due_us", "rings")
 
 
 class LockedRinging(LockedBase):
@@ -32,7 +34,7 @@ class LockedRinging(LockedBase):
             f"FROM {contexts} WHERE due_us <= {dialect.time} ORDER BY due_us, execution_id LIMIT ?{dialect.lock_free}"
         )
         self._move = f"UPDATE {contexts} SET due_us = ? WHERE {these}"
-        self._rung = f"SELECT execution_id, token, lease_until_us, not_before_us, due_us, rings {locked}"
+        self._rung = f"SELECT {', '.join(_RUNG)} {locked}"
         self._mark = f"UPDATE {contexts} SET due_us = ?, rings = rings + 1 WHERE {these}"
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
@@ -83,18 +85,15 @@ class LockedRinging(LockedBase):
 
         def work(transaction: Transaction) -> None:
             (rows,), now_us = self._look(transaction, self._of(self._rung, list(tokens)))
-            waits: defaultdict[int, list[str]] = defaultdict(list)
-            for execution_id, token, lease_until_us, not_before_us, due_us, rings in rows:
-                if (
-                    token == tokens[execution_id]
-                    and lease_until_us <= now_us
-                    and not_before_us <= now_us
-                    and due_us is not None
-                ):
-                    wait_us = min(duration_us(first) << min(rings, _MAX_DOUBLINGS), duration_us(maximum))
-                    waits[wait_us].append(execution_id)
-            for wait_us, execution_ids in waits.items():
-                transaction.write(self._mark, (now_us + wait_us, self.dialect.listed(execution_ids)))
+            by_time: defaultdict[int, list[str]] = defaultdict(list)
+            for row in rows:
+                header = dict(zip(_RUNG, row, strict=True))
+                execution_id = header["execution_id"]
+                ring_us = next_ring_us(header, tokens[execution_id], first, maximum, now_us)
+                if ring_us is not None:
+                    by_time[ring_us].append(execution_id)
+            for ring_us, execution_ids in by_time.items():
+                transaction.write(self._mark, (ring_us, self.dialect.listed(execution_ids)))
 
         self._database.write(work)
 

@@ -4,16 +4,17 @@ import json
 from typing import Any
 
 from agent_statestore.clock import Clock
-from agent_statestore.codec import NEVER_US, EncodedCheckpoint, noted_as
-from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal, SignalKind
-from agent_statestore.sql.checks import Header, check_checkpoint, check_signal, header_of, outcome
+from agent_statestore.codec import EncodedCheckpoint, noted_as
+from agent_statestore.codec.signals import ANSWERING, address_of
+from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal
+from agent_statestore.rules.checkpoints import check_checkpoint, checkpoint_changes, outcome
+from agent_statestore.rules.signals import check_signal, signal_changes
 from agent_statestore.sql.database import LockingDatabase
+from agent_statestore.sql.headers import Header, header_of
 from agent_statestore.sql.locking.base import LOOKED_AT, LockedBase
 from agent_statestore.sql.rows import notes_of, values_of
-from agent_statestore.sql.tables import ANSWERING, WORKING, address_of
+from agent_statestore.sql.tables import WORKING
 from agent_statestore.sql.transaction import Transaction, insert_into
-from agent_statestore.states import WORKING as WORKING_STATES
-from agent_statestore.states import AgentState
 
 
 class LockedWriting(LockedBase):
@@ -55,20 +56,20 @@ class LockedWriting(LockedBase):
         """`checkpoint` in a transaction that the caller commits."""
         (rows,), now_us = self._look(transaction, (self._decisive, (execution_id,)))
         header = header_of(rows[0], LOOKED_AT) if rows else None
-        applied = check_checkpoint(execution_id, header, change, lease, now_us)
+        intents = {} if header is None else header["intents"]
+        applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
         if applied is not None:
             return applied
         assert header is not None
-        notes = notes_of(change)
-        changes = _changes(header, change, len(notes), now_us)
-        state = change.state
-        if state is not None:
-            if lease is None and state in WORKING_STATES:
-                changes |= {"due_us": now_us, "not_before_us": 0}
-            if state.value != header["state"]:
-                changes["audit_count"] = self._note(
-                    transaction, header, AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason
-                )
+        notes, state = notes_of(change), change.state
+        pending = _pending_after(header, change)
+        changes = checkpoint_changes(header, change, lease, pending.values(), now_us)
+        own = _own_columns(header, change, len(notes), pending)
+        if state is not None and state.value != header["state"]:
+            own["audit_count"] = self._note(
+                transaction, header, AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason
+            )
+        changes |= own
         self._update(transaction, execution_id, changes)
         if change.steps:
             steps = [(execution_id, step.number, step.name, step.is_done, step.text) for step in change.steps]
@@ -100,20 +101,11 @@ class LockedWriting(LockedBase):
             if repeated is not None:
                 return repeated
             assert header is not None
-            awaited = (header["wait_signal"], header["wait_key"]) == (kind, key)
-            is_cancel = signal.kind is SignalKind.CANCEL
-            changes: dict[str, Any] = {
+            changes, answer = signal_changes(header, signal, now_us)
+            changes |= {
                 "pending": json.dumps(header["pending"] | {signal.signal_id: address_of(kind, key)}),
                 "signal_count": header["signal_count"] + 1,
-                "updated_us": now_us,
             }
-            if is_cancel:
-                changes["cancel_requested"] = 1
-            woke = header["lease_until_us"] <= now_us and (
-                is_cancel or (awaited and AgentState(header["state"]).is_paused)
-            )
-            if woke:
-                changes |= {"due_us": now_us, "not_before_us": 0, "rings": 0}
             noted = noted_as(signal)
             if noted is not None:
                 changes["audit_count"] = self._note(
@@ -129,19 +121,22 @@ class LockedWriting(LockedBase):
             transaction.insert(
                 self._put_signal, [(execution_id, signal.signal_id, changes["signal_count"], kind, key, text)]
             )
-            return Sent(woke=woke)
+            return answer
 
         return self._database.write(work)
 
 
-def _changes(header: Header, change: EncodedCheckpoint, notes: int, now_us: int) -> dict[str, Any]:
-    """The columns that an accepted checkpoint changes, with their new values."""
-    state, pending = change.state, header["pending"]
-    changes: dict[str, Any] = {
-        "version": header["version"] + 1,
-        "checkpoint_id": change.checkpoint_id,
-        "updated_us": now_us,
-    }
+def _pending_after(header: Header, change: EncodedCheckpoint) -> dict[str, str]:
+    """The signals that are in the mailbox after the checkpoint: id and address of each."""
+    pending: dict[str, str] = header["pending"]
+    if not change.consumed:
+        return pending
+    return {signal_id: address for signal_id, address in pending.items() if signal_id not in change.consumed}
+
+
+def _own_columns(header: Header, change: EncodedCheckpoint, notes: int, pending: dict[str, str]) -> dict[str, Any]:
+    """What an accepted checkpoint changes of the columns that are no fields of the header."""
+    columns: dict[str, Any] = {}
     if change.steps:
         intents = dict(header["intents"])
         for step in change.steps:
@@ -150,46 +145,9 @@ def _changes(header: Header, change: EncodedCheckpoint, notes: int, now_us: int)
             else:
                 intents[str(step.number)] = step.name
         if intents != header["intents"]:
-            changes["intents"] = json.dumps(intents)
-        changes["step_count"] = max(header["step_count"], change.steps[-1].number)
-        changes["crashes"] = 0
+            columns["intents"] = json.dumps(intents)
     if notes:
-        changes["note_count"] = header["note_count"] + notes
+        columns["note_count"] = header["note_count"] + notes
     if change.consumed:
-        pending = {signal_id: address for signal_id, address in pending.items() if signal_id not in change.consumed}
-        changes["pending"] = json.dumps(pending)
-    if state is None:
-        return changes
-    changes |= {
-        "state": state.value,
-        "waiting": change.waiting,
-        "wait_key": change.wait_key,
-        "wait_signal": change.wait_signal,
-    }
-    if state.is_paused:
-        changes["crashes"] = 0
-        if header["cancel_requested"] or address_of(change.wait_signal, change.wait_key) in pending.values():
-            changes |= {"due_us": now_us, "not_before_us": 0}
-        else:
-            changes["due_us"] = change.wake_us
-            changes["not_before_us"] = NEVER_US if change.wake_us is None else change.wake_us
-    if state.is_over:
-        changes |= {
-            "output": change.output,
-            "error": change.error,
-            "due_us": None if change.announce_us is None else now_us + change.announce_us,
-            "ended_us": now_us,
-        }
-    if change.gives_back_lease:
-        changes |= {"owner": None, "lease_until_us": 0, "rings": 0}
-    if state is AgentState.IDLE:
-        changes |= {
-            "output": None,
-            "error": None,
-            "crashes": 0,
-            "rings": 0,
-            "not_before_us": 0,
-            "due_us": now_us,
-            "ended_us": None,
-        }
-    return changes
+        columns["pending"] = json.dumps(pending)
+    return columns

@@ -7,8 +7,8 @@ from agent_statestore.clock import Clock
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
-from agent_statestore.sql.checks import header_of
 from agent_statestore.sql.database import Database, DuplicateKey
+from agent_statestore.sql.headers import header_of
 from agent_statestore.sql.postgresql.repeating import ROUNDS, Repeating
 from agent_statestore.sql.postgresql.writing import session_part
 from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of

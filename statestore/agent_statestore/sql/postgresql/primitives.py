@@ -7,9 +7,11 @@ from typing import Any, Final
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import EncodedCheckpoint, encode_new, noted_as
-from agent_statestore.envelope import require_readable
+from agent_statestore.codec.signals import address_of
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
-from agent_statestore.sql.checks import check_checkpoint, check_signal
+from agent_statestore.rules.checkpoints import check_checkpoint
+from agent_statestore.rules.leases import may_claim
+from agent_statestore.rules.signals import check_signal
 from agent_statestore.sql.database import Database, DuplicateKey
 from agent_statestore.sql.postgresql.moving import PostgreSQLMoving
 from agent_statestore.sql.postgresql.rates import PostgreSQLRates
@@ -25,8 +27,7 @@ from agent_statestore.sql.postgresql.writing import (
     shape_of,
 )
 from agent_statestore.sql.rows import context_of, notes_of, values_of
-from agent_statestore.sql.tables import COLUMNS, address_of
-from agent_statestore.states import AgentState
+from agent_statestore.sql.tables import COLUMNS
 
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
@@ -88,12 +89,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             header, now_us = self._look(execution_id)
             if header is None:
                 return None
-            require_readable(f"execution {execution_id}", header["format"])
-            if (
-                AgentState(header["state"]).is_over
-                or header["lease_until_us"] > now_us
-                or header["not_before_us"] > now_us
-            ):
+            if not may_claim(execution_id, header, now_us):
                 return None
         raise self._unexplained("claim", execution_id)
 
@@ -111,7 +107,8 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 shape = general
                 continue
             header, now_us = self._look(execution_id)
-            applied = check_checkpoint(execution_id, header, change, lease, now_us)
+            intents = {} if header is None else header["intents"]
+            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
             if applied is not None:
                 return applied
         raise self._unexplained("checkpoint", execution_id)

@@ -1,13 +1,14 @@
 """Rates on PostgreSQL: one statement that makes the bucket's row or changes it, whoever else does so."""
 
 from agent_statestore.clock import Clock
-from agent_statestore.rates import Asked, Turn, turn_of
+from agent_statestore.records import Turn
+from agent_statestore.rules.rates import Asked, turn_of
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.postgresql.repeating import Repeating
 
 
 class PostgreSQLRates(Repeating):
-    """See `StorePrimitives.take_rate`. The statement decides as `agent_statestore.rates.Asked.answer` does."""
+    """See `StorePrimitives.take_rate`. The statement decides as `agent_statestore.rules.rates.Asked.answer` does."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)

@@ -9,8 +9,8 @@ from typing import Final
 
 from agent_statestore.clock import Clock
 from agent_statestore.errors import StoreUnavailable
-from agent_statestore.sql.checks import DECISIVE, Header, header_of
 from agent_statestore.sql.database import Database, Params
+from agent_statestore.sql.headers import DECISIVE, Header, header_of
 
 # Each but the first means that another writer came between two statements; so many in a row do not happen.
 ROUNDS: Final = 20

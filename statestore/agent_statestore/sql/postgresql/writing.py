@@ -21,12 +21,13 @@ from functools import lru_cache
 from typing import Final
 
 from agent_statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
+from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.envelope import FORMAT
 from agent_statestore.records import AuditEvent, SignalKind
-from agent_statestore.sql.checks import writable_states
+from agent_statestore.rules.checkpoints import writable_states
 from agent_statestore.sql.postgresql.reading import parts_of
 from agent_statestore.sql.single import quoted
-from agent_statestore.sql.tables import ANSWERING, AUDIT_COLUMNS, COLUMNS, WORKING, Tables
+from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, WORKING, Tables
 from agent_statestore.states import ACTIVE, PAUSED, AgentState
 from agent_statestore.states import WORKING as WORKING_STATES
 
@@ -132,7 +133,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
 
 
 def _conditions(shape: Shape, now: str) -> list[str]:
-    """When the checkpoint applies: `agent_statestore.sql.checks.check_checkpoint` in SQL."""
+    """When the checkpoint applies: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
     conditions = [
         "c.execution_id = :execution_id",
         "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",

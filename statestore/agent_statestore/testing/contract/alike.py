@@ -4,6 +4,7 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.errors import ExecutionNotFound, QuestionNotAsked
+from agent_statestore.query import Query
 from agent_statestore.records import SignalKind, WaitKind
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.contents import KEYS
@@ -45,7 +46,7 @@ class AlikeConformance(Suite):
         assert len(set(made.values())) == len(ALIKE)
         for name, execution_id in made.items():
             for filters in ({"agent_id": name}, {"session_id": name}, {"user_id": name}):
-                found = store.find(**filters).items  # type: ignore[arg-type]
+                found = store.find(Query(**filters)).items  # type: ignore[arg-type]
                 assert [item.execution_id for item in found] == [execution_id]
 
     def test_execution_ids_are_told_apart(self, store: Store) -> None:

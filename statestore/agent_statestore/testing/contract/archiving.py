@@ -4,6 +4,7 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
+from agent_statestore.query import Query
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.creating import UNKNOWN_IDS
@@ -142,7 +143,7 @@ class ArchivingConformance(Suite):
             assert len(archived) <= len(made)
         assert sorted(archived) == sorted(made)
         assert sorted(other_store.find_ended(now)) == sorted(made)
-        assert [item.execution_id for item in store.find(states=[AgentState.IDLE]).items] == [active]
+        assert [item.execution_id for item in store.find(Query(states=[AgentState.IDLE])).items] == [active]
 
     def test_what_was_let_go_of_and_purged_comes_back_whole(
         self, store: Store, other_store: Store, clock: ManualClock

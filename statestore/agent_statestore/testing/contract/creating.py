@@ -9,6 +9,7 @@ import pytest
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.errors import ExecutionNotFound
+from agent_statestore.query import Query
 from agent_statestore.records import AgentContext, Memory
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -145,9 +146,9 @@ class CreatingConformance(Suite):
         made = store.create_context(text, session_id=text, user_id=text, idempotency_key=text, queue=text)
         assert store.create_context(text, idempotency_key=text).execution_id == made.execution_id
         assert (made.agent_id, made.session_id, made.user_id, made.queue) == (text,) * 4
-        assert [item.execution_id for item in store.find(agent_id=text, session_id=text, user_id=text).items] == [
-            made.execution_id
-        ]
+        assert [
+            item.execution_id for item in store.find(Query(agent_id=text, session_id=text, user_id=text)).items
+        ] == [made.execution_id]
 
     @pytest.mark.parametrize("execution_id", UNKNOWN_IDS)
     def test_an_unknown_execution_reads_as_nothing(self, store: Store, execution_id: str) -> None:
@@ -195,4 +196,4 @@ class CreatingConformance(Suite):
         clock.advance(timedelta(days=30))
         assert store.tidy() == 0
         assert context_of(store, execution_id) == before
-        assert [item.execution_id for item in store.find(session_id="s").items] == [execution_id]
+        assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [execution_id]

@@ -8,6 +8,7 @@ import pytest
 
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.errors import InvalidRecord
+from agent_statestore.query import Query
 from agent_statestore.states import ACTIVE, OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import INSTANT, claim, context_of, create, move, summary_of
@@ -15,13 +16,13 @@ from agent_statestore.testing.kit.suite import Suite
 
 
 def ids(store: Store, **filters: Any) -> list[str]:
-    return [item.execution_id for item in store.find(**filters).items]
+    return [item.execution_id for item in store.find(Query(**filters)).items]
 
 
 def pages(store: Store, limit: int, **filters: Any) -> list[list[str]]:
     found, cursor = [], None
     while True:
-        page = store.find(limit=limit, cursor=cursor, **filters)
+        page = store.find(Query(limit=limit, cursor=cursor, **filters))
         found.append([item.execution_id for item in page.items])
         cursor = page.next_cursor
         if cursor is None:
@@ -124,8 +125,8 @@ class FindingConformance(Suite):
     def test_states_match_any_of_them(self, store: Store) -> None:
         for state in AgentState:
             move(store, create(store), state)
-        assert {item.state for item in store.find(states=ACTIVE).items} == ACTIVE
-        assert {item.state for item in store.find(states=iter(OVER)).items} == OVER
+        assert {item.state for item in store.find(Query(states=ACTIVE)).items} == ACTIVE
+        assert {item.state for item in store.find(Query(states=iter(OVER))).items} == OVER
         assert len(ids(store, states=AgentState)) == len(AgentState)
 
     def test_no_states_match_nothing(self, store: Store) -> None:
@@ -173,7 +174,7 @@ class FindingConformance(Suite):
             clock.advance(INSTANT)
         existing, read, cursor = ids(store), [], None
         while True:
-            page = store.find(limit=2, cursor=cursor)
+            page = store.find(Query(limit=2, cursor=cursor))
             read += [item.execution_id for item in page.items]
             create(store)
             clock.advance(INSTANT)
@@ -184,7 +185,7 @@ class FindingConformance(Suite):
 
     def test_executions_removed_between_the_pages_hide_no_other(self, store: Store) -> None:
         made = sorted((create(store) for _ in range(6)), reverse=True)
-        page = store.find(limit=2)
+        page = store.find(Query(limit=2))
         store.delete_context(made[1])
         store.delete_context(made[2])
         assert ids(store, cursor=page.next_cursor) == made[3:]
@@ -192,13 +193,13 @@ class FindingConformance(Suite):
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_below_one_is_refused(self, store: Store, limit: int) -> None:
         with pytest.raises(InvalidRecord, match="limit"):
-            store.find(limit=limit)
+            store.find(Query(limit=limit))
 
     @pytest.mark.parametrize("cursor", ["", "nonsense", "bnVsbA", "W10", "eyJhIjoxfQ", "ß", "a" * 1000])
     def test_a_cursor_that_the_store_did_not_make_is_refused(self, store: Store, cursor: str) -> None:
         create(store)
         with pytest.raises(InvalidRecord, match="cursor"):
-            store.find(cursor=cursor)
+            store.find(Query(cursor=cursor))
 
     def test_the_contexts_of_a_session_come_newest_first_and_whole(self, store: Store, clock: ManualClock) -> None:
         made = []

@@ -10,6 +10,7 @@ from agent_statestore.clock import ManualClock, to_us
 from agent_statestore.codec.exported import EXPORTED_FIELDS, ExportedExecution
 from agent_statestore.envelope import dump
 from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken
+from agent_statestore.query import Query
 from agent_statestore.records import RagChunk, SignalKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -56,8 +57,8 @@ def assert_arrived(store: Store, exported: ExportedExecution, source: Store) -> 
     assert store.get_audit(execution_id) == source.get_audit(execution_id)
     summary = summary_of(store, execution_id)
     for filters in ({"session_id": summary.session_id}, {"user_id": summary.user_id}, {"agent_id": summary.agent_id}):
-        assert store.find(**filters, states=[summary.state]).items == (summary,)
-    assert store.find(states=set(AgentState) - {summary.state}).items == ()
+        assert store.find(Query(**filters, states=[summary.state])).items == (summary,)
+    assert store.find(Query(states=set(AgentState) - {summary.state})).items == ()
     assert store.find_leases("") == ()
     if summary.idempotency_key is not None:
         assert store.get_by_idempotency_key(summary.agent_id, summary.idempotency_key) == expected
@@ -267,7 +268,7 @@ class MovingConformance(Suite):
         assert (refused.value.agent_id, refused.value.idempotency_key) == ("agent", "key")
         assert store.get_context(exported.execution_id) is None
         assert store.get_audit(exported.execution_id) == ()
-        assert store.find(session_id="s").items == ()
+        assert store.find(Query(session_id="s")).items == ()
         assert export_of(store, own) == before
         assert create(store, idempotency_key="key") == own
         store.delete_context(own)

@@ -6,6 +6,7 @@ from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import ExecutionNotFound, InvalidRecord
+from agent_statestore.query import Query
 from agent_statestore.records import AuditEntry, AuditEvent, Lease
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -62,8 +63,8 @@ def assert_hidden(
     assert store.get_context(execution_id) is None
     assert store.get_summary(execution_id) is None
     assert store.get_steps(execution_id) == ()
-    assert store.find().items == store.find(session_id="s", user_id="u", agent_id="agent").items == ()
-    assert store.find(states=AgentState).items == ()
+    assert store.find().items == store.find(Query(session_id="s", user_id="u", agent_id="agent")).items == ()
+    assert store.find(Query(states=AgentState)).items == ()
     assert store.get_by_idempotency_key("agent", "key") is None
     assert store.find_ended(later) == ()
     assert store.find_leases("") == ()
@@ -138,7 +139,7 @@ class PurgingConformance(Suite):
         store.purge(purged)
         assert context_of(store, kept) == before
         assert store.get_audit(kept) == trail
-        assert [item.execution_id for item in store.find(session_id="s").items] == [kept]
+        assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [kept]
         assert [lease.execution_id for lease in store.find_leases("")] == [kept]
 
     def test_an_idempotency_key_is_free_after_a_purge(self, store: Store) -> None:

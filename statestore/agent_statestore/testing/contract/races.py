@@ -9,6 +9,7 @@ from functools import partial
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, QuestionNotAsked, StepConflict
+from agent_statestore.query import Query
 from agent_statestore.records import Checkpointed, Claim, JSONValue, Renewed, Result, Sent, SignalKind, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -116,7 +117,7 @@ class RaceConformance(Suite):
             )
             assert len({context.execution_id for context in made}) == 1
             assert len({context.input for context in made}) == 1
-        assert len(store.find(limit=1000).items) == ROUNDS
+        assert len(store.find(Query(limit=1000)).items) == ROUNDS
 
     def test_concurrent_writers_lose_nothing_and_leave_no_gap(self, store: Store) -> None:
         execution_id = create(store)
@@ -237,7 +238,7 @@ class RaceConformance(Suite):
             assert raised(outcomes) in ([], [ExecutionNotFound])
             assert store.get_context(execution_id) is None
             assert store.get_steps(execution_id) == ()
-            assert store.find(session_id="s").items == ()
+            assert store.find(Query(session_id="s")).items == ()
 
     def test_a_reader_sees_whole_checkpoints_only(self, store: Store) -> None:
         execution_id = create(store)

@@ -7,7 +7,8 @@ import pytest
 
 from agent_statestore.clock import ManualClock
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.rates import LONGEST_LINE, BucketState, Turn, asked
+from agent_statestore.records import Turn
+from agent_statestore.rules.rates import LONGEST_LINE, BucketState, asked
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import INSTANT, create
 from agent_statestore.testing.kit.suite import Suite

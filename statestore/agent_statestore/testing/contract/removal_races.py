@@ -6,6 +6,7 @@ from functools import partial
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, IdempotencyKeyTaken, LeaseLost
+from agent_statestore.query import Query
 from agent_statestore.records import AgentContext, AuditEvent, Claim, Sent
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -50,7 +51,7 @@ def assert_no_trace(store: Store, clock: ManualClock, execution_id: str) -> None
     assert store.get_context(execution_id) is None
     assert store.get_steps(execution_id) == ()
     assert store.export(execution_id) is None
-    assert store.find(session_id="s").items == ()
+    assert store.find(Query(session_id="s")).items == ()
     assert store.find_ended(from_us(clock.now_us()) + YEAR) == ()
     assert store.find_leases("") == ()
     trail = store.get_audit(execution_id)
@@ -154,7 +155,7 @@ class RemovalRaceConformance(Suite):
             found = store.get_by_idempotency_key("agent", str(number))
             assert found is not None
             assert found.execution_id == won.execution_id
-        assert len(store.find(limit=100).items) == ROUNDS
+        assert len(store.find(Query(limit=100)).items) == ROUNDS
 
     def test_of_a_claim_and_a_restore_the_later_sees_the_earlier(self, store: Store, other_store: Store) -> None:
         for execution_id in newer_copies(store, other_store):

@@ -7,6 +7,7 @@ import pytest
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock
 from agent_statestore.errors import ExecutionNotFound
+from agent_statestore.query import Query
 from agent_statestore.records import AgentContext, Message, RagChunk
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -109,7 +110,7 @@ class RemovingConformance(Suite):
             {"states": AgentState},
         )
         for filters in every_index:
-            assert store.find(**filters).items == ()
+            assert store.find(Query(**filters)).items == ()
         clock.advance(YEAR)
         assert due_ids(store) == []
         assert store.delete_context(execution_id) is False
@@ -135,7 +136,7 @@ class RemovingConformance(Suite):
         before = context_of(store, kept)
         store.delete_context(deleted)
         assert context_of(store, kept) == before
-        assert [item.execution_id for item in store.find(session_id="s").items] == [kept]
+        assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [kept]
 
     def test_clearing_removes_everything_and_says_how_many(self, store: Store, clock: ManualClock) -> None:
         assert store.clear() == 0

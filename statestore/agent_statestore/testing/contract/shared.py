@@ -10,8 +10,8 @@ from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict
-from agent_statestore.rates import Turn
-from agent_statestore.records import AuditEvent
+from agent_statestore.query import Query
+from agent_statestore.records import AuditEvent, Turn
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.auditing import assert_chained, decide_and_move
@@ -346,7 +346,7 @@ class NeighbourConformance(Suite):
         before = context_of(neighbour, kept)
         assert store.clear() == 3
         assert context_of(neighbour, kept) == before
-        assert [item.execution_id for item in neighbour.find(session_id="s").items] == [kept]
+        assert [item.execution_id for item in neighbour.find(Query(session_id="s")).items] == [kept]
         assert create(neighbour, idempotency_key="key") == kept
         clock.advance(TTL)
         assert due_ids(neighbour) == [kept]

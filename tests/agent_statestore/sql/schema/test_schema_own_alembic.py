@@ -15,6 +15,7 @@ from sqlalchemy import Column, Integer, MetaData
 from sqlalchemy.exc import InvalidRequestError
 
 from agent_statestore import AgentState, AuditEvent, Checkpoint, SchemaMismatch, UnknownRevision
+from agent_statestore.query import Query
 from agent_statestore.sql import IncompleteSchema, SQLStore, metadata_of, table_names
 from agent_statestore.sql.schema import schema
 from agent_statestore.sql.settings import parse_url
@@ -157,7 +158,7 @@ def live_through_an_execution(store: SQLStore) -> str:
     again = claim(store, execution_id)
     assert [signal.payload for signal in again.context.signals] == ["yes"]
     store.checkpoint(execution_id, Checkpoint(state=AgentState.COMPLETED, output="done"), again.lease)
-    assert [item.execution_id for item in store.find(session_id="session").items] == [execution_id]
+    assert [item.execution_id for item in store.find(Query(session_id="session")).items] == [execution_id]
     context = context_of(store, execution_id)
     assert (len(context.steps), context.memory.working_memory, context.output) == (2, {"name": "value"}, "done")
     assert store.find_ended(context.updated_at + TTL) == (execution_id,)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent_statestore import AgentState, FormatTooNew, InvalidRecord, SignalKind, WaitKind
+from agent_statestore.query import Query
 from celery_agents import Registry, Run, SessionBusy, agent, enqueue
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.errors import RegistrationError
@@ -407,7 +408,7 @@ def test_a_child_in_its_parents_session_does_not_wait_for_its_parent(line: Line)
 
 
 def tell_all_ends(line: Line) -> None:
-    for summary in line.store.find(states=[AgentState.COMPLETED]).items:
+    for summary in line.store.find(Query(states=[AgentState.COMPLETED])).items:
         line.ends.tell(summary)
 
 
@@ -440,7 +441,7 @@ def test_of_many_that_start_one_session_at_once_at_most_one_succeeds(runtime: Ru
             thread.start()
         for thread in threads:
             thread.join()
-        stored = runtime.store.find(session_id=f"s{number}").items
+        stored = runtime.store.find(Query(session_id=f"s{number}")).items
         assert len(started) <= 1
         assert [summary.execution_id for summary in stored] == started
 

@@ -10,6 +10,7 @@ import pytest
 
 from agent_statestore import AgentState, MemoryStore, Store, open_store
 from agent_statestore.hybrid import HybridStore
+from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from celery_agents import Registry, Run, agent
 from tests.celery_agents.lifecycle.turns.lining import Crowd, Gauge
@@ -40,7 +41,7 @@ def real_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store
 
 
 def all_over(store: Store, count: int) -> bool:
-    return len(store.find(states=[AgentState.COMPLETED], limit=count + 1).items) == count
+    return len(store.find(Query(states=[AgentState.COMPLETED], limit=count + 1)).items) == count
 
 
 def test_never_more_than_n_of_a_crowd_work_at_once(real_store: Store) -> None:
@@ -69,7 +70,7 @@ def test_never_more_than_n_of_a_crowd_work_at_once(real_store: Store) -> None:
 def over(store: Store, made: list[str]) -> list[Any]:
     return [
         summary
-        for summary in store.find(states=[AgentState.COMPLETED, AgentState.FAILED], limit=len(made) + 1).items
+        for summary in store.find(Query(states=[AgentState.COMPLETED, AgentState.FAILED], limit=len(made) + 1)).items
         if summary.execution_id in made
     ]
 

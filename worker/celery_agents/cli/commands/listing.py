@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
+from agent_statestore.query import Query
 from agent_statestore.states import AgentState
 from celery_agents.cli.invocation import command_line, shared_runtime
 from celery_agents.cli.output import as_json
@@ -44,13 +45,15 @@ def list_executions(
       celery -A celery_agents agents list --agent research --json | jq -r '.items[].execution_id'
     """
     page = shared_runtime(ctx).store.find(
-        session_id=session,
-        user_id=user,
-        agent_id=agent,
-        states=[AgentState(name) for name in states] or None,
-        created_after=since,
-        limit=limit,
-        cursor=cursor,
+        Query(
+            session_id=session,
+            user_id=user,
+            agent_id=agent,
+            states=[AgentState(name) for name in states] or None,
+            created_after=since,
+            limit=limit,
+            cursor=cursor,
+        )
     )
     if wants_json:
         as_json.write(as_json.of_page(page))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from agent_statestore.query import Query
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import ACTIVE
 from agent_statestore.store import Store
@@ -46,7 +47,7 @@ def _draw_live(console: "Console", store: Store, interval_seconds: float) -> Non
     with Live(console=console, auto_refresh=False) as live:
         while True:
             rows = max(1, console.height - _LINES_BESIDE_ROWS)
-            page = store.find(states=ACTIVE, limit=min(rows, _MOST))
+            page = store.find(Query(states=ACTIVE, limit=min(rows, _MOST)))
             lines = execution_lines(page.items, datetime.now(UTC), console.width)
             more = ", and older ones" if page.next_cursor is not None else ""
             status = Text(f"{len(page.items)} active{more} (Ctrl-C ends)", style="dim")
@@ -70,7 +71,7 @@ def _changes(store: Store, interval_seconds: float) -> Iterator[ExecutionSummary
     """Every active execution at first, then each one that changed, also to its end."""
     last: dict[str, ExecutionSummary] = {}
     while True:
-        page = store.find(states=ACTIVE, limit=_MOST)
+        page = store.find(Query(states=ACTIVE, limit=_MOST))
         active = {summary.execution_id: summary for summary in page.items}
         for execution_id in last.keys() - active.keys():
             gone = store.get_summary(execution_id)

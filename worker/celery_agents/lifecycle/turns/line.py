@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
+from agent_statestore.query import Query
 from agent_statestore.records import ExecutionSummary, Signal, SignalKind, WaitKind
 from agent_statestore.states import ACTIVE, WORKING, AgentState
 from agent_statestore.store import Store
@@ -190,13 +191,13 @@ class Line:
         )
 
     def _page(self, **filters: Any) -> tuple[ExecutionSummary, ...]:
-        return self.store.find(agent_id=self.turns.agent_id, **filters).items
+        return self.store.find(Query(agent_id=self.turns.agent_id, **filters)).items
 
     def _find(self, *, limit: int = _PAGE, **filters: Any) -> Iterator[ExecutionSummary]:
         """All that match, page by page: read as far as the caller wants to know."""
         cursor = None
         while True:
-            page = self.store.find(agent_id=self.turns.agent_id, limit=limit, cursor=cursor, **filters)
+            page = self.store.find(Query(agent_id=self.turns.agent_id, limit=limit, cursor=cursor, **filters))
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:

@@ -5,30 +5,16 @@ there are more than ten. It is the virtual scheduling algorithm of ATM traffic c
 burst, and with a second number for those who have been told to come back.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
 
 from agent_statestore.clock import duration_us
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.records import require_name
+from agent_statestore.records import Turn, require_name
 
 # A longer line is not kept, so that one whose members are all cancelled does not hold up others for ever. Who comes
 # when it is that long is told to ask anew after this time.
 LONGEST_LINE: Final = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What `take_rate` answers.
-
-    `is_taken`: the turn is the caller's, `wait` from now. Otherwise nothing is taken, and the caller may ask again
-    after `wait`: if it `is_promised`, as one who was promised that time.
-    """
-
-    wait: timedelta
-    is_taken: bool
-    is_promised: bool = False
 
 
 class BucketState(NamedTuple):

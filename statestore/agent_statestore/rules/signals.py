@@ -1,0 +1,49 @@
+"""When a signal is accepted, and how it changes the header."""
+
+from agent_statestore.codec.signals import ANSWERING, address_of
+from agent_statestore.envelope import require_readable
+from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, QuestionNotAsked
+from agent_statestore.records import Sent, Signal, SignalKind
+from agent_statestore.rules.leases import Changes, Header, is_leased
+from agent_statestore.states import AgentState
+
+
+def check_signal(
+    execution_id: str, header: Header | None, signal: Signal, *, sent: bool, answered: bool
+) -> Sent | None:
+    """Raise what keeps the signal out of the mailbox, in the contract's order; return None if nothing does.
+
+    `sent` says whether it was accepted before; then its outcome is returned. `answered` says whether one of its kind
+    and key was.
+    """
+    if header is None:
+        raise ExecutionNotFound(execution_id)
+    require_readable(f"execution {execution_id}", header["format"])
+    if sent:
+        return Sent(woke=False)
+    if AgentState(header["state"]).is_over:
+        raise ExecutionOver(execution_id, header["state"])
+    if signal.kind.value in ANSWERING:
+        if answered:
+            raise AlreadyAnswered(execution_id, signal.key)
+        if not _is_awaited(header, signal):
+            raise QuestionNotAsked(execution_id, signal.key)
+    return None
+
+
+def signal_changes(header: Header, signal: Signal, now_us: int) -> tuple[Changes, Sent]:
+    """Return what an accepted signal changes, and what `send` answers."""
+    is_cancel = signal.kind is SignalKind.CANCEL
+    changes: Changes = {"updated_us": now_us}
+    if is_cancel:
+        changes["cancel_requested"] = 1
+    is_paused = AgentState(header["state"]).is_paused
+    woke = not is_leased(header, now_us) and (is_cancel or (is_paused and _is_awaited(header, signal)))
+    if woke:
+        changes |= {"due_us": now_us, "not_before_us": 0, "rings": 0}
+    return changes, Sent(woke=woke)
+
+
+def _is_awaited(header: Header, signal: Signal) -> bool:
+    """Return whether the execution waits for this signal."""
+    return address_of(header["wait_signal"], header["wait_key"]) == address_of(signal.kind, signal.key)
