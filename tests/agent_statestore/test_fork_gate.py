@@ -12,7 +12,7 @@ import pytest
 
 from agent_statestore.fork_gate import ForkGate
 from agent_statestore.sql import SQLStore
-from agent_statestore.sql.fork_gate import GatedConnection, sqlite_gate
+from agent_statestore.sql.sqlite.fork_gate import GatedConnection, sqlite_gate
 from agent_statestore.testing.kit.together import all_succeeded, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -37,7 +37,7 @@ from agent_statestore.records import (
     Turn,
     require_text,
 )
-from agent_statestore.redis import answers, arguments, idempotency, moving, ringing
+from agent_statestore.redis import answers, arguments, idempotency, moving, removing, ringing
 from agent_statestore.redis.finding import find_ended, find_page, read_summaries
 from agent_statestore.redis.keys import (
     PARTITIONS,
@@ -367,13 +367,13 @@ class RedisStore(Store):
         return self.purge(execution_id)
 
     def purge(self, execution_id: str) -> bool:
-        return ringing.delete(self._connection, self._keys, execution_id)
+        return removing.delete(self._connection, self._keys, execution_id)
 
     def clear(self) -> int:
-        return ringing.clear(self._connection, self._keys)
+        return removing.clear(self._connection, self._keys)
 
     def tidy(self, limit: int = 1000) -> int:
-        return ringing.tidy(self._connection, self._keys, limit)
+        return removing.tidy(self._connection, self._keys, limit)
 
     # -- moving between stores -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Executions in SQLite (one file, no server), PostgreSQL, MariaDB or MySQL.
 
-Reading order: `store` (which primitive goes where), `checks` (why a write is refused), then `postgresql` and
-`postgresql_writing` (one statement per primitive), or `locked` (one short transaction per primitive) with `sqlite` and
-`mysql`, which say in what the two differ. `tables` is the schema, `migrations` its history.
+Reading order: `store` (which primitive goes where), then `locking` (SQLite, MariaDB, MySQL: one short transaction per
+primitive, in which `agent_statestore.rules` decide) or `postgresql` (one statement per primitive). `sqlite` and `mysql`
+say in what those two differ. `tables` is the schema, `schema` its history.
 """
 
 from agent_statestore.sql.schema.structure import IncompleteSchema

@@ -18,8 +18,8 @@ from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
 from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.sql.boundary import is_driver_error, mysql_code_of, reraise, sqlstate_of
 from agent_statestore.sql.engine import create_step_engine
-from agent_statestore.sql.fork_gate import sqlite_gate
 from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.sqlite.fork_gate import sqlite_gate
 
 
 class BoundDatabase(Protocol):

@@ -33,13 +33,14 @@ from agent_statestore.records import (
 )
 from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
-from agent_statestore.sql.database import Database, SQLiteDatabase
+from agent_statestore.sql.database import Database
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading
 from agent_statestore.sql.schema import schema
 from agent_statestore.sql.settings import parse_url
 from agent_statestore.sql.single import SingleStatements
+from agent_statestore.sql.sqlite.database import SQLiteDatabase
 from agent_statestore.sql.sqlite.primitives import SQLitePrimitives, bind_sqlite
 from agent_statestore.sql.step_transaction import BoundDatabase, StepTransactions
 from agent_statestore.states import AgentState

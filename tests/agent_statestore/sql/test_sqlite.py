@@ -10,8 +10,8 @@ import pytest
 
 from agent_statestore import AgentState, Checkpoint, StoreUnavailable
 from agent_statestore.sql import SQLStore
-from agent_statestore.sql.database import SQLiteDatabase
 from agent_statestore.sql.settings import parse_url
+from agent_statestore.sql.sqlite.database import SQLiteDatabase
 from agent_statestore.sql.sqlite.pool import SQLitePool
 from agent_statestore.testing.kit.builders import claimed, context_of, create, done
 

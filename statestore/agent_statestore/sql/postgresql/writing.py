@@ -32,7 +32,7 @@ from agent_statestore.states import ACTIVE, PAUSED, AgentState
 from agent_statestore.states import WORKING as WORKING_STATES
 
 
-class Steps(StrEnum):
+class StepShape(StrEnum):
     """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
 
     `NEW` is a result of which nothing is recorded yet. Not to look for an intent that it replaces saves 10 us.
@@ -52,7 +52,7 @@ class Shape:
     state: AgentState | None
     leased: bool
     chained: bool
-    steps: Steps
+    steps: StepShape
     notes: bool
     memory: bool
     forget: bool
@@ -61,17 +61,17 @@ class Shape:
     @property
     def is_ordinary(self) -> bool:
         """Whether it is a new step, of an execution that is to be working and goes on. No such one waits for a bell."""
-        return self.steps is Steps.NEW and self.state is None
+        return self.steps is StepShape.NEW and self.state is None
 
 
 def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = False) -> Shape:
     """The shape of a checkpoint; with `is_general` of the statement that applies it whatever is recorded already."""
-    steps = Steps.MANY if change.steps else Steps.NONE
+    steps = StepShape.MANY if change.steps else StepShape.NONE
     if len(change.steps) == 1:
         (step,) = change.steps
-        steps = Steps.RESULT if step.is_done else Steps.INTENT
+        steps = StepShape.RESULT if step.is_done else StepShape.INTENT
         if step.is_done and step.kind in WITHOUT_INTENT and not is_general:
-            steps = Steps.NEW
+            steps = StepShape.NEW
     return Shape(
         state=change.state,
         leased=leased,
@@ -91,9 +91,9 @@ _IS_PENDING: Final = (
 
 
 _INTENTS: Final = {
-    Steps.RESULT: "c.intents - CAST(:step_key AS text)",
-    Steps.INTENT: "c.intents || jsonb_build_object(CAST(:step_key AS text), CAST(:step_name AS text))",
-    Steps.MANY: "(c.intents - CAST(:done AS text[])) || CAST(:opened AS jsonb)",
+    StepShape.RESULT: "c.intents - CAST(:step_key AS text)",
+    StepShape.INTENT: "c.intents || jsonb_build_object(CAST(:step_key AS text), CAST(:step_name AS text))",
+    StepShape.MANY: "(c.intents - CAST(:done AS text[])) || CAST(:opened AS jsonb)",
 }
 
 
@@ -101,7 +101,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
     """The assignments to the row. `c` is the row before."""
     sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
     pending = "c.pending"
-    if shape.steps is not Steps.NONE:
+    if shape.steps is not StepShape.NONE:
         sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0"}
         if shape.steps in _INTENTS:
             sets["intents"] = _INTENTS[shape.steps]
@@ -146,7 +146,7 @@ def _conditions(shape: Shape, now: str) -> list[str]:
     if shape.chained:
         conditions.append("COALESCE(c.checkpoint_id, '') = :after_checkpoint")
     # A step that is not new replaces an intent of its name.
-    if shape.steps is Steps.MANY:
+    if shape.steps is StepShape.MANY:
         conditions += [
             "c.step_count >= :run_start - 1",
             (
@@ -156,9 +156,9 @@ def _conditions(shape: Shape, now: str) -> list[str]:
                 "AND c.intents ->> step.number IS DISTINCT FROM step.name))"
             ),
         ]
-    elif shape.steps is Steps.NEW:
+    elif shape.steps is StepShape.NEW:
         conditions.append("c.step_count = :last_number - 1")
-    elif shape.steps is not Steps.NONE:
+    elif shape.steps is not StepShape.NONE:
         conditions.append("(c.step_count = :last_number - 1 OR c.intents ->> :step_key = :step_name)")
     return conditions
 
@@ -203,16 +203,16 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
             condition=f"head.from_state <> '{shape.state}'",
         )
         parts.append(trail)
-    if shape.steps is not Steps.NONE:
+    if shape.steps is not StepShape.NONE:
         rows = (
             "step.* FROM head, unnest(CAST(:numbers AS integer[]), CAST(:names AS text[]), "
             "CAST(:are_done AS boolean[]), CAST(:step_texts AS text[])) AS step"
-            if shape.steps is Steps.MANY
-            else f":last_number, :step_name, {shape.steps is not Steps.INTENT}, :step_text FROM head"
+            if shape.steps is StepShape.MANY
+            else f":last_number, :step_name, {shape.steps is not StepShape.INTENT}, :step_text FROM head"
         )
         replaced = (
             ""
-            if shape.steps is Steps.NEW
+            if shape.steps is StepShape.NEW
             else " ON CONFLICT (execution_id, step_number) DO UPDATE SET is_done = excluded.is_done, "
             "data = excluded.data"
         )

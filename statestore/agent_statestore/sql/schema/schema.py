@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from agent_statestore.errors import SchemaMismatch, UnknownRevision
 from agent_statestore.sql.boundary import reraise
 from agent_statestore.sql.engine import create_migration_engine
-from agent_statestore.sql.fork_gate import sqlite_gate
 from agent_statestore.sql.schema.migration_lock import take_migration_lock
 from agent_statestore.sql.schema.quiet_alembic import quiet_alembic
 from agent_statestore.sql.schema.structure import IncompleteSchema, has_any_table, kind_of, missing_parts
 from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.sqlite.fork_gate import sqlite_gate
 from agent_statestore.sql.tables import REVISION, UNFINISHED, VERSION
 
 if TYPE_CHECKING:

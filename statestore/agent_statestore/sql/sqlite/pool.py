@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from sqlalchemy.engine import URL
 
-from agent_statestore.sql.fork_gate import GatedConnection
 from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.sqlite.fork_gate import GatedConnection
 from agent_statestore.sql.transaction import Insert, Row, Select
 
 _PREPARED_STATEMENTS: Final = 256
