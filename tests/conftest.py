@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import pytest_timeout
 from psycopg import sql
 
 from agent_statestore import ManualClock
 from agent_statestore.sql import SQLStore
+from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
 from tests.services.process import found
@@ -23,6 +25,20 @@ from tests.services.redis_sentinel import RedisSentinel
 def clock() -> ManualClock:
     """A clock that stands still until the test moves it."""
     return ManualClock()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol() -> None:
+    """What the last test learnt about the machine counts from here on."""
+    machine.begin_test()
+
+
+@pytest.hookimpl
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> object:
+    """A test that starts workers may take as much longer as they do. Others do not measure the machine for this."""
+    if machine.is_measured or item.get_closest_marker("crash"):
+        settings = settings._replace(timeout=scaled(settings.timeout))
+    return pytest_timeout.pytest_timeout_set_timer(item, settings)
 
 
 # -- Redis, Valkey -----------------------------------------------------------------------------------------------------

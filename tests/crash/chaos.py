@@ -10,13 +10,18 @@ from datetime import datetime
 from tests.crash.agents import Plan
 from tests.crash.ledger import STARTED
 from tests.crash.scene import AgentsWorker, Scene
+from tests.services.machine import machine
 
 _RING = re.compile(r"^\[(\S+ \S+): .*execution (\S+) of agent \S+ goes on: ringing", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chaos:
-    """How much of it. A run is over when all executions are."""
+    """How much of it. A run is over when all executions are.
+
+    Only workers that are ready are killed: one that is killed before serves nobody, and nothing would ever be over. The
+    seconds are those of a usual machine, and are stretched where workers take longer to start.
+    """
 
     executions: int
     steps: int
@@ -33,6 +38,7 @@ class Figures:
     executions: int
     steps: int
     seed: int
+    pace: float = 1.0
     duration_seconds: float = 0.0
     kills: dict[str, int] = field(default_factory=dict)
     attempts: int = 0
@@ -53,6 +59,7 @@ class Figures:
             "death to bell": _quantiles(self.rung_seconds),
             "death to next step": f"{_quantiles(self.resumed_seconds)}, behind the queue",
             "duration": f"{self.duration_seconds:.1f} s",
+            "pace of the machine": f"{self.pace:.1f} times as long as usual",
             "seed": f"{self.seed}",
         }
         return "\n".join(f"  {name:<26}{value}" for name, value in rows.items())
@@ -67,32 +74,38 @@ def _quantiles(seconds: list[float]) -> str:
 def run_chaos(scene: Scene, chaos: Chaos) -> Figures:
     """Runs it, and checks every execution."""
     dice = random.Random(chaos.seed)
-    figures = Figures(executions=chaos.executions, steps=chaos.executions * chaos.steps, seed=chaos.seed)
+    # The workers have just been started, beside whatever else this machine does now.
+    pace = machine.latest
+    figures = Figures(executions=chaos.executions, steps=chaos.executions * chaos.steps, seed=chaos.seed, pace=pace)
     plans = [
-        Plan(steps=chaos.steps, step_seconds=dice.uniform(*chaos.step_seconds), seed=f"seed {number}")
+        Plan(steps=chaos.steps, step_seconds=pace * dice.uniform(*chaos.step_seconds), seed=f"seed {number}")
         for number in range(chaos.executions)
     ]
     started = time.monotonic()
     executions = [scene.enqueue(plan) for plan in plans]
     deaths: list[tuple[float, set[int]]] = []
-    next_kill = time.monotonic() + dice.uniform(*chaos.kill_every_seconds)
+    next_kill = time.monotonic() + pace * dice.uniform(*chaos.kill_every_seconds)
     waiting = dict.fromkeys(range(chaos.executions))
     while waiting:
-        if time.monotonic() - started > chaos.limit_seconds:
+        limit_seconds = chaos.limit_seconds * max(pace, machine.latest)
+        if time.monotonic() - started > limit_seconds:
             left = [str(executions[number].summary()) for number in waiting]
             raise AssertionError(
-                f"{len(left)} executions are not over after {chaos.limit_seconds} s (seed {chaos.seed})\n"
+                f"{len(left)} executions are not over after {limit_seconds:.0f} s (seed {chaos.seed})\n"
                 + "\n".join(left)
                 + f"\n{scene.last_words()}"
             )
         for number in list(waiting):
             if executions[number].state.is_over:
                 del waiting[number]
+        # Looked at each time round, so that each start is noted when it is over.
+        ready = [worker for worker in scene.workers if worker.container.is_ready]
         if waiting and time.monotonic() >= next_kill:
-            what, died = _kill_something(scene, dice)
-            figures.kills[what] = figures.kills.get(what, 0) + 1
-            deaths.append(died)
-            next_kill = time.monotonic() + dice.uniform(*chaos.kill_every_seconds)
+            if ready:
+                what, died = _kill_something(dice.choice(ready), dice)
+                figures.kills[what] = figures.kills.get(what, 0) + 1
+                deaths.append(died)
+            next_kill = time.monotonic() + pace * dice.uniform(*chaos.kill_every_seconds)
         time.sleep(0.05)
     figures.duration_seconds = time.monotonic() - started
     for execution, plan in zip(executions, plans, strict=True):
@@ -104,9 +117,8 @@ def run_chaos(scene: Scene, chaos: Chaos) -> Figures:
     return figures
 
 
-def _kill_something(scene: Scene, dice: random.Random) -> tuple[str, tuple[float, set[int]]]:
+def _kill_something(worker: AgentsWorker, dice: random.Random) -> tuple[str, tuple[float, set[int]]]:
     """Kills a whole worker (and starts it again), or one process of its pool; returns the moment and who died."""
-    worker = dice.choice(scene.workers)
     pids = worker.pool_pids()
     if pids and dice.random() < 0.4:
         pid = dice.choice(pids)

@@ -35,6 +35,8 @@ from tests.crash.ledger import Ledger
 from tests.crash.processes import FolderNode, RedisProcess, WorkerProcess
 from tests.crash.scene import AgentsSetup, AgentsWorker, Cell, Scene
 from tests.crash.stores import hybrid_url, migrated
+from tests.services.machine import VARIABLE as SLOWNESS_VARIABLE
+from tests.services.machine import machine, scaled
 from tests.services.process import ServerProcess
 
 IN_CONTAINERS = os.environ.get("CRASH_TESTS_IN_CONTAINERS") == "1"
@@ -131,9 +133,10 @@ def celery_backend_cluster(request: pytest.FixtureRequest, cell: Cell, folder: P
 
 @pytest.fixture
 def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the test's `worker` marker asks for, over the defaults."""
+    """What the test's `worker` marker asks for, over the defaults; periods in proportion to this machine's slowness."""
     marker = request.node.get_closest_marker("worker")
-    return {"imports": (), "sabotage": ""} | SETTINGS | ({} if marker is None else marker.kwargs)
+    asked = {"imports": (), "sabotage": ""} | SETTINGS | ({} if marker is None else marker.kwargs)
+    return {name: scaled(value) if name.endswith("_seconds") else value for name, value in asked.items()}
 
 
 @pytest.fixture
@@ -164,6 +167,7 @@ def worker_env(
         "AGENTS_HOME": str(folder / "home"),
         "AGENTS_IMPORTS": ",".join(imports),
         "CRASH_TEST_SABOTAGE": sabotage,
+        SLOWNESS_VARIABLE: str(machine.slowness),
     } | {f"AGENTS_{name.upper()}": str(value) for name, value in settings.items()}
 
 

@@ -58,6 +58,11 @@ class WorkerContainer(CeleryWorkerContainer):  # type: ignore[misc] # pytest-cel
         """The exit status, once the worker has ended."""
         return int(self._container.wait(timeout=timeout)["StatusCode"])
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has ever taken messages."""
+        return self.ready_prompt in self.logs()
+
     def start_again(self) -> None:
         """Starts it again, and does not wait for it."""
         self._container.start()

@@ -16,6 +16,7 @@ from celery_agents.engine.journal.recorder import Recorder
 from celery_agents.engine.steps.step import ReachedStep
 from celery_agents.engine.steps.work import _Plain
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
+from tests.services.machine import scaled
 
 
 class Place(StrEnum):
@@ -97,7 +98,7 @@ def _watched_record_all(self: Recorder, steps: tuple[AgentStep, ...]) -> None:
 def _watched_try(self: ReachedStep, tries: int) -> Any:
     if self.key == Role.STRUCK and _here.attempt == 1:
         for sign in (_here.done_is_recorded, _here.beside_has_acted):
-            assert sign.wait(PATIENCE_SECONDS), "the calls beside it do not come to their places"
+            assert sign.wait(scaled(PATIENCE_SECONDS)), "the calls beside it do not come to their places"
     return _try(self, tries)
 
 

@@ -11,6 +11,7 @@ from tests.crash.agents import Plan
 from tests.crash.ledger import STARTED
 from tests.crash.scene import AgentsWorker, Scene
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 from tests.services.process import ServerProcess
 from tests.services.redis_cluster import RedisCluster
 from tests.services.redis_sentinel import RedisSentinel
@@ -61,11 +62,11 @@ def wait_for_calls(scene: Scene, count: int) -> None:
 
 
 def kill_and_start(server: ServerProcess, *, down_seconds: float) -> Callable[[], None]:
-    """An outage: kill -9, and a start after a while."""
+    """An outage: kill -9, and a start after a while, which keeps its proportion to the leases."""
 
     def outage() -> None:
         server.kill()
-        time.sleep(down_seconds)
+        time.sleep(scaled(down_seconds))
         server.start()
 
     return outage

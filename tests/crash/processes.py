@@ -16,10 +16,13 @@ from pytest_celery import CeleryTestContainer, CeleryWorkerContainer, RedisConta
 
 from tests.crash.ledger import FOLDER_VARIABLE, WORKER_VARIABLE
 from tests.services.freezing import wait_until_frozen
+from tests.services.machine import Patience, machine, wait_for_exit
 from tests.services.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
+# As on a usual machine; see `machine`.
 READY_SECONDS = 60.0
+EXIT_SECONDS = 30.0
 
 
 class ProcessMixin:
@@ -129,6 +132,8 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         self._environ = inherited | self.env | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self._log = folder / f"{name}.log"
         self._log_before_start = 0
+        self._started_at = 0.0
+        self._start_seconds: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -149,6 +154,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         """Starts the worker, and does not wait for it."""
         assert self._process is None
         self._log_before_start = self._log.stat().st_size if self._log.exists() else 0
+        self._started_at, self._start_seconds = time.monotonic(), None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._arguments,
@@ -167,12 +173,20 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
 
     def ready(self) -> bool:
         """Waits until it takes messages."""
-        deadline = time.monotonic() + READY_SECONDS
-        while self.ready_prompt not in self._logs_of_this_start():
+        patience = Patience(READY_SECONDS)
+        while not self.is_ready:
             assert self.status == "running", f"worker {self.name} ended at its start:\n{self.logs()}"
-            assert time.monotonic() < deadline, f"worker {self.name} is not ready:\n{self.logs()}"
+            assert not patience.is_over, f"worker {self.name} is not ready:\n{self.logs()}"
             time.sleep(0.02)
         return True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes messages by now. How long that took is noted as a measurement of the machine."""
+        if self._start_seconds is None and self.ready_prompt in self._logs_of_this_start():
+            self._start_seconds = time.monotonic() - self._started_at
+            machine.note_start(self._start_seconds)
+        return self._start_seconds is not None
 
     def kill(self, signal: str | int | None = None) -> None:
         """SIGKILL takes the whole group at one moment; any other signal goes to the parent, as from a supervisor."""
@@ -207,7 +221,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
     def wait(self, timeout: float) -> int:
         """The exit status, once the worker has ended."""
         assert self._process is not None
-        return self._process.wait(timeout)
+        return wait_for_exit(self._process, timeout)
 
     def restart(self, timeout: float = 10) -> None:
         """Starts it again, and waits for it; whatever is left of it is killed first."""
@@ -257,7 +271,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
             return
         with contextlib.suppress(ProcessLookupError):  # the group has ended by itself
             self._signal_group(signal.SIGKILL)
-        self._process.wait(30)
+        wait_for_exit(self._process, EXIT_SECONDS)
         self._process = None
 
 

@@ -74,7 +74,7 @@ def terminate_in_long_execution(scene: Scene) -> AgentContext:
     scene.open(execution, 3)
     second = scene.wait_for_call(execution, 4)
     assert second.worker != first.worker, "the worker went on with the execution after SIGTERM"
-    assert leaving.wait_for_exit(scene.patience_seconds) == 0
+    assert leaving.wait_for_exit(scene.usual_patience_seconds) == 0
     assert execution.summary().step_count == 3, "the worker's end waited for more than the step in flight"
     scene.open(execution, 4)
     context = scene.finish(execution, plan)

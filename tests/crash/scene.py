@@ -15,6 +15,7 @@ from celery_agents.host.runtime import Runtime
 from tests.crash.agents import Plan, chain, undisturbed
 from tests.crash.invariants import check_execution
 from tests.crash.ledger import RETURNED, STARTED, Ledger, Row
+from tests.services.machine import scaled
 
 T = TypeVar("T")
 
@@ -85,16 +86,21 @@ class AgentsWorker(CeleryTestWorker):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a scenario acts on. `patience_seconds` bounds every single wait."""
+    """What a scenario acts on. `usual_patience_seconds` bounds every wait; limits are given as on a usual machine."""
 
     setup: AgentsSetup
     runtime: Runtime
     ledger: Ledger
-    patience_seconds: float = 40.0
+    usual_patience_seconds: float = 40.0
 
     def with_patience(self, seconds: float) -> "Scene":
         """The same scene for a test that expects to wait in vain."""
-        return replace(self, patience_seconds=seconds)
+        return replace(self, usual_patience_seconds=seconds)
+
+    @property
+    def patience_seconds(self) -> float:
+        """The limit on this machine."""
+        return scaled(self.usual_patience_seconds)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class Scene:
 
     def wait_until(self, what: str, look: Callable[[], T | None], seconds: float | None = None) -> T:
         """The first true value that `look` returns. Fails with the workers' last words if that takes too long."""
-        deadline = time.monotonic() + (seconds or self.patience_seconds)
+        deadline = time.monotonic() + scaled(seconds or self.usual_patience_seconds)
         while True:
             found = look()
             if found:

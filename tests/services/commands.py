@@ -13,7 +13,10 @@ from typing import Self, TypeVar
 
 import psutil
 
+from tests.services.machine import READY, Patience, machine, wait_for_exit, without_settings
+
 ROOT = Path(__file__).parents[2]
+# As on a usual machine; see `machine`.
 WAIT_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -21,19 +24,19 @@ T = TypeVar("T")
 
 def wait_until(what: str, look: Callable[[], T | None], *, seconds: float = WAIT_SECONDS) -> T:
     """Looks until there is something (neither None nor False), and returns it."""
-    give_up_at = time.monotonic() + seconds
+    patience = Patience(seconds)
     while True:
         seen = look()
         if seen is not None and seen is not False:
             return seen
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"not within {seconds} s: {what}")
+        if patience.is_over:
+            raise AssertionError(f"not within {patience}: {what}")
         time.sleep(0.05)
 
 
 def environment(**values: str) -> dict[str, str]:
     """The tests' environment without what configures an app, with the venv's programs on PATH."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTS_", "FLOWER_", "CELERY_"))}
+    kept = without_settings(os.environ)
     path = os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", "")))
     return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | values
 
@@ -46,6 +49,7 @@ class Command:
     ) -> None:
         self.arguments = shlex.split(arguments) if isinstance(arguments, str) else arguments
         self.log = log
+        self._started_at = time.monotonic()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.arguments,
@@ -69,12 +73,14 @@ class Command:
             wait_until(f"{text!r} of {self.arguments}", lambda: text in self.output or self._ended(), seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output}") from error
+        if text == READY:
+            machine.note_start(time.monotonic() - self._started_at)
         return self
 
     def wait(self, seconds: float = WAIT_SECONDS) -> int:
         """Waits for its end."""
         try:
-            return self.process.wait(seconds)
+            return wait_for_exit(self.process, seconds)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"{self.arguments} does not end:\n{self.output}") from error
 

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from tests.services.machine import Patience
+
 FREEZE_SECONDS = 10.0
 # Field 3 of /proc/PID/task/TID/stat, behind the name in parentheses: stopped by a signal, or by a tracer, or over.
 _STILL = frozenset("TtZXx")
@@ -22,9 +24,9 @@ def freeze(pid: int) -> None:
 
 def wait_until_frozen(pid: int) -> None:
     """Waits for the end of a stop that was signalled."""
-    give_up_at = time.monotonic() + FREEZE_SECONDS
+    patience = Patience(FREEZE_SECONDS)
     while not all(_is_still(thread) for thread in _threads(pid)):
-        assert time.monotonic() < give_up_at, f"process {pid} has not stopped"
+        assert not patience.is_over, f"process {pid} has not stopped"
         time.sleep(0.001)
 
 

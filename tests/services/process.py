@@ -20,7 +20,9 @@ import psutil
 import pytest
 
 from tests.services.freezing import freeze
+from tests.services.machine import Patience, wait_for_exit
 
+# As on a usual machine; see `machine`.
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 PORT_TRIES = 5
@@ -139,20 +141,20 @@ class ServerProcess(ABC):
             raise RuntimeError("the server is running already")
         if self.port is None:
             self.prepare()
-        deadline, tries = time.monotonic() + START_SECONDS, 0
+        patience, tries = Patience(START_SECONDS), 0
         while True:
             kept, tries = self.port, tries + 1
             self.port = kept or free_port()
-            if self._started(deadline):
+            if self._started(patience):
                 return self
             # Somebody took the port between the probe and the start; or, at a restart, what the last run left behind
             # is not gone yet.
             self.port = kept
-            if time.monotonic() > deadline or (kept is None and tries == PORT_TRIES):
+            if patience.is_over or (kept is None and tries == PORT_TRIES):
                 raise RuntimeError(f"{type(self).__name__} did not start:\n{self.log()}")
             time.sleep(0.1)
 
-    def _started(self, deadline: float) -> bool:
+    def _started(self, patience: Patience) -> bool:
         assert self.port is not None
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -164,7 +166,7 @@ class ServerProcess(ABC):
                 **self.as_user(),
             )
         self._tell_watchdog(self._process.pid)
-        while time.monotonic() < deadline:
+        while not patience.is_over:
             if self._process.poll() is not None:
                 self._forget()
                 return False
@@ -185,7 +187,7 @@ class ServerProcess(ABC):
             return
         self._process.send_signal(self.stop_signal)
         try:
-            self._process.wait(STOP_SECONDS)
+            wait_for_exit(self._process, STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
         self._forget()
@@ -220,8 +222,8 @@ class ServerProcess(ABC):
                 member.kill()
             except psutil.NoSuchProcess:
                 continue
-        deadline = time.monotonic() + STOP_SECONDS
-        while any(_lives(member) for member in family) and time.monotonic() < deadline:
+        patience = Patience(STOP_SECONDS)
+        while any(_lives(member) for member in family) and not patience.is_over:
             time.sleep(0.01)
         self._forget()
 
