@@ -21,6 +21,7 @@ from tests.crash.invariants import check_contents
 from tests.crash.outages import EXECUTIONS, STEP_SECONDS, STEPS, wait_for_calls
 from tests.crash.scene import Cell, Scene
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 from tests.services.process import found
 from tests.services.redis import RedisServer, find_redis
 
@@ -121,7 +122,7 @@ def test_of_two_with_one_token_only_one_goes_on(engine: Engine, server: Forgetfu
             second.start()
             wait_until("the second one has begun", lambda: len(other_store.get_steps(execution_id)) == 2)
         else:
-            assert may_go_on.wait(30)
+            assert may_go_on.wait(scaled(30))
         return steps
 
     def execute(store: Store) -> None:

@@ -19,6 +19,7 @@ from tests.conftest import _postgres_server, _redis_binary
 from tests.deploy.composing import Service, load
 from tests.flower.watched_agents import research
 from tests.services.commands import ROOT, Command, environment, wait_until
+from tests.services.machine import scaled
 from tests.services.postgresql import PostgresServer, driver_url
 from tests.services.process import free_port
 from tests.services.redis import RedisServer
@@ -156,9 +157,9 @@ def test_worker_and_flower_do_their_work(migrated: Composed, tmp_path: Path, mon
         execution = enqueue(research, {"folder": str(tmp_path), "api_key": "x"}, runtime=runtime)
         wait_until("a question", lambda: execution.question)
         execution.resume("yes")
-        execution.wait_for_approval(timeout=30)
+        execution.wait_for_approval(timeout=scaled(30))
         execution.approve()
-        assert execution.wait(timeout=30) == "published: yes"
+        assert execution.wait(timeout=scaled(30)) == "published: yes"
 
         assert ask_flower(migrated, "/api/tasks", "reader:of-flower") is not None
         for wrong in ("", "agents:agents"):
@@ -174,7 +175,7 @@ def ask_flower(composed: Composed, path: str, login: str) -> Any:
     if login:
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=scaled(10)) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         error.close()

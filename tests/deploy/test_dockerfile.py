@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.services.commands import ROOT
 from tests.services.process import absent
 
@@ -30,6 +32,7 @@ def test_it_runs_as_an_ordinary_user() -> None:
     assert [line for line in LINES if line.startswith("USER ")] == ["USER agents"]
 
 
+@pytest.mark.timeout(600)  # pip downloads and installs some fifty packages
 def test_its_pip_line_installs_all_that_the_services_need(tmp_path: Path) -> None:
     source, venv = tmp_path / "src", tmp_path / "venv"
     source.mkdir()

@@ -15,6 +15,7 @@ from celery_agents.host.runtime import Runtime, runtime_of
 from tests.flower.watched_agents import research
 from tests.flower.watching import Flower
 from tests.services.commands import ROOT, Command, environment, wait_until
+from tests.services.machine import scaled
 from tests.services.process import free_port
 
 pytestmark = pytest.mark.crash
@@ -70,9 +71,9 @@ def test_an_execution_goes_on_after_honcho_is_stopped(
     with honcho(tmp_path, env):
         wait_until("the question", lambda: execution.question)
         execution.resume("yes")
-        execution.wait_for_approval(timeout=30)
+        execution.wait_for_approval(timeout=scaled(30))
         execution.approve()
-        assert execution.wait(timeout=30) == "published: yes"
+        assert execution.wait(timeout=scaled(30)) == "published: yes"
     names = [step.name for step in execution.steps()]
     assert names == ["think", "look_up", "ask", "approve publish", "publish", "write"]
 

@@ -25,6 +25,7 @@ from celery_agents.decorators import Agent
 from celery_agents.settings import Settings
 from tests.celery_agents.driving import Engine
 from tests.docs.pages import PAGES, REPOSITORY, ROOT, blocks
+from tests.services.machine import scaled
 
 
 def run_block(text: str, **names: Any) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def test_the_commands_of_the_docs_exist() -> None:
         env=os.environ | {"AGENTS_STORE_URL": "memory://", "AGENTS_BROKER_URL": "memory://"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=True,
     ).stdout
     shown = {command for page in PAGES for command in re.findall(r"agents ([a-z]+)\b(?= |`|$)", page.read_text())}

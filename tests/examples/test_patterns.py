@@ -18,6 +18,7 @@ from examples.patterns.pipeline import release_notes
 from examples.patterns.routing import ticket
 from examples.patterns.supervisor import supervisor
 from tests.services.commands import Command, environment
+from tests.services.machine import scaled
 
 LOG = "added: agents\nno change\nfixed: a crash\nadded: tools\n"
 NOTES = "## added\n- agents\n- tools\n\n## fixed\n- a crash\n"
@@ -160,27 +161,27 @@ def start(runtime: Runtime, agent: Agent, value: object) -> Execution:
 
 
 def test_a_pipeline_on_a_worker(on_worker: Runtime) -> None:
-    assert start(on_worker, release_notes, LOG).wait(30) == NOTES
+    assert start(on_worker, release_notes, LOG).wait(scaled(30)) == NOTES
 
 
 def test_a_route_on_a_worker(on_worker: Runtime) -> None:
     execution = start(on_worker, ticket, "Hello")
     assert execution.wait_for_question(30) is not None
     execution.resume("an error")
-    assert execution.wait(30) == "manual: an error"
+    assert execution.wait(scaled(30)) == "manual: an error"
 
 
 @pytest.mark.parametrize("agent", [count_words, count_words_on_all_workers], ids=lambda agent: agent.name)
 def test_a_fan_out_on_a_worker(on_worker: Runtime, agent: Agent) -> None:
-    assert start(on_worker, agent, DOCUMENTS).wait(30) == WORDS
+    assert start(on_worker, agent, DOCUMENTS).wait(scaled(30)) == WORDS
 
 
 def test_a_supervisor_on_a_worker(on_worker: Runtime) -> None:
-    assert start(on_worker, supervisor, QUESTIONS).wait(30) == REPORT
+    assert start(on_worker, supervisor, QUESTIONS).wait(scaled(30)) == REPORT
 
 
 def test_an_async_agent_on_a_worker(on_worker: Runtime, address: str) -> None:
-    assert start(on_worker, reachable, [address]).wait(30) == {address: True}
+    assert start(on_worker, reachable, [address]).wait(scaled(30)) == {address: True}
 
 
 def test_an_approval_on_a_worker(on_worker: Runtime) -> None:
@@ -188,4 +189,4 @@ def test_an_approval_on_a_worker(on_worker: Runtime) -> None:
     approval = execution.wait_for_approval(30)
     assert approval is not None
     execution.approve(digest=approval.prompt["digest"], arguments={"customer": "Ada", "amount": 200})
-    assert execution.wait(30) == "200 to Ada (pay_back)"
+    assert execution.wait(scaled(30)) == "200 to Ada (pay_back)"

@@ -7,6 +7,7 @@ import pytest
 from tests.flower.watched_agents import fail, research
 from tests.flower.watching import SECRET, Watched, open_gate, reached
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 
 pytestmark = pytest.mark.crash
 
@@ -136,7 +137,7 @@ def test_no_input_in_the_broker(watched: Watched, tmp_path: Path) -> None:
     execution = watched.enqueue(research, tmp_path / "gates")
     with watched.app.connection() as connection:
         queue = connection.SimpleQueue("celery")
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=scaled(10))
         said = f"{message.body!r} {message.headers} {message.properties}"
         message.reject()
         queue.close()

@@ -16,6 +16,7 @@ from celery_agents import Agent, Execution
 from celery_agents.current import enqueue
 from celery_agents.host.runtime import runtime_of
 from tests.services.commands import ROOT, Command, environment, wait_until
+from tests.services.machine import scaled
 from tests.services.process import free_port
 
 SECRET = "sk-this-is-nobodys-business"
@@ -37,7 +38,7 @@ class Flower:
         """The body of a page."""
         data = b"" if method == "POST" else None
         request = urllib.request.Request(self.url + path, method=method, data=data, headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=scaled(20)) as response:
             body: bytes = response.read()
         return body.decode()
 

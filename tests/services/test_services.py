@@ -19,6 +19,7 @@ from redis.cluster import RedisCluster as ClusterClient
 from redis.retry import Retry
 
 from agent_statestore import open_store
+from tests.services.machine import scaled
 from tests.services.mariadb import MariaDBServer, connect, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, with_database
 from tests.services.process import absent
@@ -165,7 +166,7 @@ print(server.pid, server.folder, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     pid, folder = killed.stdout.split()

@@ -32,6 +32,7 @@ from celery_agents.cli.commands import purge as purging_command
 from celery_agents.cli.output import terminal
 from celery_agents.host.owner import this_process
 from tests.celery_agents.cli.cli_driving import CLI, make_app, refused
+from tests.services.machine import scaled
 
 HOSTILE = "\x1b[31mred\u202e"
 
@@ -436,7 +437,7 @@ def test_ctrl_c_leaves_nothing_half_copied(tmp_path: Path) -> None:
     for _ in range(5):
         assert process.stderr.readline() == "copied one\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=scaled(60))
     assert process.returncode == 130, said
     assert "Nothing is half copied; repeat the command to go on." in said
     with open_store(source) as store, open_store(target) as copies:
@@ -452,7 +453,7 @@ def test_ctrl_c_leaves_nothing_half_copied(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=scaled(100),
         check=False,
     )
     assert again.returncode == 0, again.stderr

@@ -14,6 +14,7 @@ from celery_agents.cli.invocation import os_user
 from celery_agents.cli.output.approval_text import deciding_lines
 from celery_agents.cli.output.rendering import note_of
 from tests.celery_agents.cli.cli_driving import CLI, in_background, refused
+from tests.services.machine import scaled
 
 
 @pytest.fixture(autouse=True)
@@ -272,7 +273,7 @@ def test_who_follows_an_execution_is_shown_how_to_approve(
         monkeypatch.setattr(f"celery_agents.cli.{module}.deciding_lines", lines)
 
     def decide(execution_id: str) -> None:
-        assert shown.wait(20)
+        assert shown.wait(scaled(20))
         assert cli("approve", execution_id).exit_code == 0
         cli.execute(execution_id)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.services.machine import scaled
+
 pytestmark = pytest.mark.crash
 
 
@@ -28,7 +30,7 @@ def start_demo(home: Path, *options: str) -> "subprocess.Popen[str]":
 def ended(demo: "subprocess.Popen[str]") -> tuple[int, list[str]]:
     """Its exit code and its lines."""
     try:
-        output, _ = demo.communicate(timeout=120)
+        output, _ = demo.communicate(timeout=scaled(120))
     finally:
         demo.terminate()
     return demo.returncode, output.splitlines()

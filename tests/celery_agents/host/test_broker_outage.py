@@ -8,6 +8,7 @@ from celery_agents.celery import make_app
 from celery_agents.host.runtime import runtime_of
 from tests.celery_agents.their_workers import client_of, start, worker
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 from tests.services.process import found
 from tests.services.redis import RedisServer, find_redis
 
@@ -50,8 +51,8 @@ def test_a_worker_in_which_a_message_waits_outlives_its_broker(tmp_path: Path, m
             running.wait_for("Connection to broker lost")
             server.start()
             gate.touch()
-            assert [execution.wait(60) for execution in executions] == [1] * 5, running.output
-            assert start(client, "holds", str(gate)).wait(30) == 1
+            assert [execution.wait(scaled(60)) for execution in executions] == [1] * 5, running.output
+            assert start(client, "holds", str(gate)).wait(scaled(30)) == 1
         assert "Traceback" not in running.output
         client.store.close()
         app.close()
@@ -80,7 +81,7 @@ def test_a_worker_says_in_one_line_that_monitors_hear_nothing(
             server.start()
             for gate in gates[4:]:
                 gate.touch()
-            assert execution.wait(60) == 6, running.output
+            assert execution.wait(scaled(60)) == 6, running.output
         assert "Traceback" not in running.output
         assert running.output.count("telling monitors of live states failed") == 1
         client.store.close()

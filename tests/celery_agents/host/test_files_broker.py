@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
+from tests.services.machine import scaled
+
 SCRIPT = """
 import sys
 from kombu import Connection, Exchange, Queue
@@ -66,7 +68,7 @@ def test_processes_that_bind_and_publish_at_once_read_no_half_written_file(folde
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=scaled(60))[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 6, errors
     with connection(folder) as reading:

@@ -21,6 +21,7 @@ from celery_agents.host.pool_pipes import MortalLock, Pipe, Pool
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.their_workers import client_of, start, worker
 from tests.services.commands import Command, wait_until
+from tests.services.machine import scaled
 
 AGENTS = """
 import os, time
@@ -54,11 +55,11 @@ def test_idle_children_that_are_ended_do_not_hang_the_pool(
         ended = children_of(running)
         served: set[object] = set()
         while served != {child.pid for child in ended}:  # one that is still starting would not hear of its end
-            served |= {execution.wait(30) for execution in [start(client, "who", None) for _ in ended]}
+            served |= {execution.wait(scaled(30)) for execution in [start(client, "who", None) for _ in ended]}
         for child in ended:
             child.send_signal(number)
         wait_until("all are gone", lambda: not any(child in ended for child in children_of(running)))
-        assert start(client, "who", None).wait(30) not in served, running.output
+        assert start(client, "who", None).wait(scaled(30)) not in served, running.output
         running.send(signal.SIGTERM)
         assert running.wait(60) == 0
 

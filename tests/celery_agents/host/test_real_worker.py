@@ -17,6 +17,7 @@ from celery_agents.host import bell
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.their_workers import client_of, start, worker
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 
 AGENTS = """
 import os, time
@@ -84,8 +85,8 @@ def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
 def test_a_hard_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, client: Runtime) -> None:
     with worker(folder, "-P prefork -c 1 --time-limit 2") as running:
         execution = start(client, "overruns_once", str(folder / "mark"))
-        assert execution.wait(60) == [0, 1], running.output
-        assert AsyncResult(execution.id, app=client.app).get(timeout=30) == [0, 1]
+        assert execution.wait(scaled(60)) == [0, 1], running.output
+        assert AsyncResult(execution.id, app=client.app).get(timeout=scaled(30)) == [0, 1]
     assert [step.attempt for step in execution.steps()] == [1, 2]
     assert "the hard time limit of 2" in running.output
 
@@ -127,14 +128,14 @@ def test_a_child_that_is_terminated_leaves_no_lock_behind(folder: Path, client: 
         execution = start(client, "is_terminated_once", str(mark))
         wait_until("the step runs", lambda: mark.exists())
         os.kill(int(mark.read_text()), signal.SIGTERM)
-        assert execution.wait(30) == 1, running.output
+        assert execution.wait(scaled(30)) == 1, running.output
     assert execution.summary().attempt == 2
 
 
 def test_children_that_serve_one_task_each_leave_nothing_behind(folder: Path, client: Runtime) -> None:
     with worker(folder, "-P prefork -c 2 --max-tasks-per-child 1"):
         executions = [start(client, "pids", 5) for _ in range(6)]
-        outputs = [execution.wait(60) for execution in executions]
+        outputs = [execution.wait(scaled(60)) for execution in executions]
     assert all(len(set(pids)) == 1 for pids in outputs)
     assert len({pids[0] for pids in outputs}) == 6
     assert {execution.summary().attempt for execution in executions} == {1}
@@ -145,14 +146,14 @@ def test_a_paused_execution_holds_no_slot(folder: Path, client: Runtime, pool: s
     with worker(folder, f"-P {pool} -c 1"):
         paused = [start(client, "asks", None) for _ in range(3)]
         for execution in paused:
-            assert execution.wait_for_question(30) is not None
-        assert start(client, "pids", 1).wait(30) is not None
+            assert execution.wait_for_question(scaled(30)) is not None
+        assert start(client, "pids", 1).wait(scaled(30)) is not None
         paused[1].resume("Ada")
-        assert paused[1].wait(30) == "Ada"
-        assert AsyncResult(paused[1].id, app=client.app).get(timeout=30) == "Ada"
+        assert paused[1].wait(scaled(30)) == "Ada"
+        assert AsyncResult(paused[1].id, app=client.app).get(timeout=scaled(30)) == "Ada"
         assert paused[0].cancel() is True
         with pytest.raises(TaskRevokedError):
-            AsyncResult(paused[0].id, app=client.app).get(timeout=30)
+            AsyncResult(paused[0].id, app=client.app).get(timeout=scaled(30))
     assert [execution.state for execution in paused] == [
         AgentState.CANCELLED,
         AgentState.COMPLETED,
@@ -165,19 +166,19 @@ def test_a_failure_that_cannot_be_pickled_is_told_all_the_same(folder: Path, cli
     with worker(folder, "-P prefork -c 1"):
         execution = start(client, "odd_failure", size)
         with pytest.raises(ExecutionFailed, match="Unpicklable"):
-            execution.wait(30)
+            execution.wait(scaled(30))
         outcome = AsyncResult(execution.id, app=client.app)
         with pytest.raises(Exception, match="é"):
-            outcome.get(timeout=30)
+            outcome.get(timeout=scaled(30))
         assert outcome.state == "FAILURE"
-        assert start(client, "pids", 1).wait(30) is not None
+        assert start(client, "pids", 1).wait(scaled(30)) is not None
 
 
 def test_a_soft_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, client: Runtime) -> None:
     with worker(folder, "-P prefork -c 1 --soft-time-limit 2") as running:
         execution = start(client, "overruns_once", str(folder / "mark"))
-        assert execution.wait(60) == [0, 1], running.output
-        assert AsyncResult(execution.id, app=client.app).get(timeout=30) == [0, 1]
+        assert execution.wait(scaled(60)) == [0, 1], running.output
+        assert AsyncResult(execution.id, app=client.app).get(timeout=scaled(30)) == [0, 1]
     assert "the soft time limit ended this attempt" in running.output
 
 
@@ -188,9 +189,9 @@ def test_an_agent_that_fails_with_an_exception_of_celerys_own_is_told_as_failed(
     with worker(folder, "-P threads -c 1"):
         execution = start(client, name, None)
         with pytest.raises(ExecutionFailed):
-            execution.wait(30)
+            execution.wait(scaled(30))
         with pytest.raises(Exception, match=r"celery\.exceptions"):
-            AsyncResult(execution.id, app=client.app).get(timeout=30)
+            AsyncResult(execution.id, app=client.app).get(timeout=scaled(30))
 
 
 def test_ends_that_nobody_was_told_of_are_told(folder: Path, client: Runtime) -> None:
@@ -206,9 +207,9 @@ def test_ends_that_nobody_was_told_of_are_told(folder: Path, client: Runtime) ->
             failed, Checkpoint(state=AgentState.FAILED, error=error, announce_within=timedelta(seconds=0.1))
         )
         bell.ring(client.app, client.settings, execution_id=settled, agent_id="pids", queue=None, priority=None)
-        assert AsyncResult(settled, app=client.app).get(timeout=30) == [42]
+        assert AsyncResult(settled, app=client.app).get(timeout=scaled(30)) == [42]
         with pytest.raises(Exception, match="too small"):
-            AsyncResult(failed, app=client.app).get(timeout=30)
+            AsyncResult(failed, app=client.app).get(timeout=scaled(30))
 
 
 def test_a_dead_letter_that_was_revoked_runs_once_it_is_released(folder: Path, client: Runtime) -> None:
@@ -220,7 +221,7 @@ def test_a_dead_letter_that_was_revoked_runs_once_it_is_released(folder: Path, c
         client.app.control.revoke(execution_id)
         running.wait_for("which means nothing then")
         client.store.requeue(execution_id)
-        assert Execution(execution_id, client).wait(30) is not None
+        assert Execution(execution_id, client).wait(scaled(30)) is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
@@ -236,4 +237,4 @@ def test_a_shutdown_of_any_kind_ends_the_attempt_and_not_the_execution(
     assert "Traceback" not in first.output
     assert execution.state is AgentState.THINKING
     with worker(folder, f"-P {pool} -c 1"):
-        assert execution.wait(60) == list(range(10))
+        assert execution.wait(scaled(60)) == list(range(10))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from celery_agents.celery import make_app
+from tests.services.machine import scaled
 
 
 def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +20,7 @@ def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedPr
         env=clean | {"AGENTS_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"} | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 
@@ -68,7 +69,7 @@ def said_until_ready(folder: Path, **environ: str) -> str:
                 break
     finally:
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=scaled(30))
     assert " ready." in said, said
     return said
 

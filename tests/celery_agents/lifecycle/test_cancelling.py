@@ -27,6 +27,7 @@ from tests.celery_agents.driving import LEASE, Calls
 from tests.celery_agents.household import Household
 from tests.celery_agents.their_workers import client_of, start, worker
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 
 HOUR = timedelta(hours=1)
 SECONDS = 5.0
@@ -356,15 +357,15 @@ def test_a_worker_ends_what_is_cancelled_within_seconds_and_is_free_again(
             began = time.monotonic()
             assert execution.cancel(sender="ada", reason="changed my mind") is True
             with pytest.raises(ExecutionCancelled):
-                execution.wait(SECONDS)
-            assert time.monotonic() - began < SECONDS, name
+                execution.wait(scaled(SECONDS))
+            assert time.monotonic() - began < scaled(SECONDS), name
             with pytest.raises(TaskRevokedError):
-                AsyncResult(execution.id, app=client.app).get(timeout=30)
+                AsyncResult(execution.id, app=client.app).get(timeout=scaled(30))
             assert execution.cancel() is False
         (child,) = client.store.find(Query(agent_id="has_no_child")).items
         with pytest.raises(ExecutionCancelled):
-            Execution(child.execution_id, client).wait(30)
-        assert start(client, "pid", None).wait(30) is not None
+            Execution(child.execution_id, client).wait(scaled(30))
+        assert start(client, "pid", None).wait(scaled(30)) is not None
 
 
 def test_a_cancel_that_no_worker_has_seen_yet_runs_nothing(tmp_path: Path, client: Runtime) -> None:
@@ -374,6 +375,6 @@ def test_a_cancel_that_no_worker_has_seen_yet_runs_nothing(tmp_path: Path, clien
     assert execution.state is AgentState.CANCELLED
     with worker(tmp_path, "-P threads -c 1", AGENTS_LEASE_SECONDS="3"):
         with pytest.raises(TaskRevokedError):
-            AsyncResult(execution.id, app=client.app).get(timeout=30)
-        assert start(client, "pid", None).wait(30) is not None
+            AsyncResult(execution.id, app=client.app).get(timeout=scaled(30))
+        assert start(client, "pid", None).wait(scaled(30)) is not None
     assert not mark.exists()

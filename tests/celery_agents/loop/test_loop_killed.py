@@ -13,6 +13,7 @@ from celery_agents.host.runtime import Runtime
 from tests.celery_agents.loop.looping import check_no_call_is_without_result, conversation
 from tests.celery_agents.their_workers import client_of, worker
 from tests.services.commands import wait_until
+from tests.services.machine import scaled
 
 AGENTS = """
 import time
@@ -72,7 +73,7 @@ def test_a_killed_worker_leaves_a_conversation_that_another_one_completes(tmp_pa
     assert conversation(execution.context()) == [("user", "go"), ("assistant", "All at once.")]
     first.log.write_text("")
     with worker(tmp_path, "-P prefork -c 1", AGENTS_LEASE_SECONDS="3") as second:
-        assert execution.wait(60) == ["quick", "slow", "StepInterrupted"], second.output
+        assert execution.wait(scaled(60)) == ["quick", "slow", "StepInterrupted"], second.output
         second.send(signal.SIGTERM)
         second.wait()
     context = execution.context()

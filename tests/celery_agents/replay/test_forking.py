@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.services.commands import ROOT, environment
+from tests.services.machine import scaled
 
 # The first bells make kombu's parts, each under a lock; a child that inherits such a lock waits for it for ever.
 PROGRAM = """
@@ -52,7 +53,7 @@ def test_a_child_that_is_born_while_a_thread_rings_can_ring(number: int) -> None
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
     assert ran.stdout.strip() == "fine", f"{number}: {ran.stdout}{ran.stderr}"

@@ -15,6 +15,7 @@ from celery_agents.host.runtime import Runtime
 from tests.celery_agents import their_workers
 from tests.celery_agents.their_workers import client_of, start
 from tests.services.commands import Command, wait_until
+from tests.services.machine import scaled
 
 AGENTS = """
 import json, os, time
@@ -80,7 +81,7 @@ def test_never_more_than_n_work_at_once_in_several_workers(client: Runtime, tmp_
     with worker(tmp_path, 1), worker(tmp_path, 2):
         executions = [start(client, "limited", [str(tmp_path), number, 0.1]) for number in range(20)]
         for execution in executions:
-            execution.wait(60)
+            execution.wait(scaled(60))
     entries = ledger(tmp_path)
     assert most_at_once(entries) == 2
     assert sorted(name for kind, name, _, _ in entries if kind == "begin") == list(range(20))
@@ -92,7 +93,7 @@ def test_a_session_keeps_its_order_in_several_workers(client: Runtime, tmp_path:
     with worker(tmp_path, 1), worker(tmp_path, 2):
         executions = [start(client, "queued", [str(tmp_path), number, 0.05], session_id="s") for number in range(8)]
         for execution in executions:
-            execution.wait(60)
+            execution.wait(scaled(60))
     entries = ledger(tmp_path)
     assert most_at_once(entries) == 1
     assert [name for kind, name, _, _ in entries if kind == "begin"] == [number for number in range(8) for _ in "12"]
@@ -107,9 +108,9 @@ def test_who_waits_for_a_turn_holds_no_slot_and_a_cancel_of_the_one_in_front_pas
         behind = [start(client, "asking", "go", session_id="s") for _ in range(3)]
         for execution in behind:
             wait_until("it waits for its turn", lambda execution=execution: execution.state is AgentState.WAITING)
-        assert start(client, "asking", "go", session_id="t").wait(30) == "go"
+        assert start(client, "asking", "go", session_id="t").wait(scaled(30)) == "go"
         first.cancel()
-        assert [execution.wait(30) for execution in behind] == ["go"] * 3
+        assert [execution.wait(scaled(30)) for execution in behind] == ["go"] * 3
 
 
 def test_the_place_of_a_killed_worker_goes_to_its_successor(client: Runtime, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_the_place_of_a_killed_worker_goes_to_its_successor(client: Runtime, tmp
     killed_at = time.time()
     with worker(tmp_path, 2, AGENTS_LEASE_SECONDS="3"):
         for execution in (holder, *waiting):
-            execution.wait(60)
+            execution.wait(scaled(60))
     entries = [entry for entry in ledger(tmp_path) if entry[2] > killed_at]
     assert most_at_once(entries) == 1
     assert [name for kind, name, _, _ in entries if kind == "begin"] == ["holder", 0, 1, 2]
@@ -134,7 +135,7 @@ def test_starts_keep_their_distance_in_several_workers(client: Runtime, tmp_path
     with worker(tmp_path, 1), worker(tmp_path, 2):
         executions = [start(client, "rated", [str(tmp_path), number, 0]) for number in range(16)]
         for execution in executions:
-            execution.wait(60)
+            execution.wait(scaled(60))
     begun = sorted(at for kind, _, at, _ in ledger(tmp_path) if kind == "begin")
     # Between its turn and its first step an execution may be held up, which brings it closer to the next one.
     slack = 0.15
