@@ -11,72 +11,76 @@
 A killed worker's execution goes on from its last recorded step on another one.
 """
 
-from celery_agents.client.execution import Execution
-from celery_agents.current import enqueue, get_execution
-from celery_agents.decorators import Agent, agent, tool
-from celery_agents.define.arguments import ToolContext
-from celery_agents.define.crash_policy import CrashPolicy, Happened
-from celery_agents.define.registry import Registry
-from celery_agents.define.retry import Retry
-from celery_agents.define.tool import Tool
-from celery_agents.engine.pauses.child import Child
-from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.engine.run.run import Run
-from celery_agents.errors import (
-    AgentsError,
-    AnswerTimeout,
-    ApprovalDenied,
-    ApprovalExpired,
-    BudgetExceeded,
-    ChildFailed,
-    ConfigurationError,
-    DeadLetter,
-    DeadlineExceeded,
-    EventTimeout,
-    ExecutionCancelled,
-    ExecutionFailed,
-    InvalidAnswer,
-    InvalidArguments,
-    InvalidDecision,
-    InvalidInput,
-    InvalidResult,
-    JournalMismatch,
-    LimitExceeded,
-    MaxStepsExceeded,
-    MaxTurnsExceeded,
-    MemoryInParallel,
-    NestedStep,
-    NoApprovalAsked,
-    NotAwaited,
-    RegistrationError,
-    SessionBusy,
-    SpawnTooDeep,
-    StepFailed,
-    StepInterrupted,
-    StepTimeout,
-    UnknownAgent,
-    UnknownTool,
-)
-from celery_agents.host.cron import schedule
-from celery_agents.host.install import install
-from celery_agents.loop import (
-    AskUser,
-    Complete,
-    Decision,
-    LoopAction,
-    LoopContext,
-    LoopResult,
-    Respond,
-    Think,
-    ToolCall,
-    ToolDescription,
-    Usage,
-    UseTool,
-    UseTools,
-    Wait,
-    action_from_chat,
-    loop_agent,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from celery_agents.client.execution import Execution
+    from celery_agents.current import enqueue, get_execution
+    from celery_agents.decorators import Agent, agent, tool
+    from celery_agents.define.arguments import ToolContext
+    from celery_agents.define.crash_policy import CrashPolicy, Happened
+    from celery_agents.define.registry import Registry
+    from celery_agents.define.retry import Retry
+    from celery_agents.define.tool import Tool
+    from celery_agents.engine.pauses.child import Child
+    from celery_agents.engine.run.async_run import AsyncRun
+    from celery_agents.engine.run.run import Run
+    from celery_agents.errors import (
+        AgentsError,
+        AnswerTimeout,
+        ApprovalDenied,
+        ApprovalExpired,
+        BudgetExceeded,
+        ChildFailed,
+        ConfigurationError,
+        DeadLetter,
+        DeadlineExceeded,
+        EventTimeout,
+        ExecutionCancelled,
+        ExecutionFailed,
+        InvalidAnswer,
+        InvalidArguments,
+        InvalidDecision,
+        InvalidInput,
+        InvalidResult,
+        JournalMismatch,
+        LimitExceeded,
+        MaxStepsExceeded,
+        MaxTurnsExceeded,
+        MemoryInParallel,
+        NestedStep,
+        NoApprovalAsked,
+        NotAwaited,
+        RegistrationError,
+        SessionBusy,
+        SpawnTooDeep,
+        StepFailed,
+        StepInterrupted,
+        StepTimeout,
+        UnknownAgent,
+        UnknownTool,
+    )
+    from celery_agents.host.cron import schedule
+    from celery_agents.host.install import install
+    from celery_agents.loop import (
+        AskUser,
+        Complete,
+        Decision,
+        LoopAction,
+        LoopContext,
+        LoopResult,
+        Respond,
+        Think,
+        ToolCall,
+        ToolDescription,
+        Usage,
+        UseTool,
+        UseTools,
+        Wait,
+        action_from_chat,
+        loop_agent,
+    )
 
 __all__ = [  # noqa: RUF022 - grouped
     # defining
@@ -150,3 +154,99 @@ __all__ = [  # noqa: RUF022 - grouped
     "ExecutionFailed",
     "ExecutionCancelled",
 ]
+
+# Where each name lives. It is imported when it is first asked for: every `celery` command of every project in which
+# this package is installed imports this file, and must not pay for what it does not use.
+_MODULES: Final = {
+    "client.execution": ("Execution",),
+    "current": (
+        "enqueue",
+        "get_execution",
+    ),
+    "decorators": (
+        "Agent",
+        "agent",
+        "tool",
+    ),
+    "define.arguments": ("ToolContext",),
+    "define.crash_policy": (
+        "CrashPolicy",
+        "Happened",
+    ),
+    "define.registry": ("Registry",),
+    "define.retry": ("Retry",),
+    "define.tool": ("Tool",),
+    "engine.pauses.child": ("Child",),
+    "engine.run.async_run": ("AsyncRun",),
+    "engine.run.run": ("Run",),
+    "errors": (
+        "AgentsError",
+        "AnswerTimeout",
+        "ApprovalDenied",
+        "ApprovalExpired",
+        "BudgetExceeded",
+        "ChildFailed",
+        "ConfigurationError",
+        "DeadLetter",
+        "DeadlineExceeded",
+        "EventTimeout",
+        "ExecutionCancelled",
+        "ExecutionFailed",
+        "InvalidAnswer",
+        "InvalidArguments",
+        "InvalidDecision",
+        "InvalidInput",
+        "InvalidResult",
+        "JournalMismatch",
+        "LimitExceeded",
+        "MaxStepsExceeded",
+        "MaxTurnsExceeded",
+        "MemoryInParallel",
+        "NestedStep",
+        "NoApprovalAsked",
+        "NotAwaited",
+        "RegistrationError",
+        "SessionBusy",
+        "SpawnTooDeep",
+        "StepFailed",
+        "StepInterrupted",
+        "StepTimeout",
+        "UnknownAgent",
+        "UnknownTool",
+    ),
+    "host.cron": ("schedule",),
+    "host.install": ("install",),
+    "loop": (
+        "AskUser",
+        "Complete",
+        "Decision",
+        "LoopAction",
+        "LoopContext",
+        "LoopResult",
+        "Respond",
+        "Think",
+        "ToolCall",
+        "ToolDescription",
+        "Usage",
+        "UseTool",
+        "UseTools",
+        "Wait",
+        "action_from_chat",
+        "loop_agent",
+    ),
+}
+_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,10 +5,6 @@ from typing import Any, Final
 
 import click
 
-from agent_statestore.errors import StoreError
-from celery_agents.cli.output.text import one_line
-from celery_agents.errors import AgentsError
-
 # In the order of an execution's life, which is also the order of the help.
 _COMMANDS: Final = {
     "enqueue": "celery_agents.cli.commands.enqueue:enqueue",
@@ -51,6 +47,11 @@ class AgentsGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Here, because every `celery` command of every project imports this file.
+        from agent_statestore.errors import StoreError
+        from celery_agents.cli.output.text import one_line
+        from celery_agents.errors import AgentsError
+
         try:
             return super().invoke(ctx)
         except (AgentsError, StoreError) as error:

@@ -13,6 +13,7 @@ from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.store import Store
 from celery_agents.errors import AgentsError
+from celery_agents.host import pool_pipes
 from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.sweeper import Sweeper
@@ -28,6 +29,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
+        pool_pipes.use_own_pipes()  # before any step makes the pool
         runtime = runtime_of(parent.app)
         try:
             self._check(runtime, parent)

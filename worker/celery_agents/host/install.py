@@ -1,14 +1,16 @@
 """`install(app)`: makes a Celery app run agents."""
 
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, signals, states
 
 from celery_agents.define.registry import Registry, default_registry
-from celery_agents.host import pool_pipes, tasks
-from celery_agents.host.bootsteps import LostConnection, Preflight, SweeperStep
+from celery_agents.host import tasks
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime, bind, runtime_of
+
+# Named, not imported: they bring Celery's worker and its pools with them, which a web process has no use for.
+_BOOTSTEPS: Final = "celery_agents.host.bootsteps"
 
 
 def install(app: Celery, *, registry: Registry | None = None) -> Celery:
@@ -21,9 +23,8 @@ def install(app: Celery, *, registry: Registry | None = None) -> Celery:
     runtime = Runtime(app, registry or default_registry, DrainFlag())
     bind(app, runtime)
     tasks.register(app)
-    app.steps["worker"].add(Preflight)
-    app.steps["consumer"].update((LostConnection, SweeperStep))
-    pool_pipes.use_own_pipes()
+    app.steps["worker"].add(f"{_BOOTSTEPS}:Preflight")
+    app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep"))
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:
