@@ -17,7 +17,7 @@ from celery_agents import (
     ToolCall,
     UseTool,
     UseTools,
-    Wait,
+    WaitFor,
     loop_agent,
     tool,
 )
@@ -182,7 +182,7 @@ def test_a_missing_answer_is_told(engine: Engine, late: bool, answer: Any, told:
 
 
 def test_a_timer_pauses_and_its_end_is_told(engine: Engine) -> None:
-    model = Model(Wait(seconds=3600), Complete(output=1))
+    model = Model(WaitFor(seconds=3600), Complete(output=1))
     execution_id = start(engine, model)
     engine.execute(execution_id)
     context = engine.context(execution_id)
@@ -196,7 +196,7 @@ def test_a_timer_pauses_and_its_end_is_told(engine: Engine) -> None:
 
 @pytest.mark.parametrize("comes", [True, False])
 def test_an_event_that_comes_or_not_is_told(engine: Engine, comes: bool) -> None:
-    model = Model(Wait(event="paid", seconds=60), Complete(output=1))
+    model = Model(WaitFor(event="paid", seconds=60), Complete(output=1))
     execution_id = start(engine, model)
     engine.execute(execution_id)
     if comes:

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from agent_statestore import AgentContext, AgentState, SignalKind, Wait, WaitKind
-from celery_agents import AskUser, Complete, LoopContext, Respond, Think, ToolCall, UseTool, UseTools, tool
-from celery_agents import Wait as WaitFor
+from celery_agents import AskUser, Complete, LoopContext, Respond, Think, ToolCall, UseTool, UseTools, WaitFor, tool
 from tests.celery_agents.driving import Crash, Engine
 from tests.celery_agents.loop.looping import check_no_call_is_without_result, conversation, start
 

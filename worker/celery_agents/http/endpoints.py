@@ -14,7 +14,7 @@ from celery_agents.http.views import view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class EndpointCall:
     """A request that has found its execution. `name` is that of the event, if it is one."""
 
     execution: Execution
@@ -23,22 +23,22 @@ class Call:
     name: str = ""
 
 
-Endpoint: TypeAlias = Callable[[Call], Reply]
+Endpoint: TypeAlias = Callable[[EndpointCall], Reply]
 
 
-def look(call: Call) -> Reply:
+def look(call: EndpointCall) -> Reply:
     """GET /executions/{id}"""
     return Reply(status=200, value=view(call.execution.summary()))
 
 
-def answer(call: Call) -> Reply:
+def answer(call: EndpointCall) -> Reply:
     """POST /executions/{id}/answer: `answer`, and `key` and `reason` if wanted."""
     given = read(call.request, required={"answer": ANYTHING}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
     call.execution.resume(given["answer"], key=given.get("key"), sender=call.sender, reason=given.get("reason"))
     return _done(call, "answered")
 
 
-def approve(call: Call) -> Reply:
+def approve(call: EndpointCall) -> Reply:
     """POST /executions/{id}/approve: `digest`, and `key`, `arguments` and `reason` if wanted.
 
     The digest has to be there: a page may have been open for hours.
@@ -58,21 +58,21 @@ def approve(call: Call) -> Reply:
     return _done(call, "approved")
 
 
-def reject(call: Call) -> Reply:
+def reject(call: EndpointCall) -> Reply:
     """POST /executions/{id}/reject: `digest`, and `key` and `reason` if wanted."""
     given = read(call.request, required={"digest": TEXT}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
     call.execution.reject(key=given.get("key"), digest=given["digest"], sender=call.sender, reason=given.get("reason"))
     return _done(call, "rejected")
 
 
-def send_event(call: Call) -> Reply:
+def send_event(call: EndpointCall) -> Reply:
     """POST /executions/{id}/events/{name}: `payload` and `event_id` if wanted."""
     given = read(call.request, optional={"payload": ANYTHING, "event_id": TEXT_OR_NULL})
     call.execution.send_event(call.name, given.get("payload"), event_id=given.get("event_id"), sender=call.sender)
     return _done(call, "sent")
 
 
-def cancel(call: Call) -> Reply:
+def cancel(call: EndpointCall) -> Reply:
     """POST /executions/{id}/cancel: `reason` if wanted. May be repeated."""
     given = read(call.request, optional={"reason": TEXT_OR_NULL})
     accepted = call.execution.cancel(sender=call.sender, reason=given.get("reason"))
@@ -84,6 +84,6 @@ def cancel(call: Call) -> Reply:
     return _done(call, "cancelling")
 
 
-def _done(call: Call, result: str) -> Reply:
+def _done(call: EndpointCall, result: str) -> Reply:
     value: dict[str, JSONValue] = {"execution_id": call.execution.id, "result": result}
     return Reply(status=200, value=value)

@@ -8,7 +8,7 @@ from agent_statestore.errors import ExecutionNotFound
 from celery_agents.client.execution import Execution
 from celery_agents.current import current_runtime
 from celery_agents.http import endpoints
-from celery_agents.http.endpoints import Call, Endpoint
+from celery_agents.http.endpoints import Endpoint, EndpointCall
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Act, Permit
 from celery_agents.http.problems import Refused, reply_to
@@ -86,7 +86,7 @@ class Executions:
         execution = Execution(execution_id, self._runtime or current_runtime())
         if self._permit is not None and not self._permit(sender, route.act, execution.summary()):
             raise Refused(403, "Forbidden", f"{sender!a:.80} may not do this")
-        return route.endpoint(Call(execution=execution, sender=sender, request=request, name=name))
+        return route.endpoint(EndpointCall(execution=execution, sender=sender, request=request, name=name))
 
 
 def _find(path: str) -> tuple[str, _Route, str]:

@@ -15,7 +15,7 @@ from agent_statestore.records import ExecutionSummary, JSONValue, Signal, Signal
 from agent_statestore.store import Store
 from celery_agents.define import types
 from celery_agents.define.names import check_event_name
-from celery_agents.engine.pauses.approval import Decision
+from celery_agents.engine.pauses.approval import Ruling
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
 from celery_agents.lifecycle.services import Services
 
@@ -195,7 +195,7 @@ def _decide(
     sender: str | None,
     reason: str | None,
 ) -> None:
-    decision = Decision(approved=approved, digest=_digest_of(asked), arguments=arguments)
+    decision = Ruling(approved=approved, digest=_digest_of(asked), arguments=arguments)
     # A refusal stands in the record of its step twice: as a sentence, and as the error's arguments.
     dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(services))
     try:

@@ -11,7 +11,7 @@ from celery_agents.loop.actions import (
     Usage,
     UseTool,
     UseTools,
-    Wait,
+    WaitFor,
 )
 from celery_agents.loop.context import LoopContext, LoopResult, ToolDescription
 from celery_agents.loop.decorator import loop_agent
@@ -30,7 +30,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "ToolCall",
     "AskUser",
     "Respond",
-    "Wait",
+    "WaitFor",
     "Complete",
     # what a decision may carry besides its action
     "Decision",

@@ -89,7 +89,7 @@ class Respond(_Part):
     goes_on: bool = False
 
 
-class Wait(_Part):
+class WaitFor(_Part):
     """Waits for `seconds`, or for an `event`, or for an event for at most so many seconds."""
 
     action: Literal["wait"] = "wait"
@@ -109,7 +109,7 @@ class Wait(_Part):
         return event
 
     @pydantic.model_validator(mode="after")
-    def _waits_for_something(self) -> "Wait":
+    def _waits_for_something(self) -> "WaitFor":
         if self.seconds is None and self.event is None:
             raise ValueError("give seconds, an event, or both")
         return self
@@ -124,9 +124,9 @@ class Complete(_Part):
 
 
 LoopAction: TypeAlias = Annotated[
-    Think | UseTool | UseTools | AskUser | Respond | Wait | Complete, pydantic.Field(discriminator=_TAG)
+    Think | UseTool | UseTools | AskUser | Respond | WaitFor | Complete, pydantic.Field(discriminator=_TAG)
 ]
-ACTIONS: Final = (Think, UseTool, UseTools, AskUser, Respond, Wait, Complete)
+ACTIONS: Final = (Think, UseTool, UseTools, AskUser, Respond, WaitFor, Complete)
 ADAPTER: Final[pydantic.TypeAdapter[Any]] = pydantic.TypeAdapter(LoopAction)
 
 
@@ -150,7 +150,7 @@ class Decision:
 
 def schema_of(tools: tuple[str, ...], output: Any) -> dict[str, JSONValue]:
     """JSON Schema of the actions, with the names of the tools and the type of the output filled in."""
-    kinds: list[Any] = [Think, AskUser, Respond, Wait]
+    kinds: list[Any] = [Think, AskUser, Respond, WaitFor]
     if tools:
         named: Any = Literal[tools]
         call = _with(ToolCall, tool=(named, ...))

@@ -32,7 +32,7 @@ def loop_agent(
     """Makes a function `decide(context) -> action`, plain or async, an agent that acts by its decisions, turn by turn.
 
     The function is any model or rule. It returns an action (`Think`, `UseTool`, `UseTools`, `AskUser`, `Respond`,
-    `Wait`, `Complete`), the JSON of one as a text or a mapping, or either in a `Decision` that says what it has used
+    `WaitFor`, `Complete`), the JSON of one as a text or a mapping, or either in a `Decision` that says what it has used
     up. It is called inside a step: a decision that is recorded is never asked for again. It must not take steps.
 
     `tools` are those that the agent may use, each given as such or by its name in the registry. An agent among them is

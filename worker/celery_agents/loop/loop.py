@@ -24,7 +24,7 @@ from celery_agents.errors import (
     MaxTurnsExceeded,
 )
 from celery_agents.loop import messages, verdicts
-from celery_agents.loop.actions import AskUser, Complete, Respond, Think, UseTool, UseTools, Wait
+from celery_agents.loop.actions import AskUser, Complete, Respond, Think, UseTool, UseTools, WaitFor
 from celery_agents.loop.calls import make_calls
 from celery_agents.loop.context import LoopContext, LoopResult
 from celery_agents.loop.definition import Definition
@@ -132,7 +132,7 @@ class Loop:
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
-    def _do(self, action: Think | UseTool | UseTools | AskUser | Respond | Wait) -> None:
+    def _do(self, action: Think | UseTool | UseTools | AskUser | Respond | WaitFor) -> None:
         match action:
             case Think():
                 self._tell("assistant", action.thought)
@@ -143,7 +143,7 @@ class Loop:
             case Respond():
                 self._tell("assistant", action.message)
                 self._run.step("respond", _nothing)  # so that the user has it now, and not after the next turn
-            case Wait():
+            case WaitFor():
                 self._wait(action)
 
     def _call(self, action: UseTool | UseTools) -> None:
@@ -177,7 +177,7 @@ class Loop:
         else:
             self._tell("system", f"There is no answer: {answer.error}")
 
-    def _wait(self, action: Wait) -> None:
+    def _wait(self, action: WaitFor) -> None:
         if action.event is None:
             assert action.seconds is not None
             self._run.sleep(action.seconds)

@@ -20,7 +20,7 @@ from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
 
 
-class Decision(pydantic.BaseModel):
+class Ruling(pydantic.BaseModel):
     """What an approval's signal carries: see `Execution.approve`."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -96,7 +96,7 @@ class Approval:
         """A decision that came past the client's own checks may still be wrong. Then nothing is approved."""
         tool = self.tool
         try:
-            decision = Decision.model_validate(signal.payload)
+            decision = Ruling.model_validate(signal.payload)
         except pydantic.ValidationError:
             return Result(
                 success=False, error=describe(ApprovalDenied(tool.name, signal.sender, "the decision is malformed"))
