@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from celery_agents.define.registry import Registry
     from celery_agents.define.retry import Retry
     from celery_agents.define.tool import Tool
+    from celery_agents.engine.events import Event, EventKind
     from celery_agents.engine.pauses.child import Child
     from celery_agents.engine.run.async_run import AsyncRun
     from celery_agents.engine.run.run import Run
@@ -115,6 +116,8 @@ __all__ = [  # noqa: RUF022 - grouped
     "action_from_chat",
     # running
     "install",
+    "Event",
+    "EventKind",
     "enqueue",
     "schedule",
     "get_execution",
@@ -176,6 +179,7 @@ _MODULES: Final = {
     "define.registry": ("Registry",),
     "define.retry": ("Retry",),
     "define.tool": ("Tool",),
+    "engine.events": ("Event", "EventKind"),
     "engine.pauses.child": ("Child",),
     "engine.run.async_run": ("AsyncRun",),
     "engine.run.run": ("Run",),

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from agent_statestore.records import AgentStep, Wait
 from agent_statestore.states import AgentState
@@ -12,7 +13,14 @@ log = logging.getLogger(__name__)
 
 
 class EventKind(StrEnum):
-    """What happened."""
+    """What happened.
+
+    * `claimed`: a worker has claimed the execution; its agent's function is about to be called.
+    * `state`: a step that is not recorded yet is about to be taken: a tool is used (`using_tool`), or another function
+      is called (`thinking`).
+    * `step_recorded`: the store has a step with its result, a failure too. `Event.step` is that step.
+    * `ended`: the work on this claim has ended: over, paused, or left to another worker. `Event.ending` says which.
+    """
 
     CLAIMED = "claimed"
     STATE = "state"
@@ -24,8 +32,26 @@ class EventKind(StrEnum):
 class Event:
     """Something that happened to an execution under a claim.
 
-    `steps` is how many steps are recorded by now; `step` the one just recorded; `tool` the tool in use; `ending` how
-    the work on this claim ended.
+    Subscribers (`install(app, subscribers=...)`) are called in the process that executes, in the thread that the event
+    happened in, before the work goes on: one that is slow slows the execution. One that fails is logged and changes
+    nothing. Steps taken beside each other are told from several threads, one after the other for each record.
+
+    What is told was true, and what was recorded is in the store: `step_recorded` follows the store's confirmation. But
+    events are not stored. A process that dies between the two tells nothing, and its successor does not tell of steps
+    that it finds recorded, so counts that must be exact are made from the store (`Store.stats`).
+
+    Attributes:
+        kind: what happened.
+        execution_id: of which execution.
+        agent_id: of which agent.
+        attempt: under which claim, from 1.
+        state: the execution's state from now on.
+        steps: how many steps are recorded by now.
+        step: the step that was just recorded; its `duration`, `tries`, `action` and `result` say the rest.
+        tool: the tool that is about to be used.
+        waiting: what the execution waits for, where it has paused.
+        ending: how the work on this claim ended: "completed", "failed", "cancelled", "paused", "drained" (a shutdown;
+            another claim goes on), "unknown" (this worker does not know the agent), "lost" (the lease is gone).
     """
 
     kind: EventKind
@@ -40,11 +66,11 @@ class Event:
     ending: str | None = None
 
 
-Subscriber = Callable[[Event], None]
+Subscriber: TypeAlias = Callable[[Event], object]
 
 
 def publish(subscribers: tuple[Subscriber, ...], event: Event) -> None:
-    """Tells every subscriber. One that fails is logged: watching an execution must not break it."""
+    """Tell every subscriber. One that fails is logged: watching an execution must not break it."""
     for subscriber in subscribers:
         try:
             subscriber(event)

@@ -1,10 +1,14 @@
 """`install(app)`: makes a Celery app run agents."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from celery import Celery, signals, states
 
 from celery_agents.define.registry import Registry, default_registry
+from celery_agents.define.types import is_async
+from celery_agents.engine.events import Subscriber
+from celery_agents.errors import ConfigurationError
 from celery_agents.host import tasks
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime, bind, runtime_of
@@ -13,14 +17,22 @@ from celery_agents.host.runtime import Runtime, bind, runtime_of
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
 
 
-def install(app: Celery, *, registry: Registry | None = None) -> Celery:
-    """Adds agent executions to an existing Celery app, and returns it.
+def install(app: Celery, *, registry: Registry | None = None, subscribers: Iterable[Subscriber] = ()) -> Celery:
+    """Add agent executions to an existing Celery app, and return it.
 
-    Registers the task, the sweeper (in every worker) and the drain on shutdown. Settings are read from the app's
-    configuration and the environment when first needed; see `celery_agents.settings`. Agents are found in `registry`,
-    by default the one that `@agent` registers in.
+    The task is registered, and every worker gets the sweeper and the drain on shutdown. Settings are read from the
+    app's configuration and the environment when first needed; see `celery_agents.settings`. Agents are found in
+    `registry`, by default the one that `@agent` registers in.
+
+    Each of the `subscribers` is called with every `Event` of the executions that this app's workers execute; see there
+    for what it may rely on. Installing again replaces what was installed. Raise `ConfigurationError` for a subscriber
+    that cannot be called.
     """
-    runtime = Runtime(app, registry or default_registry, DrainFlag())
+    subscribers = tuple(subscribers)
+    for subscriber in subscribers:
+        if not callable(subscriber) or is_async(subscriber):
+            raise ConfigurationError("subscribers", f"needs plain functions of one Event, not {subscriber!r:.80}")
+    runtime = Runtime(app, registry or default_registry, DrainFlag(), subscribers)
     bind(app, runtime)
     tasks.register(app)
     app.steps["worker"].add(f"{_BOOTSTEPS}:Preflight")

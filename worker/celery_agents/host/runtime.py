@@ -15,6 +15,7 @@ from agent_statestore.opening import open_store
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
+from celery_agents.engine.events import Subscriber
 from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import bell
@@ -36,10 +37,13 @@ class Runtime:
     no child is born while the sweeper's thread holds it.
     """
 
-    def __init__(self, app: Celery, registry: Registry, drain: DrainFlag) -> None:
+    def __init__(
+        self, app: Celery, registry: Registry, drain: DrainFlag, subscribers: tuple[Subscriber, ...] = ()
+    ) -> None:
         self.app = app
         self.registry = registry
         self.drain = drain
+        self.subscribers = subscribers
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._store: Store | None = None
@@ -117,7 +121,7 @@ class Runtime:
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
                     is_draining=self.drain.is_set,
-                    subscribers=(send_live_state,) if settings.events else (),
+                    subscribers=(*((send_live_state,) if settings.events else ()), *self.subscribers),
                     interrupts=(SoftTimeLimitExceeded,),
                     ring=self.ring,
                 )
