@@ -190,7 +190,7 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        """Puts a signal into the mailbox.
+        """Puts a signal into the mailbox, with the store's time as its `sent_at`.
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
         sent before (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one
@@ -339,6 +339,15 @@ class StorePrimitives(ABC):
         """
         del execution_id
         return PollingWatch()
+
+    # -- the clock -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """Return the store's time: what lease ends and `due_at` are to be compared with.
+
+        Costs one round trip where a server's clock counts. `Claim.now` tells it without one. Raise `StoreUnavailable`.
+        """
 
     # -- the connection ------------------------------------------------------------------------------------------------
 

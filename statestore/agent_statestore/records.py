@@ -251,7 +251,8 @@ class Wait:
 class Signal:
     """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
 
-    `key` says which wait it is for. `sender` and `reason` record who sent it and why.
+    `key` says which wait it is for. `sender` and `reason` record who sent it and why. `sent_at` is the store's time at
+    which it was accepted: the store fills it in, whatever a sender writes there. Only before that is it None.
     """
 
     signal_id: str
@@ -260,7 +261,7 @@ class Signal:
     payload: JSONValue = None
     sender: str | None = None
     reason: str | None = None
-    sent_at: datetime
+    sent_at: datetime | None = None
 
     def __post_init__(self) -> None:
         require_name("signal_id", self.signal_id)

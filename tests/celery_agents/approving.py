@@ -1,6 +1,5 @@
 """What a person does about an approval, for tests that drive the engine: looks at it, and decides."""
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +29,5 @@ def send(engine: Engine, execution_id: str, key: str, payload: Any) -> None:
         payload=payload,
         sender="ada",
         reason="looks fine",
-        sent_at=datetime(2026, 1, 2, tzinfo=UTC),
     )
     engine.store.send(execution_id, signal)

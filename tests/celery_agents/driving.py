@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -100,7 +100,7 @@ class Engine:
 
     def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any) -> None:
         """Puts a signal into the mailbox."""
-        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload, sent_at=datetime.now(UTC))
+        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload)
         self.store.send(execution_id, signal)
 
 

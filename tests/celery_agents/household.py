@@ -138,7 +138,7 @@ class Household(Engine):
 
     def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any) -> None:
         """Puts a signal into the mailbox, as a client does: no worker dies of it."""
-        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload, sent_at=self.now())
+        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload)
         MemoryStore.send(self.store, execution_id, signal)
 
     def event(self, execution_id: str, name: str, payload: Any = None) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from agent_statestore.clock import from_us, to_us
+from agent_statestore.clock import from_us
 from agent_statestore.envelope import seal, unseal
 from agent_statestore.records import AuditEvent, Signal, SignalKind
 
@@ -18,9 +18,17 @@ def address_of(kind: str | None, key: str | None) -> str:
     return f"{kind}:{key}"
 
 
+# As long as the time of any signal.
+_ANY_US: Final = 10**15
+_ANY_TIME: Final = f'"at":{_ANY_US}}}'
+
+
 def encode_signal(signal: Signal, max_bytes: int) -> str:
-    """A signal as stored."""
-    return seal(
+    """Return a signal as stored, but for its time, which only the store knows: `stamp` completes the text.
+
+    Raise `NotSerialisable` or `ValueTooLarge`.
+    """
+    sealed = seal(
         {
             "id": signal.signal_id,
             "kind": signal.kind.value,
@@ -28,11 +36,17 @@ def encode_signal(signal: Signal, max_bytes: int) -> str:
             "payload": signal.payload,
             "sender": signal.sender,
             "reason": signal.reason,
-            "at": to_us(signal.sent_at),
+            "at": _ANY_US,
         },
         "signal",
         max_bytes,
     )
+    return sealed.removesuffix(_ANY_TIME)
+
+
+def stamp(text: str, now_us: int) -> str:
+    """Return what `encode_signal` made with its time. PostgreSQL's statement and `send.lua` do the same."""
+    return f'{text}"at":{now_us}}}'
 
 
 def decode_signal(text: str | bytes) -> Signal:

@@ -322,6 +322,9 @@ class HybridStore(Store):
         warnings = (store.durability_warning() for store in (self.hot, self.cold))
         return " ".join(warning for warning in warnings if warning) or None
 
+    def now(self) -> datetime:
+        return self.hot.now()
+
     def close(self) -> None:
         if self._background is not None:
             self._background.close()

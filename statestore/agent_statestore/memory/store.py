@@ -19,6 +19,7 @@ from agent_statestore.codec import (
     encode_new,
     encode_signal,
     noted_as,
+    stamp,
 )
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
@@ -227,10 +228,11 @@ class MemoryStore(Store):
                 return repeated
             assert execution is not None
             changes, answer = signal_changes(execution.header, signal, now_us)
-            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, text)
+            stamped = stamp(text, now_us)
+            execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, stamped)
             noted = noted_as(signal)
             if noted is not None:
-                execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=text)
+                execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=stamped)
             execution.header.update(changes)
             self._changed.notify_all()
             return answer
@@ -379,6 +381,9 @@ class MemoryStore(Store):
         header = execution.header
         if header["idempotency_key"] is not None:
             del self._by_idempotency_key[header["agent_id"], header["idempotency_key"]]
+
+    def now(self) -> datetime:
+        return from_us(self._clock.now_us())
 
     def check(self) -> None:
         """Always passes: the memory of the own process is there."""

@@ -409,6 +409,11 @@ class RedisStore(Store):
             return self._working_ttl
         return "" if self.holds_finished else self._over_ttl[state]
 
+    def now(self) -> datetime:
+        if self._clock is not None:
+            return from_us(self._clock.now_us())
+        return from_us(int(self._connection.run(script("now"), self._keys.of_partition(0, "due"), ())))
+
     def _now(self) -> str | int:
         """The injected time, or an empty text, for which the scripts take the server's."""
         return "" if self._clock is None else self._clock.now_us()

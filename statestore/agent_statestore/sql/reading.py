@@ -85,6 +85,11 @@ class Reading:
         )
         self._dialect = settings.dialect
 
+    def now_us(self) -> int:
+        """Return the server's time."""
+        ((now_us,),) = self._database.run(f"SELECT {self._database.now}", {"now": None})
+        return int(now_us)
+
     def summary(self, execution_id: str) -> ExecutionSummary | None:
         """See `StorePrimitives.get_summary`."""
         rows = self._database.run(self._summary, {"execution_id": execution_id})

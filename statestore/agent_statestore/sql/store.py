@@ -9,7 +9,7 @@ from typing import TextIO
 from sqlalchemy.engine import Connection
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
-from agent_statestore.clock import Clock, SystemClock
+from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.drivers import driver
@@ -197,6 +197,10 @@ class SQLStore(Store):
 
     def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
         return self._primitives.drop_archived(execution_id, place)
+
+    def now(self) -> datetime:
+        now_us = self._primitives.now_us()
+        return from_us(self._reading.now_us() if now_us is None else now_us)
 
     def check(self) -> None:
         """Raises `StoreUnavailable` or `SchemaMismatch`. A SQLite file is made and migrated first."""

@@ -72,7 +72,7 @@ def live(store: RedisStore) -> None:
         ),
         lease,
     )
-    answer = Signal(signal_id="s1", kind=SignalKind.ANSWER, key="q", payload={}, sent_at=NOW)
+    answer = Signal(signal_id="s1", kind=SignalKind.ANSWER, key="q", payload={})
     assert store.send(execution_id, answer).woke
     lease = claimed(store, execution_id)
     store.checkpoint(execution_id, Checkpoint(consumed=("s1",)), lease)

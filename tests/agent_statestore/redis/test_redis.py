@@ -86,7 +86,7 @@ def paused(kind: WaitKind = WaitKind.INPUT) -> Checkpoint:
 
 
 def answer(signal_id: str = "s1") -> Signal:
-    return Signal(signal_id=signal_id, kind=SignalKind.ANSWER, key="q", payload={"ok": []}, sent_at=NOW)
+    return Signal(signal_id=signal_id, kind=SignalKind.ANSWER, key="q", payload={"ok": []})
 
 
 def claimed(store: RedisStore, execution_id: str, ttl: timedelta = MINUTE) -> Lease:
@@ -176,7 +176,7 @@ class TestExpiry:
             slides()
             store.renew([lease], MINUTE)
             slides()
-            store.send(execution_id, Signal(signal_id="e", kind=SignalKind.EVENT, key="k", sent_at=NOW))
+            store.send(execution_id, Signal(signal_id="e", kind=SignalKind.EVENT, key="k"))
             slides()
             store.checkpoint(execution_id, paused(), lease)
             assert own_ttls(raw, store, execution_id) == {-1}
@@ -186,7 +186,7 @@ class TestExpiry:
             slides()
             assert store.release(lease)
             assert own_ttls(raw, store, execution_id) == {-1}  # queued again
-            store.send(execution_id, Signal(signal_id="f", kind=SignalKind.EVENT, key="k", sent_at=NOW))
+            store.send(execution_id, Signal(signal_id="f", kind=SignalKind.EVENT, key="k"))
             assert own_ttls(raw, store, execution_id) == {-1}
             claimed(store, execution_id)
             slides()
@@ -632,7 +632,7 @@ def _use_everything(store: RedisStore) -> None:
     store.send(execution_id, answer())
     lease = claimed(store, execution_id)
     store.checkpoint(execution_id, Checkpoint(consumed=("s1",)), lease)
-    store.send(execution_id, Signal(signal_id="c", kind=SignalKind.CANCEL, sent_at=NOW))
+    store.send(execution_id, Signal(signal_id="c", kind=SignalKind.CANCEL))
     store.release(lease)
     lease = claimed(store, execution_id)
     store.checkpoint(execution_id, Checkpoint(state=AgentState.FAILED, announce_within=MINUTE), lease)

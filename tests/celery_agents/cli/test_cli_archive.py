@@ -305,9 +305,7 @@ def test_audit_of_an_archived_execution(hybrid: CLI) -> None:
 def test_audit_shows_hostile_text_as_text(cli: CLI, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     execution_id = cli.store.create_context("agent").execution_id
-    sent = Signal(
-        signal_id="s", kind=SignalKind.CANCEL, payload=HOSTILE, sender=HOSTILE, reason=HOSTILE, sent_at=from_us(0)
-    )
+    sent = Signal(signal_id="s", kind=SignalKind.CANCEL, payload=HOSTILE, sender=HOSTILE, reason=HOSTILE)
     cli.store.send(execution_id, sent)
     cli.store.claim(execution_id, HOSTILE, cli.runtime.settings.lease)
     result = cli("audit", execution_id)

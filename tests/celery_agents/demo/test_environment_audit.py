@@ -45,7 +45,6 @@ def audit(site: Path, report: Path, answer: str) -> AgentContext:
             kind=SignalKind.ANSWER,
             key=paused.waiting.key,
             payload=answer,
-            sent_at=paused.waiting.asked_at,
         ),
     )
     ended = executor.execute(execution_id, "host/1/1")

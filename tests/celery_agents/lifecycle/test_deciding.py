@@ -467,14 +467,12 @@ def test_a_decision_past_the_client_that_is_malformed_approves_of_nothing(
     runtime: Runtime, asked: Execution, ledger: Ledger
 ) -> None:
     from agent_statestore import Signal
-    from agent_statestore.clock import SystemClock, from_us
 
     signal = Signal(
         signal_id="s",
         kind=SignalKind.APPROVAL,
         key="approve pay",
         payload={"approved": "yes please"},
-        sent_at=from_us(SystemClock().now_us()),
     )
     runtime.store.send(asked.id, signal)
     work(runtime, asked)

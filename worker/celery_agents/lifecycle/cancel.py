@@ -2,7 +2,6 @@
 
 from uuid import uuid4
 
-from agent_statestore.clock import SystemClock, from_us
 from agent_statestore.errors import ExecutionOver
 from agent_statestore.records import Signal, SignalKind
 from agent_statestore.store import Store
@@ -28,7 +27,6 @@ def request_cancel(store: Store, execution_id: str, *, sender: str | None, reaso
         kind=SignalKind.CANCEL,
         sender=sender,
         reason=reason,
-        sent_at=from_us(SystemClock().now_us()),
     )
     try:
         store.send(execution_id, signal)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -101,7 +101,7 @@ class Ends:
             self._tell_parent(summary, summary.parent_execution_id, _DELETED)
 
     def _pass_turn_on(self, summary: ExecutionSummary) -> None:
-        pass_turn_on(self.store, self.registry, self.ring, summary, datetime.now(UTC))
+        pass_turn_on(self.store, self.registry, self.ring, summary)
 
     def _tell_parent(self, summary: ExecutionSummary, parent_id: str, end: str) -> None:
         signal = Signal(
@@ -109,7 +109,6 @@ class Ends:
             kind=SignalKind.CHILD,
             key=summary.execution_id,
             payload=end,
-            sent_at=summary.ended_at or summary.updated_at,
         )
         try:
             sent = self.store.send(parent_id, signal)
@@ -126,7 +125,6 @@ class Ends:
             kind=SignalKind.CANCEL,
             sender=f"execution {parent_id}",
             reason="its parent was cancelled",
-            sent_at=datetime.now().astimezone(),
         )
         try:
             self.store.send(child_id, cancel)

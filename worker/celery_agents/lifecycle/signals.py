@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from agent_statestore.clock import SystemClock, from_us
 from agent_statestore.envelope import dump
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
 from agent_statestore.records import ExecutionSummary, JSONValue, Signal, SignalKind, Wait, WaitKind, require_name
@@ -145,7 +144,6 @@ def send_event(
         key=name,
         payload=payload,
         sender=sender,
-        sent_at=from_us(SystemClock().now_us()),
     )
     if services.store.send(execution_id, signal).woke:
         summary = services.store.get_summary(execution_id)
@@ -269,7 +267,6 @@ def _send(
         payload=payload,
         sender=sender,
         reason=reason,
-        sent_at=from_us(SystemClock().now_us()),
     )
     if services.store.send(summary.execution_id, signal).woke:
         services.ring(summary)

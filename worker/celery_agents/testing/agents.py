@@ -68,7 +68,7 @@ class LocalAgents:
             raise ValueError("a store needs the clock that it is on: LocalAgents(store=..., clock=...)")
         self.clock = clock or ManualClock()
         self._plans = Plans()
-        watched = WatchedStore(store or MemoryStore(clock=self.clock), self.clock, self._plans.crashes)
+        watched = WatchedStore(store or MemoryStore(clock=self.clock), self._plans.crashes)
         self.store = cast(Store, watched)
         self._registry = KnownAgents(registry or default_registry)
         self.runtime = LocalRuntime(self._registry, self.store)

@@ -1,13 +1,11 @@
-"""The store as a test's executions see it: on the test's clock, and with a process that may die at each write."""
+"""The store as a test's executions see it: with a process that may die at each write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint
-from agent_statestore.clock import Clock, from_us
-from agent_statestore.records import Checkpointed, Lease, Sent, Signal
+from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.store import Store
 from agent_statestore.transactions import StepTransaction
 from celery_agents.testing.crashes import Crashes, When
@@ -16,9 +14,8 @@ from celery_agents.testing.crashes import Crashes, When
 class WatchedStore:
     """Does what the store does; what is not here goes straight to it."""
 
-    def __init__(self, store: Store, clock: Clock, crashes: Crashes) -> None:
+    def __init__(self, store: Store, crashes: Crashes) -> None:
         self._store = store
-        self._clock = clock
         self._crashes = crashes
 
     def __getattr__(self, name: str) -> Any:
@@ -41,10 +38,6 @@ class WatchedStore:
         """See `StorePrimitives.transaction`."""
         with self._store.transaction(execution_id, lease) as transaction:
             yield _WatchedTransaction(transaction, lease, self._crashes)
-
-    def send(self, execution_id: str, signal: Signal) -> Sent:
-        """See `StorePrimitives.send`. Whoever sends it looks at another clock."""
-        return self._store.send(execution_id, replace(signal, sent_at=from_us(self._clock.now_us())))
 
 
 class _WatchedTransaction:

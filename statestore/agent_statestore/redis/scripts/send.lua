@@ -7,7 +7,7 @@
 -- ARGV[3]      signal id
 -- ARGV[4]      kind
 -- ARGV[5]      key
--- ARGV[6]      text
+-- ARGV[6]      text, to be completed by the time
 -- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
 -- ARGV[8]      '1' if it is a cancel, else '0'
 -- ARGV[9]      ttl of a working execution in ms, or empty
@@ -43,6 +43,7 @@ if is_answer then
   end
 end
 
+local stamped = ARGV[6] .. '"at":' .. text(now) .. '}' -- as codec.stamp
 local lease_lives = tonumber(h[2]) > now
 local woke = not lease_lives and (is_cancel or (awaited and is_paused(h[1])))
 redis.call('HSET', KEYS[1], 'updated_us', text(now))
@@ -50,9 +51,9 @@ if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end
 if ARGV[10] ~= '' then
-  note(KEYS[12], now, ARGV[10], h[1], '', h[6], ARGV[11], ARGV[12], ARGV[6], lease_lives and h[7] or '')
+  note(KEYS[12], now, ARGV[10], h[1], '', h[6], ARGV[11], ARGV[12], stamped, lease_lives and h[7] or '')
 end
-redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], ARGV[6])
+redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], stamped)
 redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)
 local last = redis.call('ZRANGE', KEYS[10], -1, -1, 'WITHSCORES')[2]
 redis.call('ZADD', KEYS[10], text((last and tonumber(last) or 0) + 1), ARGV[3])

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from agent_statestore.clock import Clock
-from agent_statestore.codec import EncodedCheckpoint, noted_as
+from agent_statestore.codec import EncodedCheckpoint, noted_as, stamp
 from agent_statestore.codec.signals import ANSWERING, address_of
 from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint, checkpoint_changes, outcome
@@ -102,6 +102,7 @@ class LockedWriting(LockedBase):
                 return repeated
             assert header is not None
             changes, answer = signal_changes(header, signal, now_us)
+            stamped = stamp(text, now_us)
             changes |= {
                 "pending": json.dumps(header["pending"] | {signal.signal_id: address_of(kind, key)}),
                 "signal_count": header["signal_count"] + 1,
@@ -115,11 +116,11 @@ class LockedWriting(LockedBase):
                     now_us,
                     by=signal.sender,
                     reason=signal.reason,
-                    signal=text,
+                    signal=stamped,
                 )
             self._update(transaction, execution_id, changes)
             transaction.insert(
-                self._put_signal, [(execution_id, signal.signal_id, changes["signal_count"], kind, key, text)]
+                self._put_signal, [(execution_id, signal.signal_id, changes["signal_count"], kind, key, stamped)]
             )
             return answer
 

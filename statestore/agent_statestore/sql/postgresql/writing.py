@@ -340,6 +340,8 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
     conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
     if kind.value in ANSWERING:
         conditions.append(awaited)
+    # `agent_statestore.codec.stamp` in SQL.
+    stamped = """CAST(:data AS text) || '"at":' || head.updated_us || '}'"""
     trail = ""
     if noted is not None:
         note = audit_part(
@@ -350,7 +352,7 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
             worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
             who=":who",
             why=":why",
-            data=":data",
+            data=stamped,
         )
         trail = f"{note}, "
     return (
@@ -371,7 +373,7 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
         "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
         f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
         f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
-        "SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, :data FROM head) "
+        f"SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, {stamped} FROM head) "
         "SELECT woke FROM head"
     )
 

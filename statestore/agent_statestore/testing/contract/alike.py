@@ -3,12 +3,13 @@
 import pytest
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.clock import ManualClock
 from agent_statestore.errors import ExecutionNotFound, QuestionNotAsked
 from agent_statestore.query import Query
 from agent_statestore.records import SignalKind, WaitKind
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.contents import KEYS
-from agent_statestore.testing.kit.builders import TTL, claim, context_of, create, done, intent, pause, signal
+from agent_statestore.testing.kit.builders import TTL, claim, context_of, create, done, intent, pause, signal, stamped
 from agent_statestore.testing.kit.suite import Suite
 
 LONG = "\N{SLIGHTLY SMILING FACE}" * 254
@@ -61,9 +62,9 @@ class AlikeConformance(Suite):
                 store.checkpoint(other, Checkpoint())
         assert store.get_context(execution_id) is not None
 
-    def test_signals_are_told_apart(self, store: Store) -> None:
+    def test_signals_are_told_apart(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store)
-        sent = [signal(SignalKind.EVENT, key="question", signal_id=name) for name in ALIKE]
+        sent = [stamped(signal(SignalKind.EVENT, key="question", signal_id=name), clock) for name in ALIKE]
         for item in sent:
             store.send(execution_id, item)
         assert context_of(store, execution_id).signals == tuple(sent)

@@ -32,6 +32,7 @@ from agent_statestore.testing.kit.builders import (
     move,
     pause,
     signal,
+    stamped,
     summary_of,
 )
 from agent_statestore.testing.kit.stories import SITUATIONS, export_of
@@ -180,7 +181,7 @@ class ArrivingConformance(Suite):
             store.send(execution_id, answer())
 
     def test_repeated_signals_are_harmless_and_new_ones_come_after_the_old(
-        self, store: Store, other_store: Store
+        self, store: Store, clock: ManualClock, other_store: Store
     ) -> None:
         execution_id = create(other_store)
         sent = [event(number) for number in range(12)]
@@ -192,7 +193,7 @@ class ArrivingConformance(Suite):
         for item in sent:
             assert store.send(execution_id, item) == Sent(woke=False)
         assert context_of(store, execution_id) == before
-        late = event("late")
+        late = stamped(event("late"), clock)
         store.send(execution_id, late)
         assert context_of(store, execution_id).signals == (*before.signals, late)
         assert store.checkpoint(execution_id, pause(WaitKind.EVENT)).due_now is True

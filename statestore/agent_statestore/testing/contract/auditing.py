@@ -26,7 +26,6 @@ from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.creating import UNKNOWN_IDS
 from agent_statestore.testing.kit.builders import (
-    AT,
     BOOM,
     GRACE,
     INSTANT,
@@ -38,6 +37,7 @@ from agent_statestore.testing.kit.builders import (
     create,
     done,
     pause,
+    stamped,
 )
 from agent_statestore.testing.kit.suite import Suite
 from agent_statestore.testing.kit.together import all_succeeded, together
@@ -265,15 +265,15 @@ class AuditConformance(Suite):
     # -- texts ---------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:10]))
-    def test_any_text_says_who_and_why(self, store: Store, text: str) -> None:
+    def test_any_text_says_who_and_why(self, store: Store, clock: ManualClock, text: str) -> None:
         execution_id = create(store)
-        sent = Signal(signal_id="s", kind=SignalKind.CANCEL, sender=text, reason=text, sent_at=AT)
+        sent = Signal(signal_id="s", kind=SignalKind.CANCEL, sender=text, reason=text)
         store.send(execution_id, sent)
         store.update_state(execution_id, AgentState.FAILED, error=BOOM, by=text, reason=text)
         store.requeue(execution_id, by=text, reason=text)
         trail = store.get_audit(execution_id)[1:]
         assert [(entry.by, entry.reason) for entry in trail] == [(text, text)] * 3
-        assert trail[0].signal == sent
+        assert trail[0].signal == stamped(sent, clock)
 
     @pytest.mark.parametrize("text", REFUSED_TEXTS, ids=repr)
     def test_a_text_that_no_backend_could_hold_is_refused_before_anything_is_sent(

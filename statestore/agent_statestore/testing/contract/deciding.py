@@ -13,7 +13,6 @@ from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.contract.auditing import last
 from agent_statestore.testing.kit.builders import (
-    AT,
     INSTANT,
     answer,
     cancel,
@@ -23,6 +22,7 @@ from agent_statestore.testing.kit.builders import (
     event,
     pause,
     signal,
+    stamped,
 )
 from agent_statestore.testing.kit.suite import Suite
 
@@ -49,16 +49,16 @@ class DecisionConformance(Suite):
             attempt=1,
             by="ada",
             reason="because",
-            signal=sent,
+            signal=stamped(sent, clock),
         )
         assert last(store, execution_id) == decided
         lease = claim(store, execution_id).lease
         store.checkpoint(execution_id, Checkpoint(consumed=(sent.signal_id,)), lease)
         assert store.get_audit(execution_id)[3] == decided
 
-    def test_a_decision_without_a_sender_is_noted_too(self, store: Store) -> None:
+    def test_a_decision_without_a_sender_is_noted_too(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store)
-        bare = Signal(signal_id="bare", kind=SignalKind.CANCEL, sent_at=AT)
+        bare = stamped(Signal(signal_id="bare", kind=SignalKind.CANCEL), clock)
         store.send(execution_id, bare)
         store.send(execution_id, replace(bare, signal_id="again"))
         trail = store.get_audit(execution_id)[1:]
@@ -81,7 +81,7 @@ class DecisionConformance(Suite):
             worker=lease.owner,
             by="ada",
             reason="because",
-            signal=unawaited,
+            signal=stamped(unawaited, clock),
         )
         assert last(store, execution_id) == received
         store.checkpoint(execution_id, pause(WaitKind.EVENT), lease)
@@ -91,7 +91,7 @@ class DecisionConformance(Suite):
         assert (entry.position, entry.event, entry.from_state, entry.to_state) == (
             *(5, AuditEvent.RECEIVED, AgentState.WAITING, None),
         )
-        assert (entry.worker, entry.by, entry.reason, entry.signal) == (None, "", None, awaited)
+        assert (entry.worker, entry.by, entry.reason, entry.signal) == (None, "", None, stamped(awaited, clock))
         lease = claim(store, execution_id).lease
         store.checkpoint(execution_id, Checkpoint(consumed=(unawaited.signal_id, awaited.signal_id)), lease)
         assert store.get_audit(execution_id)[2] == received
@@ -111,10 +111,10 @@ class DecisionConformance(Suite):
         store.send(execution_id, replace(sent, sender="bob"))
         assert store.get_audit(execution_id) == before
 
-    def test_refused_and_repeated_decisions_are_not_noted(self, store: Store) -> None:
+    def test_refused_and_repeated_decisions_are_not_noted(self, store: Store, clock: ManualClock) -> None:
         execution_id, lease = claimed(store)
         store.checkpoint(execution_id, pause(), lease)
-        given, asked = answer(), cancel()
+        given, asked = stamped(answer(), clock), stamped(cancel(), clock)
         store.send(execution_id, given)
         store.send(execution_id, asked)
         before = store.get_audit(execution_id)

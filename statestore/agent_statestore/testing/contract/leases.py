@@ -27,6 +27,7 @@ from agent_statestore.testing.kit.builders import (
     move,
     pause,
     signal,
+    stamped,
     summary_of,
 )
 from agent_statestore.testing.kit.suite import Suite
@@ -34,6 +35,11 @@ from agent_statestore.testing.kit.suite import Suite
 
 class LeaseConformance(Suite):
     """`claim`, `renew`, `release`, `find_leases`."""
+
+    def test_the_store_tells_its_time(self, store: Store, clock: ManualClock) -> None:
+        assert store.now() == from_us(clock.now_us())
+        clock.advance(timedelta(days=1))
+        assert store.now() == from_us(clock.now_us())
 
     def test_a_claim_returns_the_lease_and_the_context_under_it(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store, input={"a": 1})
@@ -92,11 +98,11 @@ class LeaseConformance(Suite):
         assert tokens == [1, 2, 3, 4, 5]
         assert summary_of(store, execution_id).attempt == 5
 
-    def test_a_claim_keeps_what_is_waited_for_and_the_mailbox(self, store: Store) -> None:
+    def test_a_claim_keeps_what_is_waited_for_and_the_mailbox(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store)
         store.checkpoint(execution_id, pause(WaitKind.CHILD, "child"))
         waiting = summary_of(store, execution_id).waiting
-        ended = signal(SignalKind.CHILD, "child", {"ok": True})
+        ended = stamped(signal(SignalKind.CHILD, "child", {"ok": True}), clock)
         store.send(execution_id, ended)
         context = claim(store, execution_id).context
         assert (context.state, context.waiting, context.signals) == (AgentState.THINKING, waiting, (ended,))

@@ -27,6 +27,7 @@ from agent_statestore.testing.kit.builders import (
     message,
     pause,
     signal,
+    stamped,
     summary_of,
 )
 from agent_statestore.testing.kit.suite import Suite
@@ -163,11 +164,11 @@ class RaceConformance(Suite):
                 (kept,) = context_of(store, execution_id).signals
                 assert isinstance(outcomes[kept.payload], Sent)
 
-    def test_of_one_signal_sent_several_times_at_once_one_arrives(self, store: Store) -> None:
+    def test_of_one_signal_sent_several_times_at_once_one_arrives(self, store: Store, clock: ManualClock) -> None:
         for _ in range(ROUNDS):
             execution_id = create(store)
             store.checkpoint(execution_id, pause(WaitKind.EVENT))
-            sent = event()
+            sent = stamped(event(), clock)
             outcomes = all_succeeded(together(*(partial(store.send, execution_id, sent) for _ in range(THREADS))))
             assert sorted(outcome.woke for outcome in outcomes) == [False] * (THREADS - 1) + [True]
             assert context_of(store, execution_id).signals == (sent,)

@@ -25,6 +25,7 @@ from agent_statestore.testing.kit.builders import (
     done,
     event,
     message,
+    stamped,
     summary_of,
 )
 from agent_statestore.testing.kit.stories import SITUATIONS, export_of
@@ -211,10 +212,10 @@ class RemovalRaceConformance(Suite):
         all_succeeded(together(write, read))
         assert len(context_of(store, execution_id).signals) == 2 * ROUNDS
 
-    def test_a_signal_at_the_moment_of_an_export_is_never_lost(self, store: Store) -> None:
+    def test_a_signal_at_the_moment_of_an_export_is_never_lost(self, store: Store, clock: ManualClock) -> None:
         for _ in range(ROUNDS):
             execution_id = create(store)
-            sent = event()
+            sent = stamped(event(), clock)
             outcomes = together(partial(store.send, execution_id, sent), partial(export_of, store, execution_id))
             assert isinstance(outcomes[0], Sent)
             assert not isinstance(outcomes[1], Exception)

@@ -150,6 +150,7 @@ class SharedConformance(Suite):
             execution_id, lease = claimed(real)
             summary = summary_of(store, execution_id)
             assert abs(datetime.now(UTC) - summary.created_at) < timedelta(minutes=5)
+            assert abs(real.now() - summary.created_at) < timedelta(minutes=5)
             assert summary.due_at == summary.lease_expires_at == lease.expires_at
             assert lease.expires_at - claim(real, create(real)).now < TTL
             assert real.renew([lease], timedelta(hours=1)).lost == frozenset()

@@ -1,5 +1,6 @@
 """The mailbox: what is accepted, what it wakes, and how a pause finds what came before it."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from agent_statestore.records import Sent, Signal, SignalKind, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import (
+    AT,
     INSTANT,
     TTL,
     WAITING_STATE,
@@ -25,6 +27,7 @@ from agent_statestore.testing.kit.builders import (
     event,
     pause,
     signal,
+    stamped,
     summary_of,
     wait,
 )
@@ -115,18 +118,31 @@ class SignalConformance(Suite):
         store.send(execution_id, answer())
         assert store.take_due(1, TTL)[0].rings == 0
 
-    def test_a_signal_is_kept_whole_and_in_order(self, store: Store) -> None:
+    def test_a_signal_is_kept_whole_and_in_order(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store)
         sent = [event({"n": number}, key="\N{SLIGHTLY SMILING FACE} 'k'") for number in range(12)]
-        bare = Signal(signal_id="bare", kind=SignalKind.CANCEL, sent_at=sent[0].sent_at)
+        bare, kept = Signal(signal_id="bare", kind=SignalKind.CANCEL), []
         for item in (*sent, bare):
             store.send(execution_id, item)
-        assert context_of(store, execution_id).signals == (*sent, bare)
-        assert claim(store, execution_id).context.signals == (*sent, bare)
+            kept.append(stamped(item, clock))
+            clock.advance(INSTANT)
+        assert context_of(store, execution_id).signals == tuple(kept)
+        assert claim(store, execution_id).context.signals == tuple(kept)
 
-    def test_consumed_signals_are_gone_and_unknown_ones_are_harmless(self, store: Store) -> None:
+    def test_a_signal_is_stamped_by_the_clock_of_the_store(self, store: Store, clock: ManualClock) -> None:
+        execution_id = paused(store)
+        clock.advance(INSTANT)
+        store.send(execution_id, replace(answer({"v": 1}), sent_at=AT + YEAR))
+        (kept,), now = context_of(store, execution_id).signals, from_us(clock.now_us())
+        assert kept.sent_at == now
+        clock.advance(YEAR)
+        assert context_of(store, execution_id).signals == (kept,)
+        assert claim(store, execution_id).context.signals == (kept,)
+        assert store.get_audit(execution_id)[-2].signal == kept
+
+    def test_consumed_signals_are_gone_and_unknown_ones_are_harmless(self, store: Store, clock: ManualClock) -> None:
         execution_id, lease = claimed(store)
-        sent = [event(number) for number in range(3)]
+        sent = [stamped(event(number), clock) for number in range(3)]
         for item in sent:
             store.send(execution_id, item)
         store.checkpoint(execution_id, Checkpoint(consumed=(sent[1].signal_id, "unknown")), lease)
@@ -164,7 +180,7 @@ class SignalConformance(Suite):
     # -- questions -----------------------------------------------------------------------------------------------------
 
     @every_question
-    def test_the_second_answer_is_refused(self, store: Store, kind: WaitKind) -> None:
+    def test_the_second_answer_is_refused(self, store: Store, clock: ManualClock, kind: WaitKind) -> None:
         execution_id, first = paused(store, kind), signal(ENDED_BY[kind], payload="first")
         store.send(execution_id, first)
         before = context_of(store, execution_id)
@@ -172,7 +188,7 @@ class SignalConformance(Suite):
             store.send(execution_id, signal(ENDED_BY[kind], payload="second"))
         assert (refused.value.execution_id, refused.value.key) == (execution_id, "question")
         assert context_of(store, execution_id) == before
-        assert before.signals == (first,)
+        assert before.signals == (stamped(first, clock),)
 
     @every_question
     def test_an_answered_question_stays_answered_for_ever(self, store: Store, kind: WaitKind) -> None:

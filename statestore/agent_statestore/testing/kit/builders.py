@@ -1,10 +1,12 @@
 """Short ways to make the records that the tests write."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.records import (
     Action,
     AgentContext,
@@ -117,8 +119,12 @@ def signal(kind: SignalKind, key: str = "question", payload: JSONValue = None, s
         payload=payload,
         sender="ada",
         reason="because",
-        sent_at=AT,
     )
+
+
+def stamped(sent: Signal, clock: ManualClock) -> Signal:
+    """The signal as a store keeps it that accepts it now."""
+    return replace(sent, sent_at=from_us(clock.now_us()))
 
 
 def answer(payload: JSONValue = "yes", key: str = "question") -> Signal:

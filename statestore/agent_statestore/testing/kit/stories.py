@@ -136,7 +136,6 @@ def _signal(signal_id: str, kind: SignalKind, key: str = "question") -> Signal:
         payload=METADATA,
         sender="Ünï",
         reason="ключ",
-        sent_at=AT,
     )
 
 

@@ -69,7 +69,7 @@ def test_a_call_waits_for_an_approval_of_exactly_what_is_shown(
     assert approval.result.output == {
         "by": "ada",
         "reason": "looks fine",
-        "at": "2026-01-02T00:00:00+00:00",
+        "at": "2026-01-01T00:00:00+00:00",
         "digest": waiting.prompt["digest"],
         "arguments": None,
     }

@@ -78,7 +78,7 @@ def test_an_event_sent_twice_under_one_id_counts_once() -> None:
     execution_id = home.start(home.agent(waiter), 2)
     home.work()
     for _ in range(3):
-        once = Signal(signal_id="order 7", kind=SignalKind.EVENT, key="paid", payload=7, sent_at=home.now())
+        once = Signal(signal_id="order 7", kind=SignalKind.EVENT, key="paid", payload=7)
         home.store.send(execution_id, once)
     home.work()
 

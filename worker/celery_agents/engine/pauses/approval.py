@@ -111,6 +111,7 @@ class Approval:
                 tool.check_arguments((), decision.arguments)
             except Exception as error:  # noqa: BLE001 - `InvalidArguments`, or of a validator of the user's
                 return Result(success=False, error=describe(error))
+        assert signal.sent_at is not None  # the store has stamped what is in a mailbox
         return Result(
             success=True,
             output={

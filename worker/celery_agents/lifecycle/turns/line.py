@@ -76,11 +76,11 @@ class Line:
         if self.turns.session_policy is SessionPolicy.QUEUE and left.session_id is not None:
             next_one = self._next_of_session(left.session_id, now)
             if next_one is not None:
-                self._wake(next_one, now, ring)
+                self._wake(next_one, ring)
         if self.turns.concurrency is not None:
             free = self._places(left, now)
             for waiter in self._waiters(left) if free > 0 else ():
-                self._wake(waiter, now, ring)
+                self._wake(waiter, ring)
                 free -= 1
                 if free <= 0:
                     break
@@ -167,13 +167,12 @@ class Line:
             if key_of(summary) == key and waits_for(summary) is Reason.CONCURRENCY:
                 yield summary
 
-    def _wake(self, waiter: ExecutionSummary, now: datetime, ring: Ring) -> None:
+    def _wake(self, waiter: ExecutionSummary, ring: Ring) -> None:
         signal = Signal(
             # One for each pause, so that whoever else wakes it for the same free place does nothing.
             signal_id=f"turn {waiter.version}",
             kind=SignalKind.EVENT,
             key=TURN_KEY,
-            sent_at=now,
         )
         try:
             sent = self.store.send(waiter.execution_id, signal)
@@ -209,12 +208,17 @@ def _place(summary: ExecutionSummary) -> tuple[datetime, str]:
     return summary.created_at, summary.execution_id
 
 
-def pass_turn_on(store: Store, registry: Registry, ring: Ring, left: ExecutionSummary, now: datetime) -> None:
-    """Wake those whose turn it is since this execution ended or paused. May be repeated."""
+def pass_turn_on(
+    store: Store, registry: Registry, ring: Ring, left: ExecutionSummary, now: datetime | None = None
+) -> None:
+    """Wake those whose turn it is since this execution ended or paused. May be repeated.
+
+    `now` is the store's time, which is asked for where the caller does not know it.
+    """
     agent = registry.find(left.agent_id)
     if agent is None or not agent.turns.has_lines:
         return
     try:
-        Line(store, agent.turns).pass_on(left, now, ring)
+        Line(store, agent.turns).pass_on(left, store.now() if now is None else now, ring)
     except StoreError as error:
         log.warning("execution %s: those who wait behind it look by themselves, later: %s", left.execution_id, error)
