@@ -12,6 +12,7 @@ from psycopg import sql
 
 from agent_statestore import ManualClock
 from agent_statestore.sql import SQLStore
+from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
@@ -25,6 +26,18 @@ from tests.services.redis_sentinel import RedisSentinel
 def clock() -> ManualClock:
     """A clock that stands still until the test moves it."""
     return ManualClock()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """The very last line, below the figures, says what a missing service cost."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        skipped = (report.longrepr for report in reporter.stats.get("skipped", ()))
+        line = left_out(reason[2] for reason in skipped if isinstance(reason, tuple))
+        if line:
+            reporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

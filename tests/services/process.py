@@ -27,6 +27,8 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 PORT_TRIES = 5
 
+ROOT = Path(__file__).parents[2]
+
 T = TypeVar("T")
 
 
