@@ -21,6 +21,7 @@ from agent_statestore.sql import SQLStore
 from agent_statestore.transactions import StepTransaction
 from celery_agents import Run, agent
 from tests.crash.ledger import FOLDER_VARIABLE, STARTED, Ledger
+from tests.crash.patching import put
 
 # Nothing in it keeps a second row of an execution out.
 TABLE: Final = "CREATE TABLE bookings (execution_id varchar(36) NOT NULL, token varchar(32) NOT NULL)"
@@ -125,8 +126,8 @@ class _Watched:
 
 
 @contextmanager
-def _transaction(store: SQLStore, execution_id: str, lease: Lease) -> Iterator[StepTransaction]:
-    with _open(store, execution_id, lease) as opened:
+def _transaction(self: SQLStore, execution_id: str, lease: Lease) -> Iterator[StepTransaction]:
+    with _open(self, execution_id, lease) as opened:
         yield _Watched(opened)
 
 
@@ -138,5 +139,5 @@ def _before_commit(connection: Connection) -> None:
 
 
 if FOLDER_VARIABLE in os.environ:  # in a worker: the test's own process uses the store as it is
-    SQLStore.transaction = _transaction  # type: ignore[method-assign]
+    put(SQLStore, "transaction", _transaction)
     event.listen(Engine, "commit", _before_commit)

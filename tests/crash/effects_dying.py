@@ -16,6 +16,7 @@ from celery_agents.engine.journal.recorder import Recorder
 from celery_agents.engine.steps.step import ReachedStep
 from celery_agents.engine.steps.work import _Plain
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
+from tests.crash.patching import put
 from tests.services.machine import scaled
 
 
@@ -110,6 +111,6 @@ def _watched_call(self: _Plain) -> Any:
 
 
 if FOLDER_VARIABLE in os.environ:  # in a worker
-    Recorder.record_all = _watched_record_all  # type: ignore[method-assign]
-    ReachedStep._try = _watched_try  # type: ignore[method-assign]
-    _Plain.call = _watched_call  # type: ignore[method-assign]
+    put(Recorder, "record_all", _watched_record_all)
+    put(ReachedStep, "_try", _watched_try)
+    put(_Plain, "call", _watched_call)

@@ -2,10 +2,11 @@
 
 from agent_statestore import AgentStep
 from celery_agents.engine.attempt import Attempt
+from tests.crash.patching import put
 
 
 def _forget(self: Attempt, step: AgentStep) -> None:
     del self, step
 
 
-Attempt.record_intent = _forget  # type: ignore[method-assign]
+put(Attempt, "record_intent", _forget)

@@ -12,6 +12,7 @@ from celery_agents import Happened, Run, ToolContext, agent, tool
 from celery_agents.lifecycle.relatives import Family
 from tests.crash.effects import Outside
 from tests.crash.ledger import FOLDER_VARIABLE, STARTED, Ledger
+from tests.crash.patching import put
 
 # Where the process of the parent dies while it starts its children.
 CREATED: Final = "a child is created, and nobody knows"
@@ -97,5 +98,5 @@ def _watched_announce(self: Family, child: ExecutionSummary, *options: Any) -> N
 
 
 if FOLDER_VARIABLE in os.environ:  # in a worker
-    Family.create = _watched_create  # type: ignore[method-assign]
-    Family.announce = _watched_announce  # type: ignore[method-assign]
+    put(Family, "create", _watched_create)
+    put(Family, "announce", _watched_announce)

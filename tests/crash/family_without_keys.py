@@ -3,5 +3,6 @@
 from uuid import uuid4
 
 from celery_agents.lifecycle import relatives
+from tests.crash.patching import put
 
-relatives._key_of = lambda parent_id, step: f"{parent_id}/{uuid4().hex}/{step}"
+put(relatives, "_key_of", lambda parent_id, step: f"{parent_id}/{uuid4().hex}/{step}")

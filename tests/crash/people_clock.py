@@ -10,6 +10,7 @@ from agent_statestore import Store, open_store
 from agent_statestore.clock import duration_us
 from celery_agents.host import runtime
 from tests.crash.ledger import FOLDER_VARIABLE
+from tests.crash.patching import put
 
 
 class MovedClock:
@@ -37,4 +38,4 @@ def open_moved(url: str, folder: Path, **options: Any) -> Store:
 
 if FOLDER_VARIABLE in os.environ:  # in a worker
     _folder = Path(os.environ[FOLDER_VARIABLE])
-    runtime.open_store = lambda url, **options: open_moved(url, _folder, **options)
+    put(runtime, "open_store", lambda url, **options: open_moved(url, _folder, **options))

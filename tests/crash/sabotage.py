@@ -23,29 +23,30 @@ from celery_agents.errors import AgentsError
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.sweeper import Sweeper
 from celery_agents.host.tasks import ExecuteTask
+from tests.crash.patching import put, put_on_instances
 
 VARIABLE: Final = "CRASH_TEST_SABOTAGE"
 
 
 def no_sweeper() -> None:
     """Nobody looks for due executions."""
-    Sweeper.try_sweep = lambda self: None  # type: ignore[method-assign]
+    put(Sweeper, "try_sweep", lambda self: None)
 
 
 def no_watch() -> None:
     """Nobody looks for dead processes on this host."""
-    Sweeper.break_dead_leases = lambda self: 0  # type: ignore[method-assign]
+    put(Sweeper, "break_dead_leases", lambda self: 0)
 
 
 def no_renewal() -> None:
     """The lease keeper renews nothing."""
-    LeaseKeeper._renew = lambda self, held: True  # type: ignore[method-assign]
+    put(LeaseKeeper, "_renew", lambda self, held: True)
 
 
 def no_own_deadline() -> None:
     """A holder neither notices by itself that its lease has run out, nor is it told: only the store can refuse it."""
-    HeldLease.is_lost = property(lambda self: False)  # type: ignore[assignment, method-assign]
-    HeldLease.deadline = property(lambda self: math.inf, lambda self, moment: None)  # type: ignore[assignment]
+    put(HeldLease, "is_lost", property(lambda self: False))
+    put_on_instances(HeldLease, "deadline", property(lambda self: math.inf, lambda self, moment: None))
 
 
 def no_fencing() -> None:
@@ -66,29 +67,29 @@ def no_fencing() -> None:
         checkpoint = replace(checkpoint, steps=tuple(steps), after_checkpoint=None)
         return write(self, execution_id, checkpoint, lease)
 
-    SQLStore.checkpoint = checkpoint  # type: ignore[method-assign, assignment]
+    put(SQLStore, "checkpoint", checkpoint)
 
 
 def no_drain() -> None:
     """A shutdown does not reach the executions."""
-    DrainFlag.is_set = lambda self: False  # type: ignore[method-assign]
+    put(DrainFlag, "is_set", lambda self: False)
 
 
 def no_shared_drain_flag() -> None:
     """Only the process that gets the signal learns of the shutdown."""
-    DrainFlag.set = lambda self: setattr(self, "own", True)  # type: ignore[method-assign]
-    DrainFlag.clear = lambda self: setattr(self, "own", False)  # type: ignore[method-assign]
-    DrainFlag.is_set = lambda self: getattr(self, "own", False)  # type: ignore[method-assign]
+    put(DrainFlag, "set", lambda self: setattr(self, "own", True))
+    put(DrainFlag, "clear", lambda self: setattr(self, "own", False))
+    put(DrainFlag, "is_set", lambda self: getattr(self, "own", False))
 
 
 def no_ring_after_drain() -> None:
     """A drained execution's bell is left to the sweeper."""
-    ExecuteTask._ring_again = lambda self, runtime, execution_id: None  # type: ignore[method-assign]
+    put(ExecuteTask, "_ring_again", lambda self, runtime, execution_id: None)
 
 
 def no_release_on_exit() -> None:
     """An exception that ends the process leaves the lease behind."""
-    Executor._give_back = lambda self, claim, crashed: None  # type: ignore[method-assign, misc]
+    put(Executor, "_give_back", lambda self, claim, crashed: None)
 
 
 def no_dead_letter() -> None:
@@ -99,17 +100,17 @@ def no_dead_letter() -> None:
         attempt.context = replace(attempt.context, crashes=0)
         return call(self, agent, attempt, claim)
 
-    Executor._call = forgiving  # type: ignore[method-assign]
+    put(Executor, "_call", forgiving)
 
 
 def no_journal() -> None:
     """What is recorded is not looked up."""
-    Journal.look_up = lambda self, key, action: None  # type: ignore[method-assign]
+    put(Journal, "look_up", lambda self, key, action: None)
 
 
 def no_background_archiving() -> None:
     """Who ends an execution archives it."""
-    HybridStore.archive_in_background = lambda self: None  # type: ignore[method-assign]
+    put(HybridStore, "archive_in_background", lambda self: None)
 
 
 def no_patience_with_the_store() -> None:
@@ -118,9 +119,14 @@ def no_patience_with_the_store() -> None:
     def give_up(seconds: float) -> None:
         raise AgentsError(f"would have waited for {seconds} s")
 
-    recorder.time = SimpleNamespace(sleep=give_up, monotonic=time.monotonic)  # type: ignore[assignment]
+    put(recorder, "time", SimpleNamespace(sleep=give_up, monotonic=time.monotonic))
+
+
+def switch_off(mechanism: str) -> None:
+    """Calls one of the functions above. Raises `KeyError` for an unknown name."""
+    globals()[mechanism]()
 
 
 for name in os.environ.get(VARIABLE, "").split(","):
     if name:
-        globals()[name]()
+        switch_off(name)
