@@ -34,23 +34,27 @@ def create(
     if not isinstance(agent, AgentDefinition):
         raise TypeError(f"enqueue needs an agent, which is a function with @agent, or its name, not {agent!r:.80}")
     encoded = agent.encode_input(input)
-    metadata = deadlines.added_to(metadata or {}, deadline)
-    context = admission.create(
-        services.store,
-        agent.turns,
-        NewExecution(
-            agent_id=agent.name,
-            input=encoded,
-            session_id=session_id,
-            user_id=user_id,
-            metadata=agent.turns.added_to(metadata, partial(agent.decode_input, encoded)),
-            idempotency_key=idempotency_key,
-            queue=queue or agent.queue,
-            priority=priority,
-            start_at=start_at,
-            first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
-        ),
+    turns = agent.turns
+    if metadata or deadline is not None:
+        metadata = deadlines.added_to(metadata or {}, deadline)
+    if metadata or turns.concurrency is not None:
+        metadata = turns.added_to(metadata or {}, partial(agent.decode_input, encoded))
+    new = NewExecution(
+        agent_id=agent.name,
+        input=encoded,
+        session_id=session_id,
+        user_id=user_id,
+        metadata=metadata or {},
+        idempotency_key=idempotency_key,
+        queue=queue or agent.queue,
+        priority=priority,
+        start_at=start_at,
+        first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
     )
+    if session_id is not None and turns.rejects(session_id):
+        context = admission.create(services.store, turns, new)
+    else:
+        context = services.store.create(new)
     if start_at is None and context.state is AgentState.IDLE:
         services.ring(context)
     return context
