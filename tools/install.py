@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-SILENCE_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 4.0
 RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
 DEVELOPMENT: Final = "all that development needs, database servers included: about 120 packages, 500 MB, some minutes"
 # What pip says about each package. The rest of its output repeats that, and is shown if pip fails.
@@ -76,9 +76,10 @@ def run(command: Sequence[str], doing: str, started: float) -> None:
         assert process.stdout is not None
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
+        spoke_at = time.monotonic()
         while True:
             try:
-                line = lines.get(timeout=SILENCE_SECONDS)
+                line = lines.get(timeout=max(0.0, spoke_at + SILENCE_SECONDS - time.monotonic()))
             except queue.Empty:
                 line = f"... {doing}"
             else:
@@ -88,6 +89,7 @@ def run(command: Sequence[str], doing: str, started: float) -> None:
                     hidden.append(line)
                     continue
             say(f"{time.monotonic() - started:4.0f} s  {shortened(line)}")
+            spoke_at = time.monotonic()
     if process.returncode != 0:
         say("\n".join([*hidden, f"failed: {' '.join(command)}"]))
         raise Failed(process.returncode)

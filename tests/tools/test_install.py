@@ -103,6 +103,16 @@ def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert lines.index("Collecting a") < len(lines) - lines[::-1].index("... still at it") < len(lines)
 
 
+def test_lines_that_are_not_shown_break_no_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "SILENCE_SECONDS", 0.2)
+    run_python("import time\nfor n in range(20):\n  print('  a detail', flush=True)\n  time.sleep(0.05)")
+    lines = [line.partition(" s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) >= 3
+    assert set(lines) == {"... still at it"}
+
+
 def test_a_failure_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(install.Failed) as raised:
         run_python("import sys; print('  what pip hid'); sys.exit('ERROR: no network')")
