@@ -8,7 +8,7 @@
     execution = research.enqueue("Why is the sky blue?")
     execution.wait()
 
-A killed worker's execution goes on from its last recorded step on another one.
+When a worker is killed, its executions go on from their last recorded step on another one.
 """
 
 from importlib import import_module
@@ -158,8 +158,8 @@ __all__ = [  # noqa: RUF022 - grouped
     "ExecutionCancelled",
 ]
 
-# Where each name lives. It is imported when it is first asked for: every `celery` command of every project in which
-# this package is installed imports this file, and must not pay for what it does not use.
+# Where each name lives. A name is imported when it is first used: every `celery` command of every project in which this
+# package is installed imports this file, and must not pay for what it does not use.
 _MODULES: Final = {
     "client.execution": ("Execution",),
     "current": (

@@ -12,10 +12,10 @@ __all__ = ["AsyncExecution", "enqueue", "get_execution"]
 
 
 async def enqueue(agent: AgentDefinition | str, input: JSONValue = None, **options: Any) -> AsyncExecution:  # noqa: A002
-    """Starts an execution; takes what `celery_agents.enqueue` takes."""
+    """Start an execution; take the same arguments as `celery_agents.enqueue`."""
     return (await asyncio.to_thread(lambda: current.enqueue(agent, input, **options))).aio
 
 
 async def get_execution(execution_id: str) -> AsyncExecution:
-    """The handle of an existing execution."""
+    """Return the handle of an existing execution. Raise `ExecutionNotFound`."""
     return (await asyncio.to_thread(current.get_execution, execution_id)).aio

@@ -1,8 +1,8 @@
 """The ready-made app: `celery -A celery_agents worker`, `... flower`, `... agents`.
 
-Without any setting it needs no server: kombu's filesystem broker, SQLite for executions and results, all in the folder
-`AGENTS_HOME` (default `.agents`). `AGENTS_BROKER_URL`, `AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose others.
-`AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
+Without any setting it needs no server: kombu's filesystem broker and SQLite for executions and results all live in the
+folder `AGENTS_HOME` (default `.agents`). `AGENTS_BROKER_URL`, `AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose
+others. `AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
 """
 
 import os
@@ -17,8 +17,8 @@ from celery_agents.host.install import install
 
 
 def make_app() -> Celery:
-    """An app configured from the environment."""
-    # An empty one, as a `.env` file leaves it, is none: Celery would take it for a RabbitMQ on this host.
+    """Return an app configured from the environment."""
+    # An empty URL, as a `.env` file leaves it, counts as unset: Celery would take it for a RabbitMQ on this host.
     home = Path(os.environ.get("AGENTS_HOME") or ".agents").absolute()
     broker_url = os.environ.get("AGENTS_BROKER_URL") or "filesystem://localhost/"
     store_url = os.environ.get("AGENTS_STORE_URL", f"sqlite:///{home}/executions.db")
@@ -40,20 +40,20 @@ def make_app() -> Celery:
     if any(str(home) in url for url in (store_url, result_backend)):
         home.mkdir(parents=True, exist_ok=True)
     if broker_url.startswith("filesystem://"):
-        # Under kombu's own name, which is what the worker's banner, Flower and error messages then show.
+        # Use kombu's own name: the worker's banner, Flower and error messages show it.
         TRANSPORT_ALIASES["filesystem"] = f"{Transport.__module__}:{Transport.__name__}"
         app.conf.broker_transport_options = _folders(home / "broker")
-        # This transport has no event loop. With these locks a prefork worker whose slots are taken would block on the
-        # next message it receives, and meanwhile hear no revoke and send no heartbeat.
+        # This transport has no event loop. With these locks, a prefork worker without a free slot would block on the
+        # next message that it receives. Meanwhile it would hear no revoke and send no heartbeat.
         app.conf.worker_pool_putlocks = False
-    # Agents live in the project that is being worked on, which Celery itself puts on the path only for its commands.
+    # Agents live in the user's project. Celery itself puts that on the path only for its commands.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     return install(app)
 
 
 def _folders(broker: Path) -> dict[str, object]:
-    """kombu's filesystem transport reads and writes one folder, so that every process is both sender and receiver."""
+    """Return options for kombu's filesystem transport: one folder, which every process both reads and writes."""
     messages, control = broker / "messages", broker / "control"
     for folder in (messages, control):
         folder.mkdir(parents=True, exist_ok=True)

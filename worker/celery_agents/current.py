@@ -1,4 +1,4 @@
-"""What a caller without an app at hand works with: the current app's runtime, and executions started on it."""
+"""The current app's runtime, and executions started on it, for a caller without an app at hand."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -47,15 +47,15 @@ def enqueue(
     deadline: datetime | timedelta | None = None,
     runtime: Services | None = None,
 ) -> Execution:
-    """Starts an execution of an agent, given as such or by name.
+    """Start an execution of an agent, which is given as an object or by name.
 
-    The input is held against the agent's schema before anything is stored. A second call with the same
-    `idempotency_key` returns the first one's execution. With `start_at` nothing runs before that moment; an execution
-    that is not over by its `deadline` fails, or with the agent's `on_limit="ask"` asks. If the broker
-    cannot be reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
+    The input is checked against the agent's schema before anything is stored. A second call with the same
+    `idempotency_key` returns the first call's execution. With `start_at`, nothing runs before that moment. An execution
+    that does not end by its `deadline` fails, or asks if the agent has `on_limit="ask"`. If the broker cannot be
+    reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
 
     Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`,
-    `StoreUnavailable`, and what the agent's `concurrency_key` raises; after any of them nothing is stored.
+    `StoreUnavailable`, and whatever the agent's `concurrency_key` raises. After any of them nothing is stored.
     """
     services = runtime or current_runtime()
     created = create(

@@ -1,4 +1,4 @@
-"""`@agent` and `@tool`: what makes a Python function an agent, or a tool."""
+"""`@agent` and `@tool`, which make agents and tools of Python functions."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Agent(AgentDefinition):
     """A registered agent, whose executions can be started.
 
-    For its attributes see `AgentDefinition`, which is what the engine knows of it.
+    Its attributes are described at `AgentDefinition`, which is what the engine knows of an agent.
     """
 
     def enqueue(
@@ -37,7 +37,7 @@ class Agent(AgentDefinition):
         start_at: datetime | None = None,
         deadline: datetime | timedelta | None = None,
     ) -> Execution:
-        """Starts an execution of this agent on the current app's workers; see `celery_agents.enqueue`."""
+        """Start an execution of this agent on the current app's workers; see `celery_agents.enqueue`."""
         return current.enqueue(
             self,
             input,
@@ -89,10 +89,10 @@ def agent(
     rate_limit: str | None = None,
     registry: Registry | None = None,
 ) -> Agent | Callable[[Callable[..., Any]], Agent]:
-    """Makes a function `(run, input) -> output`, plain or async, an agent.
+    """Make an agent of a function `(run, input) -> output`, plain or async.
 
-    The annotation of `input` is its schema (pydantic), held against every input at `enqueue`; the return annotation
-    is that of the output. `name` defaults to the function's; for the others see `Agent`.
+    The annotation of `input` is its schema (pydantic); `enqueue` checks every input against it. The return annotation
+    is the schema of the output. `name` defaults to the function's name; `Agent` describes the other parameters.
     """
 
     def register(function: Callable[..., Any]) -> Agent:
@@ -149,14 +149,15 @@ def tool(
     approval_timeout: timedelta | None = None,
     registry: Registry | None = None,
 ) -> Tool[P, T] | Callable[[Callable[P, T]], Tool[P, T]]:
-    """Makes a function, plain or async, a tool.
+    """Make a tool of a function, plain or async.
 
-    Its arguments are validated against its annotations (pydantic); a parameter annotated with `ToolContext` gets the
-    context of the call. `name` defaults to the function's. For the retry parameters see `Retry`.
+    Arguments are validated against the function's annotations (pydantic). A parameter annotated with `ToolContext` gets
+    the context of the call. `name` defaults to the function's name; `Retry` describes the retry parameters.
 
-    `timeout` is for one try. `on_crash` says what is done about a call during which the process died: "retry", "ask",
-    "fail", or a function that looks whether it happened; see `CrashPolicy` and `Happened`. `requires_approval` is True
-    or a function of the arguments by name; a person then has `approval_timeout`, or for ever, to approve.
+    `timeout` is for one try. `on_crash` says what happens to a call during which the process died: "retry", "ask",
+    "fail", or a function that looks whether the call took effect; see `CrashPolicy` and `Happened`. `requires_approval`
+    is True or a function of the arguments by name. A person then has `approval_timeout` to approve the call, or
+    unlimited time if that is None.
     """
 
     def register(function: Callable[P, T]) -> Tool[P, T]:

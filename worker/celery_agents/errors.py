@@ -1,4 +1,4 @@
-"""What can go wrong in a worker or a client.
+"""The errors of a worker and a client.
 
     AgentsError
     |-- ConfigurationError      a setting is wrong; names it
@@ -8,14 +8,14 @@
     |-- InvalidArguments        a tool's arguments do not fit its signature
     |-- InvalidAnswer           an answer that does not fit the question's schema
     |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
-    |-- InvalidDecision         what a loop agent has decided cannot be done, time and again
+    |-- InvalidDecision         a loop agent decided repeatedly what cannot be done
     |-- UnknownTool             no tool of this name is registered here
     |-- StepFailed              a recorded failure whose own exception class cannot be made again
     |-- StepTimeout             a call overran its time
     |-- StepInterrupted         the process died during a call that must not be repeated
     |-- AnswerTimeout           nobody answered before the deadline
     |-- ApprovalDenied          a person refused a tool call
-    |-- ApprovalExpired         nobody approved of a tool call in time
+    |-- ApprovalExpired         nobody approved a tool call in time
     |-- NoApprovalAsked         the execution does not wait for an approval, or waits for another one
     |-- EventTimeout            an event did not come in time
     |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
@@ -23,16 +23,16 @@
     |-- JournalMismatch         the recorded steps contradict the agent's code
     |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
     |-- NestedStep              a step's function tried to take a step itself
-    |-- MemoryInParallel        a step that others run beside tried to change the memory
+    |-- MemoryInParallel        a step that runs beside others tried to change the memory
     |-- NotAwaited              an async agent never awaited a call of its run
-    |-- LimitExceeded           the execution used up what it may use
+    |-- LimitExceeded           the execution used up one of its limits
     |   |-- MaxStepsExceeded    steps
     |   |-- MaxTurnsExceeded    turns of a loop agent
     |   |-- DeadlineExceeded    time
     |   `-- BudgetExceeded      tokens or cost
     |-- DeadLetter              given up: too many claims in a row ended without recording a step
-    |-- ExecutionFailed         what `Execution.wait` raises for a failed execution
-    `-- ExecutionCancelled      what `Execution.wait` raises for a cancelled one
+    |-- ExecutionFailed         raised by `Execution.wait` for a failed execution
+    `-- ExecutionCancelled      raised by `Execution.wait` for a cancelled execution
 
 Errors of the store (`agent_statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
 """
@@ -125,9 +125,9 @@ class InvalidResult(_Invalid):
 
 
 class InvalidDecision(_Invalid):
-    """A loop agent has decided, time and again, what cannot be done. `problems` are those of the last decision.
+    """A loop agent decided repeatedly what cannot be done. `problems` are those of its last decision.
 
-    Raised by the deciding function itself, it says that its model has returned nonsense, which the model is told of.
+    The deciding function raises it to say that its model has returned nonsense; the model is then told so.
     """
 
     what = "invalid decision of agent"
@@ -156,7 +156,7 @@ class StepFailed(AgentsError):
         self.bases: tuple[str, ...] = ()
 
     def with_bases(self, bases: tuple[str, ...]) -> Self:
-        """The same, with the names of the classes that the lost one derived from."""
+        """Record the names of the classes that the lost class derived from, and return this error."""
         self.bases = bases
         return self
 
@@ -165,7 +165,7 @@ class StepFailed(AgentsError):
 
 
 class StepTimeout(AgentsError, TimeoutError):
-    """A call overran its time. One that is `still_running` could not be ended, and is not tried again beside itself."""
+    """A call overran its time. If `still_running`, it could not be ended, and is not tried again beside itself."""
 
     def __init__(self, key: str, seconds: float, still_running: bool = False) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class StepTimeout(AgentsError, TimeoutError):
 
 
 class StepInterrupted(AgentsError):
-    """The process died while the step's function ran, and it must not be repeated: what it did is not known."""
+    """The process died while the step's function ran. It must not be repeated, because its effect is unknown."""
 
     def __init__(self, key: str, reason: str = "") -> None:
         super().__init__(key, reason)
@@ -193,7 +193,7 @@ class StepInterrupted(AgentsError):
 
 
 class ApprovalDenied(AgentsError):
-    """A person refused the tool call. `by` and `reason` are what that person told."""
+    """A person refused the tool call. `by` and `reason` are what that person stated."""
 
     def __init__(self, tool: str, by: str | None = None, reason: str | None = None) -> None:
         super().__init__(tool, by, reason)
@@ -210,7 +210,7 @@ class ApprovalDenied(AgentsError):
 
 
 class ApprovalExpired(AgentsError, TimeoutError):
-    """Nobody approved of the tool call before the deadline."""
+    """Nobody approved the tool call before the deadline."""
 
     def __init__(self, tool: str) -> None:
         super().__init__(tool)
@@ -221,7 +221,7 @@ class ApprovalExpired(AgentsError, TimeoutError):
 
 
 class NoApprovalAsked(AgentsError):
-    """The execution does not wait for this approval: it was asked for something else, or for nothing."""
+    """The execution does not wait for this approval: it asked for another one, or for none."""
 
     def __init__(self, execution_id: str, reason: str) -> None:
         super().__init__(execution_id, reason)
@@ -295,7 +295,7 @@ class JournalMismatch(AgentsError):
 class SessionBusy(AgentsError):
     """Another execution of this agent in this session is active: `@agent(session_policy="reject")`.
 
-    `execution_id` is that of the other one.
+    `execution_id` is the id of the other execution.
     """
 
     def __init__(self, agent_id: str, session_id: str, execution_id: str) -> None:
@@ -311,7 +311,7 @@ class SessionBusy(AgentsError):
 class NestedStep(AgentsError):
     """A step's function tried to take a durable step itself.
 
-    What is recorded as one step cannot be resumed in its middle; take the steps from the agent's function.
+    Work recorded as one step cannot be resumed in the middle. Take the steps from the agent's function.
     """
 
     def __init__(self, name: str, inside: str) -> None:
@@ -324,7 +324,7 @@ class NestedStep(AgentsError):
 
 
 class NotAwaited(AgentsError):
-    """An async agent came to its end with a call of its run that it never awaited, and that so was not made."""
+    """An async agent ended without awaiting a call of its run, so that call was never made."""
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
@@ -335,9 +335,9 @@ class NotAwaited(AgentsError):
 
 
 class MemoryInParallel(AgentsError):
-    """A step that others run beside tried to change the memory: which of them comes last would be chance.
+    """A step that runs beside others tried to change the memory: chance would decide which change comes last.
 
-    Return what is to be remembered, and change the memory in the agent's function.
+    Return what the agent should remember, and change the memory in the agent's function.
     """
 
     def __init__(self, inside: str) -> None:
@@ -349,11 +349,11 @@ class MemoryInParallel(AgentsError):
 
 
 class LimitExceeded(AgentsError):
-    """The execution has used up what it may use."""
+    """The execution has used up one of its limits."""
 
 
 class DeadlineExceeded(LimitExceeded):
-    """The execution was not over in time. `deadline` is in ISO 8601."""
+    """The execution did not end in time. `deadline` is in ISO 8601."""
 
     def __init__(self, deadline: str) -> None:
         super().__init__(deadline)
@@ -364,7 +364,7 @@ class DeadlineExceeded(LimitExceeded):
 
 
 class BudgetExceeded(LimitExceeded):
-    """The execution has spent more `what` ("tokens", "cost") than it may."""
+    """The execution has spent more than its limit of `what` ("tokens" or "cost")."""
 
     def __init__(self, what: str, limit: float, spent: float) -> None:
         super().__init__(what, limit, spent)
@@ -399,7 +399,7 @@ class MaxTurnsExceeded(LimitExceeded):
 
 
 class DeadLetter(AgentsError):
-    """The execution was given up: its claims kept ending without recording anything."""
+    """The execution was given up: its claims kept ending without recording a step."""
 
     def __init__(self, attempts: int) -> None:
         super().__init__(attempts)

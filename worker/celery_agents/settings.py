@@ -1,8 +1,8 @@
 """All settings, with their defaults, in one place.
 
-Each is read from the environment (`AGENTS_LEASE_SECONDS`), else from Celery's configuration
-(`app.conf.agents_lease_seconds`), else it has the default below. A wrong value, and a name that does not exist, is
-refused at start-up by name.
+Each is read from the environment (`AGENTS_LEASE_SECONDS`), then from Celery's configuration
+(`app.conf.agents_lease_seconds`), and otherwise has the default below. A wrong value or an unknown name is refused at
+start-up, and the error names it.
 """
 
 import difflib
@@ -20,11 +20,11 @@ from celery_agents.errors import ConfigurationError
 
 PREFIX: Final = "agents_"
 
-# Read by `celery_agents.celery` alone, before there is an app to ask: not settings of an installation in another app.
+# Only `celery_agents.celery` reads these, before there is an app to ask. Another app's installation does not know them.
 APP_ONLY: Final = frozenset({"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports"})
 
-# What Kubernetes puts into the environment of every pod beside a service called `agents` or `agents-...`: AGENTS_PORT,
-# AGENTS_SERVICE_HOST, AGENTS_API_PORT_80_TCP_ADDR. None of it is a mistake of who wrote the settings.
+# Kubernetes puts these into the environment of every pod beside a service called `agents` or `agents-...`: AGENTS_PORT,
+# AGENTS_SERVICE_HOST, AGENTS_API_PORT_80_TCP_ADDR. They are not mistakes of the person who wrote the settings.
 _OF_A_SERVICE: Final = re.compile(
     r"AGENTS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -81,10 +81,10 @@ class Settings(pydantic.BaseModel):
 
     @classmethod
     def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:
-        """The settings from Celery's configuration and the environment. Raises `ConfigurationError`.
+        """Return the settings from Celery's configuration and the environment. Raise `ConfigurationError`.
 
-        `namespace` is that of `app.config_from_object`: names in the configuration may begin with it, and may be in
-        upper case, as Celery's own may.
+        `namespace` is that of `app.config_from_object`. Names in the configuration may begin with it, and may be in
+        upper case, as Celery's own names may.
         """
         values: dict[str, Any] = {}
         own = f"{namespace.lower()}_" if namespace else ""

@@ -1,1 +1,1 @@
-"""What Flower shows of executions."""
+"""Flower's view of executions."""

@@ -1,4 +1,4 @@
-"""What Flower's own pages lack for executions. Called from `flowerconfig.py`, which Flower reads when it starts."""
+"""What Flower's own pages lack for executions. `flowerconfig.py`, which Flower reads when it starts, calls it."""
 
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,10 @@ _REVOCABLE: Final = 'task.state == "RECEIVED" or task.state == "RETRY"'
 
 
 def show_revoke_for_live_states() -> bool:
-    """Gives the page of a task in a live state the Revoke button, which cancels the execution.
+    """Give the page of a task in a live state the Revoke button, which cancels the execution.
 
-    Flower shows it for Celery's own states only. False if this version of Flower asks for them in another way: then its
-    page stays as it is, and its API revokes nevertheless.
+    Flower shows it only for Celery's own states. Return False if this version of Flower decides about the button in
+    another way: its page then stays as it is, and its API still revokes.
     """
     folder = Path(urls.settings["template_path"])
     pages = {page.relative_to(folder).as_posix(): page.read_text() for page in folder.rglob("*.html")}

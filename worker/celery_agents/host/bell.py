@@ -1,6 +1,6 @@
 """The bell: a message that says "look at execution X", and nothing else.
 
-It carries the execution's id, no input and no secret. Losing it, or getting it five times, changes nothing.
+It carries the execution's id, and no input or secret. Losing it, or getting it five times, changes nothing.
 """
 
 import logging
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 TASK_NAME: Final = "agents.execute"
 
-# kombu and the result backends make much of themselves when first used, under locks that a child of the pool would
-# inherit locked if it were born while the sweeper's thread rings.
+# kombu and the result backends build much of their state at first use, under locks. A child of the pool would inherit
+# such a lock locked if it were born while the sweeper's thread rings.
 broker_gate: Final = ForkGate("the broker's client")
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=broker_gate.close, after_in_parent=broker_gate.open, after_in_child=broker_gate.renew)
@@ -30,9 +30,9 @@ if hasattr(os, "register_at_fork"):
 def ring(
     app: Celery, settings: Settings, *, execution_id: str, agent_id: str, queue: str | None, priority: int | None
 ) -> bool:
-    """Publishes one bell; False, with a warning, if that failed.
+    """Publish one bell; return False, after a warning, if that failed.
 
-    The task's id is the execution's, for every attempt: one row in Flower and one `AsyncResult` follow the execution
+    The task's id is the execution's id in every attempt: one row in Flower and one `AsyncResult` follow the execution
     to its end. `shadow` makes monitors show the agent's name.
     """
     with broker_gate:
@@ -61,8 +61,8 @@ def _ring(
             **options,
         )
     except Exception as error:
-        # Besides the broker's errors these are any that the result backend's client raises when it is told of the new
-        # task. The execution is stored; a bell that was not rung is rung by a sweeper. So nothing may come through.
+        # Besides the broker's errors, the result backend's client may raise anything when it is told of the new task.
+        # The execution is stored, and a sweeper rings a bell that failed. So no error may leave this function.
         log.warning(
             "execution %s: its bell could not be rung, the sweeper does so later: %s",
             execution_id,
@@ -74,10 +74,10 @@ def _ring(
 
 
 class _SentUnderAgentsName:
-    """Publishes Celery's `task-sent` with the agent's name.
+    """Publishes Celery's `task-sent` event with the agent's name.
 
-    Celery tells workers the shadow name, but monitors the task's own: an execution that nobody has received yet would
-    be listed, filtered and counted in Flower as `agents.execute`.
+    Celery tells workers the shadow name, but tells monitors the task's own name. Flower would list, filter and count an
+    execution as `agents.execute` until a worker receives it.
     """
 
     def __init__(self, app: Celery, agent_id: str) -> None:
@@ -89,7 +89,7 @@ class _SentUnderAgentsName:
 
 
 def mark_rung(store: Store, settings: Settings, rung: Sequence[tuple[str, int]]) -> None:
-    """Tells the store which (execution, token) were rung, so that they are not rung again too soon."""
+    """Tell the store which (execution, token) pairs were rung, so that they are not rung again too soon."""
     if rung:
         store.mark_rung(
             rung,

@@ -1,4 +1,4 @@
-"""What every worker gets: a check before it starts, and sweeper and housekeeper in its parent process."""
+"""The parts of every worker: a check before it starts, and sweeper and housekeeper in its parent process."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ from celery_agents.host.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
-# Pools whose tasks run in other processes than the worker's own, and so do not see its memory.
+# The pools whose tasks run in other processes than the worker's own, and so do not see its memory.
 _FORKING_POOLS = ("celery.concurrency.prefork", "celery.concurrency.processes")
 
 
@@ -62,7 +62,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
 
     @staticmethod
     def _checked(store: Store) -> Iterator[Store]:
-        """The stores that answer. Without an archive executions run all the same; a wrong schema there is refused."""
+        """Yield the stores that answer. Executions run even without an archive; a wrong schema there is refused."""
         if not isinstance(store, HybridStore):
             store.check()
             yield store
@@ -89,7 +89,7 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stopping: threading.Event | None = None
 
     def start(self, parent: Any) -> None:
-        """Called after every (re)connection to the broker."""
+        """Start the threads. Celery calls this after every (re)connection to the broker."""
         self.stop(parent)
         runtime = runtime_of(parent.app)
         self._stopping = threading.Event()
@@ -100,7 +100,7 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
             threading.Thread(target=loop, args=(runtime, part, self._stopping), name=name, daemon=True).start()
 
     def stop(self, parent: Any) -> None:
-        """Celery may call this twice."""
+        """Tell the threads to stop. Celery may call this twice."""
         del parent
         if self._stopping is not None:
             self._stopping.set()
@@ -108,17 +108,17 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Lets a worker outlive a broker on Redis that goes away while messages wait in the worker for a free slot.
+    """Lets a worker outlive a Redis broker that goes away while messages wait in the worker for a free slot.
 
-    celery 5.7.0 closes a lost connection twice. The first time leaves channels, as their messages cannot be put back,
-    without the connection's address. The second time, and whoever acknowledges such a message later, needs that, and
-    the AttributeError ends the worker.
+    celery 5.7.0 closes a lost connection twice. The first time, channels lose the connection's address, because their
+    messages cannot be put back. The second close needs that address, and so does anyone who acknowledges such a message
+    later. The AttributeError ends the worker.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, parent: Any) -> None:
-        """Called for every connection to the broker."""
+        """Make the connection close once. Celery calls this for every connection to the broker."""
         connection = parent.connection
         transport, close = connection.transport, connection.close
 
@@ -132,11 +132,11 @@ class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
-    """A thread of its own, because a sweep waits for the store and the broker: the worker's event loop must not."""
+    """Watch and sweep in a separate thread: they wait for store and broker, which the worker's event loop must not."""
     settings = runtime.settings
     tick = min(settings.watch_seconds, settings.sweep_seconds)
     since_sweep = settings.sweep_seconds
-    while not runtime.drain.is_set():  # a bell that is rung now might be fetched by this worker, and lost with it
+    while not runtime.drain.is_set():  # a bell rung now might be fetched by this worker, and lost with it
         try:
             if sweeper.try_watch(set(worker_state.revoked)):
                 since_sweep = settings.sweep_seconds
@@ -158,7 +158,7 @@ def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> Non
 
 
 def _keep_house(runtime: Runtime, housekeeper: Housekeeper, stopping: threading.Event) -> None:
-    """Another thread, because the archive may be slower than bells can wait."""
+    """Keep house in another thread, because the archive may be slower than bells can wait."""
     while not stopping.wait(runtime.settings.sweep_seconds):
         try:
             housekeeper.keep_house()

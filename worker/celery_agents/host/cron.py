@@ -1,16 +1,16 @@
 """Executions on a schedule, through Celery beat: `schedule(app, "daily", report, crontab(hour=3))`.
 
 Beat sends the task `agents.enqueue`, which any worker runs: it creates an execution and rings its bell. Two beats, or a
-message that comes twice, start one execution for one tick, because the tick's name goes with the message and into the
-idempotency key. What a tick is called does not depend on which beat sends it:
+message that comes twice, start one execution per tick, because the tick's name travels in the message and becomes part
+of the idempotency key. The name of a tick does not depend on the beat that sends it:
 
 * `crontab`: the latest time that it names, in its own time zone, at or before the sending. A beat that was down and
-  catches up calls the tick by the time that it missed.
-* an interval: the number of whole intervals since 1970. Two beats with different phases thus start one execution per
-  interval, not two. One beat alone never loses a tick to this: its ticks are at least an interval apart.
+  catches up uses the time that it missed.
+* an interval: the number of whole intervals since 1970. Two beats with different phases therefore start one execution
+  per interval, not two. A single beat never loses a tick to this: its ticks are at least an interval apart.
 * `solar`: the event itself.
 
-Other schedules have no such name; there only a repeated message is recognised, by its task id.
+Ticks of other schedules have no such name; there only a repeated message is recognised, by its task id.
 """
 
 import logging
@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 TASK_NAME: Final = "agents.enqueue"
 
-# Room for the name of a tick in an idempotency key.
+# The longest name of an entry, which leaves room for the tick in an idempotency key.
 _NAME_LENGTH: Final = 200
-# The 29th of February comes again after eight years at the latest.
+# The 29th of February comes again after eight years at most.
 _DAYS: Final = 366 * 8 + 2
-# A day's event of the sun comes again after about 24 hours, and never twice in as many.
+# The same event of the sun comes again after about 24 hours, and never twice within 23.
 _SOLAR_SPAN: Final = timedelta(hours=23)
 _SOLAR_STEP: Final = timedelta(hours=12)
 
@@ -60,14 +60,15 @@ def schedule(
     priority: int | None = None,
     deadline: timedelta | None = None,
 ) -> None:
-    """Adds an entry to the beat schedule of an app: an execution of `agent` at each tick of `when`.
+    """Add an entry to the beat schedule of an app: it starts an execution of `agent` at each tick of `when`.
 
-    `when` is a `crontab`, an interval (a `timedelta`, or a number of seconds), or another schedule of Celery's. `name`
-    is the entry's; the same name replaces it. `queue` is that of the executions, and of beat's message. The other
-    options are those of `enqueue`. Unlike that of other executions, the input travels through the broker.
+    `when` is a `crontab`, an interval (a `timedelta` or a number of seconds), or another schedule of Celery's. `name`
+    is the name of the entry; an entry with the same name is replaced. `queue` holds both the executions and beat's
+    message. The other options are those of `enqueue`. The input travels through the broker, unlike the input of other
+    executions.
 
-    With a `session_id`, an agent of `session_policy="reject"` skips a tick while the execution of an earlier one is
-    active. Raises `InvalidInput` for an agent given as such, `ConfigurationError`.
+    With a `session_id`, an agent with `session_policy="reject"` skips a tick while the execution of an earlier tick is
+    active. Raises `InvalidInput` if the agent is given as an object, and `ConfigurationError`.
     """
     try:
         require_name("name", name)
@@ -101,7 +102,7 @@ def schedule(
 
 
 class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
-    """Starts an execution. Repeating it is harmless, so the message is acknowledged when that is done."""
+    """Starts an execution. Repeating it is harmless, so the message is acknowledged after the work."""
 
     name = TASK_NAME
     acks_late = True
@@ -122,7 +123,7 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
         deadline_seconds: float | None = None,
         **options: Any,
     ) -> str | None:
-        """Returns the execution's id; None if its session is busy and the agent rejects that."""
+        """Return the execution's id; None if its session is busy and the agent rejects a second execution."""
         called = TASK_NAME if entry is None else entry
         try:
             created = create(
@@ -141,7 +142,7 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
 
 @dataclass
 class _Ticks:
-    """Names the ticks of a schedule; called in beat when it sends one."""
+    """Names the ticks of a schedule. Beat calls it when it sends one."""
 
     planned: BaseSchedule
     last_us: int = field(default=0)
@@ -150,15 +151,15 @@ class _Ticks:
         now = datetime.now(UTC)
         if type(self.planned) is not interval:
             return tick_of(self.planned, now)
-        # Beat noted the tick a moment ago, at least an interval after the last one; that moment may have been shorter
-        # this time. It must not be called like the last one.
+        # Beat noted the tick a moment ago, at least an interval after the last one. That moment may have been shorter
+        # this time. The tick must not get the name of the last one.
         every_us, now_us = self.planned.run_every // _MICROSECOND, (now - _EPOCH) // _MICROSECOND
         with _naming:
             self.last_us = max(now_us, self.last_us + every_us if self._is_next(now_us, every_us) else now_us)
             return str(self.last_us // every_us)
 
     def _is_next(self, now_us: int, every_us: int) -> bool:
-        """Whether this is the tick after the last one, and not that of a clock that was set back."""
+        """Return whether this is the tick after the last one, and not the tick of a clock that was set back."""
         return 0 <= now_us - self.last_us < every_us
 
 
@@ -168,19 +169,19 @@ _naming = threading.Lock()
 
 
 def tick_of(planned: BaseSchedule, sent_at: datetime) -> str | None:
-    """The name of the tick that was sent at this time; None for a schedule whose ticks have none."""
+    """Return the name of the tick that was sent at this time; None for a schedule whose ticks have no names."""
     if isinstance(planned, crontab):
         moment = latest(planned, sent_at)
         return None if moment is None else moment.astimezone(UTC).isoformat()
     if isinstance(planned, solar):
         event = planned.now() + planned.remaining_estimate(sent_at - _SOLAR_SPAN)
-        # Computed from different moments it differs by moments: the nearest half day.
+        # The computed time of the event varies a little with the moment of computing: round to the nearest half day.
         return f"{planned.event} {round((event - _EPOCH) / _SOLAR_STEP)}"
     return None
 
 
 def latest(planned: crontab, sent_at: datetime) -> datetime | None:
-    """The latest time that a crontab names, at or before this one; None if it names none."""
+    """Return the latest time that a crontab names, at or before `sent_at`; None if it names no such time."""
     zone = planned.tz
     local = sent_at.astimezone(zone)
     hours, minutes = sorted(planned.hour, reverse=True), sorted(planned.minute, reverse=True)
@@ -192,7 +193,7 @@ def latest(planned: crontab, sent_at: datetime) -> datetime | None:
             or day.isoweekday() % 7 not in planned.day_of_week
         ):
             continue
-        # An hour may come twice in a day, when the clocks are set back.
+        # An hour may come twice in a day, when clocks are set back.
         named = (
             datetime.combine(day, time(hour, minute, fold=fold), zone).astimezone(UTC)
             for hour in hours

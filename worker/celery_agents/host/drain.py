@@ -1,7 +1,7 @@
-"""Drain: on SIGTERM every execution of a worker stops at its next step boundary.
+"""The drain: on SIGTERM every execution of a worker stops at its next step boundary.
 
-The children of a prefork pool get no signal of a warm shutdown, so the flag lives in memory that is shared with them:
-it is made before the pool forks.
+The children of a prefork pool get no signal of a warm shutdown. The flag therefore lives in memory that they share, and
+is made before the pool forks.
 """
 
 import mmap
@@ -14,13 +14,13 @@ class DrainFlag:
         self._shared = mmap.mmap(-1, 1)
 
     def set(self) -> None:
-        """From now on, this worker takes nothing new and stops what runs."""
+        """Make this worker take nothing new, and stop what runs."""
         self._shared[0] = 1
 
     def clear(self) -> None:
-        """A worker starts: whatever ran in this process before has ended."""
+        """Lower the flag when a worker starts: whatever ran in this process before has ended."""
         self._shared[0] = 0
 
     def is_set(self) -> bool:
-        """Whether the worker shuts down."""
+        """Return whether the worker is shutting down."""
         return self._shared[0] == 1

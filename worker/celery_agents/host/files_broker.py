@@ -1,9 +1,9 @@
-"""kombu's `filesystem://` broker with files that are never seen half-written.
+"""kombu's `filesystem://` broker, with files that are never seen half-written.
 
 kombu creates a message's file under its final name and then writes it. A reader that comes in between gets an empty
-message, on which a worker ends with "Unrecoverable error: JSONDecodeError". The tables that say which queues are bound
-are written in the same way: of two processes that start at once, one may lose its binding, and with it all revokes or
-all events. Here files appear whole, by a rename, and tables change under a lock.
+message, and a worker ends on it with "Unrecoverable error: JSONDecodeError". The tables of the queues' bindings are
+written in the same way: if two processes start at once, one may lose its binding, and with it all revokes or all
+events. Here files appear whole, by a rename, and tables change under a lock.
 """
 
 import fcntl
@@ -29,8 +29,8 @@ class Channel(filesystem.Channel):
     """A channel on files that appear whole."""
 
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
-        # Names sort by age, as text: hence the zeros. What is not renamed yet is hidden from readers, as no queue is
-        # called `part`.
+        # Names must sort by age as text: hence the zeros. A file is hidden from readers until it is renamed, because no
+        # queue is called `part`.
         name = f"{time.monotonic_ns() // 1_000_000:020d}_{uuid.uuid4()}"
         _write_whole(Path(self.data_folder_out), f"{name}.{queue}.msg", dumps(payload))
 
@@ -38,7 +38,7 @@ class Channel(filesystem.Channel):
         try:
             return super()._get(queue)
         except ValueError as error:
-            # Not one of ours. It is gone by now, so nothing is gained by falling over it.
+            # Not one of our messages. It is gone by now, so an error would gain nothing.
             log.warning("a message that cannot be read was dropped from queue %s: %s", queue, error)
             raise Empty from error
 

@@ -1,6 +1,6 @@
-"""The housekeeper: archives what was not archived at its end, and purges what was kept for long enough.
+"""The housekeeper, which archives what was not archived at its end, and purges what was kept for long enough.
 
-Beside the sweeper, not part of it: no bell waits for an archive that is slow, or away.
+It runs beside the sweeper and not in it, so that no bell waits for an archive that is slow or away.
 """
 
 import logging
@@ -15,7 +15,7 @@ from celery_agents.host.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-# The oldest of thousands go first, and each goes in a transaction of its own: there is no hurry.
+# The oldest of thousands go first, and each goes in a separate transaction: there is no hurry.
 _PURGE_EVERY_SECONDS: Final = 60.0
 _PURGE_BATCH: Final = 100
 _PURGE_SECONDS: Final = 2.0
@@ -23,7 +23,7 @@ _PURGE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What one round did: index entries and archived executions put in order, executions purged."""
+    """The result of one round: index entries and archived executions put in order, and executions purged."""
 
     tidied: int = 0
     purged: int = 0
@@ -39,7 +39,7 @@ class Housekeeper:
         self._purging = Outage(log, "purging")
 
     def keep_house(self) -> Kept:
-        """One round. Faults of the store are logged; the next round comes soon."""
+        """Do one round. Log faults of the store: the next round comes soon."""
         return Kept(tidied=self._tidy(), purged=self._purge())
 
     def _tidy(self) -> int:
@@ -52,7 +52,7 @@ class Housekeeper:
         return tidied
 
     def _purge(self) -> int:
-        """Purges what `agents_retention` does not keep any longer, at most once a minute; returns how many."""
+        """Purge what `agents_retention` no longer keeps, at most once a minute; return how many."""
         retention, started = self._runtime.settings.kept_for, time.monotonic()
         if not retention or started < self._purged_at + _PURGE_EVERY_SECONDS:
             return 0

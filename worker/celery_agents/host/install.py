@@ -1,4 +1,4 @@
-"""`install(app)`: makes a Celery app run agents."""
+"""`install(app)`, which makes a Celery app run agents."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -13,20 +13,20 @@ from celery_agents.host import tasks
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime, bind, runtime_of
 
-# Named, not imported: they bring Celery's worker and its pools with them, which a web process has no use for.
+# Named, not imported: they bring in Celery's worker and its pools, which a web process does not need.
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
 
 
 def install(app: Celery, *, registry: Registry | None = None, subscribers: Iterable[Subscriber] = ()) -> Celery:
     """Add agent executions to an existing Celery app, and return it.
 
-    The task is registered, and every worker gets the sweeper and the drain on shutdown. Settings are read from the
+    It registers the task, and gives every worker the sweeper and the drain on shutdown. Settings are read from the
     app's configuration and the environment when first needed; see `celery_agents.settings`. Agents are found in
-    `registry`, by default the one that `@agent` registers in.
+    `registry`, by default the registry that `@agent` registers in.
 
-    Each of the `subscribers` is called with every `Event` of the executions that this app's workers execute; see there
-    for what it may rely on. Installing again replaces what was installed. Raise `ConfigurationError` for a subscriber
-    that cannot be called.
+    Each of the `subscribers` is called with every `Event` of the executions that this app's workers execute; `Event`
+    says what it may rely on. Installing again replaces the earlier installation. Raise `ConfigurationError` for a
+    subscriber that cannot be called.
     """
     subscribers = tuple(subscribers)
     for subscriber in subscribers:
@@ -40,17 +40,17 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:
-        runtime_of(app).drain.set()  # looked up: after a second `install` it is another one
+        runtime_of(app).drain.set()  # looked up now: a second `install` replaces the runtime
 
     signals.worker_shutting_down.connect(drain, weak=False, dispatch_uid=f"agents-drain-{id(app)}")
     return app
 
 
 def _rank_revoked_over_custom_states() -> None:
-    """Monitors merge events by the rank of their states, and Celery ranks REVOKED below every custom state.
+    """Rank REVOKED above the custom states. Monitors merge events by rank, and Celery ranks it below every one of them.
 
-    A cancelled execution would go on to show as THINKING. Celery has no setting for it; the list and its look-up are
-    documented module constants, changed here in every process that loads the app, Flower's included.
+    A cancelled execution would otherwise go on to show as THINKING. Celery has no setting for this. The list and its
+    look-up are documented module constants, changed here in every process that loads the app, including Flower's.
     """
     if states.PRECEDENCE.index("REVOKED") < states.PRECEDENCE.index(None):
         return

@@ -18,11 +18,11 @@ _telling: Final = Outage(log, "telling monitors of live states")
 
 
 def send_live_state(event: Event) -> None:
-    """Sends `task-<state>` from the task that runs the execution, whenever the state changes.
+    """Send `task-<state>` from the task that runs the execution, whenever the state changes.
 
-    Sent from the task's own dispatcher: any other would attribute it to a worker that does not exist. A custom state
-    outranks RECEIVED and STARTED, so the first event of an attempt also corrects what a crashed one left behind. Ends
-    are told by Celery itself (SUCCESS, FAILURE) and by `celery_agents.host.tasks` (REVOKED).
+    The task's own dispatcher sends it: any other would attribute it to a worker that does not exist. A custom state
+    outranks RECEIVED and STARTED, so the first event of an attempt also corrects what a crashed attempt left behind.
+    Ends are reported by Celery itself (SUCCESS, FAILURE) and by `celery_agents.host.tasks` (REVOKED).
     """
     task = current_task
     if not task or task.request.id != event.execution_id or task.request.is_eager or not _changes_state(event):
@@ -39,9 +39,9 @@ def send_live_state(event: Event) -> None:
 
 
 def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:
-    """Tells the result backend and the monitors that an execution is cancelled, in the name of a worker.
+    """Tell the result backend and the monitors, in the name of a worker, that an execution is cancelled.
 
-    For executions whose task no worker runs any more, and whose messages the workers discard as revoked.
+    This is for executions whose task no worker runs any more, and whose messages the workers discard as revoked.
     """
     with broker_gate:
         app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)

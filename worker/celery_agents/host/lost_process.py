@@ -1,4 +1,4 @@
-"""What a worker's parent makes of a process that died while it executed: nothing.
+"""What a worker's parent does about a process that died while it executed: nothing.
 
 Celery would record a FAILURE (`WorkerLostError`, `TimeLimitExceeded`) for the task. The execution has not failed: its
 lease is broken or runs out, and another process goes on with it under the same task id. An `AsyncResult` that had read
@@ -20,7 +20,7 @@ from celery_agents.host.runtime import runtime_of
 
 log = logging.getLogger(__name__)
 
-# The pool tells of a hard time limit by `on_timeout`, and by `on_failure` too, in either order.
+# The pool reports a hard time limit through `on_timeout`, and through `on_failure` as well, in either order.
 _PROCESS_LOST = (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
 
 
@@ -41,19 +41,20 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
         del emit_retry
         if pool.__class__.__module__ == "celery.concurrency.solo":
             # A cold shutdown. Celery's own attempt to end the job raises NotImplementedError here, inside the step that
-            # this very thread is working on, and would have it recorded as the step's failure. Of what ends a process,
-            # only this one passes through the pool: on any other the worker stumbles, with a traceback of its own.
+            # this very thread is working on, and the step would record it as its failure. Of the exceptions that end a
+            # process, only this one passes through the pool. The worker stumbles over any other, with one more
+            # traceback.
             raise WorkerTerminate(EX_FAILURE)
         if pool.__class__.__module__ == "celery.concurrency.thread":
-            # A thread cannot be ended. Celery tells of the shutdown only after this, so drain from here.
+            # A thread cannot be ended. Celery tells of the shutdown only after this, so start the drain here.
             runtime_of(self.task.app).drain.set()
             return
-        # Not as a retry of Celery's, which it would write over what the next attempt tells in another worker.
+        # Not as one of Celery's retries: it would write that over what the next attempt tells in another worker.
         super().cancel(pool, signal, emit_retry=False)
 
     def _announce_revoked(self, *args: Any, **options: Any) -> None:
         # The parent itself writes to the result backend here, while a thread of its pool replaces the child that has
-        # just died of the revoke: born in the middle of a transaction on SQLite, that would never get at the results.
+        # just died of the revoke. A child born in the middle of a transaction on SQLite would never get at the results.
         with broker_gate:
             super()._announce_revoked(*args, **options)
 

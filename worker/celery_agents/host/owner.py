@@ -1,7 +1,7 @@
-"""Which process holds a lease, and whether that process can be seen to be dead.
+"""The process that holds a lease, and whether it can be seen to be dead.
 
 An owner is `host/pid/started`. The host part also names the boot and the PID namespace, so that a process id is only
-ever looked up where it means something: two containers on one machine do not take each other for dead.
+looked up where it has a meaning: two containers on one machine do not take each other for dead.
 """
 
 import os
@@ -13,30 +13,30 @@ from pathlib import Path
 import psutil
 
 _SEPARATOR = "/"
-# Where the start of a process is only known by the wall clock, it moves when that is set. A process id is not used
+# Where only the wall clock tells the start of a process, that start moves when the clock is set. No process id is used
 # again within so short a time.
 _CLOCK_STEP_SECONDS = 5.0
 
 
 def this_process() -> str:
-    """The owner string of the calling process, also after a fork."""
+    """Return the owner string of the calling process, also after a fork."""
     return owner_of(os.getpid())
 
 
 @lru_cache(maxsize=8)
 def owner_of(pid: int) -> str:
-    """The owner string of a live process of this host."""
+    """Return the owner string of a live process of this host."""
     ticks = _start_in_ticks(pid)
     return _SEPARATOR.join((_host(), str(pid), ticks or f"{psutil.Process(pid).create_time():.2f}"))
 
 
 def host_prefix() -> str:
-    """What all owners of this host, boot and PID namespace start with."""
+    """Return the prefix of all owners of this host, boot and PID namespace."""
     return f"{_host()}{_SEPARATOR}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether an owner on this host is certainly gone. False for other hosts, and whenever it cannot be told."""
+    """Return whether an owner on this host is certainly gone; False for other hosts, and wherever it is unknown."""
     if not owner.startswith(host_prefix()):
         return False
     _, pid, started = owner.rsplit(_SEPARATOR, 2)
@@ -55,9 +55,10 @@ def is_dead(owner: str) -> bool:
 
 
 def _start_in_ticks(pid: int) -> str | None:
-    """When a process started, in clock ticks since the boot, which setting the clock does not move (Linux only).
+    """Return when a process started, in clock ticks since the boot, which setting the clock does not move (Linux only).
 
-    Field 22 of /proc/PID/stat, see proc(5); the name in field 2 may contain anything, but no parenthesis after its end.
+    This is field 22 of /proc/PID/stat, see proc(5). The name in field 2 may contain anything, but no parenthesis
+    follows its end.
     """
     stat = _read(f"/proc/{pid}/stat")
     fields = stat.rpartition(")")[2].split()

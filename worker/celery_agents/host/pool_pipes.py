@@ -1,12 +1,12 @@
 """The two pipes that the children of a prefork pool share, where the broker has no event loop (files, SQL).
 
-There all children take their tasks from one pipe and tell their results on the other, each under a lock. With those of
-billiard, a child that dies or is told to end at the wrong moment makes the pool stand still for ever, and the worker
+All children take their tasks from one pipe and send their results through the other, each under a lock. With the pipes
+of billiard, a child that dies or is told to end at the wrong moment makes the pool stand still for ever, and the worker
 does not even shut down:
 
-- Its locks are semaphores, which a process that dies keeps. An idle child waits for its next task with one in its hand,
-  so whatever kills it (an operator, a system out of memory, the autoscaler) hits upon that.
-- A signal may come between the parts of a message. Those after it are then read as something else.
+- billiard's locks are semaphores, and a process that dies keeps them. An idle child holds one while it waits for its
+  next task, so whatever kills it (an operator, a system out of memory, the autoscaler) hits exactly this case.
+- A signal may interrupt a message between its parts. The parts that follow are then read as something else.
 """
 
 import fcntl
@@ -27,21 +27,23 @@ from billiard.pool import Pool as BilliardPool
 from billiard.queues import SimpleQueue
 from celery.concurrency.prefork import TaskPool
 
-# A soft time limit, and what ends a child. The last one first: what it raises must find the others as they were.
+# A soft time limit, and the signals that end a child. The last one comes first: what it raises must find the others as
+# they were.
 _SIGNALS: Final = (signal.SIGUSR1, signal.SIGQUIT, signal.Signals(TERM_SIGNAL))
-# How long a message to a parent that has stopped reading keeps a child from ending.
+# How long a child waits, before it ends, for its message to reach a parent that has stopped reading.
 _PATIENCE_SECONDS: Final = 5
 
 
 class MortalLock:
-    """A lock between processes that ends with the process that holds it, however that dies.
+    """A lock between processes that ends with the process that holds it, however that process dies.
 
-    The processes are forks of the one that made it. Threads of one process keep each other out, too. A thread may take
-    again what it has: an exception may have left it with the lock, and a child that leaves says goodbye under it.
+    The processes are forks of the one that made the lock. Threads of one process keep each other out, too. A thread may
+    take a lock again that it holds: an exception may have left it with the lock, and a child that leaves says goodbye
+    under it.
     """
 
     def __init__(self) -> None:
-        # POSIX record locks belong to a process and, other than those of `flock`, are not shared with its forks.
+        # POSIX record locks belong to a process. Unlike locks of `flock`, they are not shared with its forks.
         self._file, path = tempfile.mkstemp(prefix="agents-pool-lock-")
         Path(path).unlink()
         weakref.finalize(self, os.close, self._file).atexit = False  # pools are terminated later than that
@@ -52,7 +54,7 @@ class MortalLock:
         self._threads = threading.RLock()
 
     def acquire(self) -> None:
-        """Takes it, once nobody else has it."""
+        """Take the lock, once nobody else has it."""
         self._threads.acquire()
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
@@ -61,7 +63,7 @@ class MortalLock:
             raise
 
     def release(self) -> None:
-        """Gives it back, however often this thread has taken it."""
+        """Give the lock back, however often this thread has taken it."""
         fcntl.lockf(self._file, fcntl.LOCK_UN)
         self._threads.release()
 
@@ -75,7 +77,7 @@ class MortalLock:
 
 
 class Pipe(SimpleQueue):  # type: ignore[misc] # billiard carries no types
-    """A pipe whose messages children send and take whole, or not at all. It takes the place of one of billiard's."""
+    """A pipe whose messages children send and take whole, or not at all. It replaces one of billiard's pipes."""
 
     def __init__(self, made: SimpleQueue) -> None:
         self._reader, self._writer = made._reader, made._writer
@@ -83,23 +85,24 @@ class Pipe(SimpleQueue):  # type: ignore[misc] # billiard carries no types
         self._parent = os.getpid()
 
     def get_payload(self) -> Any:
-        """The next message, which a signal may end the wait for."""
+        """Return the next message. A signal may end the wait for it."""
         with self._rlock:
             self._reader.poll(None)
             with self._undisturbed():
                 return self._reader.recv_bytes()
 
     def send_payload(self, value: Any) -> None:
-        """Sends a message."""
+        """Send a message."""
         with self._wlock, self._undisturbed():
             self._writer.send_bytes(value)
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Children are told to end after this block.
+        """Put off signals that end a child until after this block.
 
-        By handlers, as a mask would not do: it is for one thread, and a signal that another one receives is handled in
-        the main thread all the same. A soft time limit is forgotten: the task that it was for is over.
+        Handlers do this, because a mask would not: a mask is for one thread, and a signal that another thread receives
+        is handled in the main thread all the same. A soft time limit is forgotten: the task that it was meant for is
+        over.
         """
         if os.getpid() == self._parent:
             yield
@@ -125,19 +128,19 @@ class Pipe(SimpleQueue):  # type: ignore[misc] # billiard carries no types
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Ends a child that gets a signal for the second time, while it leaves because of the first; so does billiard.
+    """End a child that gets a second signal while it leaves because of the first; billiard does the same.
 
-    A handler, as Python complains of a signal that came just before the default took the place of one.
+    This is a handler, because Python complains about a signal that came just before the default replaced a handler.
     """
     del number, frame
     os._exit(EX_SOFTWARE)
 
 
 class Pool(BilliardPool):  # type: ignore[misc]
-    """billiard's pool on pipes that outlive any death of a child.
+    """billiard's pool, on pipes that outlive any death of a child.
 
-    Its children are replaced by a thread of its own, and by whoever scales it. One would take a child for dead that the
-    other is about to start, and end the worker over it.
+    The pool's own thread replaces its children, and so does whoever scales it. Without a lock, one would take a child
+    for dead that the other is about to start, and end the worker over it.
     """
 
     def _setup_queues(self) -> None:
@@ -157,5 +160,5 @@ class Pool(BilliardPool):  # type: ignore[misc]
 
 
 def use_own_pipes() -> None:
-    """Has Celery make its blocking pools, the only ones whose children share pipes, of `Pool`. Harmless to repeat."""
+    """Make Celery build its blocking pools, the only ones whose children share pipes, as `Pool`. Safe to repeat."""
     TaskPool.BlockingPool = Pool

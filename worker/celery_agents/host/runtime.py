@@ -1,4 +1,4 @@
-"""What belongs together in one process: a Celery app, its settings, its registry, and one store."""
+"""The parts that belong together in one process: a Celery app, its settings, its registry and one store."""
 
 import logging
 import os
@@ -31,10 +31,10 @@ _runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary
 
 
 class Runtime:
-    """The parts of one installation. Each is made at first use, once; the store is safe to share with a fork.
+    """The parts of one installation. Each is made once, at first use; the store is safe to share with a fork.
 
-    What is made already is returned without the lock: a worker makes settings and store before its pool forks, so that
-    no child is born while the sweeper's thread holds it.
+    Parts that exist already are returned without the lock. A worker makes settings and store before its pool forks, so
+    no child is born while the sweeper's thread holds the lock.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Runtime:
 
     @property
     def settings(self) -> Settings:
-        """The settings, read once, when first needed: the app may be configured after `install`."""
+        """The settings, read once when first needed: the app may be configured after `install`."""
         if self._settings is not None:
             return self._settings
         with self._lock:
@@ -63,7 +63,7 @@ class Runtime:
 
     @property
     def store(self) -> Store:
-        """The store of `agents_store_url`, with that of `agents_archive_url` behind it."""
+        """The store of `agents_store_url`, with the store of `agents_archive_url` behind it."""
         if self._store is not None:
             return self._store
         with self._lock:
@@ -78,7 +78,7 @@ class Runtime:
             return self._store
 
     def ring(self, summary: ExecutionSummary) -> None:
-        """Publishes the bell of an execution that can go on at once; what fails is left to a sweeper."""
+        """Publish the bell of an execution that can go on at once; a sweeper makes up for a failure."""
         rung = bell.ring(
             self.app,
             self.settings,
@@ -91,17 +91,17 @@ class Runtime:
             bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
 
     def load_agents(self) -> None:
-        """Import the modules that the app is configured to import: there the agents are defined."""
+        """Import the modules that the app is configured to import; they define the agents."""
         self.app.loader.import_default_modules()
 
     @property
     def ends(self) -> Ends:
-        """Tells of the ends of executions."""
+        """The `Ends` of this installation, which tells of the ends of executions."""
         return Ends(store=self.store, registry=self.registry, ring=self.ring, announce_within=self.settings.lease)
 
     @property
     def executor(self) -> Executor:
-        """Runs executions in this process."""
+        """The executor, which runs executions in this process."""
         if self._executor is not None:
             return self._executor
         with self._lock:
@@ -148,12 +148,12 @@ def _open(settings: Settings) -> Store:
 
 
 def bind(app: Celery, runtime: Runtime) -> None:
-    """Makes this the runtime of the app."""
+    """Make this the runtime of the app."""
     _runtimes[app] = runtime
 
 
 def runtime_of(app: Celery) -> Runtime:
-    """The runtime of an app. Raises `ConfigurationError` if `install` was never called on it."""
+    """Return the runtime of an app. Raise `ConfigurationError` if `install` was never called on it."""
     found = _runtimes.get(app)
     if found is None:
         raise ConfigurationError("app", f"celery_agents.install(app) was not called on the Celery app {app.main!r}")

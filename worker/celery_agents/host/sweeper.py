@@ -1,4 +1,4 @@
-"""The sweeper: finds executions whose time has come and rings their bells. It never executes anything.
+"""The sweeper, which finds executions whose time has come and rings their bells. It never executes anything.
 
 Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to the queue twice is harmless.
 """
@@ -18,14 +18,14 @@ from celery_agents.lifecycle.cancel import request_cancel
 
 log = logging.getLogger(__name__)
 
-# How often a worker is asked to announce the end of an execution whose end nobody announced. Workers discard every
+# How often workers are asked to announce the end of an execution that nobody has announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
 _ANNOUNCEMENTS: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What one sweep did, in numbers of executions."""
+    """The result of one sweep, in numbers of executions."""
 
     rung: int = 0
     cancelled: int = 0
@@ -34,7 +34,8 @@ class Swept:
 class Sweeper:
     """Looks for due executions, for leases of dead processes on this host, and for revoked tasks.
 
-    `worker_name` is the worker that it runs in, if any: in its name ends are told that no bell can bring about.
+    `worker_name` is the worker that the sweeper runs in, if any. The sweeper announces in its name the ends that no
+    bell can bring about.
     """
 
     def __init__(self, runtime: Runtime, worker_name: str | None = None) -> None:
@@ -42,14 +43,14 @@ class Sweeper:
         self._worker_name = worker_name
         self._revoked: set[str] = set()
         self._revokes_seen: set[str] = set()
-        # Revoked after they had ended otherwise. Celery would go on to discard their messages, also when a dead letter
-        # is released: whoever holds Celery's set takes them out of it.
+        # Executions that were revoked after they had ended otherwise. Celery would go on to discard their messages,
+        # even when a dead letter is released. Whoever holds Celery's set of revoked ids removes these from it.
         self.void_revokes: set[str] = set()
         self._watching = Outage(log, "the watch for dead processes")
         self._sweeping = Outage(log, "the sweep")
 
     def sweep(self) -> Swept:
-        """Rings the bells of due executions, one batch."""
+        """Ring the bells of one batch of due executions."""
         store, settings, ends = self._runtime.store, self._runtime.settings, self._runtime.ends
         grace = timedelta(seconds=settings.publish_grace_seconds)
         rung: list[tuple[str, int]] = []
@@ -67,9 +68,9 @@ class Sweeper:
                     self._settle_untold(due.execution_id)
                     continue
             except StoreUnavailable:
-                raise  # all of them, later
+                raise  # the store is away: all of them wait for a later sweep
             except StoreError as error:
-                # One that cannot be read here (a newer format, say) must not keep the others waiting.
+                # An execution that cannot be read here (a newer format, say) must not keep the others waiting.
                 log.warning("execution %s could not be swept: %s", due.execution_id, error)
                 continue
             if due.token and not due.over:
@@ -88,12 +89,12 @@ class Sweeper:
         return Swept(rung=len(rung), cancelled=cancelled)
 
     def _settle_untold(self, execution_id: str) -> None:
-        """No worker tells of this end. Its relatives need none."""
+        """Settle an end that no worker announces. The execution's relatives need no worker to be told."""
         self._runtime.ends.tell_of(execution_id)
         self._runtime.store.settle(execution_id)
 
     def break_dead_leases(self) -> int:
-        """Gives back the leases of processes on this host that can be seen to be dead; returns how many."""
+        """Give back the leases of processes on this host that can be seen to be dead; return how many."""
         store = self._runtime.store
         broken = 0
         for lease in store.find_leases(owner.host_prefix()):
@@ -103,10 +104,10 @@ class Sweeper:
         return broken
 
     def cancel_revoked(self, revoked: set[str]) -> int:
-        """Turns revokes of tasks (Flower's button, `app.control.revoke`) into cancels; returns how many.
+        """Turn revokes of tasks (Flower's button, `app.control.revoke`) into cancels; return how many.
 
-        A worker discards every later message with a revoked id, so the end is recorded and told here if nobody holds a
-        lease.
+        A worker discards every later message with a revoked id. If nobody holds a lease, the end is therefore recorded
+        and announced here.
         """
         self._revoked = revoked
         cancelled = 0
@@ -115,7 +116,7 @@ class Sweeper:
             try:
                 cancelled += isinstance(task_id, str) and self._cancel_revoked(task_id)
             except StoreUnavailable as error:
-                unavailable = error  # for this one perhaps: of two stores, or of a cluster's nodes, others may answer
+                unavailable = error  # perhaps only for this id: with two stores, or a cluster's nodes, others may do
                 continue
             except (StoreError, ValueError) as error:
                 log.warning("revoked task %r could not be looked up: %s", task_id, error)
@@ -144,10 +145,10 @@ class Sweeper:
         return True
 
     def _tell_of_cancel(self, execution_id: str) -> bool:
-        """Tells everybody of a cancelled execution's end; False if that is for another worker, or for later.
+        """Tell everybody that a cancelled execution has ended; return False if another worker or a later sweep must.
 
-        A bell would not do it: each worker discards a message whose id is revoked, and before that the message waits
-        for a free slot.
+        A bell would not do: each worker discards a message whose id is revoked, and before that the message waits for a
+        free slot.
         """
         store = self._runtime.store
         summary = store.get_summary(execution_id)
@@ -163,7 +164,7 @@ class Sweeper:
         return True
 
     def try_watch(self, revoked: set[str]) -> bool:
-        """`break_dead_leases` and `cancel_revoked`; True if a sweep should follow at once. Faults are logged."""
+        """Call `break_dead_leases` and `cancel_revoked`; return True if a sweep should follow at once. Log faults."""
         broken = 0
         try:
             broken = self.break_dead_leases()
@@ -175,7 +176,7 @@ class Sweeper:
         return broken > 0
 
     def try_sweep(self) -> None:
-        """`sweep`, with faults of the store logged: the next one comes soon."""
+        """Call `sweep` and log faults of the store: the next sweep comes soon."""
         try:
             self.sweep()
         except StoreError as error:

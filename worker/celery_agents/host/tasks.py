@@ -1,4 +1,4 @@
-"""The Celery task that a bell calls: it runs one claim of one execution and translates the outcome for Celery."""
+"""The Celery task that a bell calls. It runs one claim of one execution and translates the outcome for Celery."""
 
 import logging
 import time
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
-    """Executes a claim. Acknowledged early: nothing stays unacknowledged while an agent works."""
+    """Executes a claim. It acknowledges early: nothing stays unacknowledged while an agent works."""
 
     name = bell.TASK_NAME
     Request = "celery_agents.host.lost_process:ExecutionRequest"
@@ -44,7 +44,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
     def run(self, execution_id: str) -> Any:
         runtime = runtime_of(self.app)
         if runtime.drain.is_set():
-            # The message came out of the queue just before the shutdown: put it back for another worker.
+            # The message left the queue just before the shutdown: put it back for another worker.
             self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
             raise Ignore
         ended = self._leaving_to_later(execution_id, lambda: self._work(runtime, execution_id))
@@ -55,9 +55,9 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         raise Ignore
 
     def _work(self, runtime: Runtime, execution_id: str) -> Outcome | ExecutionSummary | None:
-        """Works on one claim; if it cannot be claimed, the summary: a stray bell must not cost a whole context."""
-        # While the store is away a slot has nothing better to do than to wait with its bell: else an outage would use
-        # up the whole queue, and what was in it would wait to be rung again.
+        """Work on one claim. Return the summary if there is no claim: a stray bell must not cost a whole context."""
+        # While the store is away, a slot can do nothing better than wait with its bell. An outage would otherwise use
+        # up the whole queue, and its executions would wait to be rung again.
         give_up_at, backoff = time.monotonic() + runtime.settings.lease_seconds, _FIRST_BACKOFF_SECONDS
         while True:
             try:
@@ -77,26 +77,26 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
 
     @staticmethod
     def _leaving_to_later(execution_id: str, work: Callable[[], R]) -> R:
-        """Does something with the store. A fault of it is none of the execution, which a sweeper brings back."""
+        """Do something with the store. Its fault does not fail the execution, which a sweeper brings back."""
         try:
             return work()
         except StoreError as error:
-            # Also a format that only a newer worker reads.
+            # This includes a format that only a newer worker reads.
             log.error("execution %s is left to later: %s", execution_id, error)
             raise Ignore from error
 
     def after_return(
         self, status: str, retval: Any, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], einfo: Any
     ) -> None:
-        """The result backend has the end: nobody needs to be told again."""
+        """Settle the end, now that the result backend has it: nobody needs to be told again."""
         del retval, kwargs, einfo
         if status in ("SUCCESS", "FAILURE") and args:
             self._settle(runtime_of(self.app), task_id)
 
     def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
-        """Returns or raises what makes Celery tell the same story as the store."""
+        """Return or raise what makes Celery tell the same story as the store."""
         if outcome.has_relatives:
-            # Before the end is settled: until then it is told again and again.
+            # Tell them before the end is settled: until then it is told again and again.
             self._leaving_to_later(execution_id, lambda: runtime.ends.tell_of(execution_id))
         if outcome.ending is Ending.COMPLETED:
             return outcome.output
@@ -116,7 +116,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         raise Ignore
 
     def _show_pause(self, state: AgentState, key: str) -> None:
-        """Shows the pause to those who look at the task's state. The store knows of it in any case."""
+        """Show the pause to those who look at the task's state. The store knows of it in any case."""
         try:
             self.update_state(state=state.name, meta={"waiting_for": key})
         except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
@@ -128,7 +128,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             runtime.ring(summary)
 
     def _is_untold(self, summary: ExecutionSummary) -> bool:
-        """Whether an execution is over and Celery's result backend does not know.
+        """Return whether an execution is over and Celery's result backend does not know it.
 
         The process that recorded the end may have died before it could tell.
         """
@@ -177,16 +177,16 @@ def _failure_of(summary: ExecutionSummary) -> Exception:
 
 
 def tellable(execution_id: str, error: Exception) -> Exception:
-    """The error as Celery may be given it: some of its own exceptions mean something else than a failure there."""
+    """Return the error as Celery may get it: some of Celery's own exceptions do not mean a failure there."""
     if isinstance(error, TaskPredicate):
         info = describe(error)
         return ExecutionFailed(execution_id, info.type, info.message)
     if isinstance(error, StepFailed):
-        return StepFailed(error.type, error.message)  # without the bases that were put to it here: those do not pickle
+        return StepFailed(error.type, error.message)  # without the bases that were added here: those do not pickle
     return error
 
 
 def register(app: Celery) -> None:
-    """Registers the tasks on an app."""
+    """Register the tasks on an app."""
     app.register_task(ExecuteTask())
     app.register_task(EnqueueTask())
