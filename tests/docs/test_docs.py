@@ -1,11 +1,8 @@
 """What the README and the docs show works."""
 
 import contextlib
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -25,7 +22,6 @@ from celery_agents.decorators import Agent
 from celery_agents.settings import Settings
 from tests.celery_agents.driving import Engine
 from tests.docs.pages import PAGES, REPOSITORY, ROOT, blocks
-from tests.services.machine import scaled
 
 
 def run_block(text: str, **names: Any) -> dict[str, Any]:
@@ -198,39 +194,3 @@ def test_the_projects_urls_are_those_of_the_readme() -> None:
         urls = tomllib.load(file)["project"]["urls"]
     assert set(urls) == {"Homepage", "Documentation", "Changelog", "Issues"}
     assert all(url.startswith(REPOSITORY) for url in urls.values())
-
-
-def test_the_commands_of_the_docs_exist() -> None:
-    listed = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "celery_agents", "agents", "--help"],
-        cwd=ROOT,
-        env=os.environ | {"AGENTS_STORE_URL": "memory://", "AGENTS_BROKER_URL": "memory://"},
-        capture_output=True,
-        text=True,
-        timeout=scaled(60),
-        check=True,
-    ).stdout
-    shown = {command for page in PAGES for command in re.findall(r"agents ([a-z]+)\b(?= |`|$)", page.read_text())}
-    commands = shown & {
-        "enqueue",
-        "list",
-        "show",
-        "watch",
-        "resume",
-        "cancel",
-        "recover",
-        "audit",
-        "stats",
-        "archive",
-        "delete",
-        "purge",
-        "copy",
-        "migrate",
-        "settings",
-        "check",
-    }
-    assert len(commands) == 16
-    assert all(re.search(rf"^  {command} ", listed, flags=re.MULTILINE) for command in commands), listed
-    targets = (ROOT / "Makefile").read_text()
-    for target in {name for page in PAGES for name in re.findall(r"(?:`|\$ )make ([a-z]+)", page.read_text())}:
-        assert f".PHONY: {target}" in targets
