@@ -42,6 +42,10 @@ class ManualClock:
         self._now_us += duration_us(by)
 
 
+def left_to_the_server() -> None:
+    """Stand for the time of a server's own clock, which a statement reads itself."""
+
+
 def to_us(moment: datetime) -> int:
     """An aware datetime as microseconds since the epoch."""
     return (moment - EPOCH) // _MICROSECOND

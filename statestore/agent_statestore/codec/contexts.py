@@ -1,7 +1,8 @@
 """Whole contexts from what is stored."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from agent_statestore.codec.contents import decode_message, decode_rag
 from agent_statestore.codec.headers import summary_fields, text_of
@@ -10,17 +11,19 @@ from agent_statestore.codec.steps import decode_step
 from agent_statestore.envelope import load, unseal
 from agent_statestore.records import AgentContext, Memory
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 def decode_context(
     header: Mapping[str, Any],
     *,
-    steps: Iterable[str | bytes],
-    messages: Iterable[str | bytes],
-    working_memory: Mapping[str, str | bytes],
-    facts: Iterable[str | bytes],
-    entities: Mapping[str, str | bytes],
-    rag_context: Iterable[str | bytes],
-    signals: Iterable[str | bytes],
+    steps: Iterable[str | bytes] = (),
+    messages: Iterable[str | bytes] = (),
+    working_memory: Mapping[str, str | bytes] = _NOTHING,
+    facts: Iterable[str | bytes] = (),
+    entities: Mapping[str, str | bytes] = _NOTHING,
+    rag_context: Iterable[str | bytes] = (),
+    signals: Iterable[str | bytes] = (),
 ) -> AgentContext:
     """The context made of a stored header and the parts in their order. `signals` are the unconsumed ones."""
     output = header.get("output")

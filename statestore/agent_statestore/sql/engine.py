@@ -105,10 +105,10 @@ def _create(
 
     @event.listens_for(engine, "do_connect")
     def connect_limited(dialect: object, record: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from agent_statestore.sql.postgresql import connection
+        from agent_statestore.sql.postgresql import connections
 
         del dialect, record
-        return connection.connect(answer_seconds, *args, **kwargs)
+        return connections.connect(answer_seconds, *args, **kwargs)
 
     return engine
 

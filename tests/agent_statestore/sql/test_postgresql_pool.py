@@ -12,7 +12,7 @@ import pytest
 
 from agent_statestore import Checkpoint, StoreUnavailable, UnsupportedURL
 from agent_statestore.sql import SQLStore
-from agent_statestore.sql.postgresql import pool as module
+from agent_statestore.sql.postgresql import connections as module
 from agent_statestore.sql.settings import parse_url
 from agent_statestore.testing.kit.builders import claimed, done
 

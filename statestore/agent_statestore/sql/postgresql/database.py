@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from agent_statestore.sql.boundary import reraise, sqlstate_of
 from agent_statestore.sql.database import DuplicateKey, Params
-from agent_statestore.sql.postgresql.pool import PostgreSQLPool
+from agent_statestore.sql.postgresql.connections import PostgreSQLPool
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.transaction import Row
 

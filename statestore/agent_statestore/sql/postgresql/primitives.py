@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
-from agent_statestore.codec import EncodedCheckpoint, encode_new, noted_as
+from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as
 from agent_statestore.codec.signals import address_of
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
@@ -26,7 +26,7 @@ from agent_statestore.sql.postgresql.writing import (
     send_statement,
     shape_of,
 )
-from agent_statestore.sql.rows import context_of, notes_of, values_of
+from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import COLUMNS
 
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
@@ -52,7 +52,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         for _ in range(ROUNDS):
             for created_us, due_us in self._database.run(statement, params):
                 made = header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us}
-                return context_of(made)
+                return decode_context(made)
             if new.idempotency_key is not None:
                 found = self.get_by_idempotency_key(new.agent_id, new.idempotency_key)
                 if found is not None:

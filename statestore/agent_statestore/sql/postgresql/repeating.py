@@ -5,9 +5,10 @@ without end: a condition in SQL that says other than the diagnosis in Python, af
 would otherwise keep the caller and the server busy for ever.
 """
 
+from collections.abc import Callable
 from typing import Final
 
-from agent_statestore.clock import Clock
+from agent_statestore.clock import Clock, left_to_the_server
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.sql.database import Database, Params
 from agent_statestore.sql.headers import DECISIVE, Header, header_of
@@ -24,17 +25,14 @@ class Repeating:
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         self._database = database
-        self._clock = clock
+        # The injected clock's time; None means the server's.
+        self.now_us: Callable[[], int | None] = left_to_the_server if clock is None else clock.now_us
         self._tables = tables = database.settings.tables
         looked_at = ", ".join(f"c.{name}" for name in _LOOKED_AT)
         self._header = (
             f"SELECT {looked_at}, {database.now} FROM {tables.contexts} AS c "
             "WHERE c.execution_id = :execution_id AND c.deleted_us IS NULL"
         )
-
-    def now_us(self) -> int | None:
-        """The injected clock's time; None means the server's."""
-        return None if self._clock is None else self._clock.now_us()
 
     def _look(self, execution_id: str) -> tuple[Header | None, int]:
         """The header as it is now, and the time."""
