@@ -1,4 +1,4 @@
-"""`Execution`: the handle that a client holds; `AsyncExecution`: the same one for async code."""
+"""`Execution`, the handle that a client holds, and `AsyncExecution`, the same handle for async code."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, question_of
 
-# A watch tells of every change. Looking without being told, this rarely, is for what nobody foresees.
+# A watch tells of every change. Looking without being told, as rarely as this, guards against what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0
 
 
 class Execution:
-    """One execution, from the outside. Cheap to make; every call looks at the store."""
+    """One execution, seen from the outside. Cheap to make; every call looks at the store."""
 
     def __init__(self, execution_id: str, services: Services) -> None:
         self.id = execution_id
@@ -43,49 +43,49 @@ class Execution:
 
     @property
     def state(self) -> AgentState:
-        """Where it stands. Raises `ExecutionNotFound`."""
+        """The state of the execution. Raises `ExecutionNotFound`."""
         return self.summary().state
 
     def summary(self) -> ExecutionSummary:
-        """Everything but its contents: cheap. Raises `ExecutionNotFound`."""
+        """Return everything but the contents of the execution: cheap. Raise `ExecutionNotFound`."""
         summary = self._services.store.get_summary(self.id)
         if summary is None:
             raise ExecutionNotFound(self.id)
         return summary
 
     def context(self) -> AgentContext:
-        """The whole context. Raises `ExecutionNotFound`."""
+        """Return the whole context. Raise `ExecutionNotFound`."""
         context = self._services.store.get_context(self.id)
         if context is None:
             raise ExecutionNotFound(self.id)
         return context
 
     def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
-        """The recorded steps numbered above `after`."""
+        """Return the recorded steps numbered above `after`."""
         return self._services.store.get_steps(self.id, after)
 
     @property
     def question(self) -> Wait | None:
-        """The question that it waits to have answered, if it does."""
+        """The question whose answer the execution waits for, if any."""
         return question_of(self.summary())
 
     @property
     def approval(self) -> Wait | None:
-        """The approval that it waits for, if it does. Its `prompt` holds `tool`, `description`, `arguments`, `digest`.
+        """The approval that the execution waits for, if any.
 
-        Its `schema` is that of the arguments.
+        Its `prompt` holds `tool`, `description`, `arguments` and `digest`. Its `schema` is the schema of the arguments.
         """
         return approval_of(self.summary())
 
     def wait(self, timeout: float | None = None) -> JSONValue:
-        """Blocks until the execution is over and returns its output. `timeout` is in seconds.
+        """Block until the execution is over and return its output. `timeout` is in seconds.
 
         Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
         """
         return self._output(self._look_until(lambda summary: summary.state.is_over, timeout))
 
     def wait_for_question(self, timeout: float | None = None) -> Wait | None:
-        """Blocks until the execution asks a person something, and returns the question; None if it ended without.
+        """Block until the execution asks a person something, and return the question; None if it ended without one.
 
         `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
         """
@@ -93,7 +93,7 @@ class Execution:
         return question_of(summary)
 
     def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
-        """Blocks until the execution waits for an approval, and returns it (see `approval`); None if it ended without.
+        """Block until the execution waits for an approval, and return it (see `approval`); None if it ended before.
 
         `timeout` is in seconds. Raises `TimeoutError`, `ExecutionNotFound`.
         """
@@ -101,9 +101,9 @@ class Execution:
         return approval_of(summary)
 
     def __iter__(self) -> Iterator[AgentStep]:
-        """Follows the execution live: yields its steps from the first on, new ones as they are recorded, to its end.
+        """Follow the execution live to its end: yield its steps from the first on, and new ones as they are recorded.
 
-        An intent (a step without a result) is yielded once its result is there.
+        An intent (a step without a result) is yielded once it has a result.
         """
         seen = 0
         with self.watch() as watch:
@@ -120,21 +120,22 @@ class Execution:
                 watch.wait(LOOK_ANYWAY_SECONDS)
 
     def watch(self) -> Watch:
-        """Wakes its holder when something about the execution may have changed; to be closed.
+        """Return a watch that wakes its holder when something about the execution may have changed. Close it after use.
 
-        On Redis and in memory it is told; elsewhere it looks at growing intervals of up to half a second.
+        On Redis and in memory the watch is told of changes; elsewhere it looks at growing intervals of up to half a
+        second.
         """
         return self._services.store.watch(self.id)
 
     def resume(
         self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
     ) -> None:
-        """Answers the question that the execution waits for; it goes on at once on any worker.
+        """Answer the question that the execution waits for; the execution goes on at once on any worker.
 
-        `key` names the question (`Wait.key`) where there might be another one by now; `sender` and `reason` are
-        recorded. Raises `InvalidAnswer` for one that does not fit the question's schema, `QuestionNotAsked` (also where
-        an approval is waited for), `AlreadyAnswered` (of several answers the first one wins), `ExecutionOver`,
-        `ExecutionNotFound`.
+        `key` names the question (`Wait.key`), in case the execution asks another one by now. `sender` and `reason` are
+        recorded. Raises `InvalidAnswer` for an answer that does not fit the question's schema, `QuestionNotAsked` (also
+        where the execution waits for an approval), `AlreadyAnswered` (the first of several answers wins),
+        `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.answer(self._services, self.summary(), answer, key=key, sender=sender, reason=reason)
 
@@ -147,15 +148,15 @@ class Execution:
         sender: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Approves of the tool call that the execution waits to make; it goes on at once on any worker.
+        """Approve the tool call that the execution waits to make; the execution goes on at once on any worker.
 
-        Give the `digest` that was shown (`approval.prompt["digest"]`): then nothing is approved of if the execution has
-        come to another call by now, or to the same one again. Without it, whatever it waits for is, or what is called
-        `key` (`approval.key`). `arguments`, all of them by name, are used instead of those that the agent chose.
-        `sender` and `reason` are recorded.
+        Give the `digest` that was shown (`approval.prompt["digest"]`): nothing is then approved if the execution has
+        come to another call by now, or to the same call again. Without a digest, this approves whatever the execution
+        waits for, or what `key` names (`approval.key`). `arguments`, all of them by name, replace those that the agent
+        chose. `sender` and `reason` are recorded.
 
-        Raises `InvalidArguments` for ones that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (of several
-        decisions the first one wins), `ExecutionOver`, `ExecutionNotFound`.
+        Raises `InvalidArguments` for arguments that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (the
+        first of several decisions wins), `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.approve(
             self._services, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
@@ -169,42 +170,42 @@ class Execution:
         sender: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Refuses the tool call that the execution waits to make: the agent gets `ApprovalDenied`.
+        """Refuse the tool call that the execution waits to make: the agent gets `ApprovalDenied`.
 
-        Parameters and errors are those of `approve`.
+        Parameters and errors are the same as for `approve`.
         """
         signals.reject(self._services, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
 
     def send_event(
         self, name: str, payload: JSONValue = None, *, event_id: str | None = None, sender: str | None = None
     ) -> None:
-        """Sends an event, which `run.wait_for(name)` returns the payload of; kept until the agent waits for it.
+        """Send an event. `run.wait_for(name)` returns its payload; the event is kept until the agent waits for it.
 
-        An event with an `event_id` (at most 249 characters) that this execution was sent before changes nothing, so
-        that sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
+        An event changes nothing if this execution was sent one with the same `event_id` (at most 249 characters)
+        before, so sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
         `ExecutionNotFound`.
         """
         signals.send_event(self._services, self.id, name, payload, event_id=event_id, sender=sender)
 
     def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
-        """Cancels the execution, for good; False if it was over already.
+        """Cancel the execution for good; return False if it was over already.
 
-        If nothing runs it, it is cancelled when this returns; else at its next step boundary. Raises
-        `ExecutionNotFound`.
+        If nothing runs the execution, it is cancelled when this returns; otherwise it ends at its next step boundary.
+        Raises `ExecutionNotFound`.
         """
         return cancel(self._services, self.id, sender=sender, reason=reason)
 
     def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
-        """Deletes the execution, also while a worker has it; False if it was not there.
+        """Delete the execution, even while a worker has it; return False if it was not there.
 
-        The worker's next write is refused, and it stops. A parent that waits for it, and whoever waits for its turn
-        behind it, go on at once; its own children are left to run: `cancel` first to end them too. What is kept of it,
-        `sender` and `reason` among that, see `Store.delete_context`.
+        The worker's next write is refused, and it stops. A parent that waits for the execution, and executions that
+        wait for their turn behind it, go on at once. Its own children go on running: call `cancel` first to end them
+        too. `Store.delete_context` says what is kept of it, including `sender` and `reason`.
         """
         return delete.delete(self._services, self.id, sender=sender, reason=reason)
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
-        """Looks whenever something may have changed, the last time when `timeout` seconds have passed."""
+        """Look whenever something may have changed, for the last time when `timeout` seconds have passed."""
         check_seconds(timeout)
         give_up_at = None if timeout is None else time.monotonic() + timeout
         if is_met(summary := self.summary()):
@@ -218,7 +219,7 @@ class Execution:
         return summary
 
     def stands_still(self, summary: ExecutionSummary, timeout: float | None) -> str:
-        """What is said when nothing came of waiting. It names the store: most often the workers are on another one."""
+        """Return the message for a wait in vain. It names the store: most often the workers are on another one."""
         said = f"execution {self.id} is still {summary.state.value} after {timeout} s"
         if summary.state is not AgentState.IDLE:
             return said
@@ -236,7 +237,7 @@ class Execution:
 
 
 class AsyncExecution:
-    """`Execution` with awaitable methods; see there for the meaning and the errors of each."""
+    """`Execution` with awaitable methods; `Execution` describes their meaning and their errors."""
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -247,46 +248,46 @@ class AsyncExecution:
         return self._execution.id
 
     async def state(self) -> AgentState:
-        """Where it stands."""
+        """Return the state of the execution."""
         return (await self.summary()).state
 
     async def summary(self) -> ExecutionSummary:
-        """Everything but its contents."""
+        """Return everything but the contents of the execution."""
         return await asyncio.to_thread(self._execution.summary)
 
     async def context(self) -> AgentContext:
-        """The whole context."""
+        """Return the whole context."""
         return await asyncio.to_thread(self._execution.context)
 
     async def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
-        """The recorded steps numbered above `after`."""
+        """Return the recorded steps numbered above `after`."""
         return await asyncio.to_thread(self._execution.steps, after)
 
     async def question(self) -> Wait | None:
-        """The question that it waits to have answered, if it does."""
+        """Return the question whose answer the execution waits for, if any."""
         return await asyncio.to_thread(lambda: self._execution.question)
 
     async def approval(self) -> Wait | None:
-        """The approval that it waits for, if it does."""
+        """Return the approval that the execution waits for, if any."""
         return await asyncio.to_thread(lambda: self._execution.approval)
 
     async def wait(self, timeout: float | None = None) -> JSONValue:
-        """The output, once the execution is over."""
+        """Return the output, once the execution is over."""
         await self._look_until(lambda summary: summary.state.is_over, timeout)
         return await asyncio.to_thread(self._execution.wait, 0)
 
     async def wait_for_question(self, timeout: float | None = None) -> Wait | None:
-        """The question, once there is one; None if the execution ended without."""
+        """Return the question, once there is one; None if the execution ended without one."""
         summary = await self._look_until(lambda seen: question_of(seen) is not None or seen.state.is_over, timeout)
         return question_of(summary)
 
     async def wait_for_approval(self, timeout: float | None = None) -> Wait | None:
-        """The approval, once one is waited for; None if the execution ended without."""
+        """Return the approval, once the execution waits for one; None if it ended before."""
         summary = await self._look_until(lambda seen: approval_of(seen) is not None or seen.state.is_over, timeout)
         return approval_of(summary)
 
     async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
-        """Looks at once, and then whenever something may have changed, until `timeout` seconds have passed."""
+        """Look at once, and then whenever something may have changed, until `timeout` seconds have passed."""
         check_seconds(timeout)
         summary = await self.summary()
         if is_met(summary):
@@ -300,7 +301,7 @@ class AsyncExecution:
         return summary
 
     async def __aiter__(self) -> AsyncIterator[AgentStep]:
-        """Follows the execution live."""
+        """Follow the execution live."""
         seen = 0
         async with AsyncWatch(self._execution.watch) as watch:
             while True:
@@ -316,31 +317,31 @@ class AsyncExecution:
                 await watch.wait(LOOK_ANYWAY_SECONDS)
 
     async def resume(self, answer: JSONValue, **options: Any) -> None:
-        """Answers the question that the execution waits for."""
+        """Answer the question that the execution waits for."""
         await asyncio.to_thread(lambda: self._execution.resume(answer, **options))
 
     async def approve(self, **options: Any) -> None:
-        """Approves of the tool call that the execution waits to make."""
+        """Approve the tool call that the execution waits to make."""
         await asyncio.to_thread(lambda: self._execution.approve(**options))
 
     async def reject(self, **options: Any) -> None:
-        """Refuses the tool call that the execution waits to make."""
+        """Refuse the tool call that the execution waits to make."""
         await asyncio.to_thread(lambda: self._execution.reject(**options))
 
     async def send_event(self, name: str, payload: JSONValue = None, **options: Any) -> None:
-        """Sends an event."""
+        """Send an event."""
         await asyncio.to_thread(lambda: self._execution.send_event(name, payload, **options))
 
     async def cancel(self, **options: Any) -> bool:
-        """Cancels the execution, for good."""
+        """Cancel the execution for good."""
         return await asyncio.to_thread(lambda: self._execution.cancel(**options))
 
     async def delete(self, **options: Any) -> bool:
-        """Deletes the execution."""
+        """Delete the execution."""
         return await asyncio.to_thread(lambda: self._execution.delete(**options))
 
 
 def check_seconds(timeout: float | None) -> None:
-    """Raises `TypeError` for what is no number of seconds: most often a `timedelta`, which an agent's waits take."""
+    """Raise `TypeError` for anything but a number of seconds: most often a `timedelta`, which agents' waits take."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
         raise TypeError(f"timeout needs a number of seconds, or None, not {timeout!r:.80}")

@@ -10,14 +10,14 @@ from typing import Final, Self
 
 from agent_statestore.watch import PollingWatch, Watch
 
-# Beyond this many at once a watch looks at intervals: a thread each would be too dear.
+# If more watches than this are open at once, the others look at intervals: a thread each would cost too much.
 MAX_THREADS: Final = 64
-# How long a thread outlives a waiter that was cancelled, at most.
+# How long a thread outlives a cancelled waiter, at most.
 _SLICE_SECONDS: Final = 1.0
 
 
 class _Threads:
-    """The threads that wait, made when first needed; not asyncio's own, where waiting would keep everybody else out."""
+    """The threads that wait, made when first needed. Waiting in asyncio's own threads would keep everybody else out."""
 
     def __init__(self) -> None:
         self.free = threading.BoundedSemaphore(MAX_THREADS)
@@ -28,7 +28,7 @@ _threads = _Threads()
 
 
 def _renew_threads() -> None:
-    """Threads do not survive a fork, and a pool does not notice."""
+    """Replace the threads in a forked child: they do not survive a fork, and a pool does not notice."""
     global _threads
     _threads = _Threads()
 
@@ -37,7 +37,7 @@ os.register_at_fork(after_in_child=_renew_threads)
 
 
 class AsyncWatch:
-    """A `agent_statestore.Watch` for one coroutine. `make` opens the blocking one."""
+    """An `agent_statestore.Watch` for one coroutine. `make` opens the blocking watch."""
 
     def __init__(self, make: Callable[[], Watch]) -> None:
         self._make = make
@@ -54,7 +54,7 @@ class AsyncWatch:
             try:
                 self._watch = await asyncio.shield(asyncio.wrap_future(opening))
             except BaseException:
-                # Also a waiter that was cancelled, while the thread goes on opening the watch.
+                # This includes a waiter that was cancelled while the thread goes on opening the watch.
                 opening.add_done_callback(self._close_opened)
                 raise
         return self
@@ -87,7 +87,7 @@ class AsyncWatch:
         if self._waiting is None or self._waiting.done():
             self._close()
         else:
-            # Its waiter was cancelled: the thread still uses the watch, for a moment.
+            # Its waiter was cancelled: the thread still uses the watch for a moment.
             self._waiting.add_done_callback(lambda _: self._close())
 
     def _close_opened(self, opening: Future[Watch]) -> None:

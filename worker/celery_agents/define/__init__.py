@@ -1,1 +1,1 @@
-"""What users define: agents and tools, and the parts of a definition. Knows nothing of how it is executed."""
+"""What users define: agents, tools and the parts of a definition. Knows nothing of how they are executed."""

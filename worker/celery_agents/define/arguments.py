@@ -1,4 +1,4 @@
-"""The arguments of a tool: what it may be called with, and whether it wants the context of the call."""
+"""The arguments of a tool: what a call may pass, and whether the tool wants the context of the call."""
 
 import contextlib
 import functools
@@ -17,10 +17,10 @@ from celery_agents.errors import InvalidArguments, RegistrationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
-    """The call that a tool is part of. A tool gets it in a parameter that is annotated with this class.
+    """The call that a tool is part of. A tool gets it in a parameter annotated with this class.
 
-    `idempotency_key` is the same on every try of this call, whoever makes it: for services that take one. `key` is the
-    step's in the journal, `tries` counts from 1.
+    `idempotency_key` is the same on every try of this call, in any process: pass it to services that take such a key.
+    `key` is the step's key in the journal. `tries` counts from 1.
     """
 
     execution_id: str
@@ -36,7 +36,7 @@ class ToolContext:
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:
-    """The parameter that gets the context of the call, if there is one."""
+    """Return the parameter that gets the context of the call; None if there is none."""
     for key, annotation in types.hints(function).items():
         if key != "return" and (annotation is ToolContext or ToolContext in get_args(annotation)):
             return key
@@ -44,12 +44,12 @@ def context_parameter(function: Callable[..., Any]) -> str | None:
 
 
 def by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """The arguments as they are given: what `**kwargs` collects stands beside the others."""
+    """Return the arguments as they are given: what `**kwargs` collects stands beside the others."""
     return {**dict(zip(bound.signature.parameters, bound.args, strict=False)), **bound.kwargs}
 
 
 class Arguments:
-    """The parameters of a function: what it may be called with, and whether it wants the context of the call."""
+    """The parameters of a function: what a call may pass, and whether the function wants the context of the call."""
 
     def __init__(self, function: Callable[..., Any], name: str, *, plain: Callable[..., Any]) -> None:
         self._name = name
@@ -70,7 +70,7 @@ class Arguments:
         def collect(*args: Any, **kwargs: Any) -> inspect.BoundArguments:
             return self._signature.bind(*args, **kwargs)
 
-        # Validation looks at this one, which never is async and never runs the tool's code.
+        # Validation looks at this function, which is never async and never runs the tool's code.
         collect.__signature__ = self._signature  # type: ignore[attr-defined]
         collect.__annotations__ = {key: hint for key, hint in hints.items() if key in self._signature.parameters}
         self._collect: Callable[..., Any] = collect
@@ -82,18 +82,18 @@ class Arguments:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all that there are, in their order."""
+        """The names of all parameters, in their order."""
         parameters = self._signature.parameters.values()
         return tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
 
     def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The typed arguments, defaults and all, as keywords. Raises `InvalidArguments`."""
+        """Return the typed arguments, including defaults, as keywords. Raise `InvalidArguments`."""
         return by_name(self.bind(args, kwargs))
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        """The typed arguments. Raises `InvalidArguments`."""
-        with contextlib.suppress(TypeError):  # validation says more
-            # By name, so that an error says which one it is.
+        """Return the typed arguments. Raise `InvalidArguments`."""
+        with contextlib.suppress(TypeError):  # validation gives more detail
+            # Pass them by name, so that an error names the argument.
             args, kwargs = (), by_name(self._signature.bind(*args, **kwargs))
         try:
             bound: inspect.BoundArguments = self._validate(*args, **kwargs)
@@ -117,7 +117,7 @@ class Arguments:
         if context is None and self._full_signature.parameters[self._context_parameter].default is not None:
             raise InvalidArguments(self._name, [f"{self._context_parameter}: needs a ToolContext, which a run gives"])
         bound = self.bind(args, given)
-        # At its own place among the parameters, which may be the first.
+        # Put the context at its own place among the parameters, which may be the first.
         full = inspect.BoundArguments(self._full_signature, OrderedDict(bound.arguments))
         full.arguments[self._context_parameter] = context
         return function(*full.args, **full.kwargs)

@@ -1,4 +1,4 @@
-"""What a crash in the middle of a call means."""
+"""The policy for a crash in the middle of a call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from celery_agents.errors import RegistrationError
 
 
 class CrashPolicy(StrEnum):
-    """What is done about a call during which the process died.
+    """What happens to a call during which the process died.
 
-    `RETRY` repeats it: it gets the same `idempotency_key` each time. `ASK` pauses, and asks a person what to do.
-    `FAIL` raises `StepInterrupted`. `RECONCILE` asks the function that was given. For all but `RETRY` an intent is
-    recorded before the call, which costs one more write.
+    `RETRY` repeats the call, with the same `idempotency_key` each time. `ASK` pauses, and asks a person what to do.
+    `FAIL` raises `StepInterrupted`. `RECONCILE` asks the function that was given. All but `RETRY` record an intent
+    before the call, which costs one more write.
     """
 
     RETRY = "retry"
@@ -24,19 +24,19 @@ class CrashPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """What a reconcile function returns for a call that did take effect: the result that it had, or would have had."""
+    """What a reconcile function returns for a call that took effect: the result that it had, or would have had."""
 
     output: Any = None
 
 
-# Called with the arguments of the interrupted call, a tool's by name: `Happened(output)`, or None if it did not take
-# effect.
+# Called with the arguments of the interrupted call, by name for a tool. It returns `Happened(output)`, or None if the
+# call did not take effect.
 Reconcile: TypeAlias = Callable[..., Happened | None]
 OnCrash: TypeAlias = CrashPolicy | str | Reconcile
 
 
 def crash_policy(name: str, given: OnCrash) -> tuple[CrashPolicy, Reconcile | None]:
-    """The policy, and its function if it has one. Raises `RegistrationError`."""
+    """Return the policy, and its function if it has one. Raise `RegistrationError`."""
     if callable(given):
         return CrashPolicy.RECONCILE, given
     if given == CrashPolicy.RECONCILE:

@@ -1,4 +1,4 @@
-"""When an execution has to be over: kept in its metadata, so that it passes from parent to child."""
+"""The deadline of an execution. Its metadata keep it, so that it passes from parent to child."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,9 @@ KEY: Final = "agents.deadline"
 
 
 def as_metadata(deadline: datetime | timedelta | None) -> dict[str, JSONValue]:
-    """The metadata that say so; a duration counts from now.
+    """Return the metadata that hold a deadline; a duration counts from now.
 
-    Raises `InvalidRecord` for a moment without a time zone, and for a duration that is not positive.
+    Raise `InvalidRecord` for a moment without a time zone, and for a duration that is not positive.
     """
     if deadline is None:
         return {}
@@ -31,7 +31,7 @@ def as_metadata(deadline: datetime | timedelta | None) -> dict[str, JSONValue]:
 
 
 def added_to(metadata: Mapping[str, JSONValue], deadline: datetime | timedelta | None) -> dict[str, JSONValue]:
-    """What a caller gave as metadata, with the deadline. Raises `InvalidRecord`, also for one among the metadata."""
+    """Return a caller's metadata with the deadline added. Raise `InvalidRecord`, also if they hold one already."""
     if not isinstance(metadata, Mapping):
         raise InvalidRecord("metadata", "needs a mapping")
     if KEY in metadata:
@@ -40,9 +40,9 @@ def added_to(metadata: Mapping[str, JSONValue], deadline: datetime | timedelta |
 
 
 def of(context: AgentContext, within: timedelta | None) -> datetime | None:
-    """The earlier of the moment that it was given and the end of the time that its agent has, counted from creation.
+    """Return the earlier of an execution's own deadline and the end of its agent's time, counted from creation.
 
-    Raises `InvalidRecord` for metadata that somebody wrote past `enqueue`.
+    Raise `InvalidRecord` for metadata that somebody wrote past `enqueue`.
     """
     given = context.metadata.get(KEY)
     moments = [] if within is None else [context.created_at + within]

@@ -1,4 +1,4 @@
-"""Which agents and tools this process knows, by name."""
+"""The agents and tools that this process knows, by name."""
 
 import threading
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ class Registry:
         self._made_anew: set[str] = set()
 
     def add_agent(self, agent: "AgentDefinition") -> None:
-        """Registers an agent. The same function may be registered again (a reload); another one may not.
+        """Register an agent. The same function may be registered again (a reload); another function may not.
 
-        Raises `RegistrationError`, also for a name that no step could bear.
+        Raise `RegistrationError`, also for a name that no step could have.
         """
         check_registered_name(agent.name)
         with self._lock:
@@ -33,10 +33,10 @@ class Registry:
             self._agents[agent.name] = agent
 
     def add_tool(self, tool: "Tool[..., Any]") -> None:
-        """Registers a tool, like `add_agent`.
+        """Register a tool, like `add_agent`.
 
-        A function that makes a tool each time that it is called may do so: each caller has its own, and under the name
-        none of them is found any more, because they may differ in what they have captured.
+        A function may make a tool at each of its calls. Each caller then has its own tool, and the name finds none of
+        them any more, because they may differ in what they have captured.
         """
         check_registered_name(tool.name)
         with self._lock:
@@ -50,18 +50,18 @@ class Registry:
             self._tools[tool.name] = tool
 
     def agent(self, name: str) -> "AgentDefinition":
-        """The agent of this name. Raises `UnknownAgent`."""
+        """Return the agent of this name. Raise `UnknownAgent`."""
         try:
             return self._agents[name]
         except KeyError:
             raise UnknownAgent(name, sorted(self._agents)) from None
 
     def find(self, name: str) -> "AgentDefinition | None":
-        """The agent of this name, or None."""
+        """Return the agent of this name, or None."""
         return self._agents.get(name)
 
     def find_tool(self, name: str) -> "Tool[..., Any] | None":
-        """The tool of this name, or None. Raises `RegistrationError` where it is not clear which one is meant."""
+        """Return the tool of this name, or None. Raise `RegistrationError` if the name could mean several."""
         if name in self._made_anew:
             raise RegistrationError(
                 name, f"{self._tools[name].origin} was made several times, and may differ: give the tool, not its name"

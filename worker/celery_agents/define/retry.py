@@ -1,4 +1,4 @@
-"""When a failed step is tried again, and after how long."""
+"""The policy for retries: which failed steps are tried again, and after how long."""
 
 import random
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from celery_agents.errors import AgentsError, RegistrationError, StepTimeout
 class Retry:
     """Exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
 
-    `retries` counts the tries after the first; `retry_on` lists the exception classes worth another try. The n-th
-    retry waits between half of and the whole of min(`first_delay` * 2**(n-1), `max_delay`): never zero, so that a
-    struggling service gets its pause, and never in step with the other executions that it failed.
+    `retries` counts the tries after the first; `retry_on` lists the exception classes worth another try. The n-th retry
+    waits between half and all of min(`first_delay` * 2**(n-1), `max_delay`). It never waits zero, so that a struggling
+    service gets its pause, and never in step with the other executions that the service failed.
     """
 
     retries: int = 0
@@ -35,15 +35,15 @@ class Retry:
             )
 
     def allows(self, error: BaseException, tries: int) -> bool:
-        """Whether a step that failed with `error` at its `tries`-th try gets another one.
+        """Return whether a step that failed with `error` at its `tries`-th try gets another try.
 
-        The engine's own errors (a result that is not JSON, say) would only repeat themselves: never.
+        The engine's own errors (a result that is not JSON, say) never do: they would only repeat themselves.
         """
         may_differ = not isinstance(error, AgentsError) or isinstance(error, StepTimeout)
         return tries <= self.retries and may_differ and isinstance(error, self.retry_on)
 
     def delay_seconds(self, tries: int, jitter: random.Random) -> float:
-        """How long to wait after the `tries`-th try."""
+        """Return how long to wait after the `tries`-th try."""
         full = min(self.first_delay.total_seconds() * 2.0 ** min(tries - 1, 60), self.max_delay.total_seconds())
         return full * jitter.uniform(0.5, 1.0)
 

@@ -1,4 +1,4 @@
-"""`@tool`: a function that an agent may call on the world, with checked arguments and policies for its failures."""
+"""A tool: a function by which an agent acts on the world, with checked arguments and policies for its failures."""
 
 import functools
 import inspect
@@ -23,14 +23,14 @@ RequiresApproval: TypeAlias = bool | Callable[[dict[str, Any]], bool]
 
 
 class Tool(Generic[P, T]):
-    """A registered tool. Calling it calls the function, with its arguments validated.
+    """A registered tool. Calling it validates the arguments and calls the function.
 
     Attributes:
         name: unique in the registry.
         description: the function's docstring.
         retry: when a failed call is tried again.
         timeout: how long one try may take.
-        crash_policy: what is done about a call during which the process died; `reconcile` is its function, if any.
+        crash_policy: what happens to a call during which the process died; `reconcile` is its function, if any.
         approval_timeout: how long a person has to approve.
     """
 
@@ -83,7 +83,7 @@ class Tool(Generic[P, T]):
         kwargs: Mapping[str, Any],
         stand_in: Callable[..., Any] | None = None,
     ) -> Any:
-        """Calls the function, or what stands in for it, with validated arguments. Raises `InvalidArguments`."""
+        """Call the function, or `stand_in` in its place, with validated arguments. Raise `InvalidArguments`."""
         return self._arguments.call(stand_in or self.function, context, args, kwargs)
 
     def look_whether_it_happened(
@@ -93,7 +93,7 @@ class Tool(Generic[P, T]):
         kwargs: Mapping[str, Any],
         reconcile: Reconcile | None = None,
     ) -> Any:
-        """Calls the reconcile function, or the one given in its place, with the arguments of the interrupted call."""
+        """Call the reconcile function, or `reconcile` in its place, with the arguments of the interrupted call."""
         reconcile = reconcile or self.reconcile
         assert reconcile is not None
         arguments = self._arguments.by_name(args, kwargs)
@@ -103,7 +103,7 @@ class Tool(Generic[P, T]):
         return reconcile(**arguments)
 
     def check_reconcile(self, reconcile: Reconcile) -> None:
-        """Raises `RegistrationError` for a function that cannot be called with this tool's arguments by name."""
+        """Raise `RegistrationError` for a function that cannot be called with this tool's arguments by name."""
         names = {*self._arguments.names, context_parameter(reconcile)} - {None}
         try:
             inspect.signature(reconcile).bind(**dict.fromkeys(map(str, names)))
@@ -113,7 +113,7 @@ class Tool(Generic[P, T]):
             ) from error
 
     def is_sibling_of(self, other: "Tool[..., Any]") -> bool:
-        """Whether both are of one `def` that was run twice, as in a function that makes tools, with other values."""
+        """Return whether one `def` made both, run twice with other values, as in a function that makes tools."""
         (code, captured), (other_code, other_captured) = self._made_of, other._made_of
         if code is None or code is not other_code:
             return False  # also after a reload, which compiles it anew
@@ -125,15 +125,15 @@ class Tool(Generic[P, T]):
         return self._arguments.json_schema()
 
     def describe_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSONValue]:
-        """The arguments by name, as JSON: what the journal keeps of a call. Raises `InvalidArguments`."""
+        """Return the arguments by name, as JSON, as the journal keeps them. Raise `InvalidArguments`."""
         return self._arguments.describe(args, kwargs)
 
     def check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raises `InvalidArguments` for arguments with which a call would fail."""
+        """Raise `InvalidArguments` for arguments with which a call would fail."""
         self._arguments.bind(args, kwargs)
 
     def needs_approval(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a person has to approve of this call. Arguments that do not fit need none: the call fails."""
+        """Return whether a person must approve this call. Invalid arguments need no approval: the call fails."""
         if isinstance(self._requires_approval, bool):
             if not self._requires_approval:
                 return False
@@ -148,7 +148,7 @@ class Tool(Generic[P, T]):
 
 
 def _what_it_is_made_of(function: Callable[..., Any]) -> tuple[object, list[object]]:
-    """The code of a function, and what else it got when its `def` was run; no code for what is no function."""
+    """Return a function's code and the values it got when its `def` ran; no code for anything but a function."""
     plain = inspect.unwrap(function)
     if not inspect.isfunction(plain):
         return None, []

@@ -1,4 +1,4 @@
-"""What an agent demands of the order in which its executions work."""
+"""An agent's demands on the order in which its executions work."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import ExecutionSummary, JSONValue
 from celery_agents.errors import RegistrationError
 
-# In an execution's metadata: the key under which it is counted, made of its input when it is created.
+# The key in an execution's metadata under which it is counted. Its value is made of the input at creation.
 KEY: Final = "agents.key"
 
 _PERIODS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
@@ -19,10 +19,10 @@ _RATE: Final = re.compile(r"([1-9][0-9]{0,8})/([smh])")
 
 
 class SessionPolicy(StrEnum):
-    """What is done about several active executions of one agent in one session.
+    """What happens to several active executions of one agent in one session.
 
-    `PARALLEL`: nothing. `QUEUE`: one works after the other, in the order of creation; an older one that is paused keeps
-    its turn. `REJECT`: none is created while another one is active.
+    `PARALLEL`: nothing. `QUEUE`: one works after the other, in the order of creation, and an older execution keeps its
+    turn while it is paused. `REJECT`: no execution is created while another one is active.
     """
 
     PARALLEL = "parallel"
@@ -32,14 +32,14 @@ class SessionPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many starts per period."""
+    """A number of starts per period."""
 
     limit: int
     per: timedelta
 
     @classmethod
     def parse(cls, name: str, text: str) -> "RateLimit":
-        """Celery's notation: "10/s", "10/m", "10/h". Raises `RegistrationError`."""
+        """Return the limit in Celery's notation: "10/s", "10/m", "10/h". Raise `RegistrationError`."""
         found = _RATE.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise RegistrationError(name, f"rate_limit is a number per s, m or h, such as '10/m', not {text!r:.80}")
@@ -48,7 +48,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most `limit` executions work at once, or of each `key` of the input."""
+    """At most `limit` executions work at once, or that many for each `key` of the input."""
 
     limit: int
     key: Callable[[Any], object] | None = None
@@ -72,7 +72,7 @@ class Turns:
         concurrency_key: Callable[[Any], object] | None,
         rate_limit: str | None,
     ) -> "Turns":
-        """What was given to `@agent`. Raises `RegistrationError`."""
+        """Return the demands that `@agent` was given. Raise `RegistrationError`."""
         try:
             policy = SessionPolicy(session_policy)
         except ValueError as error:
@@ -99,13 +99,13 @@ class Turns:
         return self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
 
     def rejects(self, session_id: str | None) -> bool:
-        """Whether nothing is started in this session while something is active."""
+        """Return whether nothing is started in this session while something is active."""
         return self.session_policy is SessionPolicy.REJECT and session_id is not None
 
     def added_to(self, metadata: Mapping[str, JSONValue], value: Callable[[], Any]) -> dict[str, JSONValue]:
-        """What a caller gave as metadata, with the key of the input. Raises what the agent's function raises.
+        """Return a caller's metadata with the key of the input added. Raise what the agent's function raises.
 
-        Raises `InvalidRecord` for a caller's own value of it, and for a key that is no text or number.
+        Raise `InvalidRecord` if the caller gave a value for it, and for a key that is neither a text nor a number.
         """
         require_no_key(metadata)
         if self.concurrency is None or self.concurrency.key is None:
@@ -117,11 +117,11 @@ class Turns:
 
 
 def require_no_key(metadata: Mapping[str, JSONValue]) -> None:
-    """Raises `InvalidRecord` for a caller's own value of the key."""
+    """Raise `InvalidRecord` if a caller gave a value for the key."""
     if KEY in metadata:
         raise InvalidRecord("metadata", f"{KEY!r} is not to be given there: the agent's concurrency_key makes it")
 
 
 def key_of(summary: ExecutionSummary) -> JSONValue:
-    """The key under which an execution is counted; None without one, which is a key, too."""
+    """Return the key under which an execution is counted. None stands for no key, and is counted like a key."""
     return summary.metadata.get(KEY)

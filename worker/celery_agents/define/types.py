@@ -1,4 +1,4 @@
-"""Types to JSON and back, by annotation: what goes into the journal, and the schemas that inputs are held against."""
+"""Types to JSON and back, by annotation: values for the journal, and the schemas against which inputs are checked."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ ANY: Adapter = pydantic.TypeAdapter(Any, config=pydantic.ConfigDict(ser_json_inf
 
 
 def adapter_for(annotation: Any, name: str) -> Adapter:
-    """The adapter of an annotation; a missing one means Any. Raises `RegistrationError` where pydantic has none."""
+    """Return the adapter of an annotation; a missing one means Any. Raise `RegistrationError` if pydantic has none."""
     if annotation is inspect.Parameter.empty or annotation is Any:
         return ANY
     try:
@@ -30,7 +30,7 @@ def adapter_for(annotation: Any, name: str) -> Adapter:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
 
 
-# To make one takes ten times as long as a step, and functions that are defined anew for each execution come with the
+# Making an adapter takes ten times as long as a step, and functions that are defined anew for each execution have the
 # same annotations each time.
 @lru_cache(maxsize=1024)
 def _adapter_of(annotation: Any) -> Adapter:
@@ -45,16 +45,16 @@ def _is_hashable(annotation: Any) -> bool:
     return True
 
 
-# One line of pydantic's about a value that is not of its annotated type.
+# One of pydantic's lines about a value that is not of its annotated type.
 _UNEXPECTED: Final = re.compile(
     r"PydanticSerializationUnexpectedValue\(Expected (.+?) - serialized value may not be as expected (\[.*\])\)"
 )
-# Keyed weakly: a lambda that is made anew for each step must not be kept alive with all that it closes over.
+# The keys are weak: a lambda that is made anew for each step must not be kept alive with all that it closes over.
 _result_adapters: "weakref.WeakKeyDictionary[Callable[..., Any], Adapter]" = weakref.WeakKeyDictionary()
 
 
 def result_adapter(function: Callable[..., Any]) -> Adapter:
-    """The adapter of a function's return annotation; Any where there is none."""
+    """Return the adapter of a function's return annotation; the one of Any if there is no annotation."""
     target = plain_function(function)
     if inspect.isclass(target):
         return adapter_for(target, name_of(target))
@@ -67,7 +67,7 @@ def result_adapter(function: Callable[..., Any]) -> Adapter:
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """A function's annotations, resolved. Raises `RegistrationError` for one that names an unknown type."""
+    """Return a function's resolved annotations. Raise `RegistrationError` for one that names an unknown type."""
     try:
         return get_type_hints(plain_function(function), include_extras=True)
     except (NameError, TypeError) as error:
@@ -75,7 +75,7 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What carries the annotations: the function inside partials and methods, the `__call__` of an object."""
+    """Return what carries the annotations: the function inside partials and methods, or an object's `__call__`."""
     target = unwrap(function)
     if inspect.isclass(target) or inspect.isbuiltin(target):
         return target
@@ -85,25 +85,25 @@ def plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a call of it only makes a coroutine."""
+    """Return whether a call of the function only makes a coroutine."""
     return inspect.iscoroutinefunction(plain_function(function))
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function inside any number of partials."""
+    """Return the function inside any number of partials."""
     while isinstance(function, partial):
         function = function.func
     return function
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """A callable's name, for messages."""
+    """Return a callable's name, for messages."""
     target = unwrap(function)
     return getattr(target, "__qualname__", None) or type(target).__qualname__
 
 
 def to_json(adapter: Adapter, value: Any) -> JSONValue:
-    """The value as JSON-able Python. Raises `ValueError` with the reason if it has no JSON form."""
+    """Return the value as JSON-able Python. Raise `ValueError` with the reason if it has no JSON form."""
     try:
         # warnings="error" turns "this value is not of the annotated type" into an error instead of a log line.
         return adapter.dump_python(value, mode="json", warnings="error" if adapter is not ANY else "none")
@@ -112,7 +112,7 @@ def to_json(adapter: Adapter, value: Any) -> JSONValue:
 
 
 def _reason(value: Any, error: PydanticSerializationError) -> str:
-    """What pydantic says of a value without JSON form, for people."""
+    """Return, in words for people, what pydantic says of a value without a JSON form."""
     if inspect.iscoroutine(value):
         return "it is a coroutine; was it to be awaited?"
     faults = _UNEXPECTED.findall(str(error))
@@ -120,15 +120,15 @@ def _reason(value: Any, error: PydanticSerializationError) -> str:
 
 
 def from_json(adapter: Adapter, value: JSONValue, field: str) -> Any:
-    """The typed value of JSON-able Python. Raises `pydantic.ValidationError`.
+    """Return the typed value of JSON-able Python. Raise `pydantic.ValidationError`.
 
-    Goes through JSON text, because pydantic's strict types accept a date's text, say, only from JSON.
+    The value goes through JSON text, because pydantic's strict types accept a date's text, say, only from JSON.
     """
     return value if adapter is ANY else adapter.validate_json(dump(value, field))
 
 
 def problems(error: pydantic.ValidationError) -> list[str]:
-    """One sentence per fault, each naming its field."""
+    """Return one sentence per fault, each naming its field."""
     return [
         f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']}"
         for fault in error.errors(include_url=False, include_input=False, include_context=False)

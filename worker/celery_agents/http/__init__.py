@@ -1,7 +1,7 @@
-"""Executions over plain HTTP: look at one, answer it, approve, reject, send an event, cancel. For any web framework.
+"""Executions over plain HTTP, for any web framework: look at one, answer it, approve, reject, send an event, cancel.
 
-The way of a request: `wsgi` or `asgi` asks who sends it and reads its body -> `handling` finds the endpoint -> its
-function in `endpoints` -> `celery_agents.Execution` -> `problems` makes an answer of what went wrong.
+The way of a request: `wsgi` or `asgi` asks who sends it and reads its body -> `handler` finds the endpoint -> its
+function in `endpoints` -> `celery_agents.Execution` -> `problems` turns an error into an answer.
 
     from celery_agents.http import ExecutionsWSGI
 

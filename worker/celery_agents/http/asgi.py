@@ -1,4 +1,4 @@
-"""The endpoints as an ASGI application. What they do with the store they do in threads."""
+"""The endpoints as an ASGI application. Their work with the store runs in threads."""
 
 import asyncio
 import inspect
@@ -19,11 +19,12 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class ExecutionsASGI:
-    """An ASGI application, to be served by itself or mounted below any prefix.
+    """An ASGI application, served by itself or mounted below any prefix.
 
-    `identify` gets the scope, and returns the name of who sends the request, to be recorded with what they decide, or
-    None, which is refused with 401 and `challenge` as `WWW-Authenticate`. It has to verify what it is told. It may be a
-    coroutine function; a plain one is called in a thread. For the other parameters see `Executions`.
+    `identify` gets the scope, and returns the name of the sender of the request, which is recorded with the sender's
+    decisions. It returns None for an unknown sender: the request is refused with 401, and `challenge` as
+    `WWW-Authenticate`. It must verify what it is told. It may be a coroutine function; a plain one is called in a
+    thread. For the other parameters see `Executions`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ExecutionsASGI:
             reply = await self._reply(scope, body)
         except _Gone:
             return
-        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+        except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
             reply = reply_to(error)
         headers = reply.all_headers
         if reply.status == HTTPStatus.UNAUTHORIZED:
@@ -83,7 +84,7 @@ class ExecutionsASGI:
 
 
 class _Gone(Exception):
-    """Whoever has sent the request does not wait for a reply."""
+    """The sender of the request does not wait for a reply."""
 
 
 class _Body:
@@ -110,7 +111,7 @@ class _Body:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Nothing is to be set up; servers ask nevertheless."""
+    """Answer the server's lifespan messages. There is nothing to set up; servers ask nevertheless."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -119,7 +120,7 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 def _path(scope: Scope) -> str:
-    """The path below the prefix. Servers that know of a prefix leave it in the path, as ASGI has it, or take it out."""
+    """Return the path below the prefix. Servers that know a prefix leave it in, as ASGI says, or take it out."""
     path: str = scope["path"]
     prefix: str = scope.get("root_path", "").rstrip("/")
     rest = path.removeprefix(prefix)

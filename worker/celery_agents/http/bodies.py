@@ -10,7 +10,7 @@ from celery_agents.http.problems import Refused
 
 _MEDIA_TYPE: Final = "application/json"
 
-# A field's name, and the types that its value may have.
+# The name of a field, and the types that its value may have.
 Fields: TypeAlias = Mapping[str, tuple[type, ...]]
 
 TEXT: Final = (str,)
@@ -21,10 +21,10 @@ _NAMES: Final = {str: "a text", dict: "an object", type(None): "null"}
 
 
 def read(request: Request, *, required: Fields | None = None, optional: Fields | None = None) -> dict[str, Any]:
-    """The fields of the body. An empty body is an object without any.
+    """Return the fields of the body. An empty body is an object without fields.
 
-    The type must be declared: what a page of somebody else's can make a browser send without asking first cannot be
-    `application/json`. A field that is not known is refused, because one that is misspelt would be left out silently.
+    The type must be declared: another site's page can make a browser send some bodies without asking first, but none
+    that is `application/json`. An unknown field is refused, because a misspelt one would be left out silently.
     """
     declared, _, parameters = request.content_type.partition(";")
     if declared.strip().lower() != _MEDIA_TYPE:
@@ -62,7 +62,7 @@ def _parse(body: bytes) -> JSONValue:
 
 
 def _once_each(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
-    """Where a name stands twice, a proxy that checks the body and this reader might each see another value."""
+    """Refuse an object with a name twice: a proxy that checks the body and this reader might see different values."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in one object")

@@ -1,4 +1,4 @@
-"""What each endpoint does: reads the body, calls `celery_agents.Execution`, and says what came of it."""
+"""The work of each endpoint: read the body, call `celery_agents.Execution`, and say what came of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from celery_agents.http.views import view
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointCall:
-    """A request that has found its execution. `name` is that of the event, if it is one."""
+    """A request that has found its execution. `name` is the name of the event, if it sends one."""
 
     execution: Execution
     sender: str
@@ -32,16 +32,16 @@ def look(call: EndpointCall) -> Reply:
 
 
 def answer(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/answer: `answer`, and `key` and `reason` if wanted."""
+    """POST /executions/{id}/answer: `answer`, and optionally `key` and `reason`."""
     given = read(call.request, required={"answer": ANYTHING}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
     call.execution.resume(given["answer"], key=given.get("key"), sender=call.sender, reason=given.get("reason"))
     return _done(call, "answered")
 
 
 def approve(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/approve: `digest`, and `key`, `arguments` and `reason` if wanted.
+    """POST /executions/{id}/approve: `digest`, and optionally `key`, `arguments` and `reason`.
 
-    The digest has to be there: a page may have been open for hours.
+    The digest is required: a page may have been open for hours.
     """
     given = read(
         call.request,
@@ -59,21 +59,21 @@ def approve(call: EndpointCall) -> Reply:
 
 
 def reject(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/reject: `digest`, and `key` and `reason` if wanted."""
+    """POST /executions/{id}/reject: `digest`, and optionally `key` and `reason`."""
     given = read(call.request, required={"digest": TEXT}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
     call.execution.reject(key=given.get("key"), digest=given["digest"], sender=call.sender, reason=given.get("reason"))
     return _done(call, "rejected")
 
 
 def send_event(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/events/{name}: `payload` and `event_id` if wanted."""
+    """POST /executions/{id}/events/{name}: optionally `payload` and `event_id`."""
     given = read(call.request, optional={"payload": ANYTHING, "event_id": TEXT_OR_NULL})
     call.execution.send_event(call.name, given.get("payload"), event_id=given.get("event_id"), sender=call.sender)
     return _done(call, "sent")
 
 
 def cancel(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/cancel: `reason` if wanted. May be repeated."""
+    """POST /executions/{id}/cancel: optionally `reason`. May be repeated."""
     given = read(call.request, optional={"reason": TEXT_OR_NULL})
     accepted = call.execution.cancel(sender=call.sender, reason=given.get("reason"))
     state = call.execution.state

@@ -1,4 +1,4 @@
-"""From a request to its reply, whatever server or framework it came through."""
+"""The way from a request to its reply, through any server or framework."""
 
 import re
 from dataclasses import dataclass
@@ -41,10 +41,10 @@ _ROUTES: Final = {
 
 
 class Executions:
-    """The endpoints, for frameworks that bring neither a WSGI environ nor an ASGI scope. Thread-safe.
+    """The endpoints, for frameworks that give neither a WSGI environ nor an ASGI scope. Thread-safe.
 
-    `runtime` defaults to the current app's. `permit` is asked before anything is done; without it, everybody who is
-    identified may do everything. A body of more than `max_body_bytes` is refused with 413.
+    `runtime` defaults to the current app's runtime. `permit` is asked before anything is done; without it, every
+    identified sender may do everything. A body of more than `max_body_bytes` is refused with 413.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Executions:
         self._permit = permit
 
     def handle(self, request: Request, sender: str | None) -> Reply:
-        """The reply to a request of an identified sender; None, or an empty name, is refused with 401. Never raises.
+        """Return the reply to a request. Refuse it with 401 if `sender` is None or an empty name. Never raise.
 
-        To a HEAD request a server sends the headers of the reply alone.
+        In reply to a HEAD request, a server sends only the headers.
         """
         try:
             return self._handle(request, sender)
-        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+        except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
             return reply_to(error)
 
     def _handle(self, request: Request, sender: str | None) -> Reply:
@@ -90,7 +90,7 @@ class Executions:
 
 
 def _find(path: str) -> tuple[str, _Route, str]:
-    """The id of the execution, what is to be done with it, and the name of the event. An event's may contain "/"."""
+    """Return the execution's id, the route, and the event's name. The name of an event may contain "/"."""
     match path.split("/", 4):
         case ["", "executions", execution_id] if execution_id:
             return execution_id, _LOOK, ""
@@ -106,5 +106,5 @@ def _allow(route: _Route) -> tuple[str, str]:
 
 
 def too_large(limit_bytes: int) -> Refused:
-    """The refusal of a body that is too long."""
+    """Return the refusal of a body that is too long."""
     return Refused(413, "BodyTooLarge", f"the body has more than {limit_bytes} bytes")

@@ -1,4 +1,4 @@
-"""A request and its reply, apart from how a server hands them over."""
+"""A request and its reply, independent of the server that hands them over."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from agent_statestore.records import JSONValue
 
 DEFAULT_MAX_BODY_BYTES: Final = 1024 * 1024
 
-# Nothing of this may be kept by a cache, or be taken for something else than JSON by a browser.
+# No cache may keep a reply, and no browser may take it for anything but JSON.
 _ALWAYS: Final = (
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -18,7 +18,7 @@ _ALWAYS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`path` is decoded, and begins below the prefix that the handlers are mounted at."""
+    """A request. `path` is decoded, and begins below the prefix at which the handlers are mounted."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A status and a JSON value; no value means an empty body. `headers` are those besides what every reply has."""
+    """A status and a JSON value; no value means an empty body. `headers` come on top of those that every reply has."""
 
     status: int
     value: JSONValue = None

@@ -1,4 +1,4 @@
-"""What a sender may do: the hook for a rule of the application's own."""
+"""What a sender may do: the hook for an application's own rule."""
 
 from collections.abc import Callable
 from enum import StrEnum

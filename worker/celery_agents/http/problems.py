@@ -1,4 +1,4 @@
-"""What went wrong, as a reply: a status and `{"error": {"type": ..., "message": ...}}`; never a traceback."""
+"""Errors as replies: a status and `{"error": {"type": ..., "message": ...}}`, and never a traceback."""
 
 import logging
 from typing import Final
@@ -18,7 +18,7 @@ from celery_agents.http.messages import Reply
 
 log = logging.getLogger(__name__)
 
-# The first that fits counts.
+# The first class that fits counts.
 _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ExecutionNotFound, 404),
     (ExecutionOver, 410),
@@ -33,7 +33,7 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
 
 
 class Refused(Exception):
-    """A request that is no good in itself. `type` is a short name of the fault."""
+    """A request that is wrong in itself. `type` is a short name of the fault."""
 
     def __init__(self, status: int, type: str, message: str, *headers: tuple[str, str]) -> None:  # noqa: A002
         super().__init__(status, type, message, *headers)
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 def reply_to(error: Exception) -> Reply:
-    """The reply to a request that ended in this error. What is nobody's business is logged, and not told."""
+    """Return the reply to a request that ended in this error. Log internal facts, and do not tell them."""
     if isinstance(error, Refused):
         return problem(error.status, error.type, error.message, *error.headers)
     for kind, status in _STATUSES:
@@ -65,7 +65,7 @@ def problem(
     *headers: tuple[str, str],
     problems: list[str] | None = None,
 ) -> Reply:
-    """A reply that says what is wrong; `problems` has one sentence per fault of what was sent."""
+    """Return a reply that says what is wrong; `problems` has one sentence per fault of the request."""
     error: dict[str, JSONValue] = {"type": type, "message": message}
     if problems is not None:
         error["problems"] = problems

@@ -1,4 +1,4 @@
-"""An execution as JSON for people and their pages: where it stands and what it waits for, nothing of its contents."""
+"""An execution as JSON for people and their pages: its state and what it waits for, but none of its contents."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from celery_agents.lifecycle.signals import approval_of, question_of, shown
 
 
 def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
-    """What `GET /executions/{id}` returns. Its memory, input, output, steps and metadata are not in it."""
+    """Return the reply to `GET /executions/{id}`. It leaves out memory, input, output, steps and metadata."""
     waiting, question, approval = summary.waiting, question_of(summary), approval_of(summary)
     error = summary.error
     return {

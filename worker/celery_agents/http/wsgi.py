@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 _CHUNK_BYTES: Final = 64 * 1024
-# Of a body that is refused, so many times the limit are read and thrown away: a server that closes a connection on
-# which something is unread resets it, and the sender never sees why.
+# A refused body is read and thrown away up to this many times the limit: a server that closes a connection with unread
+# data resets it, and the sender never sees why.
 _THROWN_AWAY: Final = 16
 
 
 class ExecutionsWSGI:
-    """A WSGI application, to be served by itself or mounted below any prefix.
+    """A WSGI application, served by itself or mounted below any prefix.
 
-    `identify` gets the environ, and returns the name of who sends the request, to be recorded with what they decide, or
-    None, which is refused with 401 and `challenge` as `WWW-Authenticate`. It has to verify what it is told. For the
-    other parameters see `Executions`.
+    `identify` gets the environ, and returns the name of the sender of the request, which is recorded with the sender's
+    decisions. It returns None for an unknown sender: the request is refused with 401, and `challenge` as
+    `WWW-Authenticate`. It must verify what it is told. For the other parameters see `Executions`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ExecutionsWSGI:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         try:
             reply = self._reply(environ)
-        except Exception as error:  # noqa: BLE001 - nothing of this process is to be seen by who asks
+        except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
             reply = reply_to(error)
         headers = reply.all_headers
         if reply.status == HTTPStatus.UNAUTHORIZED:
@@ -68,7 +68,7 @@ class ExecutionsWSGI:
 
 def _path(environ: "WSGIEnvironment") -> str:
     try:
-        # WSGI hands bytes over as if they were Latin-1.
+        # WSGI passes bytes as if they were Latin-1.
         path: str = environ.get("PATH_INFO", "").encode("latin-1").decode()
     except UnicodeError as error:
         raise Refused(400, "InvalidPath", "the path is not UTF-8") from error
@@ -76,7 +76,7 @@ def _path(environ: "WSGIEnvironment") -> str:
 
 
 class _Body:
-    """The body of one request. A server need not end it by itself, so no more is read than was announced."""
+    """The body of one request. Servers need not end it by themselves, so no more is read than was announced."""
 
     def __init__(self, environ: "WSGIEnvironment", limit_bytes: int) -> None:
         self._input: Any = environ["wsgi.input"]

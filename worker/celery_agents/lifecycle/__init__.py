@@ -1,1 +1,1 @@
-"""An execution from the outside: created, told something, cancelled, deleted. Knows nothing of Celery."""
+"""Executions from the outside: they are created, signalled, cancelled and deleted here. Knows nothing of Celery."""

@@ -1,4 +1,4 @@
-"""An executor as every host needs it: the engine, with the ports that this package fills."""
+"""The executor that every host needs: the engine, with the ports that this package fills."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from celery_agents.lifecycle.turns.gate import Gate
 
 
 def left_to_a_sweeper(summary: ExecutionSummary) -> None:
-    """Ring nothing: a sweeper finds the execution."""
+    """Ring no bell: a sweeper finds the execution."""
     del summary
 
 

@@ -1,4 +1,4 @@
-"""Cancel: a signal that is final. Whoever finds a cancelled execution without a lease records its end at once."""
+"""Cancel, a signal that is final. Whoever finds a cancelled execution without a lease records its end at once."""
 
 from uuid import uuid4
 
@@ -9,7 +9,7 @@ from celery_agents.lifecycle.services import Services
 
 
 def cancel(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
-    """Cancel an execution, for good; see `Execution.cancel`."""
+    """Cancel an execution for good; see `Execution.cancel`."""
     if not request_cancel(services.store, execution_id, sender=sender, reason=reason):
         return False
     if services.ends.finish_cancel(execution_id):

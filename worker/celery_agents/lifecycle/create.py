@@ -1,4 +1,4 @@
-"""Creating an execution from the outside: the input is checked, stored, and the bell is rung."""
+"""The creation of an execution from the outside: check the input, store the execution, ring its bell."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ def create(
     start_at: datetime | None = None,
     deadline: datetime | timedelta | None = None,
 ) -> AgentContext:
-    """Create an execution and ring its bell. For the parameters and errors see `celery_agents.enqueue`."""
+    """Create an execution and ring its bell. `celery_agents.enqueue` describes the parameters and errors."""
     if isinstance(agent, str):
         services.load_agents()
         agent = services.registry.agent(agent)

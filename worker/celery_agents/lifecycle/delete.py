@@ -1,6 +1,6 @@
-"""Deletion as whoever waits for the execution sees it: at once, and not when they next look by themselves.
+"""Deletion that tells those who wait for the execution: they notice at once, and not when they next look.
 
-The store deletes, and knows of no relatives. What it deletes by itself (`Store.delete_context`) nobody is told of.
+The store deletes, and knows nothing of relatives. Nobody is told of what it deletes by itself (`Store.delete_context`).
 """
 
 import logging
@@ -15,20 +15,20 @@ log = logging.getLogger(__name__)
 
 
 def delete(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
-    """See `Execution.delete`."""
+    """Delete an execution; see `Execution.delete`."""
     store = services.store
     return _remove(services, execution_id, partial(store.delete_context, execution_id, by=sender, reason=reason))
 
 
 def purge(services: Services, execution_id: str) -> bool:
-    """Removes an execution for good, deleted or not; False if nothing was there."""
+    """Remove an execution for good, whether it was deleted or not; return False if nothing was there."""
     return _remove(services, execution_id, partial(services.store.purge, execution_id))
 
 
 def _remove(services: Services, execution_id: str, remove: Callable[[], bool]) -> bool:
     summary, ends = services.store.get_summary(execution_id), services.ends
     if summary is not None and summary.state.is_over:
-        # While its children can still be found. To be told of an end twice is harmless.
+        # Tell while its children can still be found. Telling of an end twice is harmless.
         _try(ends.tell, summary)
     removed = remove()
     if removed and summary is not None and not summary.state.is_over:

@@ -1,4 +1,4 @@
-"""The end of an execution, told to whom it concerns: its parent, its children, whoever waits for its turn."""
+"""The end of an execution, told to those whom it concerns: its parent, its children, and the next in line."""
 
 import logging
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from celery_agents.lifecycle.turns.line import pass_turn_on
 
 log = logging.getLogger(__name__)
 
-# What a parent is told of a child that did not come to an end of its own, in the place of the state.
+# What a parent is told, in place of the state, when a child was deleted before it ended.
 _DELETED: Final = "deleted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """Records and tells the ends that no worker's engine does. `ring` publishes a bell.
+    """Records and tells the ends that no worker's engine records. `ring` publishes a bell.
 
     An end is told before it is settled in the store (`Store.settle`): until then it is told again and again, so that
     a death in between loses nothing. Telling twice is harmless.
@@ -52,10 +52,10 @@ class Ends:
         return True
 
     def tell(self, summary: ExecutionSummary) -> None:
-        """Tell of the end of an execution: its parent, the next in line, and if it was cancelled its children.
+        """Tell of the end of an execution: tell its parent, the next in line, and its children if it was cancelled.
 
-        May be repeated. Raise `StoreError`, after which it is to be repeated: one relative that cannot be told does
-        not keep the others waiting.
+        May be repeated. Raise `StoreError`, and then it must be repeated: one relative that cannot be told does not
+        keep the others waiting.
         """
         tellings: list[Callable[[], None]] = []
         if summary.parent_execution_id is not None:
@@ -76,15 +76,15 @@ class Ends:
             raise fault
 
     def tell_of(self, execution_id: str) -> None:
-        """`tell`, of an execution that is looked up; nothing if it is gone."""
+        """Look up an execution and `tell` of its end; do nothing if it is gone."""
         summary = self.store.get_summary(execution_id)
         if summary is not None:
             self.tell(summary)
 
     def try_to_tell_of(self, execution_id: str) -> None:
-        """`tell_of`, with faults logged: a worker tells too, before the end is settled.
+        """Call `tell_of` and log faults: a worker tells too, before the end is settled.
 
-        Its slots may all be taken though, by the very children that are to be cancelled.
+        Its slots may all be taken, however, by the very children that should be cancelled.
         """
         try:
             self.tell_of(execution_id)
@@ -92,7 +92,7 @@ class Ends:
             log.warning("execution %s: its relatives will be told of its cancel later: %s", execution_id, error)
 
     def tell_of_deletion(self, summary: ExecutionSummary) -> None:
-        """Tell whoever waits for an execution that it was deleted before its end: its parent, and the next in line.
+        """Tell those who wait for an execution (its parent, the next in line) that it was deleted before its end.
 
         Its children go on, as they do when it fails. May be repeated. Raise `StoreError`.
         """
@@ -135,7 +135,7 @@ class Ends:
             return
         except LeaseHeld:
             return  # whoever works on it ends it at its next step boundary
-        # Not left to a worker, whose slots may all be taken by these very descendants.
+        # This is not left to a worker, because these very descendants may take all of its slots.
         for grandchild_id in list(children_of(self.store, child_id)):
             self._cancel(grandchild_id, child_id)
         child = self.store.get_summary(child_id)

@@ -1,4 +1,4 @@
-"""The children of executions: started under keys that a repetition finds again, and looked at for their ends."""
+"""The children of executions. A repetition finds them again by their keys, and their ends are looked up here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,9 +1,9 @@
-"""Ringing: how code that knows no broker has an execution worked on."""
+"""Ringing, by which code that knows no broker gets an execution worked on."""
 
 from collections.abc import Callable
 from typing import TypeAlias
 
 from agent_statestore.records import ExecutionSummary
 
-# Publishes the bell of an execution that can go on at once. What fails is left to a sweeper.
+# Publishes the bell of an execution that can go on at once. A sweeper makes up for a failure.
 Ring: TypeAlias = Callable[[ExecutionSummary], None]

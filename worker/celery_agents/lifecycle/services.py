@@ -1,4 +1,4 @@
-"""What code outside of the engine needs of the process that it runs in: the port that each kind of host fills."""
+"""What code outside the engine needs of its process: the port that each kind of host fills."""
 
 from typing import Protocol
 
@@ -10,16 +10,16 @@ from celery_agents.settings import Settings
 
 
 class Services(Protocol):
-    """One installation: the runtime of a Celery app, or that of a test without Celery."""
+    """One installation: the runtime of a Celery app, or the runtime of a test without Celery."""
 
     @property
     def store(self) -> Store:
-        """Where executions are kept."""
+        """The store that keeps the executions."""
         ...
 
     @property
     def registry(self) -> Registry:
-        """Which agents and tools are known here."""
+        """The agents and tools that this process knows."""
         ...
 
     @property
@@ -29,13 +29,13 @@ class Services(Protocol):
 
     @property
     def ends(self) -> Ends:
-        """Tells of the ends of executions."""
+        """The `Ends`, which tells of the ends of executions."""
         ...
 
     def ring(self, summary: ExecutionSummary) -> None:
-        """Publish the bell of an execution that can go on at once. What fails is left to a sweeper."""
+        """Publish the bell of an execution that can go on at once. A sweeper makes up for a failure."""
         ...
 
     def load_agents(self) -> None:
-        """Import the modules in which agents are defined, where the host knows of some."""
+        """Import the modules that define agents, if the host knows any."""
         ...

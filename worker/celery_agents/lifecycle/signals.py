@@ -1,7 +1,7 @@
-"""What people send to an execution: answers, approvals, refusals, events. Checked here, then put into the mailbox.
+"""What people send to an execution: answers, approvals, refusals, events. It is checked and put into the mailbox.
 
-The checks are for the person's sake. The store decides whose answer was first, and the engine holds what it finds in
-the mailbox against the code once more.
+The checks help the person. The store decides whose answer was first, and the engine checks what it finds in the mailbox
+against the code once more.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from celery_agents.engine.pauses.approval import Ruling
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
 from celery_agents.lifecycle.services import Services
 
-# What the record of a step holds besides its values: names, times, counts.
+# The bytes that the record of a step holds besides its values: names, times, counts.
 _STEP_ROOM_BYTES: Final = 512
-# Sets events apart from the signals that executions send to each other, whose ids are no secret.
+# This sets events apart from the signals that executions send to each other, whose ids are no secret.
 _EVENT_ID: Final = "event {}"
 _LONGEST_EVENT_ID: Final = 255 - len(_EVENT_ID.format(""))
 _LONGEST_PROBLEM: Final = 500
@@ -40,12 +40,12 @@ class NoQuestionAsked(QuestionNotAsked):
 
 
 def question_of(summary: ExecutionSummary) -> Wait | None:
-    """The question that an execution waited to have answered when it was looked at."""
+    """Return the question whose answer an execution waited for when it was looked at; None if it waited for none."""
     return _waiting_for(summary, WaitKind.INPUT)
 
 
 def approval_of(summary: ExecutionSummary) -> Wait | None:
-    """The approval that an execution waited for when it was looked at."""
+    """Return the approval that an execution waited for when it was looked at; None if it waited for none."""
     return _waiting_for(summary, WaitKind.APPROVAL)
 
 
@@ -55,7 +55,7 @@ def _waiting_for(summary: ExecutionSummary, kind: WaitKind) -> Wait | None:
 
 
 def what_it_does(summary: ExecutionSummary) -> str:
-    """What an execution does that does not wait for what somebody wants to give it, as half a sentence."""
+    """Return, as half a sentence, what an execution does instead of waiting for what somebody wants to give it."""
     waiting = summary.waiting
     if waiting is None:
         return f"it is {summary.state.value}"
@@ -75,7 +75,7 @@ def answer(
     sender: str | None,
     reason: str | None,
 ) -> None:
-    """See `Execution.resume`."""
+    """Answer a question; see `Execution.resume`."""
     _require_alive(summary)
     asked = question_of(summary)
     if key is None:
@@ -83,7 +83,7 @@ def answer(
             raise NoQuestionAsked(summary.execution_id, "", what_it_does(summary))
         key = asked.key
     if asked is not None and asked.key == key:
-        # Both stand in the record of the step. What would not fit there is refused here.
+        # The record of the step holds both. Refuse here what would not fit there.
         dump([asked.prompt, value], "answer", _room(services))
         if asked.schema is not None:
             problems = _problems(asked.schema, value, "answer")
@@ -105,7 +105,7 @@ def approve(
     sender: str | None,
     reason: str | None,
 ) -> str:
-    """See `Execution.approve`. Returns the key of what was approved."""
+    """Approve a tool call and return the key of its approval; see `Execution.approve`."""
     asked = _asked(services.store, summary, key, digest)
     edited = None if arguments is None else _edited(services, asked, arguments)
     _decide(services, summary, asked, approved=True, arguments=edited, sender=sender, reason=reason)
@@ -121,7 +121,7 @@ def reject(
     sender: str | None,
     reason: str | None,
 ) -> str:
-    """See `Execution.reject`. Returns the key of what was rejected."""
+    """Reject a tool call and return the key of its approval; see `Execution.reject`."""
     asked = _asked(services.store, summary, key, digest)
     _decide(services, summary, asked, approved=False, arguments=None, sender=sender, reason=reason)
     return asked.key
@@ -130,13 +130,14 @@ def reject(
 def send_event(
     services: Services, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
 ) -> None:
-    """See `Execution.send_event`."""
+    """Send an event; see `Execution.send_event`."""
     check_event_name(name)
     if event_id is not None:
         require_name("event_id", event_id)
         if len(event_id) > _LONGEST_EVENT_ID:
             raise InvalidRecord("event_id", f"needs a text of 1 to {_LONGEST_EVENT_ID} characters")
-    # It will stand in the record of the step that takes it, whose key and input are its name.
+    # The payload will stand in the record of the step that takes it. The key and the input of that step are the event's
+    # name.
     dump([payload, name, name], "payload", _room(services))
     signal = Signal(
         signal_id=uuid4().hex if event_id is None else _EVENT_ID.format(event_id),
@@ -156,7 +157,7 @@ def send_event(
 
 
 def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> Wait:
-    """The approval that is meant: the one that is asked for, if it is the one that was looked at."""
+    """Return the approval that is meant: the one that is asked for, if it is the one that the person looked at."""
     _require_alive(summary)
     asked = approval_of(summary)
     if asked is not None and key in (None, asked.key) and digest in (None, _digest_of(asked)):
@@ -171,7 +172,7 @@ def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str
 
 
 def _decided(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> str | None:
-    """The key of a decision that was made before, under this key, or else on this digest."""
+    """Return the key of an earlier decision under this key, or else on this digest; None if there was none."""
     for entry in store.get_audit(summary.execution_id):
         signal = entry.signal
         if signal is None or signal.kind is not SignalKind.APPROVAL:
@@ -194,7 +195,7 @@ def _decide(
     reason: str | None,
 ) -> None:
     decision = Ruling(approved=approved, digest=_digest_of(asked), arguments=arguments)
-    # A refusal stands in the record of its step twice: as a sentence, and as the error's arguments.
+    # The record of the step holds a refusal twice: as a sentence, and as the error's arguments.
     dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(services))
     try:
         _send(services, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), sender=sender, reason=reason)
@@ -205,7 +206,7 @@ def _decide(
 
 
 def shown(asked: Wait) -> dict[str, Any]:
-    """What a person is shown of a call that needs approval: `tool`, `description`, `arguments`, `digest`."""
+    """Return what a person is shown of a call that needs approval: `tool`, `description`, `arguments`, `digest`."""
     prompt = asked.prompt if isinstance(asked.prompt, dict) else {}
     return {"tool": asked.key, "description": "", "arguments": {}, "digest": ""} | prompt
 
@@ -215,7 +216,7 @@ def _digest_of(asked: Wait) -> str:
 
 
 def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
-    """The arguments to call the tool with instead, as JSON. Raises `InvalidArguments`."""
+    """Return, as JSON, the arguments to call the tool with instead. Raise `InvalidArguments`."""
     name = str(shown(asked)["tool"])
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         raise InvalidArguments(name, [f"arguments: needs all of them by name, not {arguments!r:.80}"])
@@ -231,9 +232,10 @@ def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue])
         if problems:
             raise InvalidArguments(name, problems)
     for tool in services.registry.tools:
-        # What is asked for may be another tool of this name: of another version, or made anew by a function.
+        # The execution may ask for another tool of this name: for another version, or for one that a function made
+        # anew.
         if tool.name == name and asked.schema in (None, tool.json_schema):
-            tool.check_arguments((), edited)  # where the tool is known: also what JSON Schema cannot say
+            tool.check_arguments((), edited)  # where the tool is known, check also what JSON Schema cannot say
     return edited
 
 
@@ -246,7 +248,7 @@ def _require_alive(summary: ExecutionSummary) -> None:
 
 
 def _room(services: Services) -> int:
-    """How many bytes of JSON the values of one step may have."""
+    """Return how many bytes of JSON the values of one step may have."""
     return services.store.max_value_bytes - _STEP_ROOM_BYTES
 
 
@@ -273,8 +275,8 @@ def _send(
 
 
 def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:
-    """What is wrong with a value, one sentence per fault; nothing if it fits."""
-    import jsonschema  # here, because every celery command imports this module and few need that
+    """Return what is wrong with a value, one sentence per fault; an empty list if it fits."""
+    import jsonschema  # here, because every celery command imports this module and few need it
 
     kind = jsonschema.Draft202012Validator
     try:

@@ -1,4 +1,4 @@
-"""`diff`: where two executions differ, step by step. Steps are compared by their keys in the journal."""
+"""`diff`, which finds where two executions differ, step by step. Steps are compared by their keys in the journal."""
 
 import json
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from celery_agents.engine.relatives import SPAWN
 class StepChange(StrEnum):
     """How a step differs.
 
-    `ONLY_IN_A`, `ONLY_IN_B`: the other execution has no step of this key. `ACTION`: something else was to be done (and
-    perhaps came of it). `RESULT`: the same was to be done, and something else came of it, or nothing yet.
+    `ONLY_IN_A`, `ONLY_IN_B`: the other execution has no step of this key. `ACTION`: the step should do something else
+    (and perhaps had another result). `RESULT`: the step should do the same, and had another result, or has none yet.
     """
 
     ONLY_IN_A = "only_in_a"
@@ -44,11 +44,11 @@ class FieldDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How two executions, named by their ids, differ.
+    """The difference between two executions, named by their ids.
 
-    `alike` counts the steps that are the same in both. `steps` are the others, in the order of `a` and then of `b`:
-    the first one is where the two part. Who did a step, when, how long it took and how often it was tried is no
-    difference, nor are the ids of children.
+    `alike` counts the steps that are the same in both. `steps` are the others, in the order of `a` and then of `b`: the
+    two part at the first one. It makes no difference who did a step, when, how long it took and how often it was tried,
+    nor which ids children have.
     """
 
     a: str
@@ -59,16 +59,16 @@ class Difference:
 
     @property
     def first(self) -> StepDifference | None:
-        """Where the two part."""
+        """The step where the two part; None if no step differs."""
         return self.steps[0] if self.steps else None
 
     def __bool__(self) -> bool:
-        """Whether they differ at all."""
+        """Return whether they differ at all."""
         return bool(self.fields or self.steps)
 
 
 def diff(a: AgentContext, b: AgentContext) -> Difference:
-    """Compares two executions as they were read. Nothing is looked up."""
+    """Compare two executions as they were read. Nothing is looked up."""
     in_a, in_b = ({step.name: step for step in context.steps} for context in (a, b))
     steps = sorted(_steps(in_a, in_b), key=_place)
     return Difference(
@@ -94,7 +94,7 @@ def _steps(in_a: dict[str, AgentStep], in_b: dict[str, AgentStep]) -> Iterator[S
 
 
 def _place(difference: StepDifference) -> tuple[int, bool]:
-    """By the number in either; of two with the same number that of `a` is first."""
+    """Order by the number in either; of two steps with the same number, the one of `a` comes first."""
     numbers = [step.step_number for step in (difference.a, difference.b) if step is not None]
     return min(numbers), difference.a is None
 
@@ -112,7 +112,7 @@ def _fields(a: AgentContext, b: AgentContext) -> Iterator[FieldDifference]:
             yield FieldDifference(field=field, a=one, b=other)
 
 
-# The end of a child is recorded under its id.
+# A child's end is recorded under the child's id.
 _CHILD: Final = "child"
 
 
@@ -135,5 +135,5 @@ def _of_error(error: ErrorInfo | None) -> JSONValue:
 
 
 def _text(value: JSONValue) -> str:
-    """JSON, by which 1 and true differ, and the order of keys does not."""
+    """Return JSON text: 1 and true differ in it, and the order of keys makes no difference."""
     return json.dumps(value, sort_keys=True)

@@ -1,13 +1,13 @@
-"""The fork of an execution as it is stored: a new one that begins with the recorded steps of another.
+"""The stored form of a fork: a new execution that begins with the recorded steps of another one.
 
-What is recorded is reused, and never done again: a recorded effect has happened once, and belongs to both. Each step
-that is taken over is marked by its `attempt`, which is 0. What is not recorded is not known to the fork:
+Recorded work is reused, and never done again: a recorded effect has happened once, and belongs to both. The `attempt`
+of each step that is taken over is 0, which marks it. The fork does not know what is not recorded:
 
-- The mailbox stays with the other execution. So does the working memory that it has by now, of which nobody knows how
-  it was at that step: the engine stores it anew, as the code and the recorded steps make it, with the first checkpoint.
-- An intent is taken over as one. What it leaves open is settled by its `on_crash` policy, as after a crash.
-- A child that was spawned within those steps is shared: its end is read, its cancel is no business of the fork's.
-- An approval counts for one call. If that call lies beyond the cut, it would be made a second time on it: refused.
+- The mailbox stays with the other execution. So does its present working memory, because nobody knows what it was at
+  that step: the engine stores it anew with the first checkpoint, as the code and the recorded steps make it.
+- An intent is taken over as an intent. Its `on_crash` policy settles what it leaves open, as after a crash.
+- A child that was spawned within those steps is shared: the fork reads its end, and does not cancel it.
+- An approval counts for one call. It is refused if that call lies beyond the cut, where it would be made a second time.
 """
 
 import sys
@@ -24,12 +24,12 @@ from agent_statestore.records import AgentStep, AuditEvent, JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.define import deadline, turns
 
-# In the metadata of a fork.
+# Keys in the metadata of a fork.
 FORKED_FROM: Final = "agents.forked_from"
 AT_STEP: Final = "agents.at_step"
 
 _AS_NEW: Final[Mapping[str, Any]] = {
-    # A child's fork is nobody's child: its parent waits for the other one.
+    # The fork of a child is nobody's child: the parent waits for the original.
     "parent_execution_id": None,
     "idempotency_key": None,
     "state": AgentState.IDLE.value,
@@ -59,17 +59,17 @@ def forked(
     by: str | None = None,
     reason: str | None = None,
 ) -> ExportedExecution:
-    """A new execution that shares the first `at_step` steps, due at once; `input_text` is another input, as JSON.
+    """Return a new execution, due at once, that shares the first `at_step` steps. `input_text` is other input, as JSON.
 
-    `metadata` are set over those of the source. Raises `InvalidRecord` for a step at which it cannot be cut.
+    `metadata` are set over those of the source. Raise `InvalidRecord` for a step at which the source cannot be cut.
     """
     steps = [decode_step(step.text) for step in source.steps]
     _check_cut(source.execution_id, at_step, steps)
     kept, dropped = steps[:at_step], steps[at_step:]
     header = source.header
-    # Not before the last write of the source, should this host's clock be behind the store's.
+    # The creation must not come before the last write of the source, even if this host's clock is behind the store's.
     created_us = max(now_us, int(header["updated_us"]))
-    # Its time is over, and of another input another key is made.
+    # The source's deadline has had its time, and another input has another key.
     left = {deadline.KEY} if input_text is None else {deadline.KEY, turns.KEY}
     merged = {name: value for name, value in load(header["metadata"]).items() if name not in left}
     merged |= {**metadata, FORKED_FROM: source.execution_id, AT_STEP: at_step}
@@ -122,7 +122,7 @@ def _check_cut(execution_id: str, at_step: int, steps: Sequence[AgentStep]) -> N
 
 
 def _unused_approvals(steps: Sequence[AgentStep]) -> list[AgentStep]:
-    """Those of calls that are not even begun within these steps."""
+    """Return the approvals of calls that are not even begun within these steps."""
     keys = {step.name for step in steps}
     given = (
         step for step in steps if step.action.kind == "approval" and step.result is not None and step.result.success
@@ -136,7 +136,7 @@ def _unused_approvals(steps: Sequence[AgentStep]) -> list[AgentStep]:
 def _messages_before(
     messages: Iterable[str], kept: Sequence[AgentStep], dropped: Sequence[AgentStep]
 ) -> tuple[str, ...]:
-    """Those of others, and those that the agent's own code had said when the last of these steps was recorded."""
+    """Return others' messages, and those the agent's code had said when the last of these steps was recorded."""
     count = _count(kept, dropped, [step.said for step in kept], [step.said for step in dropped])
     end = max((step.timestamp + step.duration for step in kept), default=None)
     before: list[str] = []
@@ -153,7 +153,7 @@ def _messages_before(
 
 
 def _facts_before(facts: Iterable[str], kept: Sequence[AgentStep], dropped: Sequence[AgentStep]) -> tuple[str, ...]:
-    """The same for facts, which have no time: of those that were not counted all stay."""
+    """Return the same for facts, which have no time: where they were not counted, all of them stay."""
     count = _count(kept, dropped, [step.remembered for step in kept], [step.remembered for step in dropped])
     before: list[str] = []
     own = 0
@@ -172,9 +172,9 @@ def _count(
     by_kept: Sequence[int | None],
     by_dropped: Sequence[int | None],
 ) -> int | None:
-    """How many there were before anything beyond the cut could be known; None where steps did not count.
+    """Return how many there were before anything beyond the cut could be known; None where steps did not count.
 
-    Of steps beside each other a later number may have been recorded earlier: what was said upon its result goes, too.
+    Of steps side by side, a later number may have been recorded earlier: what was said upon its result goes, too.
     """
     if not kept:
         return 0

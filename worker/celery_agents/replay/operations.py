@@ -1,4 +1,4 @@
-"""`fork` and `rewind`: another execution that begins with the recorded steps of one that is there."""
+"""`fork` and `rewind`: start another execution that begins with the recorded steps of an existing one."""
 
 import time
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
 from celery_agents.replay.forks import forked
 
-# How often to look whether a lease has run out, of which nobody tells.
+# How often to look whether a lease has run out, because nobody tells of that.
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -42,22 +42,22 @@ def fork(
     runtime: Services | None = None,
     clock: Clock | None = None,
 ) -> Execution:
-    """Starts a new execution that shares the first `at_step` steps of another one, which stays as it is.
+    """Start a new execution that shares the first `at_step` steps of another one, which stays as it is.
 
     The shared steps are not run again: their results are read, and their `attempt` is 0. The code goes on from there,
-    with an execution id, idempotency keys, limits and an audit trail of its own. `at_step=0` shares nothing but the
-    input. `input` is another one, held against the agent's schema; `metadata` are set over those of the other; its
-    deadline is not taken along. `session_id` is another session, or None, by default the same one, where an agent with
-    `session_policy="reject"` allows no second active execution: not even a fork of the one that is active. `sender` and
-    `reason` stand in the audit trail. `clock` tells when it is created.
+    with a new execution id, new idempotency keys, limits and audit trail. `at_step=0` shares nothing but the input.
+    `input` replaces that input, and is checked against the agent's schema. `metadata` are set over those of the other
+    execution; its deadline is not taken along. `session_id` is another session, or None; by default the session stays
+    the same. There, an agent with `session_policy="reject"` allows no second active execution, not even a fork of the
+    active one. `sender` and `reason` are recorded in the audit trail. `clock` gives the time of creation.
 
-    A call that was in flight at the cut is settled by its `on_crash` policy. Children that were spawned before it are
-    shared; one that is not over yet is looked at once an hour. Signals stay with the other execution: a question is
-    asked again, an event has to be sent again, a sleep begins anew.
+    The `on_crash` policy settles a call that was in flight at the cut. Children that were spawned before it are shared;
+    the fork looks once an hour at a child that is not over yet. Signals stay with the other execution: a question is
+    asked again, an event must be sent again, a sleep begins anew.
 
-    Raises `ExecutionNotFound` (also for a deleted one), `InvalidRecord` for a step that is not recorded, for one that
-    is being executed at this moment, and for a cut between an approval and the call that it allows; `SessionBusy`, with
-    nothing stored; `UnknownAgent` and `InvalidInput` for another input.
+    Raises `ExecutionNotFound` (also for a deleted execution). Raises `InvalidRecord` for a step that is not recorded,
+    for one that is being executed at this moment, and for a cut between an approval and the call that it allows. Raises
+    `SessionBusy`, with nothing stored, and for another input `UnknownAgent` and `InvalidInput`.
     """
     services = runtime or current_runtime()
     source = _exported(services, execution_id)
@@ -81,15 +81,15 @@ def rewind(
     runtime: Services | None = None,
     clock: Clock | None = None,
 ) -> Execution:
-    """Cancels an execution unless it is over, and forks it at a step; the fork goes on in its place. See `fork`.
+    """Cancel an execution unless it is over, and fork it at a step; the fork goes on in its place. See `fork`.
 
-    An execution that is being executed ends at its next step boundary, for which this waits up to `timeout` seconds, so
-    that no step is taken on both sides. Cancelling it cancels its children, and one that the fork would share must not
-    be: unless it is over, nothing is done, and `InvalidRecord` says so.
+    An execution that is being executed ends at its next step boundary. This waits for that up to `timeout` seconds, so
+    that no step is taken on both sides. Cancelling the execution cancels its children, but a child that the fork would
+    share must not be cancelled: unless such a child is over, nothing is done, and `InvalidRecord` says so.
 
-    Raises what `fork` raises, before anything is cancelled, and `TimeoutError`: then the cancel is asked for, and the
-    call is to be repeated. So is one that raised `SessionBusy` after the cancel, for a child of the same agent that is
-    still to stop, or for somebody who was quicker.
+    Raises what `fork` raises, before anything is cancelled. Raises `TimeoutError` when the cancel has been asked for
+    and the call must be repeated. Also repeat a call that raised `SessionBusy` after the cancel: a child of the same
+    agent must still stop, or somebody was quicker.
     """
     services = runtime or current_runtime()
     given = deadlines.added_to(metadata or {}, deadline)
@@ -136,7 +136,7 @@ def _prepared(
         agent = _agent_of(services, source)
         encoded = agent.encode_input(value)
         input_text = dump(encoded, "input", max_bytes)
-        # Counted under the key of the input that it has.
+        # The fork is counted under the key of the input that it has.
         metadata = agent.turns.added_to(metadata, partial(agent.decode_input, encoded))
     return forked(
         source,
@@ -151,11 +151,11 @@ def _prepared(
 
 
 def _started(services: Services, new: ExportedExecution) -> Execution:
-    """Stores the fork, and rings its bell. Raises `SessionBusy`, with nothing stored; see `lifecycle.create`."""
+    """Store the fork and ring its bell. Raise `SessionBusy`, with nothing stored; see `lifecycle.create`."""
     store, header = services.store, new.header
     demands = _require_free(services, new)
     if demands is not None:
-        # Not due before the second look.
+        # It must not be due before the second look.
         grace_us = services.settings.publish_grace_seconds * 1_000_000
         new = replace(new, header={**header, "due_us": int(header["created_us"] + grace_us)})
     store.restore(new)
@@ -168,9 +168,9 @@ def _started(services: Services, new: ExportedExecution) -> Execution:
 
 
 def _require_free(services: Services, new: ExportedExecution, *, but: str | None = None) -> Turns | None:
-    """The demands of an agent that rejects others in the fork's session; None if it does not.
+    """Return the demands of an agent that rejects others in the fork's session; None if it does not reject them.
 
-    An agent that is not known here demands nothing here. Raises `SessionBusy`.
+    An agent that is not known here demands nothing here. Raise `SessionBusy`.
     """
     session_id: str | None = new.header["session_id"]
     if session_id is None:
@@ -193,7 +193,7 @@ def _agent_of(services: Services, source: ExportedExecution) -> AgentDefinition:
 
 
 def _check_not_in_flight(store: Store, source: ExportedExecution, at_step: int) -> None:
-    """What a living process does at this moment is not to be done, or asked about, by another one beside it."""
+    """Refuse a cut at a step that a living process executes now: nobody else may do it, or ask about it, beside it."""
     begun = [step.number for step in source.steps[:at_step] if not step.is_done]
     if not begun or not source.leased_until_us:
         return
@@ -221,7 +221,7 @@ def _check_children(store: Store, steps: tuple[AgentStep, ...]) -> None:
 
 
 def _cancel(execution: Execution, services: Services, timeout: float, sender: str | None, reason: str) -> None:
-    """Returns when the execution is over. Raises `TimeoutError`."""
+    """Cancel an execution and return when it is over. Raise `TimeoutError`."""
     give_up_at = time.monotonic() + timeout
     with execution.watch() as watch:
         if not execution.cancel(sender=sender, reason=reason):

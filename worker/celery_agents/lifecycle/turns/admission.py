@@ -1,4 +1,4 @@
-"""Whether an execution may be created at all: not while its session is busy and its agent rejects that."""
+"""Admission: whether an execution may be created. It may not while its session is busy and its agent rejects that."""
 
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.records import AgentContext, ExecutionSummary
@@ -9,10 +9,10 @@ from celery_agents.lifecycle.turns.line import Line
 
 
 def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
-    """`Store.create`. Raises `SessionBusy`, with nothing stored, under the policy "reject".
+    """Call `Store.create`. Under the policy "reject", raise `SessionBusy` with nothing stored.
 
-    Of several calls at the same moment at most one succeeds, because each looks again after it has created its own;
-    it may happen that none does. An execution may start others in its own session.
+    At most one of several simultaneous calls succeeds, because each looks again after it has created its execution; it
+    may happen that none succeeds. An execution may start others in its own session.
     """
     if not turns.rejects(new.session_id):
         return store.create(new)
@@ -29,10 +29,10 @@ def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
 def require_free(
     store: Store, turns: Turns, session_id: str | None, *, parent_id: str | None = None, but: str | None = None
 ) -> None:
-    """Raises `SessionBusy` if nothing may be started in this session now.
+    """Raise `SessionBusy` if nothing may be started in this session now.
 
-    An execution that descends from `parent_id` may be, beside that one and those above it. `but` does not count, nor
-    does what descends from it.
+    A descendant of `parent_id` may run beside that execution and its ancestors. `but` does not count, and neither do
+    its descendants.
     """
     if session_id is None or not turns.rejects(session_id):
         return
@@ -44,9 +44,9 @@ def require_free(
 def keep_or_purge(
     store: Store, turns: Turns, session_id: str | None, own_id: str, *, parent_id: str | None = None
 ) -> None:
-    """Looks once more, now that this one is stored; see `create`. Purges it and raises `SessionBusy` if it is too many.
+    """Look again now that this execution is stored (see `create`). Purge it and raise `SessionBusy` if it is too many.
 
-    Nobody may work on it yet: neither is it published, nor does a sweeper look at it so soon.
+    Nobody can work on it yet: it is not published, and no sweeper looks at it so soon.
     """
     try:
         require_free(store, turns, session_id, parent_id=parent_id, but=own_id)

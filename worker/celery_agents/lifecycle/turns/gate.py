@@ -1,8 +1,8 @@
-"""The gate between a claim and the agent's function: an execution whose turn it is not pauses here.
+"""The gate between a claim and the agent's function: an execution pauses here until it is its turn.
 
-The journal does not see it. What the execution was paused on before is kept in the prompt of the pause, and put back
-(`unwrapped`) before anything else looks at it: a sleep of an hour that has passed stays passed, however long the
-execution waits for a free place afterwards. So are the crashes, which a pause clears.
+The journal does not see the pause. The prompt of the pause keeps what the execution was paused on before, and
+`unwrapped` puts it back before anything else looks at it: a sleep of an hour that has passed stays passed, however long
+the execution waits for a free place afterwards. It keeps the crashes as well, which a pause clears.
 """
 
 import logging
@@ -31,14 +31,15 @@ R = TypeVar("R")
 RATE_KEY: Final = "agents.rate"
 _PAUSES: Final = ((WaitKind.EVENT, TURN_KEY), (WaitKind.TIMER, RATE_KEY))
 
-# After how long an execution looks by itself whether it is its turn; doubled each time up to the second.
+# How long an execution waits before it looks by itself whether it is its turn. The time doubles at each look, up to the
+# second value.
 FIRST_LOOK: Final = timedelta(minutes=1)
 LONGEST_LOOK: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stepped:
-    """What a pause at the gate keeps."""
+    """The facts that a pause at the gate keeps."""
 
     since: datetime | None = None
     looks: int = 0
@@ -48,8 +49,8 @@ class _Stepped:
 
     @classmethod
     def of(cls, waiting: Wait | None) -> "_Stepped":
-        """What the pause kept that the execution comes from; nothing if it comes from elsewhere."""
-        # An agent may give its own questions any name.
+        """Return what the pause that the execution comes from kept; nothing if it comes from elsewhere."""
+        # The name alone does not tell: an agent may give its questions any name.
         own = waiting is not None and (waiting.kind, waiting.key) in _PAUSES
         if waiting is None or not own or not isinstance(waiting.prompt, dict):
             return cls(paused_on=waiting)
@@ -63,7 +64,7 @@ class _Stepped:
         )
 
     def prompt(self, reason: str) -> dict[str, Any]:
-        """As the pause keeps it."""
+        """Return the prompt in which the pause keeps these facts."""
         return {
             REASON: reason,
             "looks": self.looks,
@@ -91,7 +92,7 @@ class Gate:
         if not turns.has_lines and turns.rate is None:
             return
         stepped = _Stepped.of(waiting)
-        # This claim is no crash; those before it were.
+        # This claim is no crash; the claims before it were.
         stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
         was_woken = False
         while attempt.take_signal(SignalKind.EVENT, TURN_KEY) is not None:
@@ -111,7 +112,7 @@ class Gate:
 
 
 def _has_begun(attempt: Attempt) -> bool:
-    """Whether this is more than a start: something is recorded, or waited for."""
+    """Return whether this is more than a start: something is recorded, or waited for."""
     return attempt.context.step_count > 0 or attempt.context.waiting is not None
 
 
@@ -132,7 +133,7 @@ def _step_back(attempt: Attempt, stepped: _Stepped, reason: str) -> NoReturn:
 
 
 def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) -> None:
-    """Waits for the agent's rate: a moment in place, or on a timer."""
+    """Wait for the agent's rate: for a moment in place, otherwise on a timer."""
     rate = turns.rate
     assert rate is not None
     within = timedelta(seconds=attempt.environment.inline_wait_seconds)
@@ -159,7 +160,7 @@ def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) 
 
 
 def _answer(attempt: Attempt, question: Callable[[], R]) -> R:
-    """What the store answers. A fault of it, or what only a newer worker can read, is no failure of the execution."""
+    """Return the store's answer. A fault, or a format that only a newer worker reads, does not fail the execution."""
     try:
         return attempt.asking_store(question)
     except StoreError as error:

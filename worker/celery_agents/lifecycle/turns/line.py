@@ -1,4 +1,4 @@
-"""Who works and who waits, as the store shows it; and waking the next one. For the argument see `lifecycle.turns`."""
+"""Who works and who waits, as the store shows it, and waking the next one. `lifecycle.turns` has the argument."""
 
 import logging
 from collections.abc import Iterator
@@ -18,34 +18,35 @@ from celery_agents.lifecycle.ring import Ring
 
 log = logging.getLogger(__name__)
 
-# What an execution that has stepped back waits for, and what the prompt of that wait calls the reason.
+# The key that an execution waits for when it has stepped back, and the name of the reason in the prompt of that wait.
 TURN_KEY: Final = "agents.turn"
 REASON: Final = "turn"
 
 _PAGE: Final = 50
 _LONG_PAGE: Final = 250
-# How far down the line somebody is looked for who waits for a free place of one key. Whoever stands behind looks by
-# himself, in time.
+# How far down the line to look for executions that wait for a free place of one key. Those behind look by themselves in
+# time.
 _LOOKED_THROUGH: Final = 2000
-# How many of the oldest of a session are looked at for one whose turn it is: the first, unless they are relatives.
+# How many of the oldest executions of a session to look at for the one whose turn it is: the first, unless they are
+# relatives.
 _OLDEST: Final = 20
 _GENERATIONS: Final = 64
 
 
 class Reason(StrEnum):
-    """Why it is not an execution's turn."""
+    """The reason why it is not an execution's turn."""
 
     SESSION = "session"
     CONCURRENCY = "concurrency"
 
 
 def is_working(summary: ExecutionSummary, now: datetime) -> bool:
-    """Whether somebody works on an execution: its lease lives."""
+    """Return whether somebody works on an execution, which means that its lease lives."""
     return summary.state in WORKING and summary.lease_expires_at is not None and summary.lease_expires_at > now
 
 
 def waits_for(summary: ExecutionSummary) -> Reason | None:
-    """What an execution waits for that has stepped back; None for any other."""
+    """Return what an execution that has stepped back waits for; None for any other execution."""
     waiting = summary.waiting
     if summary.state is not AgentState.WAITING or waiting is None or not isinstance(waiting.prompt, dict):
         return None
@@ -63,7 +64,7 @@ class Line:
     _chains: dict[str, tuple[ExecutionSummary, ...]] = field(default_factory=dict)
 
     def obstacle(self, own: ExecutionSummary, now: datetime) -> Reason | None:
-        """Why this execution, which has claimed, may not work; None if it may. `now` is the store's time."""
+        """Return why this execution, which has claimed, may not work; None if it may. `now` is the store's time."""
         if self._is_behind_in_session(own, now):
             return Reason.SESSION
         concurrency = self.turns.concurrency
@@ -72,7 +73,7 @@ class Line:
         return None
 
     def pass_on(self, left: ExecutionSummary, now: datetime, ring: Ring) -> None:
-        """Wakes whoever may work since this execution ended, paused or stepped back. May be repeated."""
+        """Wake those who may work since this execution ended, paused or stepped back. May be repeated."""
         if self.turns.session_policy is SessionPolicy.QUEUE and left.session_id is not None:
             next_one = self._next_of_session(left.session_id, now)
             if next_one is not None:
@@ -86,11 +87,11 @@ class Line:
                     break
 
     def active_of_session(self, session_id: str) -> Iterator[ExecutionSummary]:
-        """The executions of a session that are not over, oldest first."""
+        """Yield the executions of a session that are not over, oldest first."""
         return self._find(session_id=session_id, states=ACTIVE, oldest_first=True)
 
     def chain(self, execution_id: str | None) -> tuple[ExecutionSummary, ...]:
-        """An execution and those that it descends from."""
+        """Return an execution and its ancestors."""
         if execution_id is None:
             return ()
         known = self._chains.get(execution_id)
@@ -107,7 +108,7 @@ class Line:
         return known
 
     def _is_behind_in_session(self, own: ExecutionSummary, now: datetime) -> bool:
-        """Whether an older execution of the session is active, or any other one works; relatives do not count."""
+        """Return whether an older execution of the session is active, or any other works; relatives do not count."""
         if self.turns.session_policy is not SessionPolicy.QUEUE or own.session_id is None:
             return False
         place = self._place_in_session(own)
@@ -122,9 +123,9 @@ class Line:
         )
 
     def _place_in_session(self, own: ExecutionSummary) -> tuple[datetime, str]:
-        """That of the oldest one that it descends from.
+        """Return the place of the oldest ancestor in the session, or the execution's own place.
 
-        Who waits for that one is younger, and a child that waited for him would have its parent wait for ever.
+        An execution that waits for that ancestor is younger. If a child waited for it, its parent would wait for ever.
         """
         ancestors = self.chain(own.parent_execution_id)
         return min(
@@ -146,7 +147,7 @@ class Line:
         return None
 
     def _places(self, of: ExecutionSummary, now: datetime, *, but: str | None = None) -> int:
-        """How many more of its key may work, not counting one."""
+        """Return how many more executions of the same key may work, not counting `but`."""
         assert self.turns.concurrency is not None
         free, key = self.turns.concurrency.limit, key_of(of)
         for other in self._find(states=WORKING):
@@ -157,9 +158,9 @@ class Line:
         return free
 
     def _waiters(self, of: ExecutionSummary) -> Iterator[ExecutionSummary]:
-        """Those of its key that wait for a free place, oldest first."""
+        """Yield the executions of the same key that wait for a free place, oldest first."""
         key = key_of(of)
-        # Without keys the first is the one; with keys it may stand behind many of other keys.
+        # Without keys, the first waiter is the right one; with keys, it may stand behind many waiters of other keys.
         size = _PAGE if key is None else _LONG_PAGE
         for number, summary in enumerate(self._find(states=[AgentState.WAITING], oldest_first=True, limit=size)):
             if number >= _LOOKED_THROUGH:
@@ -169,7 +170,7 @@ class Line:
 
     def _wake(self, waiter: ExecutionSummary, ring: Ring) -> None:
         signal = Signal(
-            # One for each pause, so that whoever else wakes it for the same free place does nothing.
+            # Use one id for each pause, so that others who wake it for the same free place do nothing.
             signal_id=f"turn {waiter.version}",
             kind=SignalKind.EVENT,
             key=TURN_KEY,
@@ -182,7 +183,7 @@ class Line:
             ring(waiter)
 
     def _are_related(self, one: ExecutionSummary, other: ExecutionSummary) -> bool:
-        """Whether one descends from the other, or is the other: they would wait for each other for ever."""
+        """Return whether one descends from the other, or is the other: they would wait for each other for ever."""
         return any(
             above.execution_id == ancestor.execution_id
             for ancestor, descendant in ((one, other), (other, one))
@@ -193,7 +194,7 @@ class Line:
         return self.store.find(Query(agent_id=self.turns.agent_id, **filters)).items
 
     def _find(self, *, limit: int = _PAGE, **filters: Any) -> Iterator[ExecutionSummary]:
-        """All that match, page by page: read as far as the caller wants to know."""
+        """Yield all matches page by page, reading only as far as the caller asks."""
         cursor = None
         while True:
             page = self.store.find(Query(agent_id=self.turns.agent_id, limit=limit, cursor=cursor, **filters))
@@ -204,7 +205,7 @@ class Line:
 
 
 def _place(summary: ExecutionSummary) -> tuple[datetime, str]:
-    """The order of creation."""
+    """Return the place of an execution in the order of creation."""
     return summary.created_at, summary.execution_id
 
 
@@ -213,7 +214,7 @@ def pass_turn_on(
 ) -> None:
     """Wake those whose turn it is since this execution ended or paused. May be repeated.
 
-    `now` is the store's time, which is asked for where the caller does not know it.
+    `now` is the store's time; the store is asked for it if the caller does not know it.
     """
     agent = registry.find(left.agent_id)
     if agent is None or not agent.turns.has_lines:
