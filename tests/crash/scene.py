@@ -1,10 +1,11 @@
 """One test's surroundings: a broker, a store, workers on both, and a client that looks at them from outside."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import pytest
 from celery import Celery
 from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup, CeleryTestWorker
@@ -34,13 +35,29 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.broker}-{self.store}-{self.pool}"
 
+    @property
+    def parts(self) -> set[tuple[str, str]]:
+        """What it is made of."""
+        return {("broker", self.broker), ("store", self.store), ("pool", self.pool)}
+
 
 CELLS = [
     Cell(broker, store, pool)
-    for broker in ("redis", "embedded")
+    for broker in ("embedded", "redis")
     for store in ("sqlite", "postgresql", "redis")
     for pool in ("prefork", "threads")
 ] + [Cell("embedded", "mariadb", "prefork"), Cell("redis", "mariadb", "threads"), Cell("redis", "hybrid", "prefork")]
+
+
+def spread(cells: Sequence[Cell]) -> list[Any]:
+    """The cells as parameters of a test. On every commit so many run that each broker, store and pool is in one."""
+    missing = {part for cell in cells for part in cell.parts}
+    chosen: list[Cell] = []
+    while missing:
+        best = max(cells, key=lambda cell: len(cell.parts & missing))  # the first of several
+        chosen.append(best)
+        missing -= best.parts
+    return [pytest.param(cell, marks=[] if cell in chosen else [pytest.mark.full]) for cell in cells]
 
 
 class AgentsSetup(CeleryTestSetup):  # type: ignore[misc] # pytest-celery carries no types
