@@ -49,6 +49,8 @@ SETTINGS = {
     "publish_grace_seconds": 2.0,
     "ring_seconds": 5.0,
 }
+# What a setting may be at most. A test that asks for hundreds of seconds means never.
+LONGEST_SECONDS = 3600.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -136,7 +138,7 @@ def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the test's `worker` marker asks for, over the defaults; periods in proportion to this machine's slowness."""
     marker = request.node.get_closest_marker("worker")
     asked = {"imports": (), "sabotage": ""} | SETTINGS | ({} if marker is None else marker.kwargs)
-    return {name: scaled(value) if name.endswith("_seconds") else value for name, value in asked.items()}
+    return {name: min(scaled(value), LONGEST_SECONDS) if name in SETTINGS else value for name, value in asked.items()}
 
 
 @pytest.fixture
