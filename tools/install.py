@@ -3,7 +3,9 @@
     python3 tools/install.py .venv            # what runs agents
     python3 tools/install.py .venv --dev      # and what tests, checks and measures them
 
-`make` calls it. It needs nothing but Python's own `venv` and the `pip` in it.
+`make` calls it. It needs nothing but Python's own `venv` and the `pip` in it. Development's packages are installed by
+`uv`, which takes seconds where pip takes minutes. uv does not read pip's settings; where it finds no packages without
+them, pip installs.
 """
 
 import argparse
@@ -20,9 +22,14 @@ from typing import IO, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 SILENCE_SECONDS: Final = 4.0
 RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
-DEVELOPMENT: Final = "all that development needs, database servers included: about 120 packages, 500 MB, some minutes"
-# What pip says about each package. The rest of its output repeats that, and is shown if pip fails.
-SHOWN: Final = ("Collecting", "Obtaining", "Building", "Installing", "Preparing", "Getting", "Successfully", "WARNING")
+DEVELOPMENT: Final = (
+    "all that development needs, database servers included: about 120 packages, 500 MB, half a minute to some minutes"
+)
+# What pip and uv say about each package. The rest of their output repeats that, and is shown if they fail.
+SHOWN: Final = (
+    *("Collecting", "Obtaining", "Building", "Installing", "Preparing", "Getting", "Successfully", "WARNING"),
+    *("Resolved", "Prepared", "Installed", "Built"),
+)
 
 
 class Failed(Exception):
@@ -47,18 +54,34 @@ def main() -> int:
         # pip comes last into a new environment: where it is missing, somebody interrupted the making of one.
         if not (environment / "bin/pip").exists():
             run([sys.executable, "-m", "venv", str(environment)], "making the environment", started)
-        pip = [str(environment / "bin/python"), "-m", "pip", "install", "--progress-bar=off"]
-        run(
-            [*pip, "--disable-pip-version-check", "--editable", f"{ROOT}[dev]" if arguments.dev else str(ROOT)],
-            "pip is at work",
-            started,
-        )
+        if not (arguments.dev and installed_by_uv(environment, started)):
+            what = f"{ROOT}[dev]" if arguments.dev else str(ROOT)
+            run([*pip(environment), "--editable", what], "pip is at work", started)
     except Failed as failure:
         return failure.code
     except KeyboardInterrupt:
         say("Interrupted. The next call goes on from here.")
         return 130
     return 0
+
+
+def pip(environment: Path) -> list[str]:
+    """Return the command that installs with pip into `environment`."""
+    python = str(environment / "bin/python")
+    return [python, "-m", "pip", "install", "--progress-bar=off", "--disable-pip-version-check"]
+
+
+def installed_by_uv(environment: Path, started: float) -> bool:
+    """Install what development needs with uv. Return False, and show why, where uv cannot."""
+    python = str(environment / "bin/python")
+    uv = [python, "-m", "uv", "pip", "install", "--no-progress", "--python", python]
+    try:
+        run([*pip(environment), "uv"], "pip is at work", started)
+        run([*uv, "--editable", f"{ROOT}[dev]"], "uv is at work", started)
+    except Failed:
+        say("uv cannot install here; pip does, which takes some minutes.")
+        return False
+    return True
 
 
 def run(command: Sequence[str], doing: str, started: float) -> None:

@@ -131,3 +131,32 @@ def test_it_says_what_it_does_before_it_does_it(tmp_path: Path) -> None:
     ).stdout.splitlines()
     assert said[0] == f"Installing into {tmp_path}: {install.RUNTIME}."
     assert said[1].endswith(f"--editable {ROOT}")
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Path:
+    """An environment whose Python only says what it is asked, and fails as uv where there is a file `no-uv`."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/pip").touch()
+    python = tmp_path / "bin/python"
+    python.write_text(f"""#!/bin/sh
+echo Collecting $@
+if [ "$2" = uv ] && [ -e {tmp_path}/no-uv ]; then exit 2; fi
+""")
+    python.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("has_uv", [True, False])
+def test_development_is_installed_by_uv_and_without_it_by_pip(scripted: Path, has_uv: bool) -> None:
+    if not has_uv:
+        (scripted / "no-uv").touch()
+    said = subprocess.run(
+        [sys.executable, ROOT / "tools/install.py", scripted, "--dev"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert said[0] == f"Installing into {scripted}: {install.DEVELOPMENT}."
+    assert said[1].endswith("uv"), "pip brings uv"
+    assert "-m uv pip install" in said[2]
+    rest = [line for line in said[3:] if " s  Collecting -m pip" in line]
+    assert len(rest) == (0 if has_uv else 1)
+    assert any(line.startswith("uv cannot install here") for line in said) is not has_uv
