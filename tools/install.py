@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 SILENCE_SECONDS: Final = 4.0
 RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
 DEVELOPMENT: Final = (
-    "all that development needs, database servers included: about 120 packages, 500 MB, half a minute to some minutes"
+    "all that development needs, database servers included: about 100 packages, 460 MB, half a minute to some minutes"
 )
 # What pip and uv say about each package. The rest of their output repeats that, and is shown if they fail.
 SHOWN: Final = (

@@ -1,4 +1,4 @@
-"""What the demo claims, each claim held against the store's records, the ledgers of calls, and the files.
+"""What the demo claims: each claim is checked against the store's records, the ledgers of calls, and the files.
 
 Nothing in here trusts what the demo itself saw while it ran.
 """
@@ -26,12 +26,12 @@ class Ran:
 
     @property
     def names(self) -> list[str]:
-        """The recorded steps, by number."""
+        """Return the recorded steps, by number."""
         return [step.name for step in self.context.steps]
 
     @property
     def is_report_wanted(self) -> bool:
-        """What the person answered."""
+        """Return whether the person wants the report."""
         return any(step.name == QUESTION and step.result and step.result.output == "yes" for step in self.context.steps)
 
 
@@ -45,7 +45,7 @@ class Check:
 
 
 def prove(killed: Ran, undisturbed: Ran, *, recorded_at_kill: int, exit_code: int | None) -> list[Check]:
-    """All claims. `recorded_at_kill` is the number of steps in the store once the worker was dead."""
+    """Return all claims. `recorded_at_kill` is the number of steps in the store once the worker was dead."""
     return [
         _killed_in_the_middle(killed, recorded_at_kill, exit_code),
         _taken_over(killed, recorded_at_kill),
@@ -130,7 +130,7 @@ def _side_effect_once(killed: Ran) -> Check:
 
 
 def _same_report(killed: Ran, undisturbed: Ran) -> Check:
-    """The hashes of the texts are compared in any case; the files, byte by byte, if they were wanted."""
+    """Compare the hashes of the texts, and if the files were wanted compare those byte by byte."""
     digests = [(ran.context.output or {}).get("report_sha256") for ran in (killed, undisturbed)]
     holds = digests[0] is not None and digests[0] == digests[1]
     evidence = f"same sha256 in both: {str(digests[0])[:12]}..."
@@ -142,7 +142,7 @@ def _same_report(killed: Ran, undisturbed: Ran) -> Check:
 
 
 def _called(wrong: Sequence[str], called: Counter[str]) -> str:
-    """What was called how often, of the steps that were not called as they should be."""
+    """Return how often the steps were called that were not called as they should be."""
     shown = ", ".join(f"{name}: {called[name]} calls" for name in wrong[:2])
     return shown + (f", and {len(wrong) - 2} more" if len(wrong) > 2 else "")
 

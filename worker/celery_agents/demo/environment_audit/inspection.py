@@ -60,12 +60,12 @@ class Finding:
 
     @property
     def is_intact(self) -> bool:
-        """Whether every file could be held against its hash, and matched it."""
+        """Return whether every file could be compared with its hash, and matched it."""
         return self.has_record and not (self.modified or self.missing or self.unhashed)
 
     @property
     def integrity_in_words(self) -> str:
-        """One short phrase for people."""
+        """Return one short phrase for people."""
         if not self.has_record:
             return "no RECORD to verify it by"
         faults = (("modified", self.modified), ("missing", self.missing), ("without hash", self.unhashed))
@@ -83,17 +83,17 @@ class Totals:
 
     @property
     def in_words(self) -> str:
-        """For a sentence."""
+        """Return the sums as part of a sentence."""
         amount = f"{self.distributions} distributions, {self.files} files, {self.size_bytes / 2**20:.1f} MiB"
         return f"{amount}; {f'not intact: {self.not_intact}' if self.not_intact else 'all intact'}"
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the sums as a JSON object."""
         return asdict(self)
 
 
 def total(findings: Sequence[Finding]) -> Totals:
-    """The sums."""
+    """Return the sums."""
     return Totals(
         distributions=len(findings),
         files=sum(finding.verified + len(finding.modified) + len(finding.unhashed) for finding in findings),
@@ -103,7 +103,7 @@ def total(findings: Sequence[Finding]) -> Totals:
 
 
 def find_installed(search_path: Sequence[str] | None = None) -> Installed:
-    """What can be imported from `search_path` (default: `sys.path`). Of several copies the first one counts."""
+    """Return what can be imported from `search_path` (default: `sys.path`). The first of several copies counts."""
     return Installed(
         python=platform.python_version(),
         names=sorted(_first_copies(search_path)),
@@ -112,7 +112,7 @@ def find_installed(search_path: Sequence[str] | None = None) -> Installed:
 
 
 def find_dependents(search_path: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Who requires each distribution here: "celery", or "celery [redis, sqs]" if only those extras of it do."""
+    """Return who requires each distribution: "celery", or "celery [redis, sqs]" if only those extras of it do."""
     askers: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name, distribution in _first_copies(search_path).items():
         extras = distribution.metadata.get_all("Provides-Extra") or []
@@ -132,7 +132,7 @@ def find_dependents(search_path: Sequence[str] | None = None) -> dict[str, list[
 def inspect_distribution(
     name: str, required_by: Sequence[str] = (), search_path: Sequence[str] | None = None
 ) -> Finding:
-    """Verifies one distribution, given by its normalised name. Raises `LookupError` if it is not there any more."""
+    """Verify one distribution, given by its normalised name. Raise `LookupError` if it is no longer there."""
     distribution = _find(name, search_path)
     metadata = distribution.metadata
     record = distribution.read_text("RECORD")
@@ -188,7 +188,7 @@ def _first_copies(search_path: Sequence[str] | None) -> dict[str, Distribution]:
 
 
 def _find(name: str, search_path: Sequence[str] | None) -> Distribution:
-    """By the folder's name, which is quick; else by the name in the metadata, which need not be the same."""
+    """Find it by the folder's name, which is quick, else by the name in the metadata, which may differ."""
     for distribution in _distributions(search_path, name):
         if _name_of(distribution) == name:
             return distribution
@@ -199,7 +199,7 @@ def _find(name: str, search_path: Sequence[str] | None) -> Distribution:
 
 
 def _name_of(distribution: Distribution) -> str | None:
-    """The normalised name; None for the remains of a broken installation, and for names that nobody could type."""
+    """Return the normalised name; None for remains of a broken installation and for names that nobody could type."""
     name = _header(distribution, "Name")
     if not name or "#" in name or len(name) > _MAX_NAME or not name.isprintable():
         return None
@@ -214,7 +214,7 @@ def _header(distribution: Distribution, key: str) -> str | None:
 
 
 def _recorded_files(record: str) -> Iterator[tuple[str, str]]:
-    """Path and hash ("sha256=...", or empty) of each file in a RECORD, but for bytecode.
+    """Yield path and hash ("sha256=...", or empty) of each file in a RECORD, except bytecode.
 
     Not `Distribution.files`: from Python 3.12 on it leaves out what is missing on the disk.
     """
@@ -224,7 +224,7 @@ def _recorded_files(record: str) -> Iterator[tuple[str, str]]:
 
 
 def _matches(file: Path, expected: str) -> bool | None:
-    """Whether the file has the expected hash; None if there is no hash to trust. Raises `OSError`."""
+    """Return whether the file has the expected hash; None if there is no hash to trust. Raise `OSError`."""
     algorithm, _, digest = expected.partition("=")
     if not file.is_file():
         raise FileNotFoundError(file)
@@ -244,7 +244,7 @@ def _is_editable(distribution: Distribution) -> bool:
 
 
 def _asked_by(requirement: Requirement, extras: Sequence[str]) -> list[str]:
-    """Which extras bring the requirement in on this platform; the empty one if it holds without any."""
+    """Return the extras that bring the requirement in on this platform; the empty one if it holds without any."""
     if requirement.marker is None or requirement.marker.evaluate({"extra": _PLAIN}):
         return [_PLAIN]
     return [extra for extra in extras if requirement.marker.evaluate({"extra": extra})]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def note(ledger: Path | None, step: str) -> None:
-    """Appends "process id, step", in one write, so that lines of several processes do not mix."""
+    """Append "process id, step" in one write, so that lines of several processes do not mix."""
     if ledger is None:
         return
     with ledger.open("ab", buffering=0) as file:
@@ -13,7 +13,7 @@ def note(ledger: Path | None, step: str) -> None:
 
 
 def calls(ledger: Path) -> list[str]:
-    """The steps whose functions were called, in order; one entry per call."""
+    """Return the steps whose functions were called, in order; one entry per call."""
     if not ledger.exists():
         return []
     lines = ledger.read_text(encoding="utf-8").split("\n")

@@ -64,7 +64,7 @@ _MAX_EVIDENCE: Final = 60
 
 
 def classify(expression: str | None, classifiers: Iterable[str], field: str | None) -> Licence:
-    """The licence by the core metadata's License-Expression, else its classifiers, else its License field.
+    """Return the licence by the core metadata's License-Expression, else its classifiers, else its License field.
 
     The first of the three that says something known decides.
     """
@@ -81,7 +81,7 @@ def classify(expression: str | None, classifiers: Iterable[str], field: str | No
 
 
 def classify_expression(expression: str) -> Kind:
-    """The kind of an SPDX licence expression; unknown if it is not one."""
+    """Return the kind of an SPDX licence expression; unknown if it is not one."""
     tokens = re.findall(r"[()]|[^\s()]+", expression)
     try:
         kind = _any_of(tokens)
@@ -123,13 +123,13 @@ def _one(tokens: list[str]) -> Kind:
 
 
 def _classify_classifiers(named: list[str]) -> Kind:
-    """Several classifiers may mean "and" or "or", which nobody can tell: the strictest known one counts."""
+    """Return the strictest known kind: whether several classifiers mean "and" or "or", nobody can tell."""
     kinds = [kind for name in named if (kind := _by_words(_last_part(name))) is not Kind.UNKNOWN]
     return max(kinds, key=_STRICTNESS_ALL.index, default=Kind.UNKNOWN)
 
 
 def _classify_field(field: str) -> Kind:
-    """Some put an expression into the field, some a name, some the whole text, whose first line is its name."""
+    """Read an expression, a name, or a whole text whose first line is its name: the field holds any of these."""
     kind = classify_expression(field)
     return kind if kind is not Kind.UNKNOWN else _by_words(field.strip().splitlines()[0])
 

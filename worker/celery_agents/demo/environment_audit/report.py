@@ -10,7 +10,7 @@ from celery_agents.demo.environment_audit.licences import Kind
 
 
 def render(installed: Installed, findings: Sequence[Finding]) -> str:
-    """The report. It holds no time and no path of this machine, so that two reports can be compared."""
+    """Return the report. It holds no time and no path of this machine, so that two reports can be compared."""
     totals = total(findings)
     kinds = Counter(finding.licence.kind for finding in findings)
     lines = [
@@ -37,7 +37,7 @@ def render(installed: Installed, findings: Sequence[Finding]) -> str:
 
 
 def write_once_complete(path: Path, text: str) -> None:
-    """Writes the whole file or nothing: a reader, and a crash, never leave half of it."""
+    """Write the whole file or nothing: nobody ever reads half of it, and a crash leaves none."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -80,5 +80,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _text(cell: str) -> str:
-    """A cell that cannot break the table."""
+    """Return a cell that cannot break the table."""
     return " ".join(cell.split()).replace("|", "\\|")
