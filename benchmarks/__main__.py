@@ -31,7 +31,7 @@ SECTIONS: Final[dict[str, Measure]] = {
 
 
 def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) -> int:
-    """Measures, prints, and returns the exit status. `sizes` overrules what the arguments say."""
+    """Measure, print, and return the exit status. `sizes` overrules the arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="a first impression in a few minutes")

@@ -1,4 +1,4 @@
-"""A Celery app as it comes: no events, no results, no agents. `celery -A benchmarks.bare worker`."""
+"""A Celery app without changes: no events, no results, no agents. `celery -A benchmarks.bare worker`."""
 
 import os
 

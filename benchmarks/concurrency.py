@@ -26,7 +26,7 @@ from celery_agents.current import enqueue
 from celery_agents.host.install import install
 from celery_agents.host.runtime import Runtime, runtime_of
 
-# Databases of the Redis server. The first ones are those of the section `workers`.
+# Databases of the Redis server. The section `workers` uses the first ones.
 _AGENTS_BROKER, _BARE_BROKER, _RESULTS, _STAMPS = 6, 7, 8, 9
 _STORES: Final = ("Redis", "PostgreSQL", "SQLite NORMAL")
 _WAIT_SECONDS: Final = 120
@@ -34,7 +34,7 @@ _LOOK_SECONDS: Final = 0.05
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Seconds, memory and event-loop lag of as many executions at once."""
+    """Measure the seconds, memory and event-loop lag of this many executions at once."""
     count, seconds, steps = sizes.concurrent, sizes.concurrent_seconds, sizes.concurrent_steps
     ideal = steps * seconds
     with ExitStack() as stack:
@@ -79,7 +79,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was seen of a program in all its turns."""
+    """The figures of a program over all its turns."""
 
     done: int = 0
     cpu_seconds: float = 0.0
@@ -94,7 +94,7 @@ class _Program:
         self.seen = _Seen()
 
     def run(self, work: Waits, count: int) -> float:
-        """Does all of them; returns how many seconds it took."""
+        """Do all of them, and return how many seconds it took."""
         raise NotImplementedError
 
 
@@ -107,7 +107,7 @@ def _turn(program: _Program, work: Waits, count: int) -> Turn:
 
 
 class _Asyncio(_Program):
-    """Coroutines in a process of their own."""
+    """Coroutines in a separate process."""
 
     def run(self, work: Waits, count: int) -> float:
         command = [sys.executable, "-m", "benchmarks.waiting", work.url, str(work.seconds), str(work.steps), str(count)]
@@ -119,7 +119,7 @@ class _Asyncio(_Program):
 
 
 class _OnWorker(_Program):
-    """A worker with as many threads, frozen unless it is its turn."""
+    """A worker with this many threads, frozen unless it is its turn."""
 
     def __init__(self, stack: ExitStack, servers: Servers, broker: int, worker: Worker) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _OnWorker(_Program):
         self.app = Celery("client", broker=servers.redis_url(broker), set_as_current=False)
 
     def _until(self, is_done: Callable[[], bool]) -> float:
-        """Lets the worker work until that is so; returns after how many seconds."""
+        """Let the worker work until `is_done`, and return after how many seconds that was."""
         process, started = psutil.Process(self._worker.pid), time.perf_counter()
         cpu_before = sum(process.cpu_times()[:2])
         self._worker.thaw()

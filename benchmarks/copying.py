@@ -1,4 +1,4 @@
-"""Copying all executions from each kind of store to each other, interrupted in the middle and repeated."""
+"""Copying all executions between all kinds of stores, interrupted in the middle and repeated."""
 
 import time
 from contextlib import ExitStack
@@ -13,9 +13,9 @@ from benchmarks.sizes import Sizes
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Executions per second of `agent_statestore.moving.copy`, and whether the copies are the same to the last byte.
+    """Measure executions per second of `agent_statestore.moving.copy`, and whether the copies are the same to the byte.
 
-    Sources are copies themselves, of what was made in memory.
+    The sources are themselves copies of what was made in memory.
     """
     with ExitStack() as stack:
         original = populated(sizes.copies)
@@ -63,7 +63,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """One copying: `copied` executions, the first `interrupted_after` of them by a call that did not come to its end.
+    """One copying: a call that was interrupted copied the first `interrupted_after` of the `copied` executions.
 
     `equal` executions of the target have the digest that was expected of them.
     """
@@ -75,11 +75,11 @@ class Transfer:
 
 
 class _Interrupted(Exception):
-    """In the middle of copying."""
+    """Raised in the middle of copying."""
 
 
 def transfer(source: Store, target: Store, expected: dict[str, str]) -> Transfer:
-    """Copies everything in two calls. Raises `RuntimeError` if there are other executions than expected afterwards."""
+    """Copy everything in two calls. Raise `RuntimeError` if other executions than expected are there afterwards."""
     first = Copied()
 
     def interrupt(copied: Copied) -> None:
@@ -109,7 +109,7 @@ def transfer(source: Store, target: Store, expected: dict[str, str]) -> Transfer
 
 
 def digests_of(store: Store) -> dict[str, str]:
-    """The digests of all executions, by id."""
+    """Return the digests of all executions, by id."""
     digests = {}
     for execution_id in ids_of(store):
         exported = store.export(execution_id)

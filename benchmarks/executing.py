@@ -1,4 +1,4 @@
-"""Executions to measure: steps written to a store directly, and taken through the engine."""
+"""Executions to measure: their steps are written to a store directly, or taken through the engine."""
 
 import random
 import string
@@ -23,12 +23,12 @@ _BATCH: Final = 200
 
 
 def payload(size_bytes: int) -> str:
-    """A text that does not compress well, the same in each run."""
+    """Return a text that does not compress well, the same in each run."""
     return "".join(random.Random(size_bytes).choices(string.ascii_letters + string.digits, k=size_bytes))
 
 
 def make_step(number: int, output: str) -> AgentStep:
-    """A step as `Engine` records it."""
+    """Return a step as `Engine` records it."""
     return AgentStep(
         step_number=number,
         name="step" if number == 1 else f"step#{number}",
@@ -56,7 +56,7 @@ class Writer:
             store.checkpoint(self.execution_id, Checkpoint(steps=batch), self._lease)
 
     def write(self) -> float:
-        """Records one more step; returns how many seconds that took."""
+        """Record one more step, and return how many seconds that took."""
         self.steps += 1
         checkpoint = Checkpoint(steps=(make_step(self.steps, self._output),))
         started = time.perf_counter()
@@ -65,7 +65,7 @@ class Writer:
 
 
 def prefilled(store: Store, steps: int, output: str) -> str:
-    """The id of an unclaimed execution whose first steps are recorded, for `Engine.take_steps` to go on with."""
+    """Return the id of an unclaimed execution with recorded first steps, for `Engine.take_steps` to go on with."""
     execution_id = store.create(NewExecution(agent_id=AGENT, input=0)).execution_id
     lease = _claim(store, execution_id)
     for first in range(1, steps + 1, _BATCH):
@@ -112,16 +112,16 @@ class Engine:
         )
 
     def take_steps(self, steps: int, execution_id: str | None = None, *, stays_open: bool = False) -> list[float]:
-        """Takes `steps` new steps after what is recorded; returns the seconds of each.
+        """Take `steps` new steps after the recorded ones, and return the seconds of each.
 
-        To the execution's end; with `stays_open` as far as a worker that is told to leave, so that it can be gone on
-        with.
+        They lead to the execution's end. With `stays_open` they lead as far as a worker that is told to leave goes, so
+        that the execution can go on later.
         """
         self._run(steps, execution_id, stays_open)
         return self._times[-steps:]
 
     def resume(self, execution_id: str) -> float:
-        """Claims and replays an execution; returns the seconds up to the function of its first new step."""
+        """Claim and replay an execution, and return the seconds up to the function of its first new step."""
         started = self._run(1, execution_id, False)
         return self._called_at[0] - started
 

@@ -12,13 +12,13 @@ from benchmarks.sizes import Sizes
 
 STEP_BYTES = 2048
 _CALLS = 10
-# Not measured, before each turn: a replay of thousands of steps, or the turn before, has left the processor's caches
-# full of other things.
+# These steps before each turn are not measured: a replay of thousands of steps, or the turn before, has filled the
+# processor's caches with other things.
 _WARM_UP = 30
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """The cost of steps 1 to 10 and of ten steps around each later place, by the store and through the engine."""
+    """Measure steps 1 to 10, and ten steps around each later place, by the store and through the engine."""
     output = payload(STEP_BYTES)
     first, *later = sizes.growth_at
     rows: list[dict[str, Value]] = []
@@ -50,7 +50,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 
 def _store_turn(store: Store, output: str, at: int) -> Callable[[], list[float]]:
-    """Goes on with one execution, half before and half after the place; steps 1 to 10 need a new one each time."""
+    """Go on with one execution, half before and half after the place; steps 1 to 10 need a new one each time."""
     writer = Writer(store, output, steps=max(at - 100, 0))
 
     def turn() -> list[float]:
@@ -63,7 +63,7 @@ def _store_turn(store: Store, output: str, at: int) -> Callable[[], list[float]]
 
 
 def _engine_turn(store: Store, engine: Engine, output: str, at: int) -> Turn:
-    """The same through the engine: each turn claims and replays the execution, which is not measured."""
+    """Do the same through the engine: each turn claims and replays the execution, which is not measured."""
     if not at:
 
         def turn() -> list[float]:

@@ -1,36 +1,36 @@
-"""Taking turns: every round measures everything that is compared, and ratios are formed within a round."""
+"""Taking turns: every round measures all figures of a comparison, and ratios are formed within a round."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-# One turn: does its calls, and returns what each of them measured.
+# One turn: it makes its calls, and returns what each of them measured.
 Turn = Callable[[], Sequence[float]]
 
 
 @dataclass(slots=True)
 class Rounds:
-    """For each name the median of its turn in each round."""
+    """The median of each name's turn in each round."""
 
     medians: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, name: str) -> float:
-        """The median over all rounds."""
+        """Return the median over all rounds."""
         return median(self.medians[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """How many times `base`: the median of the rounds' own ratios, which slow drifts of the machine leave alone."""
+        """Return how many times `base` it is: the median of the rounds' ratios, which slow drifts do not move."""
         return median(
             value / of_base for value, of_base in zip(self.medians[name], self.medians[base], strict=True) if of_base
         )
 
     def rate_ratio(self, name: str, base: str) -> float:
-        """Like `ratio`, of rates where seconds were measured."""
+        """Return `ratio` for rates where seconds were measured."""
         return self.ratio(base, name)
 
 
 def take_turns(turns: Mapping[str, Turn], rounds: int, *, warm_up: bool = True) -> Rounds:
-    """Runs all turns `rounds` times, every other round in the opposite order; one more round before counts nothing."""
+    """Run all turns `rounds` times, every other round in the opposite order, after one round that does not count."""
     measured = Rounds({name: [] for name in turns})
     names = list(turns)
     if warm_up:
@@ -43,6 +43,6 @@ def take_turns(turns: Mapping[str, Turn], rounds: int, *, warm_up: bool = True) 
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
+    """Return the smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

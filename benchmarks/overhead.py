@@ -1,4 +1,4 @@
-"""What one step costs, against the raw client making the same writes."""
+"""The cost of one step, against the raw client that makes the same writes."""
 
 import time
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ STEP_BYTES = 2048
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """The cost of a step of 2 KB: raw, by `store.checkpoint`, and by `run.step`."""
+    """Measure the cost of a step of 2 KB: raw, by `store.checkpoint`, and by `run.step`."""
     output = payload(STEP_BYTES)
     text = encode_step(make_step(1, output), 1 << 20).text
     urls = servers.store_urls()

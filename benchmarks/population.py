@@ -1,4 +1,4 @@
-"""Many executions as a store has them after a while: made in memory, in order of time, and put into other stores."""
+"""Many executions, as a store has them after a while: made in memory in order of time, and put into other stores."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,7 +11,7 @@ from benchmarks.executing import LEASE, OWNER, make_step, payload
 AGENTS: Final = 10
 EXECUTIONS_PER_SESSION: Final = 20
 EXECUTIONS_PER_USER: Final = 100
-FAILED_IN: Final = 20  # one of so many finished ones has failed
+FAILED_IN: Final = 20  # one of this many finished executions has failed
 
 _STEPS: Final = 2
 _STEP_BYTES: Final = 200
@@ -20,10 +20,11 @@ _ERROR: Final = ErrorInfo(type="builtins:ValueError", message="no")
 
 
 def populated(finished: int, active: int = 0) -> MemoryStore:
-    """A store in memory with so many executions of two steps, created at even intervals in the last hour.
+    """Return a store in memory with this many executions of two steps, created at even intervals in the last hour.
 
-    Active ones are spread evenly among the finished. Half of them are due, half wait for a person. The number of
-    executions of a session and of a user is always the same; agents are ten, so theirs grows.
+    Active executions are spread evenly among the finished ones. Half of them are due; the others wait for a person. The
+    number of executions of a session and of a user is always the same. There are ten agents, so their number of
+    executions grows.
     """
     count = finished + active
     start = datetime.now(UTC) - _SPAN
@@ -31,7 +32,7 @@ def populated(finished: int, active: int = 0) -> MemoryStore:
     store = MemoryStore(clock=clock)
     output = payload(_STEP_BYTES)
     for number in range(count):
-        # Whole numbers: the n-th active one stands where n of `active` have passed.
+        # Whole numbers: the n-th active execution stands where n of `active` have passed.
         is_active = (number + 1) * active // count > number * active // count
         _add(store, number, output, start, is_active=is_active, users=max(count // EXECUTIONS_PER_USER, 1))
         clock.advance(_SPAN / count)
@@ -75,7 +76,7 @@ def _last_write(number: int, start: datetime, *, is_active: bool) -> Checkpoint:
 
 
 def ids_of(store: Store, **wanted: Any) -> list[str]:
-    """The ids of all executions that `find` finds with these filters, oldest first."""
+    """Return the ids of all executions that `find` finds with these filters, oldest first."""
     ids: list[str] = []
     cursor: str | None = None
     while True:
@@ -87,7 +88,7 @@ def ids_of(store: Store, **wanted: Any) -> list[str]:
 
 
 def put(source: Store, target: Store, execution_ids: list[str]) -> None:
-    """Puts executions of one store into another, just as they are."""
+    """Put executions of one store into another one, unchanged."""
     for execution_id in execution_ids:
         exported = source.export(execution_id)
         assert exported is not None

@@ -12,8 +12,8 @@ _CHUNK_BYTES = 1 << 16
 class CountingProxy:
     """Stands between clients and one server.
 
-    A turn begins when a client sends something after the server's last word (or first of all): what a client sends
-    without waiting for an answer, a pipeline or an extended query, is one turn.
+    A turn begins when a client sends something after the server's last word (or first of all). Everything that a client
+    sends without waiting for an answer, such as a pipeline or an extended query, is one turn.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -27,12 +27,12 @@ class CountingProxy:
 
     @property
     def turns(self) -> int:
-        """Round trips so far, of all connections."""
+        """Round trips of all connections so far."""
         with self._lock:
             return self._turns
 
     def close(self) -> None:
-        """Ends all connections."""
+        """End all connections."""
         self._listener.close()
         with self._lock:
             for end in self._sockets:
@@ -59,7 +59,7 @@ class CountingProxy:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets += [client, server]
-            # True: it is the client's turn to speak; its first words begin a round trip.
+            # True: it is the client's turn to speak, and its first words begin a round trip.
             clients_turn = threading.Event()
             clients_turn.set()
             for source, sink, is_client in ((client, server, True), (server, client, False)):
@@ -69,7 +69,7 @@ class CountingProxy:
         with suppress(OSError):
             while chunk := source.recv(_CHUNK_BYTES):
                 if not is_client:
-                    # Before it is passed on: the client answers only to what it has received.
+                    # Set before the answer is passed on: the client answers only to what it has received.
                     clients_turn.set()
                 elif clients_turn.is_set():
                     clients_turn.clear()

@@ -1,8 +1,8 @@
-"""What a step costs at least: the raw clients making a checkpoint's writes, and nothing else.
+"""The least that a step can cost: the raw clients make a checkpoint's writes, and nothing else.
 
-Each appends one text and updates the header of its execution, atomically: in one round trip on Redis and PostgreSQL,
-in one transaction on SQLite and (three round trips) MariaDB. No lease is looked at, nothing is encoded, and the tables
-have no foreign keys and no further indexes.
+Each client appends one text and updates the header of its execution, atomically: in one round trip on Redis and
+PostgreSQL, in one transaction on SQLite, and in one transaction of three round trips on MariaDB. No lease is checked,
+nothing is encoded, and the tables have no foreign keys and no further indexes.
 """
 
 import sqlite3
@@ -45,18 +45,18 @@ CREATE TABLE IF NOT EXISTS raw_steps (
 
 
 class RawWriter(Protocol):
-    """One execution's writes at a time."""
+    """Writes one execution at a time."""
 
     def begin(self) -> None:
-        """A new execution."""
+        """Begin a new execution."""
         ...
 
     def write(self, number: int, text: str) -> None:
-        """Step `number`, durably."""
+        """Write step `number` durably."""
         ...
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         ...
 
 
@@ -163,7 +163,7 @@ class RawMariaDB:
 
 
 def raw_writer(url: str) -> RawWriter | None:
-    """The raw client of the server behind a store URL; None for the memory."""
+    """Return the raw client for the server behind a store URL; None for the store in memory."""
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme == "redis":
         return RawRedis(url.partition("?")[0])

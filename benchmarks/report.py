@@ -14,7 +14,7 @@ Value = str | float | int | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table. `rows` all have the same keys, which are the headings and name the unit; `note` says how to read it.
+    """One table. `rows` all have the same keys, which are the headings and name the unit. `note` says how to read it.
 
     A figure under a heading with a slash between spaces is a ratio.
     """
@@ -26,7 +26,7 @@ class Table:
 
 
 def show(table: Table, console: Console) -> None:
-    """Prints a table."""
+    """Print a table."""
     shown = RichTable(title=table.title, title_justify="left", caption=table.note, caption_justify="left")
     for number, heading in enumerate(table.rows[0]):
         shown.add_column(heading, justify="left" if number == 0 else "right")
@@ -37,12 +37,12 @@ def show(table: Table, console: Console) -> None:
 
 
 def environment_in_words() -> str:
-    """What the figures depend on, in one paragraph."""
+    """Return, in one paragraph, what the figures depend on."""
     return ", ".join(f"{name} {value}" for name, value in environment().items()) + "\n"
 
 
 def as_markdown(table: Table) -> str:
-    """The table as it stands in a document."""
+    """Return the table as it stands in a document."""
     headings = list(table.rows[0])
     lines = [
         f"## {table.title}",
@@ -58,7 +58,7 @@ def as_markdown(table: Table) -> str:
 
 
 def text_of(heading: str, value: Value) -> str:
-    """A figure with as many digits as mean something."""
+    """Return a figure with as many digits as mean something."""
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -69,7 +69,7 @@ def text_of(heading: str, value: Value) -> str:
 
 
 def environment() -> dict[str, Value]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     packages = ("celery", "kombu", "redis", "psycopg", "pymysql", "SQLAlchemy", "pydantic")
     return {
         "cores": os.cpu_count(),

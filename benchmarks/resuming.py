@@ -1,4 +1,4 @@
-"""How long a worker needs to go on with a long execution."""
+"""The time that a worker needs to go on with a long execution."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +14,7 @@ STEP_BYTES = 2048
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Claim and replay up to the first new step."""
+    """Measure claim and replay up to the first new step."""
     output = payload(STEP_BYTES)
     turns: dict[str, Turn] = {}
     urls = servers.store_urls() | {"hybrid": servers.hybrid_url()}

@@ -1,4 +1,4 @@
-"""How many round trips a step takes through the engine, counted and not timed."""
+"""The round trips that a step takes through the engine, counted and not timed."""
 
 import re
 import sqlite3
@@ -16,9 +16,9 @@ _ADDRESS: Final = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)(?=[/?]|$)")
 
 
 def round_trips_per_step(url: str) -> float:
-    """Round trips of each further step to the server at `url`; transactions of each further step for a SQLite file.
+    """Return the round trips of each further step to the server at `url`; for a SQLite file, its transactions.
 
-    A long execution is held against a short one, so that what comes once (connecting, claim, end) does not count.
+    A long execution is compared with a short one, so that what happens once (connecting, claim, end) does not count.
     """
     with ExitStack() as stack:
         if url.startswith("sqlite"):
@@ -45,7 +45,7 @@ def round_trips_per_step(url: str) -> float:
 
 
 def _counted_commits(stack: ExitStack) -> Callable[[], int]:
-    """Counts the commits of every SQLite connection that is opened from now on, by whichever pool."""
+    """Count the commits of every SQLite connection that any pool opens from now on."""
     commits: list[str] = []
     connect = sqlite3.connect
 

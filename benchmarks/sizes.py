@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The sizes of the measurements."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,13 +8,13 @@ from typing import Final
 class Sizes:
     """The sizes of one run.
 
-    `rounds` is how often each of the figures that are compared takes its turn, `calls` how many steps a turn has.
-    `growth_at` are the numbers of recorded steps at which a further step is measured. `executions` and
-    `long_executions` (agents of one and of ten steps) are how many a worker drains in a turn.
-    `worker_stores` are stores, with the live-state events on or off. The section `scale` compares stores with
-    `scale_finished` and `scale_active` executions to others with a tenth of them, and purges and archives
-    `scale_batch` at a time. `copies` is how many executions are copied, each of `copied_between` to each other.
-    `concurrent` executions at once each take `concurrent_steps` steps of `concurrent_seconds`.
+    Each figure of a comparison takes its turn `rounds` times, and a turn has `calls` steps. `growth_at` are the numbers
+    of recorded steps at which a further step is measured. `executions` and `long_executions` (agents of one and of ten
+    steps) are how many executions a worker drains in a turn. `worker_stores` are stores, with the live-state events on
+    or off. The section `scale` compares stores with `scale_finished` and `scale_active` executions to stores with a
+    tenth of them, and purges and archives `scale_batch` at a time. `copies` executions are copied from each of
+    `copied_between` to each other one. `concurrent` executions at once each take `concurrent_steps` steps of
+    `concurrent_seconds`.
     """
 
     rounds: int

@@ -1,7 +1,7 @@
 """A local HTTP server that takes its time: `GET /SECONDS` is answered after that. `python -m benchmarks.slow_server`.
 
-It says on which port it listens, and ends with its standard input. Barely more than a socket, so that what is measured
-is who waits for it.
+It says on which port it listens, and ends with its standard input. It is barely more than a socket, so that the
+measurements show the clients that wait for it.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ async def _serve() -> None:
 
 @contextmanager
 def slow_server() -> Iterator[str]:
-    """The URL of a server in a process of its own."""
+    """Yield the URL of a server in a separate process."""
     command = [sys.executable, "-m", "benchmarks.slow_server"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True, start_new_session=True

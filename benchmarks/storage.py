@@ -1,4 +1,4 @@
-"""How many bytes a store keeps for each byte of payload."""
+"""The bytes that a store keeps for each byte of payload."""
 
 import sqlite3
 from pathlib import Path
@@ -20,7 +20,7 @@ STEP_BYTES = 1024
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Bytes stored by one execution of many steps of 1 KB."""
+    """Measure the bytes that one execution of many steps of 1 KB stores."""
     output = payload(STEP_BYTES)
     total = STEP_BYTES * sizes.storage_steps
     rows: list[dict[str, Value]] = []
@@ -28,7 +28,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         if name in ("memory", "SQLite NORMAL"):
             continue
         with open_store(url) as store:
-            Writer(store, output).write()  # what the first execution makes is not what each one costs
+            Writer(store, output).write()  # the cost of what the first execution makes is not the cost of each one
             before = stored_bytes(url)
             writer = Writer(store, output)
             for _ in range(sizes.storage_steps):
@@ -55,7 +55,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 
 def stored_bytes(url: str) -> int:
-    """What the store at `url` holds now. Other stores on the same server do not count."""
+    """Return how many bytes the store at `url` holds now. Other stores on the same server do not count."""
     if url.startswith("redis"):
         server, _, prefix = url.partition("?key_prefix=")
         client: Any = redis.Redis.from_url(server)
@@ -75,8 +75,8 @@ def stored_bytes(url: str) -> int:
     if url.startswith("mysql"):
         server, _, prefix = url.partition("?table_prefix=")
         like = f"`{make_url(url).database}`.`{prefix}%"
-        # Counted in the buffer pool, which holds all of them: the files grow by whole extents, long before these are
-        # filled, and the statistics of tables are estimates.
+        # Count the pages in the buffer pool, which holds all of them: the files grow by whole extents long before these
+        # are filled, and the statistics of tables are estimates.
         with mariadb.connect(server) as mariadb_connection, mariadb_connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) * @@innodb_page_size FROM information_schema.INNODB_BUFFER_PAGE "

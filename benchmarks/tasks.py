@@ -1,4 +1,4 @@
-"""Plain Celery tasks to hold executions against; both workers know them."""
+"""Plain Celery tasks to compare executions with; both workers know them."""
 
 import time
 from functools import cache
@@ -15,12 +15,12 @@ _TEXT = payload(2048)
 
 @shared_task(name="benchmarks.noop")  # type: ignore[untyped-decorator]
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @shared_task(name="benchmarks.write")  # type: ignore[untyped-decorator]
 def write(redis_url: str) -> None:
-    """One raw write of 2 KB."""
+    """Make one raw write of 2 KB."""
     raw = _raw(redis_url)
     raw.begin()
     raw.write(1, _TEXT)
@@ -28,7 +28,7 @@ def write(redis_url: str) -> None:
 
 @shared_task(name="benchmarks.stamp")  # type: ignore[untyped-decorator]
 def stamp(redis_url: str, key: str, sent_at: float) -> None:
-    """Tells when it began: how many seconds after it was sent."""
+    """Tell when it began: how many seconds after it was sent."""
     seconds = time.time() - sent_at
     _client(redis_url).rpush(key, seconds)
 

@@ -32,7 +32,7 @@ _WAIT_SECONDS: Final = 60
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
-    """Drained executions per second and latency, for each pool and store."""
+    """Measure drained executions per second and latency, for each pool and store."""
     drained: list[dict[str, Value]] = []
     latencies: list[dict[str, Value]] = []
     for pool, concurrency in sizes.pools:
@@ -61,7 +61,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
 
 
 class _Scene:
-    """A bare worker and one that runs agents, each frozen unless it is its turn."""
+    """A bare worker and a worker that runs agents, each frozen unless it is its turn."""
 
     def __init__(self, servers: Servers, pool: str, concurrency: int, store_name: str, events: bool) -> None:
         self._label = f"{pool} {concurrency}, {store_name}{', events' if events else ''}"
@@ -110,7 +110,7 @@ class _Scene:
         self._stack.close()
 
     def throughput(self, sizes: Sizes) -> dict[str, Value]:
-        """How many are drained per second."""
+        """Measure how many are drained per second."""
         count, bare, agents = sizes.executions, (self._bare, self._bare_app), (self._agents, self._app)
         sent: dict[str, list[float]] = {"noop": [], "one": []}
         noop, write = self._sends("benchmarks.noop"), self._sends("benchmarks.write", self._raw_url)
@@ -137,7 +137,7 @@ class _Scene:
         }
 
     def latency(self, sizes: Sizes) -> dict[str, Value]:
-        """How long until a first step begins."""
+        """Measure how long it takes until a first step begins."""
         bare_ms, agents_ms = self._bare_latencies(sizes.latencies), self._agent_latencies(sizes.latencies)
         return {
             "pool, store": self._label,
@@ -151,7 +151,7 @@ class _Scene:
     def _drains(
         self, worker: Worker, app: Celery, send: Callable[[Celery], None], count: int, sent: list[float]
     ) -> Turn:
-        """A turn that fills the queue of a frozen worker and lets it go; measures seconds per task."""
+        """Return a turn that fills the queue of a frozen worker and lets it go; it measures seconds per task."""
 
         def turn() -> list[float]:
             started = time.perf_counter()
@@ -163,9 +163,9 @@ class _Scene:
         return turn
 
     def _finish(self, worker: Worker, app: Celery) -> float:
-        """Lets the worker come to the end of its queue; returns how many seconds it took.
+        """Let the worker come to the end of its queue, and return how many seconds that took.
 
-        The queue's last messages, one for each slot, tell when they are reached.
+        The queue's last messages, one for each slot, tell when the worker reaches them.
         """
         for _ in range(worker.concurrency):
             app.send_task("benchmarks.stamp", (self._stamps_url, "ends", 0.0))
@@ -182,7 +182,7 @@ class _Scene:
         return seconds
 
     def _freeze(self, worker: Worker) -> None:
-        """Freezes a worker at a moment when it does not hold the write lock of its SQLite file."""
+        """Freeze a worker at a moment when it does not hold the write lock of its SQLite file."""
         worker.freeze()
         if not self._store_url.startswith("sqlite"):
             return
@@ -209,7 +209,7 @@ class _Scene:
         return send
 
     def _check_all_over(self) -> None:
-        """What did not come to its end must not count as done."""
+        """Raise `RuntimeError` unless all executions end: those that do not must not count as done."""
         self._agents.thaw()
         deadline = time.monotonic() + _WAIT_SECONDS
         while left := self._runtime.store.find(Query(states=ACTIVE, limit=1)).items:

@@ -1,6 +1,7 @@
 """The same waits on a slow server in three ways: async agents, plain Celery tasks, and a bare asyncio program.
 
-`AGENTS_IMPORTS=benchmarks.waiting`; the program is `python -m benchmarks.waiting URL SECONDS STEPS COUNT`.
+Use `AGENTS_IMPORTS=benchmarks.waiting` for a worker; the program is `python -m benchmarks.waiting URL SECONDS STEPS
+COUNT`.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ _LOOK_SECONDS: Final = 0.01
 
 
 class Waits(pydantic.BaseModel):
-    """The input: so many requests one after the other, each answered after so many seconds."""
+    """The input: this many requests one after the other, each answered after this many seconds."""
 
     url: str
     seconds: float
@@ -32,20 +33,20 @@ class Waits(pydantic.BaseModel):
 
 @agent(name="benchmarks.waits", max_steps=1_000_000)
 async def waits(run: AsyncRun, input: Waits) -> int:  # noqa: A002 - the field's standard name
-    """A step for each request."""
+    """Take one step for each request."""
     _watch.begin()
     return sum([await run.step("fetch", fetch, f"{input.url}/{input.seconds}") for _ in range(input.steps)])
 
 
 async def fetch(url: str) -> int:
-    """One request, with the process's client."""
+    """Make one request, with the process's client."""
     async with _client().get(url) as response:
         return len(await response.read())
 
 
 @shared_task(name="benchmarks.wait")  # type: ignore[untyped-decorator]
 def wait(url: str, seconds: float, steps: int, redis_url: str, key: str) -> None:
-    """The same in the thread of a plain task, which then tells that it is done."""
+    """Do the same in the thread of a plain task, which then tells that it is done."""
     server = http.client.HTTPConnection(urlsplit(url).netloc)
     for _ in range(steps):
         server.request("GET", f"/{seconds}")
@@ -56,24 +57,24 @@ def wait(url: str, seconds: float, steps: int, redis_url: str, key: str) -> None
 
 @shared_task(name="benchmarks.lags")  # type: ignore[untyped-decorator]
 def lags(redis_url: str, key: str) -> None:
-    """Tells by how many seconds the event loop was late since it was last asked."""
+    """Tell by how many seconds the event loop was late since it was last asked."""
     _redis(redis_url).rpush(key, json.dumps(_watch.take()))
 
 
 class _LagWatch:
-    """Looks at how late the event loop is."""
+    """Measures how late the event loop is."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._lags: list[float] = []
 
     def begin(self) -> None:
-        """Called on the loop, as often as one likes."""
+        """Begin to look. Called on the loop, any number of times."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._look())
 
     def take(self) -> list[float]:
-        """What was seen since the last call, in seconds."""
+        """Return what was seen since the last call, in seconds."""
         taken, self._lags = self._lags, []
         return taken
 
@@ -103,7 +104,7 @@ def _redis(url: str) -> Any:
 
 
 async def _program(url: str, seconds: float, steps: int, count: int) -> dict[str, Any]:
-    """All of them as coroutines, without anything else."""
+    """Make all requests as coroutines, without anything else."""
 
     async def one() -> int:
         return sum([await fetch(f"{url}/{seconds}") for _ in range(steps)])

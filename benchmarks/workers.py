@@ -14,7 +14,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 class Worker:
-    """`celery -A <app> worker` in a process group of its own."""
+    """`celery -A <app> worker` in a separate process group."""
 
     def __init__(
         self,
@@ -46,28 +46,28 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The parent's process id; of a pool of threads it is the only one."""
+        """The parent's process id; a pool of threads has no other process."""
         return self._process.pid
 
     def check(self) -> None:
-        """Raises `RuntimeError`, with the end of the log, if the worker has ended."""
+        """Raise `RuntimeError`, with the end of the log, if the worker has ended."""
         if self._process.poll() is not None:
             raise RuntimeError(f"a worker ended:\n{self.log()[-3000:]}")
 
     def log(self) -> str:
-        """What it has said."""
+        """Return what the worker has logged."""
         return self._log.read_text(errors="replace")
 
     def freeze(self) -> None:
-        """Stops all its processes where they are."""
+        """Stop all its processes where they are."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets them go on."""
+        """Let its processes go on."""
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Kills it: nothing that it holds is needed any more."""
+        """Kill the worker: nothing that it holds is needed any more."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

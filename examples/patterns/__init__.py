@@ -1,13 +1,13 @@
-"""Short agents, one pattern a file. Put them on a worker with `AGENTS_IMPORTS=examples.patterns`.
+"""Short agents, one pattern per file. Put them on a worker with `AGENTS_IMPORTS=examples.patterns`.
 
 | file | pattern |
 |---|---|
 | `pipeline.py` | one step after the other |
 | `routing.py` | a graph with conditions: what comes next depends on what came out, and may lead back |
-| `fan_out.py` | many at once, and a merge: as steps of one execution, and as executions of their own |
+| `fan_out.py` | many at once, and a merge: as steps of one execution, and as separate executions |
 | `supervisor.py` | a loop agent that delegates to worker agents |
 | `async_agent.py` | an async agent that waits on the network for many things at once |
-| `approval.py` | a tool call that a person has to approve of, and may change |
+| `approval.py` | a tool call that a person must approve, and may change |
 """
 
 from examples.patterns import approval, async_agent, fan_out, pipeline, routing, supervisor

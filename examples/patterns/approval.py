@@ -1,7 +1,7 @@
-"""A tool call that a person has to approve of.
+"""A tool call that a person must approve.
 
-The execution pauses before the call, for days if need be. Who decides sees the exact arguments, and may change them:
-`execution.approve(arguments={...})`, `execution.reject(reason=...)`.
+The execution pauses before the call, for days if need be. The person who decides sees the exact arguments, and may
+change them: `execution.approve(arguments={...})`, `execution.reject(reason=...)`.
 """
 
 from datetime import timedelta
@@ -12,27 +12,27 @@ from celery_agents import ApprovalDenied, ApprovalExpired, Run, ToolContext, age
 
 
 class Claim(BaseModel):
-    """What a customer wants back."""
+    """The money that a customer wants back."""
 
     customer: str
     amount: PositiveInt
 
 
 def is_large(arguments: dict[str, int]) -> bool:
-    """Small amounts need nobody's approval."""
+    """Return whether the amount is so large that somebody must approve it."""
     return arguments["amount"] > 100
 
 
 @tool(requires_approval=is_large, approval_timeout=timedelta(days=3))
 def pay_back(context: ToolContext, customer: str, amount: int) -> str:
-    """Pays a customer back."""
-    # A payment provider that is given this key pays once, however often it is asked.
+    """Pay a customer back."""
+    # A payment provider that gets this key pays once, however often it is asked.
     return f"{amount} to {customer} ({context.idempotency_key.rpartition('/')[2]})"
 
 
 @agent
 def refund(run: Run, claim: Claim) -> str:
-    """Refunds a customer, if somebody agrees."""
+    """Refund a customer, if somebody agrees."""
     try:
         return run.tool(pay_back, customer=claim.customer, amount=claim.amount)
     except ApprovalDenied as denied:

@@ -1,6 +1,6 @@
 """An async agent: `run` is an `AsyncRun`, whose methods are awaited. It runs on the one event loop of its process.
 
-While it waits on the network it costs a thread that does nothing: a worker on the threads pool carries hundreds.
+While it waits on the network, it costs a thread that does nothing: a worker on the threads pool carries hundreds.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from celery_agents import AsyncRun, StepTimeout, agent
 
 @agent
 async def reachable(run: AsyncRun, addresses: list[str]) -> dict[str, bool]:
-    """Says which `host:port` addresses can be connected to, all tried at once."""
+    """Say which `host:port` addresses accept a connection; try all of them at once."""
     impatient = run.options(timeout=timedelta(seconds=5))
 
     async def look(address: str) -> bool:
@@ -26,7 +26,7 @@ async def reachable(run: AsyncRun, addresses: list[str]) -> dict[str, bool]:
 
 
 async def connect(address: str) -> bool:
-    """Whether somebody answers there."""
+    """Return whether somebody answers there."""
     host, _, port = address.rpartition(":")
     try:
         _, writer = await asyncio.open_connection(host, int(port))

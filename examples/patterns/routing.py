@@ -1,6 +1,6 @@
-"""A graph with conditions is plain Python: `if`, `while` and functions, on results that are recorded.
+"""A graph with conditions is plain Python: `if`, `while` and functions that work on recorded results.
 
-A resumed execution takes the same way again, because it decides upon the same recorded results.
+A resumed execution takes the same way again, because it decides on the same recorded results.
 """
 
 from enum import StrEnum
@@ -12,7 +12,7 @@ TECHNICAL = ("error", "crash", "slow")
 
 
 class Topic(StrEnum):
-    """What a ticket is about."""
+    """The topic of a ticket."""
 
     BILLING = "billing"
     TECHNICAL = "technical"
@@ -21,7 +21,7 @@ class Topic(StrEnum):
 
 @agent
 def ticket(run: Run, text: str) -> str:
-    """Routes a support ticket; asks back for as long as it is unclear what it is about."""
+    """Route a support ticket; ask back for as long as its topic is unclear."""
     while (topic := run.step("classify", classify, text)) is Topic.UNCLEAR:
         text = run.ask("Is this about an invoice, or about an error?", schema=str)
     if topic is Topic.BILLING:
@@ -47,7 +47,7 @@ def look_up_invoice(text: str) -> str:
 
 
 def judge_severity(text: str) -> int:
-    """Stands for another model: 2 for what cannot wait."""
+    """Stands for another model: 2 means that it cannot wait."""
     return 2 if "crash" in text.lower() else 1
 
 

@@ -1,7 +1,7 @@
 """A supervisor that delegates: a loop agent with other agents among its tools.
 
-A call of an agent is an execution of its own; the supervisor pauses until all that it has called are over, and holds no
-worker slot meanwhile. A worker that fails is a result like any other. Here a rule decides; a model would get
+A call of an agent is a separate execution. The supervisor pauses until all executions that it has called are over, and
+holds no worker slot meanwhile. A failed worker is a result like any other. Here a rule decides; a model would get
 `context.messages` and `context.tools`.
 """
 
@@ -10,19 +10,19 @@ from celery_agents import Complete, LoopAction, LoopContext, Respond, Run, ToolC
 
 @agent
 def researcher(run: Run, question: str) -> str:
-    """Finds out about one question."""
+    """Find out about one question."""
     return run.step("search", search, question)
 
 
 @agent
 def writer(run: Run, findings: list[str]) -> str:
-    """Writes a report on findings."""
+    """Write a report on findings."""
     return run.step("write", write, findings)
 
 
 @loop_agent(name="supervisor", tools=[researcher, writer], input=list[str], output=str, max_turns=5)
 def supervisor(context: LoopContext) -> LoopAction:
-    """Answers several questions in one report."""
+    """Answer several questions in one report."""
     results = context.results
     if not results:
         calls = [ToolCall(tool=researcher.name, arguments={"input": question}) for question in context.input]

@@ -2,7 +2,7 @@
 
 The way of a command: `group` finds its module -> `invocation` gives it the app's runtime -> the command's own module ->
 `rendering` or `as_json` -> the terminal. Every `celery` command imports this package, so a command's module is imported
-when that command is called, and rich only where something is drawn.
+when that command is called, and rich is imported only where something is drawn.
 """
 
 import click

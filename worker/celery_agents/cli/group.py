@@ -1,11 +1,11 @@
-"""The group of commands: loads each when it is called, and makes our errors one line each."""
+"""The group of commands. It loads each command when it is called, and prints our errors as one line each."""
 
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
-# In the order of an execution's life, which is also the order of the help.
+# The order is that of an execution's life, which is also the order of the help.
 _COMMANDS: Final = {
     "enqueue": "celery_agents.cli.commands.enqueue:enqueue",
     "list": "celery_agents.cli.commands.listing:list_executions",
@@ -47,7 +47,7 @@ class AgentsGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Here, because every `celery` command of every project imports this file.
+        # Imported here, because every `celery` command of every project imports this file.
         from agent_statestore.errors import StoreError
         from celery_agents.cli.output.text import one_line
         from celery_agents.errors import AgentsError

@@ -1,4 +1,4 @@
-"""What a command gets from the command line around it: the app's runtime, and how this very app is called."""
+"""What the command line around a command gives it: the app's runtime, and how this very app is called."""
 
 import getpass
 import shlex
@@ -13,7 +13,7 @@ from celery_agents.host.runtime import Runtime, runtime_of
 
 
 def app_runtime(ctx: click.Context) -> Runtime:
-    """The runtime of the app given with `-A`. Raises `ConfigurationError`."""
+    """Return the runtime of the app given with `-A`. Raise `ConfigurationError`."""
     app: Any = ctx.obj.app
     try:
         return runtime_of(app)
@@ -24,7 +24,7 @@ def app_runtime(ctx: click.Context) -> Runtime:
 
 
 def shared_runtime(ctx: click.Context) -> Runtime:
-    """Like `app_runtime`, but refuses a store that only this process would see. Raises `ConfigurationError`."""
+    """Return `app_runtime`, but refuse a store that only this process would see. Raise `ConfigurationError`."""
     runtime = app_runtime(ctx)
     if not runtime.store.is_shared:
         raise ConfigurationError(
@@ -36,12 +36,12 @@ def shared_runtime(ctx: click.Context) -> Runtime:
 
 
 def execution_of(ctx: click.Context, execution_id: str) -> Execution:
-    """The handle of an execution; whether it exists shows with the first call."""
+    """Return the handle of an execution; its first call shows whether the execution exists."""
     return Execution(execution_id.strip(), shared_runtime(ctx))
 
 
 def command_line(ctx: click.Context, command: str, *arguments: str) -> str:
-    """How the user would call another of these commands on the same app, ready to be copied."""
+    """Return how the user would call another of these commands on the same app, ready to be copied."""
     root: Mapping[str, Any] = ctx.find_root().params
     app = root.get("app")
     words = ["celery", "-A", app if isinstance(app, str) else "celery_agents", "agents", command]
@@ -49,7 +49,7 @@ def command_line(ctx: click.Context, command: str, *arguments: str) -> str:
 
 
 def os_user() -> str | None:
-    """The name of the user who calls; None where the system has none for its number."""
+    """Return the name of the user who calls; None where the system has no name for the user's number."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

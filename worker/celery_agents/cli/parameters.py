@@ -17,7 +17,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 class Moment(click.ParamType[datetime]):
     """A moment in ISO 8601 with a time zone; with `ago`, also "90s", "15m", "2h", "7d", "1w" before now.
 
-    With `ahead`, that is after now.
+    With `ahead`, these count from now into the future.
     """
 
     name = "moment"
@@ -50,7 +50,7 @@ class Moment(click.ParamType[datetime]):
 
 
 def parse_json(text: str, what: str) -> JSONValue:
-    """The value of a JSON text. Raises a usage error that says what is wrong with it."""
+    """Return the value of a JSON text. Raise a usage error that says what is wrong with it."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -66,7 +66,7 @@ def parse_json(text: str, what: str) -> JSONValue:
 
 
 def parse_answer(text: str, *, as_text: bool) -> JSONValue:
-    """JSON if it parses, else the text itself. Raises a usage error for what begins like a JSON object, and is none."""
+    """Return JSON if the text parses, otherwise the text. Raise a usage error for invalid text that begins with {."""
     if as_text:
         return text
     try:
@@ -78,7 +78,7 @@ def parse_answer(text: str, *, as_text: bool) -> JSONValue:
 
 
 def parse_metadata(items: Iterable[str]) -> dict[str, JSONValue]:
-    """Each item is `key=value`, whose value is text, or a JSON object; later ones win."""
+    """Return metadata from items that are `key=value`, whose value is text, or JSON objects; later items win."""
     metadata: dict[str, JSONValue] = {}
     for item in items:
         if item.lstrip().startswith("{"):

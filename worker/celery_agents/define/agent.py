@@ -1,4 +1,4 @@
-"""An agent as it is defined: a Python function `(run, input) -> output`, what goes in and comes out, its limits."""
+"""The definition of an agent: a Python function `(run, input) -> output`, its schemas and its limits."""
 
 import functools
 import inspect
@@ -16,27 +16,27 @@ from celery_agents.define.names import check_amount, check_count, check_duration
 from celery_agents.define.turns import Turns
 from celery_agents.errors import InvalidInput, RegistrationError
 
-# How a run and an input are given to an agent's function.
+# The kinds of parameters through which an agent's function gets a run and an input.
 _BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class AgentDefinition:
-    """An agent as the engine knows it; what `@agent` makes can also be enqueued.
+    """An agent as the engine knows it; an agent that `@agent` makes can also be enqueued.
 
     Attributes:
         name: unique in the registry; the `agent_id` of its executions and the name that Flower shows.
-        max_steps: how many steps one execution may take; None for the worker's setting.
-        max_attempts: how many claims in a row may die without recording a step; None for the worker's setting.
-        queue: Celery queue of its executions; None for the worker's setting.
-        deadline: how long an execution may take from its creation, pauses included; None for ever.
-        max_tokens: how much `run.spend` may count; None for any.
-        max_cost: likewise.
+        max_steps: how many steps one execution may take; None means the worker's setting.
+        max_attempts: how many claims in a row may die without recording a step; None means the worker's setting.
+        queue: Celery queue of its executions; None means the worker's setting.
+        deadline: how long an execution may take from its creation, pauses included; None means for ever.
+        max_tokens: how much `run.spend` may count; None means any amount.
+        max_cost: likewise, for cost.
         on_limit: "fail", or "ask" to pause and let a person raise a limit that is reached.
-        turns: in which order, how many at once and how often its executions work. `session_policy` says what is done
-            about several active ones in one session: "parallel" (nothing), "queue" (one works after the other, in the
-            order of creation), or "reject" (`SessionBusy`). At most `concurrency` work at once, or of those with one
-            `concurrency_key`, a function of the input; paused ones do not count. At most `rate_limit` of them start,
-            such as "10/m" (s, m or h). All of it across all workers.
+        turns: the order in which its executions work, how many work at once, and how often they start, all of it across
+            all workers. `session_policy` says what happens to several active executions in one session: "parallel"
+            (nothing), "queue" (one works after the other, in the order of creation), or "reject" (`SessionBusy`). At
+            most `concurrency` executions work at once, or that many for each `concurrency_key`, a function of the
+            input; paused ones do not count. At most `rate_limit` of them start, such as "10/m" (s, m or h).
         is_async: whether its function is a coroutine function, which gets an `AsyncRun`.
     """
 
@@ -94,7 +94,7 @@ class AgentDefinition:
         return self.function(run, input)
 
     def encode_input(self, value: Any) -> JSONValue:
-        """The input as JSON, held against the declared schema. Raises `InvalidInput`, which names the field."""
+        """Return the input as JSON, checked against the schema. Raise `InvalidInput`, which names the field."""
         try:
             encoded = types.to_json(self._input, self._input.validate_python(value))
             dump(encoded, "input")
@@ -107,14 +107,14 @@ class AgentDefinition:
         return encoded
 
     def decode_input(self, value: JSONValue) -> Any:
-        """The typed input. Raises `InvalidInput` if the schema has changed since it was stored."""
+        """Return the typed input. Raise `InvalidInput` if the schema has changed since the input was stored."""
         try:
             return types.from_json(self._input, value, "input")
         except pydantic.ValidationError as error:
             raise InvalidInput(self.name, types.problems(error)) from error
 
     def encode_output(self, value: Any) -> JSONValue:
-        """The output as JSON. Raises `ValueError`."""
+        """Return the output as JSON. Raise `ValueError`."""
         return types.to_json(self._output, value)
 
     @property

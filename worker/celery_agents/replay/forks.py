@@ -174,7 +174,7 @@ def _count(
 ) -> int | None:
     """Return how many there were before anything beyond the cut could be known; None where steps did not count.
 
-    Of steps side by side, a later number may have been recorded earlier: what was said upon its result goes, too.
+    Among steps side by side, a later number may have been recorded earlier: what was said upon its result goes, too.
     """
     if not kept:
         return 0

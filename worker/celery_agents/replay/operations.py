@@ -48,7 +48,7 @@ def fork(
     with a new execution id, new idempotency keys, limits and audit trail. `at_step=0` shares nothing but the input.
     `input` replaces that input, and is checked against the agent's schema. `metadata` are set over those of the other
     execution; its deadline is not taken along. `session_id` is another session, or None; by default the session stays
-    the same. There, an agent with `session_policy="reject"` allows no second active execution, not even a fork of the
+    the same, where an agent with `session_policy="reject"` allows no second active execution, not even a fork of the
     active one. `sender` and `reason` are recorded in the audit trail. `clock` gives the time of creation.
 
     The `on_crash` policy settles a call that was in flight at the cut. Children that were spawned before it are shared;

@@ -31,9 +31,9 @@ def approve(
     sender: str | None,
     reason: str | None,
 ) -> None:
-    """Approve of the tool call that an execution waits to make.
+    """Approve the tool call that an execution waits to make.
 
-    Without --digest, shows the call and asks, if there is a terminal. `agents show` prints the whole command. The first
+    Without --digest, show the call and ask, if there is a terminal. `agents show` prints the whole command. The first
     decision counts; a second one is refused.
 
     \b
@@ -47,7 +47,7 @@ def approve(
         if sys.stdin.isatty():
             _show(ctx, asked, arguments)
             click.confirm("Approve?", abort=True)
-        # What was shown here, or a moment ago by the caller's own means: not what may be asked for in a moment.
+        # Approve what was shown here, or what the caller looked at a moment ago: not what may be asked for in a moment.
         key, digest = key or asked.key, shown(asked)["digest"]
     execution.approve(key=key, digest=digest, arguments=arguments, sender=sender or os_user(), reason=reason)
     called = "" if asked is None else f" {call_text(asked, arguments)}"
@@ -93,7 +93,7 @@ def _parse_arguments(text: str) -> dict[str, JSONValue]:
 
 
 def _asked(ctx: click.Context, execution: Execution) -> Wait | None:
-    """The approval that is waited for; where a question is, points to the command for that."""
+    """Return the approval that is waited for; for a question, point to the command that answers it."""
     summary = execution.summary()
     question = question_of(summary)
     if question is not None and not summary.state.is_over:

@@ -22,8 +22,8 @@ from celery_agents.errors import ConfigurationError
 def archive(ctx: click.Context, before: datetime | None) -> None:
     """Move finished executions to the archive now.
 
-    Workers do it by themselves, when an execution is over or agents_archive_after_seconds later; this catches up after
-    an outage, or archives earlier. Exits with 1 if an execution could not be moved.
+    Workers do this by themselves, when an execution is over or agents_archive_after_seconds later. This command catches
+    up after an outage, or archives earlier. Exit with 1 if an execution could not be moved.
 
     \b
       celery -A celery_agents agents archive

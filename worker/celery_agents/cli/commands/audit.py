@@ -23,7 +23,7 @@ _WIDE_COLUMNS: Final = 110
 def audit(ctx: click.Context, execution_id: str, wants_json: bool) -> None:
     """Show who and what moved an execution, from its creation to its end, and why.
 
-    The trail of a deleted execution stays readable until it is purged, on a store that keeps deleted ones.
+    A store that keeps deleted executions shows the trail of one until it is purged.
 
     \b
       celery -A celery_agents agents audit EXECUTION_ID
@@ -75,7 +75,7 @@ def _cells(entry: AuditEntry, is_wide: bool) -> "list[Text]":
 
 
 def _what(entry: AuditEntry) -> str:
-    """The event; of a decision what was decided."""
+    """Return the event; for a decision, what was decided."""
     signal = entry.signal
     if signal is None:
         return entry.event.value
@@ -90,7 +90,7 @@ def _what(entry: AuditEntry) -> str:
 
 
 def _states(entry: AuditEntry, is_wide: bool) -> "Text":
-    """From which state to which; in a narrow table the row before tells the first."""
+    """Return from which state to which; in a narrow table the row before tells the first state."""
     from rich.text import Text
 
     from celery_agents.cli.output.rendering import state_text

@@ -13,9 +13,9 @@ from celery_agents.cli.invocation import execution_of, os_user
 @click.option("--sender", metavar="NAME", help="Who cancels.  [default: the system user]")
 @click.pass_context
 def cancel(ctx: click.Context, execution_id: str, reason: str | None, sender: str | None) -> None:
-    """Cancel an execution, for good.
+    """Cancel an execution for good.
 
-    One that is being executed ends at its next step boundary, any other one at once.
+    An execution that is being executed ends at its next step boundary, any other one at once.
 
     \b
       celery -A celery_agents agents cancel EXECUTION_ID --reason "asked twice"

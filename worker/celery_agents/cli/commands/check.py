@@ -21,7 +21,7 @@ _CONNECT_SECONDS: Final = 5.0
 def check(ctx: click.Context, wants_json: bool) -> None:
     """Check that the store and the broker can be reached.
 
-    Exits with 1 if one cannot. Warns of a store whose server forgets executions when it crashes.
+    Exit with 1 if one cannot. Warn about a store whose server forgets executions when it crashes.
 
     \b
       celery -A celery_agents agents check

@@ -20,13 +20,13 @@ from celery_agents.cli.output.text import counted, one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What a shell reports for a program that was ended by Ctrl-C.
+# What a shell reports for a program that Ctrl-C ended.
 _INTERRUPTED: Final = 130
 
 _LINE_EVERY_SECONDS: Final = 5.0
 _YEAR: Final = timedelta(days=365)
 
-# In the words of a person who wants to know whether everything is there.
+# The words are for a person who wants to know whether everything is there.
 _WORDS: Final = {
     CopyOutcome.COPIED: "copied",
     CopyOutcome.PRESENT: "there already",
@@ -64,11 +64,11 @@ def copy_executions(
     verify_only: bool,
     threads: int,
 ) -> None:
-    """Copy executions, active and finished ones, from one store to another.
+    """Copy executions, active and finished, from one store to another.
 
-    Each is read back and compared. The command may be repeated: what is there is skipped. Executions that workers hold
-    are skipped too, so stop the workers before the last run; and let no worker run on the old store afterwards.
-    Deleted executions are not copied. Exits with 1 if the target lacks something.
+    Each copy is read back and compared. The command may be repeated: executions that are there already are skipped.
+    Executions that workers hold are skipped too, so stop the workers before the last run, and let no worker run on the
+    old store afterwards. Deleted executions are not copied. Exit with 1 if the target lacks something.
 
     \b
       celery -A celery_agents agents copy --to postgresql+psycopg://user:password@host/db
@@ -99,7 +99,7 @@ def copy_executions(
 
 
 def _require_file(source_url: str | None) -> None:
-    """SQLite makes a file that is not there: a misspelt path would be an empty store, all of which is soon copied."""
+    """Refuse a missing SQLite file: SQLite would make it, and an empty store from a misspelt path is soon copied."""
     if source_url is None or not source_url.startswith("sqlite"):
         return
     file = make_url(source_url).database

@@ -20,7 +20,7 @@ def delete(
 ) -> None:
     """Delete executions that are over.
 
-    A SQL store, and an archive in one, hide a deleted execution from everything but `agents audit`, until it is purged;
+    A SQL store, or an archive in one, hides a deleted execution from everything but `agents audit` until it is purged;
     Redis removes it at once. An active execution is not deleted: cancel it first.
 
     \b

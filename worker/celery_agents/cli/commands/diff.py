@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def diff(ctx: click.Context, a: str, b: str, wants_json: bool) -> None:
     """Show how two executions differ: steps, input, output, error.
 
-    Steps are compared by name. When they ran, how long they took and how often they were tried is no difference.
+    Steps are compared by name. It makes no difference when they ran, how long they took and how often they were tried.
 
     \b
       celery -A celery_agents agents diff EXECUTION_ID FORKED_ID

@@ -59,7 +59,8 @@ def enqueue(
 ) -> None:
     """Start an execution of AGENT and print its id.
 
-    INPUT is JSON (a text needs double quotes), or - to read it from the standard input; without it the input is null.
+    INPUT is JSON (a text needs double quotes), or - to read it from the standard input. Without INPUT the input is
+    null.
 
     \b
       celery -A celery_agents agents enqueue research '"Why is the sky blue?"'
@@ -109,18 +110,18 @@ def _read_input(text: str | None, file: Path | None) -> JSONValue:
 
 
 def _import_agents(runtime: Runtime) -> None:
-    """What the client does too; here to say which configured module is missing."""
+    """Import the agents. The client does so too; this says which configured module is missing."""
     try:
         runtime.app.loader.import_default_modules()
     except ModuleNotFoundError as error:
         configured = [*runtime.app.conf.imports, *runtime.app.conf.include]
         if error.name is None or not any(f"{name}.".startswith(f"{error.name}.") for name in configured):
-            raise  # a fault inside the user's modules: its traceback is what helps
+            raise  # a fault inside the user's modules: its traceback helps
         raise ConfigurationError("agents_imports", f"there is no module {error.name!r} on the path") from error
 
 
 def _wait(ctx: click.Context, execution: Execution) -> None:
-    """Only the output goes to the standard output; the rest is for a person who wonders what it waits for."""
+    """Wait and print only the output to standard output; the rest tells a person what the execution waits for."""
     click.echo(f"execution {execution.id}", err=True)
     shown = None
     try:

@@ -12,7 +12,7 @@ from celery_agents.client.execution import Execution
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """What both commands take."""
+    """Add the options that both commands take."""
     for option in reversed(
         (
             click.option("--input", "input_text", metavar="JSON", help="Another input.  [default: the same]"),
@@ -38,7 +38,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def fork(ctx: click.Context, /, execution_id: str, at_step: int, wants_json: bool, **given: Any) -> None:
     """Start a new execution that shares the first steps of another one.
 
-    The shared steps are not run again, and the other execution stays as it is. Prints the new one's id.
+    The shared steps are not run again, and the other execution stays as it is. Print the id of the new execution.
 
     \b
       celery -A celery_agents agents fork EXECUTION_ID --at-step 3
@@ -68,7 +68,7 @@ def rewind(
 ) -> None:
     """Cancel an execution and go on from one of its steps in a new one.
 
-    One that is over is only forked. Prints the new execution's id.
+    An execution that is over is only forked. Print the id of the new execution.
 
     \b
       celery -A celery_agents agents rewind EXECUTION_ID --to-step 3 --reason "wrong customer"

@@ -71,5 +71,5 @@ def list_executions(
         message = "No execution matches." if filtered else f"There are no executions yet. Start one: {start}"
         click.echo(message, err=True)
     if page.next_cursor is not None:
-        # Not among the rows, so that a script that reads them need not skip it.
+        # Kept apart from the rows, so that a script that reads them need not skip it.
         click.echo(f"There are more: repeat the command with --cursor {page.next_cursor}", err=True)

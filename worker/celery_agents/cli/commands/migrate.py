@@ -32,10 +32,10 @@ class _Migratable(Protocol):
 @click.option("--yes", is_flag=True, help="Do not ask before going down.")
 @click.pass_context
 def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade: bool, yes: bool) -> None:
-    """Bring a SQL store's schema to REVISION, by default the newest.
+    """Bring a SQL store's schema to REVISION, by default the newest one.
 
-    --sql prints the way there from an empty database, with --downgrade from the newest revision. For a database with
-    executions give both ends as FROM:TO, up or down; "base" is an empty database.
+    --sql prints the way there from an empty database, or with --downgrade from the newest revision. For a database with
+    executions, give both ends as FROM:TO, up or down; "base" is an empty database.
 
     \b
       celery -A celery_agents agents migrate
@@ -65,7 +65,7 @@ def migrate(ctx: click.Context, revision: str | None, sql_only: bool, downgrade:
 
 
 def _parts(store: Store) -> list[Store]:
-    """A hybrid store's two, else the store itself."""
+    """Return the two stores of a hybrid store, otherwise the store itself."""
     return [*_parts(store.hot), *_parts(store.cold)] if isinstance(store, HybridStore) else [store]
 
 

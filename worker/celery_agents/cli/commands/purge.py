@@ -41,8 +41,8 @@ def purge(
 ) -> None:
     """Remove executions for good, with their audit trails.
 
-    By id, deleted ones too; or all that have been over or deleted for long enough. An active execution is not removed:
-    cancel it first. See also the setting agents_retention, with which workers purge by themselves.
+    Give ids, also of deleted executions, or remove all that have been over or deleted for long enough. An active
+    execution is not removed: cancel it first. With the setting agents_retention, workers purge by themselves.
 
     \b
       celery -A celery_agents agents purge EXECUTION_ID

@@ -21,9 +21,9 @@ from celery_agents.host.sweeper import Sweeper
 def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | None) -> None:
     """Put executions back on the queue.
 
-    Without ids, does once what each worker's sweeper does all the time: gives back the leases of dead processes of this
-    host, and rings the bell of each execution that is due. With ids, releases failed ones (dead letters too), keeping
-    their recorded steps, and rings the bell of those that nobody has claimed. Nothing is executed here; recovering
+    Without ids, do once what each worker's sweeper does all the time: give back the leases of dead processes of this
+    host, and ring the bell of each execution that is due. With ids, release failed ones (dead letters too), keeping
+    their recorded steps, and ring the bells of those that nobody has claimed. Nothing is executed here; recovering
     twice is harmless.
 
     \b
@@ -67,7 +67,7 @@ def _recover_due(runtime: Runtime) -> None:
 
 
 def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason: str | None) -> str:
-    """Recovers one execution and says how. Raises `_NothingToRecover` and errors of the store."""
+    """Recover one execution and say how. Raise `_NothingToRecover` and errors of the store."""
     summary = runtime.store.get_summary(execution_id)
     if summary is None:
         raise ExecutionNotFound(execution_id)
@@ -87,13 +87,13 @@ def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason
             )
     elif not _may_be_claimed(summary):
         raise _NothingToRecover(_what_it_waits_for(ctx, summary))
-    # Unmarked: this message is an extra one, and must not move a start time or the sweeper's next ring.
+    # Unmarked: this is an extra message, and must not move a start time or the sweeper's next ring.
     rung = _ring(runtime, summary, mark=False)
     return f"Execution {execution_id} is free to be claimed{rung}."
 
 
 def _live_lease(runtime: Runtime, summary: ExecutionSummary) -> Lease | None:
-    """The lease that lives by the store's own clock."""
+    """Return the lease if it lives by the store's own clock; None otherwise."""
     if summary.owner is None:
         return None
     leases = runtime.store.find_leases(summary.owner)
@@ -101,7 +101,7 @@ def _live_lease(runtime: Runtime, summary: ExecutionSummary) -> Lease | None:
 
 
 def _may_be_claimed(summary: ExecutionSummary) -> bool:
-    """False for a pause that nothing has ended yet. A signal, and a timer that has run out, make it due."""
+    """Return False for a pause that nothing has ended yet. A signal or a timer that has run out makes it due."""
     is_due = summary.due_at is not None and summary.due_at <= datetime.now(UTC)
     return not summary.state.is_paused or summary.cancel_requested or is_due
 
@@ -119,7 +119,7 @@ def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary) -> str:
 
 
 def _ring(runtime: Runtime, summary: ExecutionSummary, *, mark: bool) -> str:
-    """Rings the bell; returns how that went, as the end of a sentence."""
+    """Ring the bell and return, as the end of a sentence, how that went."""
     rung = bell.ring(
         runtime.app,
         runtime.settings,

@@ -34,9 +34,9 @@ def resume(
 ) -> None:
     """Answer the question that an execution asks.
 
-    ANSWER is JSON if it parses, else text; what begins with { has to be JSON, unless --text is given. Without it,
-    shows the question and asks. A negative number needs -- before the arguments. The first answer counts; a second one
-    is refused.
+    ANSWER is JSON if it parses, otherwise text. An answer that begins with { must be JSON, unless --text is given.
+    Without ANSWER, show the question and ask. A negative number needs -- before the arguments. The first answer counts;
+    a second one is refused.
 
     \b
       celery -A celery_agents agents resume EXECUTION_ID yes
@@ -63,7 +63,7 @@ def resume(
 
 
 def _asked(ctx: click.Context, summary: ExecutionSummary, key: str | None) -> Wait:
-    """The question to answer, or a sentence that says what the execution does instead of waiting for an answer."""
+    """Return the question to answer. Raise an error that says what the execution does instead of waiting for one."""
     if summary.state.is_over:
         raise ExecutionOver(summary.execution_id, summary.state.value)
     asked = question_of(summary)
@@ -94,7 +94,7 @@ def _show(ctx: click.Context, asked: Wait) -> None:
 
 
 def _is_text(asked: Wait) -> bool:
-    """Whether only texts are answers, so that a typed 42 is meant as one."""
+    """Return whether only texts are answers, so that a typed 42 means a text."""
     schema = asked.schema or {}
     choices = schema.get("enum") or (None,)
     return schema.get("type") == "string" or all(isinstance(choice, str) for choice in choices)

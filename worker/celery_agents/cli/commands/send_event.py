@@ -27,9 +27,9 @@ def send_event(
 ) -> None:
     """Send an event to an execution.
 
-    PAYLOAD is JSON if it parses, else text; what begins with { has to be JSON, unless --text is given. Without it the
-    payload is null. An event that the execution does not wait for is kept until it does. A negative number needs --
-    before the arguments.
+    PAYLOAD is JSON if it parses, otherwise text. A payload that begins with { must be JSON, unless --text is given.
+    Without PAYLOAD the payload is null. An event that the execution does not wait for is kept until it does. A negative
+    number needs -- before the arguments.
 
     \b
       celery -A celery_agents agents send-event EXECUTION_ID paid '{"amount": 30}' --event-id charge-7

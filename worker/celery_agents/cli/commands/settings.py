@@ -13,7 +13,7 @@ from celery_agents.cli.output.masking import without_secrets
 from celery_agents.host.runtime import Runtime
 from celery_agents.settings import PREFIX, Settings
 
-# Read by the ready-made app before there are settings: name: (default, the app's own name for it, description).
+# The ready-made app reads these before there are settings. name: (default, the app's own name for it, description).
 _OF_THE_READY_MADE_APP: Final = {
     "agents_home": (".agents", None, "Folder of the embedded broker, store and results."),
     "agents_imports": ("", "imports", "Modules that define agents, separated by commas."),
@@ -28,7 +28,7 @@ _OF_THE_READY_MADE_APP: Final = {
 def settings(ctx: click.Context, wants_json: bool) -> None:
     """Print all settings, with their values and defaults.
 
-    Each is set by its name in capitals in the environment (AGENTS_LEASE_SECONDS), else in Celery's configuration
+    Each is set by its name in capitals in the environment (AGENTS_LEASE_SECONDS), or else in Celery's configuration
     (app.conf.agents_lease_seconds). Passwords in URLs are not shown.
 
     \b

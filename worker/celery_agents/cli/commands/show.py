@@ -29,7 +29,7 @@ _DEFAULT_STEPS = 50
 @click.option("--json", "wants_json", is_flag=True, help="Print the whole context as one JSON document.")
 @click.pass_context
 def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_json: bool) -> None:
-    """Show all that is recorded of one execution.
+    """Show everything that is recorded of one execution.
 
     \b
       celery -A celery_agents agents show EXECUTION_ID
@@ -96,7 +96,7 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
 
 
 def _deadline(context: AgentContext, now: datetime) -> str | None:
-    """When it has to be over, as it was given; what `enqueue` has not written is shown as it is."""
+    """Return the deadline as it was given; a value that `enqueue` has not written is shown as it is."""
     given = context.metadata.get(deadline.KEY)
     if given is None:
         return None

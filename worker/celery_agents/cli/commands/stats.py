@@ -22,7 +22,7 @@ _DEFAULT_SPAN = timedelta(days=7)
 def stats(
     ctx: click.Context, since: datetime | None, until: datetime | None, agent: str | None, wants_json: bool
 ) -> None:
-    """Executions by agent and state, durations, failures, and how long people let them wait.
+    """Show executions by agent and state, durations, failures, and how long people let them wait.
 
     \b
       celery -A celery_agents agents stats --since 24h

@@ -20,9 +20,9 @@ from celery_agents.cli.output.progress import show_progress
 def watch(ctx: click.Context, execution_id: str | None, interval: float, wants_json: bool) -> None:
     """Watch one execution to its end, or all active ones.
 
-    With EXECUTION_ID, shows its steps as they are recorded, the question when it pauses, and its output; exits with 1
-    if it fails or is cancelled. Without, shows the active executions until Ctrl-C. Where the output is no terminal,
-    prints a line per change.
+    With EXECUTION_ID, show its steps as they are recorded, the question when it pauses, and its output; exit with 1 if
+    it fails or is cancelled. Without EXECUTION_ID, show the active executions until Ctrl-C. If the output is no
+    terminal, print a line per change.
 
     \b
       celery -A celery_agents agents watch EXECUTION_ID

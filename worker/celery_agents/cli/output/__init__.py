@@ -1,1 +1,1 @@
-"""How the commands show what they show."""
+"""How the commands present their output."""

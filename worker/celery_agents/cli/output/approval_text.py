@@ -11,12 +11,12 @@ from celery_agents.lifecycle.signals import shown
 
 
 def call_text(asked: Wait, arguments: JSONValue = None) -> str:
-    """The call that is asked for, or with other arguments, on one line: `pay {"amount": 30}`."""
+    """Return the call that asks for approval on one line, with other arguments if given: `pay {"amount": 30}`."""
     call = shown(asked)
     return f"{one_line(str(call['tool']))} {compact(call['arguments'] if arguments is None else arguments)}"
 
 
 def deciding_lines(ctx: click.Context, execution_id: str, asked: Wait) -> list[str]:
-    """How to approve of this very call and no other, and how to reject it, ready to be copied."""
+    """Return the commands that approve this very call and no other, and that reject it, ready to be copied."""
     options = [f"--key {shlex.quote(asked.key)}", f"--digest {shlex.quote(str(shown(asked)['digest']))}"]
     return [printable(command_line(ctx, command, execution_id, *options)) for command in ("approve", "reject")]

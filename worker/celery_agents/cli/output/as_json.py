@@ -23,12 +23,12 @@ Record: TypeAlias = ExecutionSummary | AgentStep | AuditEntry | ErrorInfo
 
 
 def of_record(record: Record) -> dict[str, JSONValue]:
-    """A record with everything in it as a JSON object."""
+    """Return a record with everything in it as a JSON object."""
     return _object(record)
 
 
 def of_context(context: AgentContext, steps_limit: int | None = None) -> dict[str, JSONValue]:
-    """A whole context; with a limit, its last steps only. `step_count` tells how many there are."""
+    """Return a whole context; with a limit, only its last steps. `step_count` tells how many there are."""
     shown = _object(context)
     if steps_limit is not None:
         shown["steps"] = shown["steps"][max(0, len(context.steps) - steps_limit) :]
@@ -36,28 +36,28 @@ def of_context(context: AgentContext, steps_limit: int | None = None) -> dict[st
 
 
 def of_page(page: Page) -> dict[str, JSONValue]:
-    """A page of `find`: its `items`, and the `next_cursor` or null."""
+    """Return a page of `find`: its `items`, and the `next_cursor` or null."""
     return _object(page)
 
 
 def of_stats(stats: Stats) -> dict[str, JSONValue]:
-    """Statistics as a JSON object."""
+    """Return statistics as a JSON object."""
     return _object(stats)
 
 
 def of_difference(difference: "Difference") -> dict[str, JSONValue]:
-    """What `celery_agents.replay.diff` found, with both versions of each step and field that differs."""
+    """Return what `celery_agents.replay.diff` found, with both versions of each step and field that differs."""
     return _object(difference)
 
 
 def write(value: JSONValue, *, indent: int | None = 2) -> None:
-    """Prints one JSON document; without `indent` on one line. Pure ASCII where the output could not carry more."""
+    """Print one JSON document, on one line without `indent`. Use pure ASCII where the output cannot carry more."""
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
     click.echo(json.dumps(value, ensure_ascii=encoding != "utf8", indent=indent))
 
 
 def write_line(value: JSONValue) -> None:
-    """Prints one line of JSON lines."""
+    """Print one line of JSON lines."""
     write(value, indent=None)
 
 

@@ -11,7 +11,7 @@ from celery_agents.engine.relatives import SPAWN
 
 
 def children_lines(store: Store, context: AgentContext, limit: int, width: int) -> list[Text]:
-    """A header, and one line for each of the last children: how it ended as far as the parent knows, or its state."""
+    """Return a header and one line for each of the last children: its end as the parent knows it, or its state."""
     started = [step for step in context.steps if step.action.kind == SPAWN and step.result and step.result.success]
     if not started or not limit:
         return []

@@ -1,4 +1,4 @@
-"""Looking at one execution again and again until it is over: what all ways of following it are built on."""
+"""Following one execution until it is over, on which all ways of showing its progress are built."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from celery_agents.lifecycle.signals import approval_of, question_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one look showed: the execution, the steps whose result is new, and those that are only begun."""
+    """What one look showed: the execution, the steps whose result is new, and the steps that have only begun."""
 
     summary: ExecutionSummary
     recorded: tuple[AgentStep, ...] = ()
@@ -18,7 +18,7 @@ class Look:
 
     @property
     def question(self) -> Wait | None:
-        """The question that the execution waits to have answered."""
+        """The question whose answer the execution waits for."""
         return question_of(self.summary)
 
     @property
@@ -28,9 +28,9 @@ class Look:
 
 
 def follow(execution: Execution) -> Iterator[Look]:
-    """Yields a first look, one after each change, and the last when the execution is over.
+    """Yield a first look, one look after each change, and the last look when the execution is over.
 
-    Each recorded step is in exactly one look. Raises `ExecutionNotFound`, also when the execution is removed meanwhile.
+    Each recorded step is in exactly one look. Raise `ExecutionNotFound`, also when the execution is removed meanwhile.
     """
     steps = _NewSteps(execution)
     last: tuple[object, ...] | None = None
@@ -69,5 +69,5 @@ class _NewSteps:
 
 
 def _what_changes(summary: ExecutionSummary) -> tuple[object, ...]:
-    """A claim changes the state and the attempt without a checkpoint; renewals of its lease are no change."""
+    """Return what counts as a change: a claim does, without a checkpoint; a renewal of its lease does not."""
     return (summary.version, summary.state, summary.attempt, summary.cancel_requested, summary.owner)

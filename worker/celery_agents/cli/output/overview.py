@@ -1,4 +1,4 @@
-"""All active executions, as they change: a live table, plain lines, or JSON lines."""
+"""All active executions and their changes: a live table, plain lines, or JSON lines."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _LINES_BESIDE_ROWS: Final = 3
 
 
 def show_active(ctx: click.Context, store: Store, *, interval_seconds: float, wants_json: bool) -> None:
-    """Shows the active executions (the newest 500 of them) until Ctrl-C."""
+    """Show the active executions (the newest 500 of them) until Ctrl-C."""
     from celery_agents.cli.output.terminal import is_live, make_console
 
     try:
@@ -68,7 +68,7 @@ def _print_lines(console: "Console", store: Store, interval_seconds: float) -> N
 
 
 def _changes(store: Store, interval_seconds: float) -> Iterator[ExecutionSummary]:
-    """Every active execution at first, then each one that changed, also to its end."""
+    """Yield every active execution at first, then each one that changed, including its end."""
     last: dict[str, ExecutionSummary] = {}
     while True:
         page = store.find(Query(states=ACTIVE, limit=_MOST))

@@ -1,4 +1,4 @@
-"""One execution's progress, as it is followed: drawn live, as plain lines, or as JSON lines."""
+"""One execution's progress, shown as it happens: drawn live, as plain lines, or as JSON lines."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# What a shell reports for a program that was ended by Ctrl-C.
+# What a shell reports for a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
 
 def show_progress(ctx: click.Context, execution: Execution, *, wants_json: bool = False) -> None:
-    """Follows the execution to its end. Exits with 1 unless it was completed, and with 130 on Ctrl-C."""
+    """Follow the execution to its end. Exit with 1 unless it completed, and with 130 on Ctrl-C."""
     try:
         ended = _in_json(execution) if wants_json else _in_text(ctx, execution)
     except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def _in_text(ctx: click.Context, execution: Execution) -> AgentState:
 
 
 def _draw_live(console: "Console", lines: "_Lines", execution: Execution) -> None:
-    """Steps scroll by as lines that stay; below them one line says what is going on now."""
+    """Let steps scroll by as lines that stay. One line below them says what is going on now."""
     from rich.live import Live
     from rich.spinner import Spinner
 
@@ -78,7 +78,7 @@ def _status(look: Look) -> str:
 
 
 class _Lines:
-    """Prints what each look brought that the one before did not have."""
+    """Prints what each look shows and the look before did not."""
 
     def __init__(self, console: "Console", ctx: click.Context) -> None:
         self._console = console
@@ -109,7 +109,7 @@ class _Lines:
         self._last = summary
 
     def print_end(self, context: AgentContext) -> AgentState:
-        """The end: its output, or its error."""
+        """Print the end: the output or the error."""
         from rich.text import Text
 
         from celery_agents.cli.output.rendering import error_line, say, state_text
@@ -129,7 +129,7 @@ class _Lines:
 
 
 def _position(summary: ExecutionSummary) -> tuple[object, ...]:
-    """Between two steps the state goes to and fro: only what a person would call news counts."""
+    """Return what a person would call news. Between two steps the state goes to and fro, which does not count."""
     working = summary.state in (AgentState.THINKING, AgentState.USING_TOOL)
     return (working or summary.state, summary.attempt, summary.cancel_requested, summary.waiting)
 

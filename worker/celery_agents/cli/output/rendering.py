@@ -31,12 +31,12 @@ STATE_STYLES: Final = {
 
 
 def state_text(state: AgentState) -> Text:
-    """The state in its colour."""
+    """Return the state in its colour."""
     return Text(state.value, style=STATE_STYLES[state])
 
 
 def execution_lines(items: Sequence[ExecutionSummary], now: datetime, width: int) -> list[Text]:
-    """A header, and one line per execution; a wide terminal shows more columns."""
+    """Return a header and one line per execution; a wide terminal shows more columns."""
     cells: dict[Column, list[Text]] = {
         Column(name="execution"): [Text(printable(item.execution_id)) for item in items],
         Column(name="agent", least=8): [Text(one_line(item.agent_id)) for item in items],
@@ -51,7 +51,7 @@ def execution_lines(items: Sequence[ExecutionSummary], now: datetime, width: int
 
 
 def note_of(summary: ExecutionSummary) -> str:
-    """What a person would want to know first: the error, the question, what is waited for, the cancel."""
+    """Return what a person wants to know first: the error, the question, what is waited for, or the cancel."""
     if summary.error is not None:
         return one_line(f"{short_type(summary.error.type)}: {summary.error.message}")
     if summary.cancel_requested and not summary.state.is_over:
@@ -63,13 +63,13 @@ def note_of(summary: ExecutionSummary) -> str:
 
 
 def _asked_text(prompt: JSONValue) -> str:
-    """What a question asks. Those of the engine itself (a limit, an interrupted call) say more than a sentence."""
+    """Return what a question asks. The engine's own (a limit, an interrupted call) hold more than a sentence."""
     question = prompt.get("question") if isinstance(prompt, dict) else None
     return question if isinstance(question, str) else readable(prompt)
 
 
 def wait_text(waiting: Wait) -> str:
-    """What is waited for, on one line."""
+    """Return what is waited for, on one line."""
     if waiting.kind is WaitKind.APPROVAL:
         return f"approval of {call_text(waiting)}"
     if waiting.kind is WaitKind.CHILD:
@@ -78,7 +78,7 @@ def wait_text(waiting: Wait) -> str:
 
 
 def steps_lines(steps: Sequence[AgentStep], width: int) -> list[Text]:
-    """A header, and one line per step."""
+    """Return a header and one line per step."""
     columns = (
         Column(name="#", is_number=True),
         Column(name="step", least=16),
@@ -102,13 +102,13 @@ def steps_lines(steps: Sequence[AgentStep], width: int) -> list[Text]:
 
 
 def step_line(step: AgentStep) -> Text:
-    """A step on one line, for following an execution."""
+    """Return a step on one line, for following an execution."""
     line = Text(f"{step.step_number:>4}  {one_line(step.name):<20}  {took(step.duration):>6}  ")
     return line + result_text(step)
 
 
 def result_text(step: AgentStep) -> Text:
-    """How a step ended, on one line."""
+    """Return how a step ended, on one line."""
     style = "dim"
     if step.in_flight:
         style = "yellow"
@@ -118,12 +118,12 @@ def result_text(step: AgentStep) -> Text:
 
 
 def error_line(error: ErrorInfo) -> Text:
-    """The error without its traceback."""
+    """Return the error without its traceback."""
     return Text(f"{short_type(error.type)}: {printable(error.message)}", style="red")
 
 
 def print_question(console: Console, waiting: Wait, answer_with: str | None, now: datetime) -> None:
-    """The question that an execution waits to have answered, and how to do that."""
+    """Print the question whose answer an execution waits for, and how to answer it."""
     say(console, Text(f'question "{one_line(waiting.key)}":', style="bold magenta"))
     say(console, indented(readable(waiting.prompt)))
     for line in answer_hints(waiting):
@@ -131,11 +131,11 @@ def print_question(console: Console, waiting: Wait, answer_with: str | None, now
     if waiting.wake_at is not None:
         say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
     if answer_with:
-        say(console, Text(f"  answer it:\n    {answer_with}"))  # an id and 80 columns: a line of its own
+        say(console, Text(f"  answer it:\n    {answer_with}"))  # an id and 80 columns: it needs a separate line
 
 
 def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] | None, now: datetime) -> None:
-    """The call that an execution waits to have approved, and the commands for that: to approve, and to reject."""
+    """Print the call whose approval an execution waits for, and the commands to approve and to reject it."""
     call = shown(waiting)
     say(console, Text(f'approval "{one_line(waiting.key)}":', style="bold magenta"))
     say(console, indented(f"{one_line(str(call['tool']))} {readable(call['arguments'])}"))
@@ -149,12 +149,12 @@ def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] |
 
 
 def say(console: Console, text: Text) -> None:
-    """Prints a text whose lines the terminal wraps itself: it copies them whole, and a pipe gets them unbroken."""
+    """Print a text whose lines the terminal wraps itself: it copies them whole, and a pipe gets them unbroken."""
     console.print(text, soft_wrap=True)
 
 
 def answer_hints(waiting: Wait) -> list[str]:
-    """What an answer may be, if the question says so."""
+    """Return what an answer may be, if the question says so."""
     schema = waiting.schema
     if not schema:
         return []
@@ -166,5 +166,5 @@ def answer_hints(waiting: Wait) -> list[str]:
 
 
 def indented(text: str, style: str = "") -> Text:
-    """The text with each line moved in."""
+    """Return the text with each line indented."""
     return Text("\n".join(f"  {line}" for line in text.splitlines() or [""]), style=style)

@@ -16,7 +16,7 @@ _DURATIONS: Final = tuple(Column(name=name, is_number=True) for name in ("p50", 
 
 
 def print_stats(console: Console, found: Stats, now: datetime) -> None:
-    """One table for the executions, and one for each of steps, failures and waits, if there are any."""
+    """Print one table for the executions, and one each for steps, failures and waits, if there are any."""
     states = [state for state in STATE_STYLES if any(agent.states.get(state) for agent in found.agents)]
     _print_table(
         console,

@@ -1,11 +1,11 @@
-"""What became of a step, in words. Knows nothing of rich."""
+"""The outcome of a step in words. Knows nothing of rich."""
 
 from agent_statestore.records import Action, AgentStep, JSONValue
 from celery_agents.cli.output.text import compact, one_line, short_type
 
 
 def outcome_text(step: AgentStep) -> str:
-    """How a step ended, on one line."""
+    """Return how a step ended, on one line."""
     if step.result is None:
         return "in flight, no result yet" if step.in_flight else "begun, no result yet"
     if step.result.error is not None:
@@ -17,7 +17,7 @@ def outcome_text(step: AgentStep) -> str:
 
 
 def _told(action: Action, output: JSONValue) -> str | None:
-    """What the engine's own kinds of steps record, told as a sentence; None for what is a value of the agent's."""
+    """Return as a sentence what the engine's own kinds of steps record; None if the value is the agent's."""
     match action.kind, output:
         case "limit", more:
             what = action.input.get("limit", "") if isinstance(action.input, dict) else action.input
@@ -34,6 +34,6 @@ def _told(action: Action, output: JSONValue) -> str | None:
 
 
 def approved_text(by: str | None, reason: str | None, arguments: JSONValue) -> str:
-    """ "approved by ann: as agreed, with {"amount": 20}"."""
+    """Return "approved by ann: as agreed, with {"amount": 20}"."""
     text = "approved" + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
     return text if arguments is None else f"{text}, with {compact(arguments)}"

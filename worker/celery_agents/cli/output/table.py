@@ -1,7 +1,7 @@
 """A table of one line per row, for terminals and pipes.
 
-Rich's own table makes every column narrower when there is too little room, ids too, and pads each line with blanks.
-Here only the columns that say so give way, the last ones first, and an id is whole or the line is too long.
+Rich's own table narrows every column when there is too little room, even ids, and pads each line with blanks. Here only
+the columns that allow it give way, the last ones first. An id is never cut: rather, the line is too long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ _GAP: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column. `least` is the width in characters that it may be cut to; None for one that is never cut."""
+    """A column. `least` is the width in characters to which it may be cut; None means that it is never cut."""
 
     name: str
     least: int | None = None
@@ -23,7 +23,7 @@ class Column:
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> Iterator[Text]:
-    """The header and the rows as lines."""
+    """Yield the header and the rows as lines."""
     widths = _fit(
         columns, [max([len(column.name), *(row[n].cell_len for row in rows)]) for n, column in _each(columns)], width
     )

@@ -1,4 +1,4 @@
-"""The console that everything is drawn on."""
+"""The console on which everything is drawn."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ _PIPE_COLUMNS: Final = 240
 
 
 def make_console(ctx: click.Context) -> "Console":
-    """A console on the standard output that takes every text as it is, and never fails on what it cannot encode."""
+    """Return a console on standard output that takes every text as it is, and never fails on unencodable text."""
     from rich.console import Console
 
     reconfigure = getattr(sys.stdout, "reconfigure", None)
@@ -32,5 +32,5 @@ def make_console(ctx: click.Context) -> "Console":
 
 
 def is_live(console: "Console") -> bool:
-    """Whether lines that are already shown can be drawn anew."""
+    """Return whether lines that are already shown can be drawn anew."""
     return sys.stdout.isatty() and not console.is_dumb_terminal

@@ -1,4 +1,4 @@
-"""Foreign text made safe and short for a terminal. Knows nothing of rich."""
+"""Foreign text, made safe and short for a terminal. Knows nothing of rich."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Final
 
 from agent_statestore.records import JSONValue
 
-# Agents' outputs are often a model's: an escape sequence in them must not reach the terminal, and a bidirectional
+# A model often writes agents' outputs. An escape sequence in them must not reach the terminal, and a bidirectional
 # override must not make a question read differently from what it says.
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -16,32 +16,32 @@ _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
 def printable(text: str) -> str:
-    """The text with control characters made visible; newlines and tabs stay."""
+    """Return the text with control characters made visible; newlines and tabs stay."""
     return _UNPRINTABLE.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """The text as one printable line."""
+    """Return the text as one printable line."""
     return printable(" ".join(text.split()))
 
 
 def compact(value: JSONValue) -> str:
-    """A JSON value on one line."""
+    """Return a JSON value on one line."""
     return printable(json.dumps(value, ensure_ascii=False))
 
 
 def readable(value: JSONValue) -> str:
-    """A JSON value for a person: a text as it is, everything else as indented JSON."""
+    """Return a JSON value for a person: a text as it is, everything else as indented JSON."""
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def short_type(error_type: str) -> str:
-    """`module:Class` without the module of the builtins."""
+    """Return `module:Class` without the module of the builtins."""
     return printable(error_type.removeprefix("builtins:"))
 
 
 def took(duration: timedelta) -> str:
-    """A duration, as short as it may be: "85ms", "3.2s", "4m", "2d"."""
+    """Return a duration as short as possible: "85ms", "3.2s", "4m", "2d"."""
     seconds = duration.total_seconds()
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
@@ -49,28 +49,28 @@ def took(duration: timedelta) -> str:
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """How long ago, at most four characters up to 999 days; "0s" for the future that a skewed clock makes."""
+    """Return how long ago, in four characters at most up to 999 days; "0s" for a future made by a skewed clock."""
     return _coarse(max(0.0, (now - moment).total_seconds()))
 
 
 def relative(moment: datetime, now: datetime) -> str:
-    """ "3m ago" or "in 3m"."""
+    """Return "3m ago" or "in 3m"."""
     seconds = (moment - now).total_seconds()
     return f"in {_coarse(seconds)}" if seconds > 0 else f"{_coarse(-seconds)} ago"
 
 
 def local_time(moment: datetime, now: datetime) -> str:
-    """The moment in the local time zone, with how long ago or ahead it is."""
+    """Return the moment in the local time zone, and how long ago or ahead it is."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z} ({relative(moment, now)})"
 
 
 def counted(number: int, thing: str) -> str:
-    """ "1 step", "2 steps"."""
+    """Return "1 step" or "2 steps"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def metadata_text(metadata: Mapping[str, JSONValue]) -> str:
-    """Metadata as `key=value` pairs on one line."""
+    """Return metadata as `key=value` pairs on one line."""
     pairs = (f"{key}={value if isinstance(value, str) else compact(value)}" for key, value in metadata.items())
     return one_line(", ".join(pairs))
 
