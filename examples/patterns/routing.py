@@ -34,7 +34,7 @@ def ticket(run: Run, text: str) -> str:
 
 
 def classify(text: str) -> Topic:
-    """Stands for a model."""
+    """Stand in for a model."""
     words = text.lower().split()
     if any(word in BILLING for word in words):
         return Topic.BILLING
@@ -42,20 +42,20 @@ def classify(text: str) -> Topic:
 
 
 def look_up_invoice(text: str) -> str:
-    """Stands for the invoices."""
+    """Stand in for the invoices."""
     return f"billing: {text}"
 
 
 def judge_severity(text: str) -> int:
-    """Stands for another model: 2 means that it cannot wait."""
+    """Stand in for another model: 2 means that it cannot wait."""
     return 2 if "crash" in text.lower() else 1
 
 
 def call_somebody(text: str) -> str:
-    """Stands for a pager."""
+    """Stand in for a pager."""
     return f"on call: {text}"
 
 
 def search_manual(text: str) -> str:
-    """Stands for a search."""
+    """Stand in for a search."""
     return f"manual: {text}"

@@ -36,12 +36,12 @@ def supervisor(context: LoopContext) -> LoopAction:
 
 
 def search(question: str) -> str:
-    """Stands for a search."""
+    """Stand in for a search."""
     if not question.endswith("?"):
         raise ValueError(f"{question!r} is no question")
     return f"{question} Yes."
 
 
 def write(findings: list[str]) -> str:
-    """Stands for a model."""
+    """Stand in for a model."""
     return "\n".join(f"{number}. {finding}" for number, finding in enumerate(findings, 1))

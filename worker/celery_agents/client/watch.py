@@ -60,7 +60,7 @@ class AsyncWatch:
         return self
 
     async def wait(self, timeout_seconds: float) -> bool:
-        """See `agent_statestore.Watch.wait`."""
+        """Wait for a change; see `agent_statestore.Watch.wait`."""
         if not self._has_thread:
             await asyncio.sleep(min(self._polling.next_interval_seconds(), timeout_seconds))
             return True
@@ -73,7 +73,7 @@ class AsyncWatch:
         return False
 
     def progress(self) -> None:
-        """See `agent_statestore.Watch.progress`."""
+        """Note that something did change; see `agent_statestore.Watch.progress`."""
         self._watch.progress()
 
     async def __aexit__(

@@ -38,7 +38,7 @@ class Family:
         options: ChildOptions,
         deadline: datetime | None,
     ) -> NewExecution:
-        """See `Relatives.wanted`."""
+        """Return the child to create; see `Relatives.wanted`."""
         found = self.registry.agent(agent) if isinstance(agent, str) else agent
         self._check_depth(parent, found.name)
         encoded = found.encode_input(value)
@@ -58,17 +58,17 @@ class Family:
         )
 
     def create(self, wanted: NewExecution) -> ExecutionSummary:
-        """See `Relatives.create`."""
+        """Create the child; see `Relatives.create`."""
         found = self.registry.find(wanted.agent_id)
         return self.store.create(wanted) if found is None else admission.create(self.store, found.turns, wanted)
 
     def announce(self, child: ExecutionSummary, options: ChildOptions) -> None:
-        """See `Relatives.announce`."""
+        """Ring the bell of the child; see `Relatives.announce`."""
         if options.start_at is None and child.state is AgentState.IDLE:
             self.ring(child)
 
     def end_of(self, execution_id: str) -> ChildEnd | None:
-        """See `Relatives.end_of`."""
+        """Return how an execution ended; see `Relatives.end_of`."""
         summary = self.store.get_summary(execution_id)
         if summary is None:
             return ChildEnd(state=None, error_type="gone", message="it was deleted")
@@ -84,7 +84,7 @@ class Family:
         return ChildEnd(state=summary.state, output=context.output)
 
     def _check_depth(self, parent: AgentContext, agent_id: str) -> None:
-        """A cycle of agents that spawn each other would go on for ever."""
+        """Raise `SpawnTooDeep` at the limit: a cycle of agents that spawn each other would go on for ever."""
         generations = self._generations.get(parent.execution_id)
         if generations is None:
             generations, ancestor = 1, parent.parent_execution_id
