@@ -76,3 +76,10 @@ def test_the_files_that_pages_name_are_there(page: Path) -> None:
     roots = "worker|statestore|tests|examples|benchmarks|tools|docs"
     named = set(re.findall(rf"`((?:{roots})/[\w./]*)`", page.read_text()))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_protocols_stand_in_the_files_that_are_named_for_them() -> None:
+    named = re.findall(r"`(\w+)`\s+\(`([\w./]+\.py)`\)", ARCHITECTURE.read_text())
+    assert len(named) >= 3
+    for name, path in named:
+        assert f"\nclass {name}(Protocol):" in (ROOT / path).read_text(), f"{name} is not in {path}"
