@@ -306,7 +306,7 @@ def test_a_line_that_cannot_be_read_is_no_failure(line: Line, monkeypatch: pytes
     limited = line.agent(simple, concurrency=1)
     execution_id = line.begin(limited)
 
-    def is_newer(**filters: Any) -> Any:
+    def is_newer(query: Query) -> Any:
         raise FormatTooNew("execution of tomorrow", 99, 1)
 
     monkeypatch.setattr(line.store, "find", is_newer)
