@@ -69,7 +69,7 @@ def _add(store: Store, number: int, output: str, start: datetime, *, is_active: 
 def _last_write(number: int, start: datetime, *, is_active: bool) -> Checkpoint:
     if is_active:
         wait = Wait(kind=WaitKind.INPUT, key="ask", prompt="?", asked_at=start)
-        return Checkpoint(state=AgentState.WAITING_FOR_INPUT, waiting=wait)
+        return Checkpoint(state=AgentState.WAITING_FOR_INPUT, waits=(wait,))
     if number % FAILED_IN == 0:
         return Checkpoint(state=AgentState.FAILED, error=_ERROR)
     return Checkpoint(state=AgentState.COMPLETED, output=number)

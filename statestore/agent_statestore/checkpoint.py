@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
+from typing import Final
 
 from uuid6 import uuid7
 
@@ -17,12 +18,22 @@ from agent_statestore.records import (
     Message,
     RagChunk,
     Wait,
+    WaitKind,
     require_delay,
     require_name,
     require_ringable,
     require_text,
 )
 from agent_statestore.states import AgentState
+
+# The state in which an execution waits that waits for nothing else.
+STATE_OF_WAIT: Final = {
+    WaitKind.INPUT: AgentState.WAITING_FOR_INPUT,
+    WaitKind.APPROVAL: AgentState.WAITING_FOR_APPROVAL,
+    WaitKind.TIMER: AgentState.WAITING,
+    WaitKind.EVENT: AgentState.WAITING,
+    WaitKind.CHILD: AgentState.WAITING,
+}
 
 
 def new_execution_id() -> str:
@@ -77,8 +88,10 @@ class Checkpoint:
     the agent's own. `working_memory` and `entities` are set by key; `forget` then
     removes keys of the working memory. `consumed` lists the ids of signals that this write takes out of the mailbox.
 
-    `state` None leaves the state as it is. A paused state needs `waiting`, and any other state clears it. A state that
-    is paused or over gives the lease back in the same write. `output` and `error` belong to a state that is over.
+    `state` None leaves the state as it is. A paused state needs `waits`, of which any ends the pause, and any other
+    state clears them. No two of them have the same kind and key. The state is that of one of them; where a person is
+    asked, it is a state that says so (`STATE_OF_WAIT`). A state that is paused or over gives the lease back in the same
+    write. `output` and `error` belong to a state that is over.
 
     `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
     that the end is announced (to a result backend, say) even when the process dies right after this write.
@@ -102,7 +115,7 @@ class Checkpoint:
     entities: Mapping[str, JSONValue] = field(default_factory=dict)
     rag_context: tuple[RagChunk, ...] = ()
     state: AgentState | None = None
-    waiting: Wait | None = None
+    waits: tuple[Wait, ...] = ()
     output: JSONValue = None
     error: ErrorInfo | None = None
     consumed: tuple[str, ...] = ()
@@ -115,20 +128,35 @@ class Checkpoint:
     def __post_init__(self) -> None:
         paused = self.state is not None and self.state.is_paused
         over = self.state is not None and self.state.is_over
-        if paused != (self.waiting is not None):
+        if paused != bool(self.waits):
             raise InvalidRecord("waiting", "a paused state needs what it waits for, and only a paused state has it")
+        if self.waits:
+            self._check_waits()
         if not over and (self.output is not None or self.error is not None or self.announce_within is not None):
             raise InvalidRecord("output", "output, error and announce_within belong to a state that is over")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
-        require_ringable("wake_at", None if self.waiting is None else self.waiting.wake_at)
         require_delay("announce_within", self.announce_within)
         require_text("by", self.by)
         require_text("reason", self.reason)
         require_text("after_checkpoint", self.after_checkpoint)
         for name in (*self.working_memory, *self.forget, *self.entities):
             require_name("key", name)
+
+    def _check_waits(self) -> None:
+        if len({(wait.kind, wait.key) for wait in self.waits}) < len(self.waits):
+            raise InvalidRecord("waits", "of one kind and key there is one wait")
+        states = {STATE_OF_WAIT[wait.kind] for wait in self.waits}
+        if self.state not in (states - {AgentState.WAITING} or states):
+            raise InvalidRecord("state", f"{self.state} is not the state of what it waits for")
+        for wait in self.waits:
+            require_ringable("wake_at", wait.wake_at)
+
+    @property
+    def waiting(self) -> Wait | None:
+        """The first of `waits`; None where there is none."""
+        return self.waits[0] if self.waits else None
 
     @property
     def gives_back_lease(self) -> bool:

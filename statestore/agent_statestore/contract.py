@@ -132,7 +132,7 @@ class StorePrimitives(ABC):
 
         None if the execution is unknown or over, while a lease on it lives, or before its `not_before` (a start time,
         or a pause that nothing has ended yet). Otherwise the token grows by one, `crashes` by one, the state becomes
-        `thinking`, `rings` becomes 0, the lease and `due_at` end at now + ttl. What it waits for (`waiting`) and the
+        `thinking`, `rings` becomes 0, the lease and `due_at` end at now + ttl. What it waits for (`waits`) and the
         mailbox stay, for the engine to look at; the returned context shows the new state. `version` stays. Raises
         `FormatTooNew` with nothing changed. Not repeatable: a claim that succeeded without its answer arriving holds
         the execution until the ttl has passed.
@@ -178,13 +178,13 @@ class StorePrimitives(ABC):
 
         A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
 
-        A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waiting`; its `due_at`
-        and `not_before` become `wake_at`, or never; but if the mailbox holds an unconsumed signal for that wait, or a
-        cancel, they become now, and `due_now` is returned. Any other state clears `waiting`. A working state that is
-        written without a lease makes the execution due at once and claimable: its writer does not hold it. A state
-        that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`. Both paused and over
-        give the lease back. `failed` to `idle` clears the error, `ended_at`, `crashes` and `rings` and makes the
-        execution due at once. Consuming an unknown signal is harmless.
+        A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; its `due_at`
+        and `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal
+        for any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`. A
+        working state that is written without a lease makes the execution due at once and claimable: its writer does
+        not hold it. A state that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`.
+        Both paused and over give the lease back. `failed` to `idle` clears the error, `ended_at`, `crashes` and `rings`
+        and makes the execution due at once. Consuming an unknown signal is harmless.
         Raises `NotSerialisable` or `ValueTooLarge` before anything is sent.
         """
 
@@ -195,12 +195,13 @@ class StorePrimitives(ABC):
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
         sent before (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one
         of this kind and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this
-        kind and key.
+        kind and key, alone or among others.
         Events, ends of children and cancels are always accepted.
 
-        If no lease lives and the execution is paused on this signal, or the signal is a cancel, then `due_at` becomes
-        now, `not_before` is lifted and `rings` set to 0, and `woke` is true. With a live lease the holder finds the
-        signal when it pauses, or the cancel at its next step boundary. A cancel sets `cancel_requested`.
+        If no lease lives and the execution is paused on this signal, alone or among others, or the signal is a cancel,
+        then `due_at` becomes now, `not_before` is lifted and `rings` set to 0, and `woke` is true. With a live lease
+        the holder finds the signal when it pauses, or the cancel at its next step boundary. A cancel sets
+        `cancel_requested`.
         """
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:

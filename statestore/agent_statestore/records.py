@@ -227,7 +227,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a paused execution waits for.
+    """One thing that a paused execution waits for; the first that comes ends the pause.
 
     `key` is the journal key of the waiting step: an answer names it. `prompt` is the question as shown to a person.
     `schema` is a JSON Schema for the answer. At `wake_at` the execution goes on even if nothing came (a timer, or a
@@ -313,7 +313,8 @@ class ExecutionSummary:
     """An execution without its contents: what lists and monitors need.
 
     `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
-    nothing happens; None when nothing is to be done. `owner` and `lease_expires_at` belong to the last claim and are
+    nothing happens; None when nothing is to be done. `waits` is what it waits for while it is paused, in the order in
+    which it was written; a claim leaves it. `owner` and `lease_expires_at` belong to the last claim and are
     None once its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is
     when it was over.
     """
@@ -328,7 +329,7 @@ class ExecutionSummary:
     priority: int | None = None
     metadata: Mapping[str, JSONValue] = field(default_factory=dict)
     state: AgentState
-    waiting: Wait | None = None
+    waits: tuple[Wait, ...] = ()
     error: ErrorInfo | None = None
     version: int = 0
     attempt: int = 0
@@ -341,6 +342,11 @@ class ExecutionSummary:
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None = None
+
+    @property
+    def waiting(self) -> Wait | None:
+        """The first of `waits`; None where there is none."""
+        return self.waits[0] if self.waits else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class Store(StorePrimitives):
         execution_id: str,
         state: AgentState,
         *,
-        waiting: Wait | None = None,
+        waits: Sequence[Wait] = (),
         output: JSONValue = None,
         error: ErrorInfo | None = None,
         by: str | None = None,
@@ -77,7 +77,7 @@ class Store(StorePrimitives):
         lease: Lease | None = None,
     ) -> None:
         """Moves the execution to `state`; `by` and `reason` go into the audit trail."""
-        change = Checkpoint(state=state, waiting=waiting, output=output, error=error, by=by, reason=reason)
+        change = Checkpoint(state=state, waits=tuple(waits), output=output, error=error, by=by, reason=reason)
         self.checkpoint(execution_id, change, lease)
 
     def requeue(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> None:

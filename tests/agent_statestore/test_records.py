@@ -17,7 +17,7 @@ def test_no_bell_can_be_rung_beyond_what_every_store_can_keep(moment: datetime) 
         NewExecution(agent_id="a", start_at=moment)
     waiting = Wait(kind=WaitKind.TIMER, key="t", asked_at=LAST, wake_at=moment)
     with pytest.raises(InvalidRecord, match="wake_at"):
-        Checkpoint(state=AgentState.WAITING, waiting=waiting)
+        Checkpoint(state=AgentState.WAITING, waits=(waiting,))
 
 
 def test_a_delay_of_more_than_a_hundred_years_is_refused() -> None:

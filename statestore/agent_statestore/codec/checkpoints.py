@@ -7,14 +7,17 @@ from agent_statestore.clock import duration_us, to_us
 from agent_statestore.codec.contents import encode_facts, encode_items, encode_message, encode_rag
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
-from agent_statestore.codec.waits import WAIT_SIGNAL, encode_wait
+from agent_statestore.codec.waits import addresses_of, encode_waits
 from agent_statestore.envelope import dump
 from agent_statestore.states import AgentState
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedCheckpoint:
-    """A checkpoint as stored texts; see `Checkpoint` for the meaning of each part."""
+    """A checkpoint as stored texts; see `Checkpoint` for the meaning of each part.
+
+    `awaited` are the addresses of the signals that end the pause, and `wake_us` is when it ends without any.
+    """
 
     checkpoint_id: str
     steps: tuple[EncodedStep, ...]
@@ -25,9 +28,8 @@ class EncodedCheckpoint:
     entities: tuple[tuple[str, str], ...]
     rag_context: tuple[str, ...]
     state: AgentState | None
-    waiting: str | None
-    wait_key: str | None
-    wait_signal: str | None
+    waits: str | None
+    awaited: tuple[str, ...]
     wake_us: int | None
     output: str | None
     error: str | None
@@ -41,7 +43,7 @@ class EncodedCheckpoint:
 
 def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
     """The texts of a checkpoint. Raises `NotSerialisable` or `ValueTooLarge`, naming the part."""
-    state, waiting, announce_within = checkpoint.state, checkpoint.waiting, checkpoint.announce_within
+    state, waits, announce_within = checkpoint.state, checkpoint.waits, checkpoint.announce_within
     over = state is not None and state.is_over
     # Most parts of most checkpoints are empty: for those not even a generator is made.
     return EncodedCheckpoint(
@@ -60,10 +62,11 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
         if checkpoint.rag_context
         else (),
         state=state,
-        waiting=None if waiting is None else encode_wait(waiting, max_bytes),
-        wait_key=None if waiting is None else waiting.key,
-        wait_signal=None if waiting is None else WAIT_SIGNAL.get(waiting.kind),
-        wake_us=None if waiting is None or waiting.wake_at is None else to_us(waiting.wake_at),
+        waits=encode_waits(waits, max_bytes) if waits else None,
+        awaited=addresses_of(waits) if waits else (),
+        wake_us=min((to_us(wait.wake_at) for wait in waits if wait.wake_at is not None), default=None)
+        if waits
+        else None,
         output=dump(checkpoint.output, "output", max_bytes) if over else None,
         error=None if checkpoint.error is None else encode_error(checkpoint.error, max_bytes),
         consumed=checkpoint.consumed,

@@ -6,7 +6,7 @@ from typing import Any, Final
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.clock import duration_us, from_us, to_us
 from agent_statestore.codec.failures import error_of
-from agent_statestore.codec.waits import decode_wait
+from agent_statestore.codec.waits import decode_waits
 from agent_statestore.envelope import FORMAT, Fields, dump, load, require_readable, unseal
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
@@ -28,9 +28,8 @@ HEADER_FIELDS: Final = {
     "metadata": "JSON object",
     "input": "JSON",
     "state": "AgentState",
-    "waiting": "envelope of Wait, or null",
-    "wait_key": "key of the wait, or null",
-    "wait_signal": "kind of signal that ends the wait, or null",
+    "waits": "envelope of the Waits, or null",
+    "awaited": "JSON array of the addresses of the signals that end the pause, or null",
     "output": "JSON, or null while not completed",
     "error": "envelope of ErrorInfo, or null",
     "version": "applied checkpoints",
@@ -70,9 +69,8 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "metadata": dump(dict(new.metadata), "metadata", max_bytes),
         "input": dump(new.input, "input", max_bytes),
         "state": AgentState.IDLE.value,
-        "waiting": None,
-        "wait_key": None,
-        "wait_signal": None,
+        "waits": None,
+        "awaited": None,
         "output": None,
         "error": None,
         "version": 0,
@@ -101,7 +99,7 @@ def summary_fields(header: Mapping[str, Any]) -> Fields:
     """Return the fields of the header's `ExecutionSummary`. Raise `FormatTooNew`."""
     execution_id = text_of(header["execution_id"])
     require_readable(f"execution {execution_id}", int(header["format"]))
-    waiting, error = header.get("waiting"), header.get("error")
+    waits, error = header.get("waits"), header.get("error")
     priority, due_us = header.get("priority"), header.get("due_us")
     lease_until_us, ended_us = int(header["lease_until_us"]), header.get("ended_us")
     return {
@@ -115,7 +113,7 @@ def summary_fields(header: Mapping[str, Any]) -> Fields:
         "priority": None if priority is None else int(priority),
         "metadata": load(header["metadata"]),
         "state": AgentState(text_of(header["state"]) or ""),
-        "waiting": None if waiting is None else decode_wait(waiting),
+        "waits": () if waits is None else decode_waits(waits),
         "error": None if error is None else error_of(unseal(error, "error")),
         "version": int(header["version"]),
         "attempt": int(header["token"]),

@@ -13,7 +13,7 @@ ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
 _DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
 
 
-def address_of(kind: str | None, key: str | None) -> str:
+def address_of(kind: str, key: str) -> str:
     """What a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
     return f"{kind}:{key}"
 

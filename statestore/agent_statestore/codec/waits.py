@@ -1,9 +1,11 @@
-"""Waits to stored text and back, and the kind of signal that ends each."""
+"""Waits to stored text and back, and the signals that end each."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent_statestore.clock import from_us, to_us
-from agent_statestore.envelope import seal, unseal
+from agent_statestore.codec.signals import address_of
+from agent_statestore.envelope import Fields, dump, load, present, seal, unseal
 from agent_statestore.records import SignalKind, Wait, WaitKind
 
 # The kind of signal that ends a wait, as stored; a timer has none.
@@ -15,9 +17,38 @@ WAIT_SIGNAL: Final = {
 }
 
 
-def encode_wait(wait: Wait, max_bytes: int) -> str:
-    """Return the wait as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
-    return seal(
+def addresses_of(waits: Sequence[Wait]) -> tuple[str, ...]:
+    """Return the addresses of the signals that end a pause on these."""
+    return tuple(address_of(WAIT_SIGNAL[wait.kind], wait.key) for wait in waits if wait.kind in WAIT_SIGNAL)
+
+
+def encode_awaited(addresses: Sequence[str]) -> str | None:
+    """Return the addresses as stored: a JSON array, or None where there are none."""
+    return dump(list(addresses), "waiting") if addresses else None
+
+
+def decode_awaited(text: str | None) -> list[str]:
+    """Return stored addresses."""
+    awaited: list[str] = [] if text is None else load(text)
+    return awaited
+
+
+def encode_waits(waits: Sequence[Wait], max_bytes: int) -> str:
+    """Return the waits as stored. Raise `NotSerialisable`, or `ValueTooLarge` if one of them is."""
+    fields = [_fields_of(wait) for wait in waits]
+    if len(fields) > 1:
+        for each in fields:
+            dump(each, "waiting", max_bytes)
+    return seal({"waits": fields}, "waiting", max_bytes * len(fields))
+
+
+def decode_waits(text: str | bytes) -> tuple[Wait, ...]:
+    """Return stored waits."""
+    return tuple(_wait_of(fields) for fields in unseal(text, "waits")["waits"])
+
+
+def _fields_of(wait: Wait) -> Fields:
+    return present(
         {
             "kind": wait.kind.value,
             "key": wait.key,
@@ -25,15 +56,11 @@ def encode_wait(wait: Wait, max_bytes: int) -> str:
             "schema": None if wait.schema is None else dict(wait.schema),
             "at": to_us(wait.asked_at),
             "wake": None if wait.wake_at is None else to_us(wait.wake_at),
-        },
-        "waiting",
-        max_bytes,
+        }
     )
 
 
-def decode_wait(text: str | bytes) -> Wait:
-    """A stored wait."""
-    fields = unseal(text, "wait")
+def _wait_of(fields: Fields) -> Wait:
     wake = fields.get("wake")
     return Wait(
         kind=WaitKind(fields["kind"]),

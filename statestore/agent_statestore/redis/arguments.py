@@ -9,6 +9,7 @@ from typing import Any
 from agent_statestore.clock import duration_us
 from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
 from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
+from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.redis.keys import PARTS, Card
 from agent_statestore.states import AgentState, sources_of
@@ -107,9 +108,8 @@ def checkpoint(
         arguments.append("")
     else:
         optional = (
-            change.waiting,
-            change.wait_key,
-            change.wait_signal,
+            change.waits,
+            encode_awaited(change.awaited),
             change.wake_us,
             change.output,
             change.error,

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from agent_statestore.codec import NEVER_US, EncodedCheckpoint
-from agent_statestore.codec.signals import address_of
 from agent_statestore.codec.steps import EncodedStep
+from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import (
     CheckpointConflict,
@@ -103,13 +103,12 @@ def _state_changes(
 ) -> Changes:
     changes: Changes = {
         "state": state.value,
-        "waiting": change.waiting,
-        "wait_key": change.wait_key,
-        "wait_signal": change.wait_signal,
+        "waits": change.waits,
+        "awaited": encode_awaited(change.awaited),
     }
     if state.is_paused:
         changes["crashes"] = 0
-        if header["cancel_requested"] or address_of(change.wait_signal, change.wait_key) in pending:
+        if header["cancel_requested"] or not set(change.awaited).isdisjoint(pending):
             changes |= {"due_us": now_us, "not_before_us": 0}
         else:
             changes["due_us"] = change.wake_us

@@ -1,6 +1,7 @@
 """When a signal is accepted, and how it changes the header."""
 
 from agent_statestore.codec.signals import ANSWERING, address_of
+from agent_statestore.codec.waits import decode_awaited
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, QuestionNotAsked
 from agent_statestore.records import Sent, Signal, SignalKind
@@ -45,5 +46,5 @@ def signal_changes(header: Header, signal: Signal, now_us: int) -> tuple[Changes
 
 
 def _is_awaited(header: Header, signal: Signal) -> bool:
-    """Return whether the execution waits for this signal."""
-    return address_of(header["wait_signal"], header["wait_key"]) == address_of(signal.kind, signal.key)
+    """Return whether the execution waits for this signal, among others."""
+    return address_of(signal.kind, signal.key) in decode_awaited(header["awaited"])

@@ -26,7 +26,7 @@ _SUMMARY_COLUMNS: Final = (
     "priority",
     "metadata",
     "state",
-    "waiting",
+    "waits",
     "error",
     "version",
     "token",

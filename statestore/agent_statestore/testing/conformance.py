@@ -26,6 +26,7 @@ from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.shared import NeighbourConformance, SharedConformance
 from agent_statestore.testing.contract.signals import SignalConformance
 from agent_statestore.testing.contract.transitions import TransitionConformance
+from agent_statestore.testing.contract.waits import WaitsConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 
 __all__ = ["KeepsDeletedConformance", "NeighbourConformance", "SharedStoreConformance", "StoreConformance"]
@@ -53,6 +54,7 @@ class StoreConformance(
     DigestConformance,
     ArrivingConformance,
     ArchivingConformance,
+    WaitsConformance,
     WatchingConformance,
     FormatConformance,
     RaceConformance,

@@ -68,7 +68,7 @@ def live(store: RedisStore) -> None:
     store.checkpoint(
         execution_id,
         Checkpoint(
-            state=AgentState.WAITING_FOR_INPUT, waiting=Wait(kind=WaitKind.INPUT, key="q", asked_at=NOW), forget=("a",)
+            state=AgentState.WAITING_FOR_INPUT, waits=(Wait(kind=WaitKind.INPUT, key="q", asked_at=NOW),), forget=("a",)
         ),
         lease,
     )

@@ -13,7 +13,7 @@ import redis
 from redis.crc import key_slot
 
 from agent_statestore import ManualClock, MemoryStore
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint, NewExecution
 from agent_statestore.clock import to_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import InvalidRecord, StoreUnavailable, UnknownScheme, UnsupportedURL
@@ -82,7 +82,7 @@ def everything(**change: object) -> Checkpoint:
 
 
 def paused(kind: WaitKind = WaitKind.INPUT) -> Checkpoint:
-    return Checkpoint(state=AgentState.WAITING_FOR_INPUT, waiting=Wait(kind=kind, key="q", asked_at=NOW))
+    return Checkpoint(state=STATE_OF_WAIT[kind], waits=(Wait(kind=kind, key="q", asked_at=NOW),))
 
 
 def answer(signal_id: str = "s1") -> Signal:

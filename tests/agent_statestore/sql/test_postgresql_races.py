@@ -65,7 +65,7 @@ def in_session(store: SQLStore) -> str:
 def test_a_pause_that_waited_for_the_row_sees_the_signal_written_meanwhile(store: SQLStore) -> None:
     """The order that loses wake-ups."""
     execution_id, lease = claimed(store)
-    change = Checkpoint(state=AgentState.WAITING, waiting=wait(WaitKind.EVENT))
+    change = Checkpoint(state=AgentState.WAITING, waits=(wait(WaitKind.EVENT),))
     sent, paused = in_order(
         store,
         lambda: store.send(execution_id, event()),

@@ -337,7 +337,7 @@ def test_a_signal_that_meets_a_pause_is_never_lost(store: SQLStore, kind: Signal
 
             def stop(execution_id: str = execution_id, lease: Any = lease, start: Any = start) -> bool:
                 start.wait()
-                change = Checkpoint(state=AgentState.WAITING, waiting=wait_for_event())
+                change = Checkpoint(state=AgentState.WAITING, waits=(wait_for_event(),))
                 return store.checkpoint(execution_id, change, lease).due_now
 
             def wake(execution_id: str = execution_id, start: Any = start) -> bool:

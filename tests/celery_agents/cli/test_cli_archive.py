@@ -150,7 +150,7 @@ def test_a_parent_is_told_of_the_end_of_a_child_before_that_goes(cli: CLI, comma
     child = cli.store.create_context("agent", parent_execution_id=parent).execution_id
     cli.store.update_state(child, AgentState.FAILED)
     waits = Wait(kind=WaitKind.CHILD, key=child, asked_at=from_us(1_000_000))
-    cli.store.update_state(parent, AgentState.WAITING, waiting=waits)
+    cli.store.update_state(parent, AgentState.WAITING, waits=(waits,))
     assert cli.bells() == 0
 
     assert cli(command, child, "--yes").exit_code == 0

@@ -38,7 +38,7 @@ def whole_context() -> AgentContext:
         agent_id="a",
         metadata={"k": [1, None]},
         state=AgentState.WAITING_FOR_INPUT,
-        waiting=Wait(kind=WaitKind.INPUT, key="ask", prompt="?", schema={"type": "string"}, asked_at=NOW),
+        waits=(Wait(kind=WaitKind.INPUT, key="ask", prompt="?", schema={"type": "string"}, asked_at=NOW),),
         error=error,
         created_at=NOW,
         updated_at=NOW,

@@ -50,8 +50,7 @@ def approval_of(summary: ExecutionSummary) -> Wait | None:
 
 
 def _waiting_for(summary: ExecutionSummary, kind: WaitKind) -> Wait | None:
-    waiting = summary.waiting
-    return waiting if waiting is not None and waiting.kind is kind else None
+    return next((wait for wait in summary.waits if wait.kind is kind), None)
 
 
 def what_it_does(summary: ExecutionSummary) -> str:

@@ -66,8 +66,6 @@ class _WatchedTransaction:
 
 def _steps_in(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     """The keys of the steps that a checkpoint says are begun, and of those that it says are done."""
-    waiting = checkpoint.waiting
     announced = [step.name for step in checkpoint.steps if step.result is None]
-    if waiting is not None:
-        announced.append(waiting.key)
+    announced += [wait.key for wait in checkpoint.waits]
     return announced, [step.name for step in checkpoint.steps if step.result is not None]

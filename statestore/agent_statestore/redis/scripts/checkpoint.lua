@@ -12,13 +12,13 @@
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       numbers of the parts below, joined by commas, without the zeros at the end: steps, messages, memory,
 --               forget, facts, entities, rag, consumed
--- ARGV[8]       new state, or empty: then ARGV[9..18] are left out
+-- ARGV[8]       new state, or empty: then ARGV[9..17] are left out
 -- ARGV[9]       states from which it may be reached, as ",a,b,"
--- ARGV[10..12]  waiting, wait_key, wait_signal; or empty
--- ARGV[13]      wake_us, or empty
--- ARGV[14..15]  output, error; or empty
--- ARGV[16]      announce within us, or empty
--- ARGV[17..18]  by and reason, as in audit.lua
+-- ARGV[10..11]  waits, awaited; or empty
+-- ARGV[12]      wake_us, or empty
+-- ARGV[13..14]  output, error; or empty
+-- ARGV[15]      announce within us, or empty
+-- ARGV[16..17]  by and reason, as in audit.lua
 -- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
 --               entities as (name, text), rag, consumed signal ids
 --
@@ -71,7 +71,7 @@ for count in string.gmatch(ARGV[7], '%d+') do
   kinds = kinds + 1
   counts[kinds] = tonumber(count)
 end
-local first_step = new == '' and 9 or 19
+local first_step = new == '' and 9 or 18
 local recorded = tonumber(h[7])
 local steps = recorded
 for i = 0, counts[1] - 1 do
@@ -107,9 +107,8 @@ if new ~= '' then
     end
   end
   put('state', new)
-  put('waiting', ARGV[10])
-  put('wait_key', ARGV[11])
-  put('wait_signal', ARGV[12])
+  put('waits', ARGV[10])
+  put('awaited', ARGV[11])
   if gives_back then
     put('owner', '')
     put('lease_until_us', '0')
@@ -118,8 +117,8 @@ if new ~= '' then
     put('rings', '0')
   end
   if is_over(new) or new == 'idle' then
-    put('output', ARGV[14])
-    put('error', ARGV[15])
+    put('output', ARGV[13])
+    put('error', ARGV[14])
     put('ended_us', is_over(new) and text(now) or '')
   end
   if frees then
@@ -186,19 +185,22 @@ end
 if new ~= '' then
   if is_paused(new) then
     local due_us, not_before
-    local address = 'n' .. ARGV[12] .. ':' .. ARGV[11]
-    if h[3] == '1' or (ARGV[12] ~= '' and redis.call('HEXISTS', KEYS[11], address) == 1) then
+    local has_come = h[3] == '1'
+    for _, address in ipairs(ARGV[11] ~= '' and cjson.decode(ARGV[11]) or {}) do
+      has_come = has_come or redis.call('HEXISTS', KEYS[11], 'n' .. address) == 1
+    end
+    if has_come then
       due_us, not_before = now, '0'
-    elseif ARGV[13] ~= '' then
-      due_us, not_before = tonumber(ARGV[13]), ARGV[13]
+    elseif ARGV[12] ~= '' then
+      due_us, not_before = tonumber(ARGV[12]), ARGV[12]
     else
       due_us, not_before = nil, NEVER_US
     end
     redis.call('HSET', KEYS[1], 'not_before_us', not_before)
     ring_at(id, due_us)
   elseif is_over(new) then
-    ring_at(id, ARGV[16] ~= '' and now + tonumber(ARGV[16]) or nil)
-    if ARGV[16] == '' then
+    ring_at(id, ARGV[15] ~= '' and now + tonumber(ARGV[15]) or nil)
+    if ARGV[15] == '' then
       redis.call('ZADD', KEYS[26], text(now), id) -- else settle.lua does so, when the end has been announced
     end
   elseif frees then
@@ -208,7 +210,7 @@ if new ~= '' then
     forget_lease(id)
   end
   if new ~= current then
-    note(KEYS[12], now, 'moved', current, new, h[5], ARGV[17], ARGV[18], '', worker)
+    note(KEYS[12], now, 'moved', current, new, h[5], ARGV[16], ARGV[17], '', worker)
     move_state(id, current, new)
     if new == 'idle' then
       redis.call('ZREM', KEYS[26], id)

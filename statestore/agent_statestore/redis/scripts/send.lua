@@ -18,12 +18,12 @@
 -- {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
-local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'wait_signal', 'wait_key', 'format', 'token', 'owner')
+local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'awaited', 'format', 'token', 'owner')
 if not h[1] then
   return {'NOT_FOUND'}
 end
-if tonumber(h[5]) > NEWEST_FORMAT then
-  return {'FORMAT_TOO_NEW', h[5]}
+if tonumber(h[4]) > NEWEST_FORMAT then
+  return {'FORMAT_TOO_NEW', h[4]}
 end
 local sent = redis.call('HGET', KEYS[11], 's' .. ARGV[3])
 if sent and string.find(sent, ':', 1, true) then -- without a colon it is the number of an older version
@@ -33,7 +33,10 @@ if is_over(h[1]) then
   return {'OVER', h[1]}
 end
 local address, is_answer, is_cancel = ARGV[4] .. ':' .. ARGV[5], ARGV[7] == '1', ARGV[8] == '1'
-local awaited = h[3] == ARGV[4] and h[4] == ARGV[5]
+local awaited = false
+for _, each in ipairs(h[3] and cjson.decode(h[3]) or {}) do
+  awaited = awaited or each == address
+end
 if is_answer then
   if redis.call('HEXISTS', KEYS[11], 'a' .. address) == 1 then
     return {'ALREADY_ANSWERED'}
@@ -51,7 +54,7 @@ if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end
 if ARGV[10] ~= '' then
-  note(KEYS[12], now, ARGV[10], h[1], '', h[6], ARGV[11], ARGV[12], stamped, lease_lives and h[7] or '')
+  note(KEYS[12], now, ARGV[10], h[1], '', h[5], ARGV[11], ARGV[12], stamped, lease_lives and h[6] or '')
 end
 redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], stamped)
 redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)

@@ -8,6 +8,7 @@ from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as
 from agent_statestore.codec.signals import address_of
+from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
 from agent_statestore.rules.leases import may_claim
@@ -201,11 +202,10 @@ def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Leas
         params["consumed"] = list(change.consumed)
     if change.state is not None:
         params |= {
-            "waiting": change.waiting,
-            "wait_key": change.wait_key,
-            "wait_signal": change.wait_signal,
+            "waits": change.waits,
+            "awaited": encode_awaited(change.awaited),
+            "addresses": list(change.awaited),
             "wake_us": change.wake_us,
-            "address": address_of(change.wait_signal, change.wait_key),
             "output": change.output,
             "error": change.error,
             "announce_us": change.announce_us,

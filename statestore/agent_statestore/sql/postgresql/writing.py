@@ -86,7 +86,8 @@ def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = Fals
 
 _IS_PENDING: Final = (
     "(c.cancel_requested = 1 OR EXISTS "
-    "(SELECT 1 FROM jsonb_each_text({pending}) AS waiting(id, address) WHERE waiting.address = :address))"
+    "(SELECT 1 FROM jsonb_each_text({pending}) AS mail(id, address) "
+    "WHERE mail.address = ANY(CAST(:addresses AS text[]))))"
 )
 
 
@@ -112,7 +113,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
     state = shape.state
     if state is None:
         return [f"{name} = {value}" for name, value in sets.items()]
-    sets |= {"state": f"'{state}'", "waiting": ":waiting", "wait_key": ":wait_key", "wait_signal": ":wait_signal"}
+    sets |= {"state": f"'{state}'", "waits": ":waits", "awaited": ":awaited"}
     sets["audit_count"] = f"c.audit_count + CASE WHEN c.state = '{state}' THEN 0 ELSE 1 END"
     if state.is_paused:
         is_pending = _IS_PENDING.format(pending=pending)
@@ -332,7 +333,7 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
     No row: refused. Else whether it woke the execution.
     """
     is_cancel = kind is SignalKind.CANCEL
-    awaited = f"c.wait_signal = '{kind}' AND c.wait_key = :signal_key"
+    awaited = "CAST(c.awaited AS jsonb) @> to_jsonb(CAST(:address AS text))"
     wakes = "c.lease_until_us <= clock.now_us"
     if not is_cancel:
         wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"

@@ -96,7 +96,7 @@ PLACES: dict[str, Callable[[JSONValue], Checkpoint]] = {
     "error": lambda value: Checkpoint(state=AgentState.FAILED, error=ErrorInfo(type="t", message="m", args=(value,))),
     "prompt": lambda value: Checkpoint(
         state=AgentState.WAITING_FOR_INPUT,
-        waiting=Wait(kind=WaitKind.INPUT, key="q", prompt=value, asked_at=AT),
+        waits=(Wait(kind=WaitKind.INPUT, key="q", prompt=value, asked_at=AT),),
     ),
 }
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.errors import AlreadyAnswered, ExecutionOver, QuestionNotAsked
 from agent_statestore.records import Sent, Signal, SignalKind, WaitKind
@@ -15,7 +15,6 @@ from agent_statestore.testing.kit.builders import (
     AT,
     INSTANT,
     TTL,
-    WAITING_STATE,
     YEAR,
     answer,
     cancel,
@@ -65,7 +64,7 @@ class SignalConformance(Suite):
         written = store.checkpoint(execution_id, pause(kind), lease)
         summary = summary_of(store, execution_id)
         assert written.due_now is False
-        assert (summary.state, summary.waiting) == (WAITING_STATE[kind], wait(kind))
+        assert (summary.state, summary.waits) == (STATE_OF_WAIT[kind], (wait(kind),))
         assert (summary.owner, summary.lease_expires_at) == (None, None)
         assert store.renew([lease], TTL).lost == {execution_id}
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.records import (
     Action,
@@ -32,14 +32,6 @@ INSTANT = timedelta(microseconds=1)
 YEAR = timedelta(days=365)
 AT = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 BOOM = ErrorInfo(type="builtins:ValueError", message="boom", args=("boom", 1), traceback="Traceback ...")
-
-WAITING_STATE = {
-    WaitKind.INPUT: AgentState.WAITING_FOR_INPUT,
-    WaitKind.APPROVAL: AgentState.WAITING_FOR_APPROVAL,
-    WaitKind.TIMER: AgentState.WAITING,
-    WaitKind.EVENT: AgentState.WAITING,
-    WaitKind.CHILD: AgentState.WAITING,
-}
 
 
 def create(store: Store, agent_id: str = "agent", **fields: Any) -> str:
@@ -107,7 +99,7 @@ def pause(
     kind: WaitKind = WaitKind.INPUT, key: str = "question", wake_at: datetime | None = None, **fields: Any
 ) -> Checkpoint:
     """The write that pauses."""
-    return Checkpoint(state=WAITING_STATE[kind], waiting=wait(kind, key, wake_at), **fields)
+    return Checkpoint(state=STATE_OF_WAIT[kind], waits=(wait(kind, key, wake_at),), **fields)
 
 
 def signal(kind: SignalKind, key: str = "question", payload: JSONValue = None, signal_id: str | None = None) -> Signal:
@@ -144,11 +136,11 @@ def cancel() -> Signal:
 
 def move(store: Store, execution_id: str, state: AgentState, lease: Lease | None = None) -> None:
     """Writes a state, with what belongs to it."""
-    waiting = {WAITING_STATE[kind]: wait(kind) for kind in (WaitKind.INPUT, WaitKind.APPROVAL, WaitKind.EVENT)}
+    waits = {STATE_OF_WAIT[kind]: (wait(kind),) for kind in (WaitKind.INPUT, WaitKind.APPROVAL, WaitKind.EVENT)}
     store.update_state(
         execution_id,
         state,
-        waiting=waiting.get(state),
+        waits=waits.get(state, ()),
         error=BOOM if state is AgentState.FAILED else None,
         lease=lease,
     )

@@ -35,8 +35,7 @@ def send_event(
       celery -A celery_agents agents send-event EXECUTION_ID paid '{"amount": 30}' --event-id charge-7
     """
     execution = execution_of(ctx, execution_id)
-    waiting = execution.summary().waiting
-    is_awaited = waiting is not None and (waiting.kind, waiting.key) == (WaitKind.EVENT, name)
+    is_awaited = any((wait.kind, wait.key) == (WaitKind.EVENT, name) for wait in execution.summary().waits)
     value = None if payload is None else parse_answer(payload, as_text=as_text)
     execution.send_event(name, value, event_id=event_id, sender=sender or os_user())
     then = "it waits for it and goes on." if is_awaited else "it does not wait for it now, so it is kept."

@@ -62,7 +62,10 @@ def write_line(value: JSONValue) -> None:
 
 
 def _object(record: Any) -> dict[str, Any]:
-    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    shown = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    if isinstance(record, ExecutionSummary):
+        shown["waiting"] = _plain(record.waiting)
+    return shown
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ class Recorder:
         self._memory = memory
         self._consumed = _Consumed()
         # A claim leaves what was waited for in place, for the engine to look at: the first write clears it.
-        self._must_set_state = claim.context.waiting is not None
+        self._must_set_state = bool(claim.context.waits)
         # Under a lease nobody else writes: each write builds on the one before.
         self._last_checkpoint = claim.context.last_checkpoint
         self._now = _store_time(claim)
@@ -143,11 +143,11 @@ class Recorder:
 
     def check_pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> None:
         """Raises `InvalidRecord` for a pause that cannot be stored: its prompt is too large, say."""
-        encode_checkpoint(Checkpoint(steps=intents, state=state, waiting=waiting), self._store.max_value_bytes)
+        encode_checkpoint(Checkpoint(steps=intents, state=state, waits=(waiting,)), self._store.max_value_bytes)
 
     def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Checkpointed:
         """Records that the execution waits, and gives the lease back."""
-        return self._write(steps=intents, state=state, waiting=waiting)
+        return self._write(steps=intents, state=state, waits=(waiting,))
 
     def forget_pending(self) -> None:
         """Gives up what is pending: it cannot be stored, and the failure that says so must be."""
@@ -172,7 +172,7 @@ class Recorder:
         *,
         steps: tuple[AgentStep, ...] = (),
         state: AgentState | None,
-        waiting: Wait | None = None,
+        waits: tuple[Wait, ...] = (),
         output: JSONValue = None,
         error: ErrorInfo | None = None,
         announce_within: timedelta | None = None,
@@ -187,7 +187,7 @@ class Recorder:
             facts=tuple(pending.facts),
             facts_by_run=True,
             state=state,
-            waiting=waiting,
+            waits=waits,
             output=output,
             error=error,
             consumed=tuple(self._consumed.ids),

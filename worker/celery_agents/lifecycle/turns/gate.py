@@ -85,7 +85,8 @@ class Gate:
     def unwrapped(self, context: AgentContext) -> AgentContext:
         """Return the context as it would be had the execution not waited for its turn."""
         stepped = _Stepped.of(context.waiting)
-        return replace(context, waiting=stepped.paused_on, crashes=context.crashes + stepped.crashes)
+        waits = () if stepped.paused_on is None else (stepped.paused_on,)
+        return replace(context, waits=waits, crashes=context.crashes + stepped.crashes)
 
     def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
         """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
