@@ -67,7 +67,7 @@ def begun(cli: CLI, *arguments: str) -> str:
 
 
 def digest_of(cli: CLI, execution_id: str) -> str:
-    return str(cli.json("show", execution_id)["waiting"]["prompt"]["digest"])
+    return str(cli.json("show", execution_id)["waits"][0]["prompt"]["digest"])
 
 
 # -- approve and reject ------------------------------------------------------------------------------------------------

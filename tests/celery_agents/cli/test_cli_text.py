@@ -74,7 +74,7 @@ def test_every_record_becomes_json_with_its_own_field_names() -> None:
     assert shown["state"] == "waiting_for_input"
     assert shown["created_at"] == "2026-03-01T12:00:00+00:00"
     assert shown["steps"][0]["duration"] == 1.5
-    assert shown["waiting"]["kind"] == "input"
+    assert shown["waits"][0]["kind"] == "input"
     assert shown["signals"][0]["kind"] == "event"
     assert as_json.of_page(Page(items=(context,), next_cursor="c"))["items"][0]["execution_id"] == "e"
 

@@ -62,10 +62,7 @@ def write_line(value: JSONValue) -> None:
 
 
 def _object(record: Any) -> dict[str, Any]:
-    shown = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
-    if isinstance(record, ExecutionSummary):
-        shown["waiting"] = _plain(record.waiting)
-    return shown
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
 
 
 def _plain(value: Any) -> Any:
