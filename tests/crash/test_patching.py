@@ -1,6 +1,7 @@
 """What crash tests put in the place of ours is still there, so that a mechanism that is switched off is off."""
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -85,3 +86,8 @@ def test_what_is_there_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Theirs().sweep(3) == 0
     put(Theirs, "sweep", anything)
     assert Theirs().sweep(3) == -1
+
+
+def test_each_mechanism_is_switched_off_by_a_test() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests/crash").glob("test_*.py"))
+    assert [name for name in MECHANISMS if not re.search(rf'["(,]{name}[",]', tests)] == []
