@@ -24,7 +24,8 @@ from tests.services.postgresql import PostgresServer, driver_url
 from tests.services.process import free_port
 from tests.services.redis import RedisServer
 
-pytestmark = pytest.mark.crash
+# One Redis and one PostgreSQL for all of them.
+pytestmark = [pytest.mark.crash, pytest.mark.xdist_group("compose")]
 
 PASSWORD = "of-this-test"
 VARIABLES = {

@@ -17,7 +17,8 @@ import pytest
 from tests.services.commands import ROOT, Command, wait_until
 from tests.services.machine import READY, scaled, without_settings
 
-pytestmark = pytest.mark.crash
+# One environment for all of them.
+pytestmark = [pytest.mark.crash, pytest.mark.xdist_group("wheel")]
 
 OURS = "celery-agents"
 OTHER = "acme-jobs"

@@ -31,6 +31,8 @@ from tests.services.mariadb import connect as connect_to_mariadb
 from tests.services.mariadb import fresh_mariadb_database
 from tests.services.postgresql import driver_url
 
+pytestmark = pytest.mark.xdist_group("plans")  # each database is filled once
+
 COUNT = 5000
 LIMIT = 20
 CREATED_US = 1_750_000_000_000_000
