@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from celery_agents import AsyncRun, Retry, Run, agent
 from tests.crash.ledger import STARTED, Ledger
+from tests.services.machine import scaled
 
 INTERRUPTED: Final = "interrupted"
 # Longer than any test waits.
 LONG_SECONDS: Final = 600.0
-# As long as it may be for the wait to happen in the worker, and longer than a cancel may take.
-IN_PLACE_SECONDS: Final = 30.0
+# The longest wait that happens in the worker: what the setting may be at most.
+MOST_IN_PLACE_SECONDS: Final = 300.0
 
 
 class Doing(StrEnum):
@@ -61,7 +62,7 @@ def do(run: Run, doing: Doing) -> None:
         case Doing.PARALLEL:
             run.parallel([lambda: stay(execution_id, 1), lambda: stay(execution_id, 1)])
         case Doing.RETRY_IN_PLACE:
-            run.options(retry=_retry(IN_PLACE_SECONDS)).step("failing", fail, execution_id)
+            run.options(retry=_retry(in_place_seconds())).step("failing", fail, execution_id)
         case Doing.RETRY_PAUSED:
             run.options(retry=_retry(LONG_SECONDS)).step("failing", fail, execution_id)
         case _:
@@ -73,7 +74,7 @@ def wait(run: Run, doing: Doing) -> None:
     """The one thing, where that is no step."""
     match doing:
         case Doing.SLEEP_IN_PLACE:
-            run.sleep(IN_PLACE_SECONDS)
+            run.sleep(in_place_seconds())
         case Doing.SLEEP_PAUSED:
             run.sleep(LONG_SECONDS)
         case Doing.QUESTION:
@@ -126,6 +127,11 @@ def fail(execution_id: str) -> Any:
     """One that fails."""
     note(execution_id, 1)
     raise TimeoutError(f"at {time.time()}")
+
+
+def in_place_seconds() -> float:
+    """Longer than a cancel may take on this machine, and short enough for the wait to happen in the worker."""
+    return min(scaled(30.0), MOST_IN_PLACE_SECONDS)
 
 
 def _retry(seconds: float) -> Retry:

@@ -7,7 +7,7 @@ import pytest
 
 from agent_statestore import AgentState
 from celery_agents import Execution, ExecutionCancelled, enqueue
-from tests.crash.cancelled import BUSY, INTERRUPTED, Doing, brief, cancelled, cancelled_async
+from tests.crash.cancelled import BUSY, INTERRUPTED, MOST_IN_PLACE_SECONDS, Doing, brief, cancelled, cancelled_async
 from tests.crash.ledger import STARTED
 from tests.crash.scene import Cell, Scene
 
@@ -16,7 +16,7 @@ LEASE_SECONDS: Final = 3.0
 SOON_SECONDS: Final = LEASE_SECONDS / 3 + 4.0
 
 pytestmark = pytest.mark.worker(
-    imports=["tests.crash.cancelled"], lease_seconds=LEASE_SECONDS, inline_wait_seconds=60.0
+    imports=["tests.crash.cancelled"], lease_seconds=LEASE_SECONDS, inline_wait_seconds=MOST_IN_PLACE_SECONDS
 )
 
 CELLS: Final = [Cell("embedded", "sqlite", "threads"), Cell("redis", "redis", "prefork")]
