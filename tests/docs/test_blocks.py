@@ -11,6 +11,7 @@ import pytest
 
 from tests.agent_statestore.test_conformance import TestMemoryStore as OurOwnOfMemory
 from tests.docs.pages import PAGES, ROOT, blocks
+from tests.services.machine import scaled
 
 # A client's block waits for a worker: `test_readme` gives it one.
 NEEDS_A_WORKER = "from research import research"
@@ -25,7 +26,7 @@ def alone(texts: list[str]) -> list[int | str]:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -80,7 +81,7 @@ def test_the_store_of_the_docs_passes_the_suite(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
     assert ran.returncode == 0, ran.stdout

@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks
 from tests.services.commands import Command, environment, wait_until
+from tests.services.machine import scaled
 
 README = ROOT / "README.md"
 # The reader sees the agent at work for longer than a test needs to.
@@ -55,7 +56,7 @@ class Shell:
 
     def __exit__(self, *exc: object) -> None:
         self.type('for job in $(jobs -p); do kill -9 -- "-$job"; done\nexit')
-        self._bash.communicate(timeout=30)
+        self._bash.communicate(timeout=scaled(30))
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_the_app_of_ones_own_knows_the_commands(tmp_path: Path) -> None:
         env=environment(PYTHONPATH=""),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=True,
     )
     assert "enqueue" in listed.stdout
