@@ -105,6 +105,16 @@ class TestSections:
         assert list(tables) == ["workers", "latency"]
         assert tables["workers"][0]["pool, store"] == "threads 2, Redis, events"
 
+    @pytest.mark.parametrize("tables", [("files-entered",)], indirect=True)
+    def test_files_that_a_call_enters(self, tables: dict[str, list[dict[str, Any]]]) -> None:
+        counted = {row["call"]: row for row in tables["files_entered"]}
+        assert list(counted) == ["run.step on Redis", "claim, one step, end on Redis", "enqueue to PostgreSQL"]
+        for row in counted.values():
+            assert 0 < row["files"] <= row["changes of file"] + 1 <= row["Python calls"]
+        files = [row["file"] for row in tables["files_of_run_step"]]
+        assert files[0] == "celery_agents/engine/run/run.py"
+        assert "agent_statestore/redis/store.py" in files
+
     @pytest.mark.parametrize("tables", [("concurrency",)], indirect=True)
     def test_executions_that_wait(self, tables: dict[str, list[dict[str, Any]]]) -> None:
         rows = {row["program"]: row for row in tables["concurrency"]}
