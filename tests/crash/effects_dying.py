@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from agent_statestore import AgentStep
 from celery_agents.engine.journal.recorder import Recorder
-from celery_agents.engine.steps.step import ReachedStep
+from celery_agents.engine.steps.taking import ReachedStep
 from celery_agents.engine.steps.work import _Plain
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
 from tests.crash.patching import put

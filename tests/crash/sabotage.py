@@ -7,16 +7,14 @@ To prove that a crash test fails without the mechanism that it guards. Nothing h
 
 import math
 import os
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, Final
 
 from agent_statestore import Store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.sql.store import SQLStore
+from celery_agents.engine.course import Course
 from celery_agents.engine.executor import Executor
-from celery_agents.engine.journal import recorder
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.errors import AgentsError
@@ -116,10 +114,10 @@ def no_background_archiving() -> None:
 def no_patience_with_the_store() -> None:
     """A checkpoint that finds the store unreachable is given up at once."""
 
-    def give_up(seconds: float) -> None:
-        raise AgentsError(f"would have waited for {seconds} s")
+    def give_up(self: Course, what: str, fault: str, *, between: Any = None) -> Any:
+        raise AgentsError(f"would have waited: {what} {fault}")
 
-    put(recorder, "time", SimpleNamespace(sleep=give_up, monotonic=time.monotonic))
+    put(Course, "patience", give_up)
 
 
 def switch_off(mechanism: str) -> None:

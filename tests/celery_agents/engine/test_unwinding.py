@@ -17,7 +17,7 @@ from agent_statestore.records import Checkpointed, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents import AsyncRun, Retry, Run
 from celery_agents.engine.outcome import Ending, Outcome
-from celery_agents.engine.run import async_run, event_loop
+from celery_agents.engine.run import desk, event_loop
 from celery_agents.engine.steps import calling
 from tests.celery_agents.driving import Calls, Crash, Engine
 
@@ -93,7 +93,7 @@ def test_a_time_limit_that_the_agent_catches_ends_the_attempt_all_the_same(
 def test_an_agent_that_waits_for_tasks_which_are_unwound_gives_its_slot_back(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_run, "_UNWIND_SECONDS", 0.1)
+    monkeypatch.setattr(desk, "_UNWIND_SECONDS", 0.1)
 
     async def work(run: AsyncRun, input: None) -> str:
         jobs: asyncio.Queue[int] = asyncio.Queue()

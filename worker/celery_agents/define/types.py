@@ -11,8 +11,9 @@ import pydantic
 from pydantic_core import PydanticSerializationError
 
 from agent_statestore.envelope import dump
+from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue
-from celery_agents.errors import RegistrationError
+from celery_agents.errors import InvalidResult, RegistrationError
 
 Adapter = pydantic.TypeAdapter[Any]
 
@@ -125,6 +126,22 @@ def from_json(adapter: Adapter, value: JSONValue, field: str) -> Any:
     The value goes through JSON text, because pydantic's strict types accept a date's text, say, only from JSON.
     """
     return value if adapter is ANY else adapter.validate_json(dump(value, field))
+
+
+def round_trip(returns: Adapter, key: str, value: Any) -> tuple[Any, JSONValue]:
+    """Return the result of a step as it will be after a crash, through JSON and back by its type, and its JSON.
+
+    Raise `InvalidResult`.
+    """
+    try:
+        output = to_json(returns, value)
+        return from_json(returns, output, key), output
+    except pydantic.ValidationError as error:
+        raise InvalidResult(key, problems(error)) from error
+    except InvalidRecord as error:
+        raise InvalidResult(key, [str(error)]) from error
+    except ValueError as error:
+        raise InvalidResult(key, [f"not JSON-serialisable: {error}"]) from error
 
 
 def problems(error: pydantic.ValidationError) -> list[str]:

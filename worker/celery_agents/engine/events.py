@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from agent_statestore.records import AgentStep, Wait
+from agent_statestore.records import AgentContext, AgentStep, Wait
 from agent_statestore.states import AgentState
 
 log = logging.getLogger(__name__)
@@ -69,10 +69,44 @@ class Event:
 Subscriber: TypeAlias = Callable[[Event], object]
 
 
-def publish(subscribers: tuple[Subscriber, ...], event: Event) -> None:
-    """Tell every subscriber. One that fails is logged: watching an execution must not break it."""
-    for subscriber in subscribers:
-        try:
-            subscriber(event)
-        except Exception:
-            log.warning("subscriber %r failed on %s", subscriber, event.kind, exc_info=True)
+class Announcements:
+    """Tells the subscribers what happens under one claim. `count` says how many steps are recorded by now."""
+
+    def __init__(self, context: AgentContext, subscribers: tuple[Subscriber, ...], *, count: Callable[[], int]) -> None:
+        self.subscribers = subscribers
+        self._context = context
+        self._count = count
+
+    def tell(
+        self,
+        kind: EventKind,
+        state: AgentState,
+        *,
+        step: AgentStep | None = None,
+        tool: str | None = None,
+        waiting: Wait | None = None,
+        ending: str | None = None,
+    ) -> None:
+        """Tell every subscriber. One that fails is logged: watching an execution must not break it."""
+        context = self._context
+        event = Event(
+            kind=kind,
+            execution_id=context.execution_id,
+            agent_id=context.agent_id,
+            attempt=context.attempt,
+            state=state,
+            steps=self._count(),
+            step=step,
+            tool=tool,
+            waiting=waiting,
+            ending=ending,
+        )
+        for subscriber in self.subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                log.warning("subscriber %r failed on %s", subscriber, event.kind, exc_info=True)
+
+    def tell_of_record(self, step: AgentStep) -> None:
+        """A step was recorded."""
+        self.tell(EventKind.STEP_RECORDED, AgentState.THINKING, step=step)

@@ -8,26 +8,32 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from agent_statestore.errors import InvalidRecord, StoreError
+from agent_statestore.errors import StoreError
 from agent_statestore.records import AgentContext, Claim, ExecutionSummary, JSONValue, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.define.agent import AgentDefinition
+from celery_agents.define.budget import Budget
 from celery_agents.define.registry import Registry
 from celery_agents.define.turns import Turns
 from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.course import Course, never
 from celery_agents.engine.environment import Environment
-from celery_agents.engine.events import EventKind, Subscriber, publish
+from celery_agents.engine.events import Announcements, EventKind, Subscriber
 from celery_agents.engine.journal.failures import describe, revive
 from celery_agents.engine.journal.journal import Journal
+from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.journal.memory import RunMemory
-from celery_agents.engine.journal.recorder import Recorder
+from celery_agents.engine.journal.recorder import Recorder, store_clock
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
-from celery_agents.engine.limits import Budget
+from celery_agents.engine.limits import Limits
+from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.relatives import SPAWN, Relatives
 from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
+from celery_agents.engine.stage import SetStage
+from celery_agents.engine.steps.scope import Nesting
 from celery_agents.errors import DeadLetter, InvalidResult
 
 log = logging.getLogger(__name__)
@@ -63,16 +69,13 @@ class TurnGate(Protocol):
         ...
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
     """Runs executions on a store. One per process; thread-safe.
 
-    `relatives` starts children, `turns` says whose turn it is. `make_attempt` is called like
-    `Attempt`; tests put another in.
+    `relatives` starts children, `turns` says whose turn it is. `interrupts` are exceptions that come from outside into
+    a step (a time limit): they end the attempt, and say nothing about the step. `set_stage` makes what a test kit puts
+    in the place of the world of each claim; see `engine.stage`.
     """
 
     store: Store
@@ -81,11 +84,11 @@ class Executor:
     relatives: Relatives
     turns: TurnGate
     limits: Defaults = field(default_factory=Defaults)
-    is_draining: Callable[[], bool] = _never
+    is_draining: Callable[[], bool] = never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
     jitter: random.Random = field(default_factory=random.SystemRandom)
-    make_attempt: Callable[..., Attempt] = Attempt
+    set_stage: SetStage | None = None
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
         """Claims the execution and runs its agent until it ends, pauses or has to stop.
@@ -115,50 +118,53 @@ class Executor:
 
     def _work(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Outcome:
         attempt = self.attempt_at(agent, claim, held)
-        attempt.announce(EventKind.CLAIMED, AgentState.THINKING)
+        attempt.events.tell(EventKind.CLAIMED, AgentState.THINKING)
         if claim.context.cancel_requested:
             held.mark_cancel_requested()
         try:
-            outcome = self._record_end(attempt, self._call(agent, attempt, claim))
+            outcome = attempt.last_write.end(self._call(agent, attempt, claim))
         except ExecutionStopped as stopped:
             outcome = stopped.outcome
         if outcome.state.is_over:
             children = any(step.action.kind == SPAWN for step in attempt.journal)
             outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
         self._pass_turn_on(agent, attempt, outcome)
-        attempt.announce(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
+        attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
     def _call(self, agent: AgentDefinition, attempt: Attempt, claim: Claim) -> Outcome:
         """Leads the agent's function through its steps."""
-        context = attempt.context
+        context, course = attempt.context, attempt.course
         max_attempts = attempt.environment.max_attempts
         outcome: Outcome | None = None
         try:
-            attempt.enter_boundary()
+            course.enter_boundary()
             if context.crashes > max_attempts:
                 raise DeadLetter(max_attempts)
             if self._has_lost_parent(attempt):
-                attempt.stop(Outcome(ending=Ending.CANCELLED))
-            attempt.limits.check_deadline(attempt.now())
+                course.stop(Outcome(ending=Ending.CANCELLED))
+            attempt.limits.check_deadline()
             self.turns.enter(attempt, agent.turns, claim.context.waiting)
             value = self._called(agent, attempt, agent.decode_input(context.input))
-            if attempt.stopped is None:
-                attempt.enter_end()
+            if course.stopped is None:
+                course.enter_end()
+                attempt.journal.check_all_reached()
                 return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
-        except attempt.interrupts as error:
+        except course.interrupts as error:
             if not isinstance(error, ExecutionStopped):
                 raise
         except BaseException as error:  # noqa: BLE001 - recorded as the execution's failure
-            if attempt.stopped is None:
+            if course.stopped is None:
                 failure = error if isinstance(error, Exception) else revive(describe(error))
                 outcome = Outcome(ending=Ending.FAILED, error=failure)
-        if attempt.interrupted_by is not None:
-            raise attempt.interrupted_by  # the agent's code caught it
+        if course.interrupted_by is not None:
+            raise course.interrupted_by  # the agent's code caught it
         # Steps that were begun beside each other are recorded before the end is.
-        attempt.join()
-        # The agent's code may have caught what unwinds it: the execution has stopped nevertheless.
-        return outcome if attempt.stopped is None and outcome is not None else _stopped(attempt)
+        course.join()
+        if course.stopped is not None:
+            return course.stopped.outcome  # the agent's code may have caught it: the execution has stopped nevertheless
+        assert outcome is not None, "failed, as it has neither stopped nor returned"
+        return outcome
 
     @staticmethod
     def _called(agent: AgentDefinition, attempt: Attempt, value: object) -> object:
@@ -171,36 +177,13 @@ class Executor:
         parent_id = attempt.context.parent_execution_id
         if parent_id is None:
             return False
-        parent = attempt.asking_store(lambda: self.store.get_summary(parent_id))
+        parent = attempt.ask_store(lambda: self.store.get_summary(parent_id))
         return parent is not None and parent.state is AgentState.CANCELLED
 
     def _pass_turn_on(self, agent: AgentDefinition, attempt: Attempt, outcome: Outcome) -> None:
         """Wakes those that waited for this execution to end, pause or step back."""
         if agent.turns.has_lines and (outcome.state.is_over or outcome.ending is Ending.PAUSED):
             self.turns.pass_on(attempt.context, attempt.now())
-
-    def _record_end(self, attempt: Attempt, outcome: Outcome) -> Outcome:
-        """Writes the end, if this is one. A pause was written where it happened; a drained claim writes nothing."""
-        recorder, announce_within = attempt.recorder, self.limits.announce_within
-        if attempt.is_written:
-            return outcome
-        if outcome.ending is Ending.COMPLETED:
-            try:
-                recorder.complete(outcome.output, announce_within)
-            except InvalidRecord as error:
-                failure = InvalidResult(attempt.context.agent_id, [str(error)])
-                outcome = Outcome(ending=Ending.FAILED, error=failure)
-        if outcome.ending is Ending.FAILED:
-            assert outcome.error is not None
-            info = describe(outcome.error, with_traceback=True)
-            try:
-                recorder.fail(info, announce_within)
-            except InvalidRecord:
-                recorder.forget_pending()
-                recorder.fail(info, announce_within)
-        elif outcome.ending is Ending.CANCELLED:
-            recorder.cancel(announce_within)
-        return outcome
 
     def _unknown(self, claim: Claim) -> Outcome:
         log.error(
@@ -222,40 +205,67 @@ class Executor:
 
     def attempt_at(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Attempt:
         """The attempt that this claim makes possible."""
-        memory = RunMemory(claim.context, self.store.max_value_bytes)
-        attempt = self.make_attempt(
-            self.turns.unwrapped(claim.context),
-            journal=Journal(claim.context.steps),
-            recorder=Recorder(self.store, claim, held, memory),
-            memory=memory,
+        max_value_bytes = self.store.max_value_bytes
+        context = self.turns.unwrapped(claim.context)
+        course = Course(held, interrupts=self.interrupts, is_draining=self.is_draining)
+        stage = None if self.set_stage is None else self.set_stage(claim, course)
+        now = store_clock(claim) if stage is None else stage.now
+        nesting = Nesting()
+        memory = RunMemory(context, max_value_bytes, check_may_write=nesting.check_may_write_memory)
+        mailbox = Mailbox(context.signals)
+        journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
+        recorder = Recorder(
+            self.store,
+            claim,
+            context,
             held=held,
-            max_value_bytes=self.store.max_value_bytes,
+            course=course,
+            journal=journal,
+            memory=memory,
+            mailbox=mailbox,
+            now=now,
+        )
+        budget = Budget(
+            max_steps=agent.max_steps or self.limits.max_steps,
+            deadline=agent.deadline,
+            max_tokens=agent.max_tokens,
+            max_cost=agent.max_cost,
+            ask=agent.on_limit == "ask",
+        )
+        limits = Limits(budget, context, now=now, spent=memory.spent)
+        journal.pass_by(limits.read(context.steps))
+        events = Announcements(context, self.subscribers, count=lambda: journal.last_number)
+        if self.subscribers:
+            recorder.listeners.append(events.tell_of_record)
+        return Attempt(
+            context=context,
+            max_value_bytes=max_value_bytes,
             environment=Environment(
-                is_draining=self.is_draining,
-                publish=lambda event: publish(self.subscribers, event),
+                relatives=self.relatives,
                 max_attempts=agent.max_attempts or self.limits.max_attempts,
                 max_retries=self.limits.max_retries,
-                relatives=self.relatives,
-                announce_within=self.limits.announce_within,
-                budget=Budget(
-                    max_steps=agent.max_steps or self.limits.max_steps,
-                    deadline=agent.deadline,
-                    max_tokens=agent.max_tokens,
-                    max_cost=agent.max_cost,
-                    ask=agent.on_limit == "ask",
-                ),
                 inline_wait_seconds=self.limits.inline_wait_seconds,
                 jitter=self.jitter,
-                interrupts=self.interrupts,
             ),
+            stage=stage,
+            now=now,
+            held=held,
+            course=course,
+            nesting=nesting,
+            memory=memory,
+            mailbox=mailbox,
+            journal=journal,
+            recorder=recorder,
+            last_write=LastWrite(
+                context,
+                course,
+                recorder,
+                max_value_bytes=max_value_bytes,
+                announce_within=self.limits.announce_within,
+            ),
+            limits=limits,
+            events=events,
         )
-        memory.check_may_write = attempt.nesting.check_may_write_memory
-        return attempt
-
-
-def _stopped(attempt: Attempt) -> Outcome:
-    assert attempt.stopped is not None
-    return attempt.stopped.outcome
 
 
 def _encoded(agent: AgentDefinition, value: object) -> JSONValue:

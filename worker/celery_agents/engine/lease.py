@@ -34,18 +34,14 @@ class HeldLease:
         self.deadline = requested_at + lease.ttl.total_seconds()
         self._changed = threading.Event()
         self._lost = False
-        self._cancel_requested = False
+        # Whether somebody asked for the execution to be cancelled.
+        self.cancel_requested = False
         self._listeners: set[Callable[[], None]] = set()
 
     @property
     def is_lost(self) -> bool:
         """Whether the lease is known to be lost, or has run out by this process's own clock."""
         return self._lost or time.monotonic() >= self.deadline
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether somebody asked for the execution to be cancelled."""
-        return self._cancel_requested
 
     def mark_lost(self) -> None:
         """Somebody else has the execution, or may have it."""
@@ -54,7 +50,7 @@ class HeldLease:
 
     def mark_cancel_requested(self) -> None:
         """A cancel is in the mailbox."""
-        self._cancel_requested = True
+        self.cancel_requested = True
         self._tell()
 
     def wait(self, seconds: float) -> None:

@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from agent_statestore.errors import InvalidRecord
 from celery_agents.define.tool import Tool
 from celery_agents.engine.pauses.child import Child
 from celery_agents.engine.run.run import Run
-from celery_agents.engine.steps.calls import Call, Place, StepOptions
-from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
-from celery_agents.engine.steps.step import ReachedStep
+from celery_agents.engine.run.tool_calls import EndedCall, ToolCalls
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, ChildFailed, InvalidArguments, SpawnTooDeep
 from celery_agents.loop.actions import ToolCall
 from celery_agents.loop.context import LoopResult
@@ -34,54 +30,26 @@ def make_calls(run: Run, calls: Sequence[tuple[ToolCall, Usable]]) -> list[CallE
 
     Executions of other agents are started before the tools are called, and waited for after that.
     """
-    steps = [_Step.of(run, call, tool) for call, tool in calls if isinstance(tool, Tool)]
+    made, tool_calls = ToolCalls(run), [(call, tool) for call, tool in calls if isinstance(tool, Tool)]
+    for call, tool in tool_calls:
+        made.add(tool, call.arguments)
     started = [_Start.of(run, call, tool) for call, tool in calls if isinstance(tool, Delegate)]
-    ends = iter(_take(run, steps))
+    ends = iter([_end_of(call, end) for (call, _), end in zip(tool_calls, made.make(), strict=True)])
     outputs = iter(_gather(run, started))
     return [next(ends) if isinstance(tool, Tool) else next(outputs) for _, tool in calls]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """A call of a tool, approved of (or refused) and not yet made."""
-
-    call: ToolCall
-    place: Place
-    reached: ReachedStep | Exception
-
-    @classmethod
-    def of(cls, run: Run, call: ToolCall, tool: Tool[..., Any]) -> "_Step":
-        attempt = run._attempt
-        place = Place.of(attempt, Call(name=tool.name, function=tool, kwargs=call.arguments))
-        return cls(call=call, place=place, reached=caught(partial(place.allowed, StepOptions()), attempt.interrupts))
-
-    def end_of(self, end: Any) -> CallEnd:
-        call, place, journal = self.call, self.place, self.place.attempt.journal
-        arguments, has_changed = dict(call.arguments), False
-        if isinstance(self.reached, ReachedStep) and place.approval is not None:
-            allowed = self.reached.step.action.input
-            if allowed != place.approval.arguments:
-                arguments, has_changed = allowed, True
-        recorded = journal.step(place.key).result if journal.has(place.key) else None
-        if isinstance(end, Exception):
-            has_failed = recorded is not None and not recorded.success
-            if not has_failed and not isinstance(end, _REFUSALS):
-                raise end
-            result = LoopResult.of_failure(call.tool, end, call_id=call.id, arguments=arguments)
-        else:
-            assert recorded is not None
-            result = LoopResult(
-                name=call.tool, success=True, output=recorded.output, call_id=call.id, arguments=arguments
-            )
-        return CallEnd(result=result, has_changed=has_changed)
-
-
-def _take(run: Run, steps: list[_Step]) -> list[CallEnd]:
-    if len(steps) == 1 and isinstance(steps[0].reached, ReachedStep):
-        # A tool that is alone may change the memory.
-        return [steps[0].end_of(caught(steps[0].reached.finish, run._attempt.interrupts))]
-    ends = take_all(run._attempt, [step.reached for step in steps], DEFAULT_LIMIT)
-    return [step.end_of(end) for step, end in zip(steps, ends, strict=True)]
+def _end_of(call: ToolCall, end: EndedCall) -> CallEnd:
+    arguments, recorded = dict(call.arguments if end.changed is None else end.changed), end.result
+    if end.error is not None:
+        has_failed = recorded is not None and not recorded.success
+        if not has_failed and not isinstance(end.error, _REFUSALS):
+            raise end.error
+        result = LoopResult.of_failure(call.tool, end.error, call_id=call.id, arguments=arguments)
+    else:
+        assert recorded is not None
+        result = LoopResult(name=call.tool, success=True, output=recorded.output, call_id=call.id, arguments=arguments)
+    return CallEnd(result=result, has_changed=end.changed is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,12 +39,9 @@ class Loop:
         self._definition = definition
         self._run = run
         self._input = value
-        self._attempt = run._attempt
         self._tools = definition.tools()
         self._results: tuple[LoopResult, ...] = ()
-        self._rules = verdicts.Rules(
-            tools=self._tools, output=definition.output, max_value_bytes=self._attempt.max_value_bytes
-        )
+        self._rules = verdicts.Rules(tools=self._tools, output=definition.output, max_value_bytes=run.max_value_bytes)
         self._max_turns = definition.max_turns
 
     def to_end(self) -> Any:
@@ -161,7 +158,7 @@ class Loop:
     def _fitting(self, result: LoopResult, content: JSONValue) -> JSONValue:
         """Looked at before anything is said: a message that is refused would leave the calls without results."""
         try:
-            verdicts.check_fits("tool", content, self._attempt.max_value_bytes)
+            verdicts.check_fits("tool", content, self._run.max_value_bytes)
         except InvalidRecord as error:
             return messages.untold(result, str(error))
         return content
@@ -203,7 +200,7 @@ class Loop:
     def _tell(self, role: Literal["user", "assistant", "system"], content: JSONValue) -> None:
         """Says what is about no call; what there is no room for is replaced, as it is recorded in a step anyway."""
         try:
-            verdicts.check_fits(role, content, self._attempt.max_value_bytes)
+            verdicts.check_fits(role, content, self._run.max_value_bytes)
         except InvalidRecord as error:
             content = f"(cannot be told: {error})"
         self._run.say(role, content)

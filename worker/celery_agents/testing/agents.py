@@ -9,23 +9,23 @@ from typing import Any, Final, Self, cast
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.memory import MemoryStore
 from agent_statestore.query import Query
-from agent_statestore.records import ExecutionSummary, JSONValue, WaitKind
+from agent_statestore.records import Claim, ExecutionSummary, JSONValue, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents import current
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.tool import Tool
-from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.course import Course
 from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import UnknownAgent
 from celery_agents.lifecycle.assembly import make_executor
-from celery_agents.testing.attempt import LocalAttempt, NoKeeper
 from celery_agents.testing.crashes import Crash, PlannedCrash, When
 from celery_agents.testing.execution import LocalExecution
 from celery_agents.testing.plans import STEP, TOOL, Plans
 from celery_agents.testing.runtime import KnownAgents, LocalRuntime
+from celery_agents.testing.stage import LocalStage, NoKeeper
 from celery_agents.testing.store import WatchedStore
 
 # A lease that no test outlives, however far it moves its clock inside of a step.
@@ -72,7 +72,7 @@ class LocalAgents:
         self.store = cast(Store, watched)
         self._registry = KnownAgents(registry or default_registry)
         self.runtime = LocalRuntime(self._registry, self.store)
-        self._attempt: Attempt | None = None
+        self._course: Course | None = None
         self._is_running = False
         settings = self.runtime.settings
         self._inline_wait = timedelta(seconds=settings.inline_wait_seconds)
@@ -92,7 +92,7 @@ class LocalAgents:
             ),
             ring=self.runtime.ring,
             jitter=random.Random(0),
-            make_attempt=self._make_attempt,
+            set_stage=self._set_stage,
         )
 
     def __enter__(self) -> Self:
@@ -257,13 +257,13 @@ class LocalAgents:
         try:
             outcome = self._executor.execute(execution_id, _OWNER)
         except Crash:
-            if self._attempt is not None:
+            if self._course is not None:
                 # Steps beside the one that died: their effects happen, and they record nothing any more.
-                self._attempt.join()
+                self._course.join()
             self.runtime.bells.appendleft(execution_id)
             return False
         finally:
-            self._is_running, self._attempt = False, None
+            self._is_running, self._course = False, None
         summary = self.store.get_summary(execution_id)
         if summary is None:
             return True
@@ -276,11 +276,10 @@ class LocalAgents:
             self.runtime.ring(summary)
         return True
 
-    def _make_attempt(self, *context: Any, **parts: Any) -> Attempt:
+    def _set_stage(self, claim: Claim, course: Course) -> LocalStage:
         self._plans.claims += 1
-        made = LocalAttempt(*context, clock=self.clock, plans=self._plans, **parts)
-        self._attempt = made
-        return made
+        self._course = course
+        return LocalStage(claim.lease, clock=self.clock, plans=self._plans)
 
     def _move_to(self, moment: datetime) -> None:
         if moment > self.now:

@@ -1,27 +1,29 @@
 """`replay`: leads an agent's code through what was recorded of an execution, to see whether it still takes that way."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, TypeVar
 
 from agent_statestore.memory import MemoryStore
-from agent_statestore.records import Action, AgentContext, AgentStep, Claim, JSONValue, Lease
+from agent_statestore.records import AgentContext, AgentStep, Claim, JSONValue, Lease
 from agent_statestore.states import AgentState
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.lease import HeldLease
-from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
+from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
+from celery_agents.engine.stage import Stage
 from celery_agents.errors import JournalMismatch
 from celery_agents.lifecycle.assembly import make_executor
-from celery_agents.testing.attempt import NoKeeper
 from celery_agents.testing.recorded import context_of
+from celery_agents.testing.stage import NoKeeper
+
+R = TypeVar("R")
 
 _TTL: Final = timedelta(days=1)
 
@@ -58,85 +60,84 @@ def replay(agent: AgentDefinition, recorded: AgentContext | Mapping[str, Any] | 
     execution is recorded to have failed with an error of that class.
     """
     context = context_of(recorded)
-    attempt = _attempt_at(agent, context)
+    stage = _ReplayStage(context.updated_at)
+    attempt = _attempt_at(agent, context, stage)
     try:
         value = agent.decode_input(context.input)
         returned = drive(attempt, agent.function, value) if agent.is_async else agent(Run(attempt), value)
-        attempt.enter_end()
+        attempt.course.join()
+        attempt.course.check_goes_on()
+        attempt.journal.check_all_reached()
     except ExecutionStopped:
         pass
     except Exception as error:
-        attempt.raise_mismatch()
-        if attempt.stopped is None:
+        stage.raise_mismatch()
+        if attempt.course.stopped is None:
             if context.error is None or describe(error).type != context.error.type:
                 raise
-            return Replayed(steps=len(attempt.passed), error=error)
+            return Replayed(steps=len(stage.passed), error=error)
     else:
-        attempt.raise_mismatch()
-        return Replayed(steps=len(attempt.passed), output=agent.encode_output(returned))
-    attempt.raise_mismatch()
-    return Replayed(steps=len(attempt.passed), stopped_at=attempt.stopped_at)
+        stage.raise_mismatch()
+        return Replayed(steps=len(stage.passed), output=agent.encode_output(returned))
+    stage.raise_mismatch()
+    return Replayed(steps=len(stage.passed), stopped_at=stage.stopped_at)
 
 
-class _ReplayAttempt(Attempt):
-    """An attempt that ends at the first thing that would be done."""
+class _ReplayStage(Stage):
+    """The world of a replay: it notes how far the code comes."""
 
-    def __init__(self, context: AgentContext, **parts: Any) -> None:
-        super().__init__(context, **parts)
+    def __init__(self, now: datetime) -> None:
+        """`now` is the time of the last write: what was not up then is not up now."""
+        self._now = now
         # The keys of the recorded steps that the code came to, and the first other one.
         self.passed: set[str] = set()
         self.stopped_at: str | None = None
-        self.mismatch: JournalMismatch | None = None
+        self._mismatch: JournalMismatch | None = None
 
     def now(self) -> datetime:
-        """The time of the last write: what was not up then is not up now."""
-        return self.context.updated_at
+        """Return the time of the last write."""
+        return self._now
 
-    def come_to(self, name: str, *, is_derived: bool = False) -> str:
-        with self._noting_mismatch():
-            return super().come_to(name, is_derived=is_derived)
+    def come_to_step(self) -> None:
+        """Let it pass: it may be recorded."""
 
-    def look_up(self, key: str, action: Action) -> AgentStep | None:
-        with self._noting_mismatch():
-            recorded = super().look_up(key, action)
+    def looked_up(self, key: str, recorded: AgentStep | None) -> None:
+        """Note it."""
         if recorded is not None and recorded.result is not None:
             self.passed.add(key)
         elif self.stopped_at is None:
             self.stopped_at = key
-        return recorded
 
-    @contextmanager
-    def _noting_mismatch(self) -> Iterator[None]:
-        try:
-            yield
-        except JournalMismatch as error:
-            self.mismatch = self.mismatch or error
-            raise
+    def contradicted(self, mismatch: JournalMismatch) -> None:
+        """Note it."""
+        self._mismatch = self._mismatch or mismatch
 
     def raise_mismatch(self) -> None:
-        """Raises the first contradiction, which the agent's code may have caught."""
-        if self.mismatch is not None:
-            raise self.mismatch
+        """Raise the first contradiction, which the agent's code may have caught."""
+        if self._mismatch is not None:
+            raise self._mismatch
 
-    def enter_boundary(self, *, even_before_pause: bool = False) -> None:
-        """Whatever comes after this would be done for real."""
-        del even_before_pause
-        self.stop(Outcome(ending=Ending.DRAINED))
+    def stand_in(self, name: str, tool: str | None) -> None:
+        """Nothing is called."""
 
-    def record_all(self, steps: tuple[AgentStep, ...]) -> NoReturn:
-        del steps
-        self.stop(Outcome(ending=Ending.DRAINED))
+    def call(self, key: str, function: Callable[[], R]) -> NoReturn:
+        """Refuse: the replay has ended before."""
+        raise AssertionError(f"step {key!r}, {function!r}, is called in a replay")
 
 
-def _attempt_at(agent: AgentDefinition, recorded: AgentContext) -> _ReplayAttempt:
-    """The attempt that would be made now."""
+def _attempt_at(agent: AgentDefinition, recorded: AgentContext, stage: Stage) -> Attempt:
+    """The attempt that would be made now. It ends at its first boundary: what comes after would be done for real."""
     context = replace(recorded, state=AgentState.THINKING, attempt=recorded.attempt + 1)
     executor = make_executor(
-        store=MemoryStore(), registry=Registry(), keeper=NoKeeper(MemoryStore()), make_attempt=_ReplayAttempt
+        store=MemoryStore(),
+        registry=Registry(),
+        keeper=NoKeeper(MemoryStore()),
+        is_draining=lambda: True,
+        set_stage=lambda *_: stage,
     )
     now = context.updated_at
     lease = Lease(
         execution_id=context.execution_id, token=context.attempt, owner="replay", ttl=_TTL, expires_at=now + _TTL
     )
     held = HeldLease(lease, time.monotonic())
-    return cast(_ReplayAttempt, executor.attempt_at(agent, Claim(lease=lease, context=context, now=now), held))
+    return executor.attempt_at(agent, Claim(lease=lease, context=context, now=now), held)

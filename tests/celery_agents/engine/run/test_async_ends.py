@@ -12,7 +12,7 @@ import pytest
 from agent_statestore import AgentState, Checkpoint, Lease, Signal, SignalKind
 from agent_statestore.records import Checkpointed
 from celery_agents import AsyncRun, Retry
-from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending
 from tests.celery_agents.driving import Calls, Crash, Engine
 
@@ -286,14 +286,14 @@ def test_a_crash_loses_no_event_that_another_steps_checkpoint_came_before(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are in the mailbox, and taken. The process dies when the first of them is recorded."""
-    write, take = engine.store.checkpoint, Attempt.take_signal
+    write, take = engine.store.checkpoint, Mailbox.take
     both = threading.Barrier(2, timeout=5)
 
     async def work(run: AsyncRun, input: None) -> list[object]:
         return list(await asyncio.gather(run.wait_for("left"), run.wait_for("right")))
 
-    def take_both(attempt: Attempt, kind: SignalKind, key: str) -> Signal | None:
-        taken = take(attempt, kind, key)
+    def take_both(mailbox: Mailbox, kind: SignalKind, key: str) -> Signal | None:
+        taken = take(mailbox, kind, key)
         both.wait()
         return taken
 
@@ -310,7 +310,7 @@ def test_a_crash_loses_no_event_that_another_steps_checkpoint_came_before(
     for side in ("left", "right"):
         engine.send(execution_id, SignalKind.EVENT, side, side)
     with monkeypatch.context() as patch:
-        patch.setattr(Attempt, "take_signal", take_both)
+        patch.setattr(Mailbox, "take", take_both)
         patch.setattr(engine.store, "checkpoint", die_after_one)
         engine.crash(execution_id)
     assert engine.context(execution_id).step_count == 1

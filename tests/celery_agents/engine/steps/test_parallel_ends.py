@@ -241,11 +241,12 @@ def test_what_comes_after_a_pause_was_written_changes_nothing_about_the_outcome(
 
     def work(run: Run, input: None) -> None:
         attempt = run._attempt
-        late = attempt.make_step("late", Action(kind="step"), Result(success=True), started=attempt.now())
+        recorder = attempt.recorder
+        late = recorder.make_step("late", Action(kind="step"), Result(success=True), started=attempt.now())
         try:
             run.ask("?")
         finally:
-            attempt.record(late)
+            recorder.record(late)
 
     execution_id = engine.start(engine.agent(work))
     outcome = engine.execute(execution_id)

@@ -5,7 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from agent_statestore.records import Action, AgentStep
 from celery_agents.define.names import LONGEST_DERIVED_NAME, LONGEST_STEP_NAME, MARK, check_step_name
-from celery_agents.errors import JournalMismatch
+from celery_agents.engine.course import Course
+from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.stage import Stage
+from celery_agents.engine.steps.scope import Nesting
+from celery_agents.errors import JournalMismatch, NestedStep
 
 
 class Journal:
@@ -14,24 +18,38 @@ class Journal:
     Keys, not positions, so that steps may be added to an agent's code between deploys.
     """
 
-    def __init__(self, steps: Iterable[AgentStep]) -> None:
+    def __init__(
+        self, steps: Iterable[AgentStep], *, course: Course, nesting: Nesting, memory: RunMemory, stage: Stage | None
+    ) -> None:
         self._steps = {step.name: step for step in steps}
+        # The number of the last step that is recorded.
+        self.last_number = max((step.step_number for step in self._steps.values()), default=0)
+        self._course = course
+        self._nesting = nesting
+        self._memory = memory
+        self._stage = stage
         self._occurrences: Counter[str] = Counter()
         self._reached: set[str] = set()
-        self._highest = max((step.step_number for step in self._steps.values()), default=0)
-
-    def __len__(self) -> int:
-        return self._highest
 
     def __iter__(self) -> Iterator[AgentStep]:
         return iter(self._steps.values())
 
-    def next_key(self, name: str, *, is_derived: bool = False) -> str:
-        """The key of the next occurrence of `name` in the code's order; `is_derived`: made of the key of another step.
+    def come_to(self, name: str, *, is_derived: bool = False) -> str:
+        """The code has come to a step: return its key, that of the next occurrence of `name` in the code's order.
 
-        Raises `InvalidRecord` for what is no name.
+        Called in the thread, or on the loop, of the agent's function. `is_derived`: `name` is made of the key of
+        another step. Raise `InvalidRecord` for an invalid name, and `NestedStep` inside of another step's function.
         """
-        check_step_name(name, LONGEST_DERIVED_NAME if is_derived else LONGEST_STEP_NAME)
+        if self._stage is not None:
+            self._stage.come_to_step()
+        if self._course.stopped is not None:
+            # The agent's code caught the exception that unwinds it. There is nothing left for it to do.
+            raise self._course.stopped
+        inside = self._nesting.step_around
+        if inside is not None:
+            raise NestedStep(name, inside)
+        if is_derived or type(name) is not str or name not in self._occurrences:
+            check_step_name(name, LONGEST_DERIVED_NAME if is_derived else LONGEST_STEP_NAME)
         self._occurrences[name] += 1
         occurrence = self._occurrences[name]
         key = name if occurrence == 1 else f"{name}{MARK}{occurrence}"
@@ -39,7 +57,7 @@ class Journal:
         return key
 
     def upcoming_key(self, name: str) -> str:
-        """The key that `next_key` would give, without coming to it."""
+        """Return the key that `come_to` would, without coming to it."""
         occurrence = self._occurrences[name] + 1
         return name if occurrence == 1 else f"{name}{MARK}{occurrence}"
 
@@ -48,37 +66,27 @@ class Journal:
         return key in self._steps
 
     def look_up(self, key: str, action: Action) -> AgentStep | None:
-        """The step recorded under `key`, if any. Raises `JournalMismatch` if it did something else than `action`."""
+        """Return the step recorded under `key`, if any; the memory is then as it was after that step.
+
+        Raise `JournalMismatch` if it did something else than `action`.
+        """
         step = self._steps.get(key)
-        if step is None:
-            return None
-        recorded = step.action
-        if recorded.kind != action.kind:
-            raise JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
-        if recorded.tool != action.tool:
-            raise JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
-        if action.kind in ("event", "child", "spawn") and recorded.input != action.input:
-            raise JournalMismatch(key, f"recorded for {recorded.input!r}, but the code asks for {action.input!r}")
-        # A parameter that was added to the tool since, with a default, is no contradiction.
-        if (
-            action.kind in ("tool", "approval")
-            and {name: action.input.get(name) for name in recorded.input} != recorded.input
-        ):
-            raise JournalMismatch(
-                key,
-                f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "
-                f"{action.input!r}; values that differ between attempts (times, random numbers) belong into a step",
-            )
+        if step is not None:
+            mismatch = _mismatch(key, step.action, action)
+            if mismatch is not None:
+                if self._stage is not None:
+                    self._stage.contradicted(mismatch)
+                raise mismatch
+            # What is pending beside concurrent steps may never have been stored: another one may be recorded before it.
+            if step.result is not None and not (self._nesting.is_concurrent and step.changes is None):
+                self._memory.repeat_step(step.changes)
+        if self._stage is not None:
+            self._stage.looked_up(key, step)
         return step
 
     def pass_by(self, keys: Iterable[str]) -> None:
         """These steps stand outside the code's order: the code never comes to them."""
         self._reached.update(keys)
-
-    @property
-    def next_number(self) -> int:
-        """The number of the next new step."""
-        return self._highest + 1
 
     def step(self, key: str) -> AgentStep:
         """The step that is recorded under this key. Raises `KeyError`."""
@@ -87,12 +95,13 @@ class Journal:
     def number_for(self, key: str) -> int:
         """The number under which the step of this key is, or will be, recorded."""
         step = self._steps.get(key)
-        return self._highest + 1 if step is None else step.step_number
+        return self.last_number + 1 if step is None else step.step_number
 
     def add(self, step: AgentStep) -> None:
         """Takes in a step that was just recorded."""
         self._steps[step.name] = step
-        self._highest = max(self._highest, step.step_number)
+        self._course.unrecorded.discard(step.name)
+        self.last_number = max(self.last_number, step.step_number)
 
     def check_all_reached(self) -> None:
         """Raises `JournalMismatch` if the code came to its end past steps that are recorded.
@@ -102,3 +111,24 @@ class Journal:
         for key in self._steps:
             if key not in self._reached:
                 raise JournalMismatch(key, "recorded in an earlier attempt, but the code never came to it")
+
+
+def _mismatch(key: str, recorded: Action, action: Action) -> JournalMismatch | None:
+    """Return how the code contradicts what is recorded, if it does."""
+    if recorded.kind != action.kind:
+        return JournalMismatch(key, f"recorded as {recorded.kind!r}, but the code asks for {action.kind!r}")
+    if recorded.tool != action.tool:
+        return JournalMismatch(key, f"recorded with tool {recorded.tool!r}, but the code calls {action.tool!r}")
+    if action.kind in ("event", "child", "spawn") and recorded.input != action.input:
+        return JournalMismatch(key, f"recorded for {recorded.input!r}, but the code asks for {action.input!r}")
+    # A parameter that was added to the tool since, with a default, is no contradiction.
+    if (
+        action.kind in ("tool", "approval")
+        and {name: action.input.get(name) for name in recorded.input} != recorded.input
+    ):
+        return JournalMismatch(
+            key,
+            f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "
+            f"{action.input!r}; values that differ between attempts (times, random numbers) belong into a step",
+        )
+    return None

@@ -1,7 +1,6 @@
 """Writes the checkpoints of one claim, under its lease, and stops the execution when the lease is gone."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint, new_checkpoint_id
-from agent_statestore.codec import encode_checkpoint
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
@@ -19,12 +17,27 @@ from agent_statestore.errors import (
     StoreError,
     StoreUnavailable,
 )
-from agent_statestore.records import AgentStep, Checkpointed, Claim, ErrorInfo, JSONValue, Wait
+from agent_statestore.records import (
+    Action,
+    AgentContext,
+    AgentStep,
+    Checkpointed,
+    Claim,
+    ErrorInfo,
+    JSONValue,
+    Result,
+    StepChanges,
+    Wait,
+)
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.transactions import StepTransaction
-from celery_agents.engine.journal.memory import Pending, RunMemory
+from celery_agents.engine.course import Course
+from celery_agents.engine.journal.journal import Journal
+from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.pending import NOTHING, Pending
 from celery_agents.engine.lease import HeldLease
+from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 
 log = logging.getLogger(__name__)
@@ -36,77 +49,145 @@ _CONFLICTS = (CheckpointConflict, StepConflict)
 # What the store says of an execution that is not this attempt's any more.
 _NOT_OURS = (LeaseLost, ExecutionNotFound, ExecutionOver, *_CONFLICTS)
 
-_FIRST_BACKOFF_SECONDS = 0.05
-_MAX_BACKOFF_SECONDS = 2.0
-
-
-class _Consumed(threading.local):
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-
 
 class Recorder:
-    """Applies an execution's changes to the store, one round trip each.
+    """Records the steps of one attempt: in the store, one round trip each, and then in the journal.
 
     While the store cannot be reached, a write waits with backoff up to the end of the lease; repeating it is harmless,
     as a checkpoint carries its own id. Then, and whenever the store says that the lease is lost, `ExecutionStopped`
     unwinds the agent, and nothing more is written.
     """
 
-    def __init__(self, store: Store, claim: Claim, held: HeldLease, memory: RunMemory) -> None:
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        context: AgentContext,
+        *,
+        held: HeldLease,
+        course: Course,
+        journal: Journal,
+        memory: RunMemory,
+        mailbox: Mailbox,
+        now: Callable[[], datetime],
+    ) -> None:
+        """`context` is that of the claim, as the agent's code is to see it."""
         self._store = store
         self._lease = claim.lease
+        self._attempt = context.attempt
         self._held = held
+        self._course = course
+        self._journal = journal
         self._memory = memory
-        self._consumed = _Consumed()
-        # A claim leaves what was waited for in place, for the engine to look at: the first write clears it.
+        self._mailbox = mailbox
+        self._now = now
+        # Called with each step that is recorded, in that order, by the thread that recorded it.
+        self.listeners: list[Callable[[AgentStep], object]] = []
+        # What the store still shows that the execution was paused on before this claim, until the first step is
+        # recorded. A claim leaves it in place, for the engine to look at: that write clears it.
+        self.waiting = context.waiting
         self._must_set_state = bool(claim.context.waits)
         # Under a lease nobody else writes: each write builds on the one before.
         self._last_checkpoint = claim.context.last_checkpoint
-        self._now = _store_time(claim)
 
-    def now(self) -> datetime:
-        """The time on the store's clock: the time of the claim plus what has passed here since."""
-        return self._now()
+    # -- steps ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the store still shows what the execution was paused on before this claim."""
-        return self._must_set_state
+    def make_step(
+        self,
+        key: str,
+        action: Action,
+        result: Result | None,
+        *,
+        started: datetime,
+        tries: int = 1,
+        changes: StepChanges | None = None,
+        in_flight: bool = False,
+        number: int | None = None,
+    ) -> AgentStep:
+        """Return the record of a step, or (no result) of an intent. Its number is free until `Course.lock` is let go.
 
-    def consume(self, signal_id: str) -> None:
-        """The next write of this thread takes this signal out of the mailbox.
-
-        Of this thread: what another one writes meanwhile says nothing of what became of the signal, which a crash in
-        between would lose.
+        What the code has said and remembered up to here is counted with it.
         """
-        self._consumed.ids.append(signal_id)
+        conversation = self._memory.conversation
+        return AgentStep(
+            step_number=number or self._journal.number_for(key),
+            name=key,
+            action=action,
+            result=result,
+            attempt=self._attempt,
+            tries=tries,
+            timestamp=started,
+            duration=max(self._now() - started, timedelta(0)),
+            changes=changes,
+            in_flight=in_flight,
+            said=len(conversation.messages),
+            remembered=len(conversation.facts),
+        )
 
     def record(self, step: AgentStep) -> None:
-        """Records a step with everything that is pending.
+        """Record a step with its result, and everything that is pending, in one round trip."""
+        self.record_all((step,))
 
-        The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
-        """
+    def record_intent(self, step: AgentStep) -> None:
+        """Record that a step is about to be done, or waits to be: it has no result yet."""
         self.record_all((step,))
 
     def record_all(self, steps: tuple[AgentStep, ...]) -> None:
-        """`record`, for several steps at once."""
-        self._write(steps=steps, state=self._state_of_step())
-        self._must_set_state = False
+        """Record several steps in one round trip.
+
+        The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
+        """
+        with self._course.lock:
+            self._course.write(self.write, steps=steps, state=self._state_of_step())
+            self._is_recorded(steps)
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
-        """Opens a transaction for one step; see `StorePrimitives.transaction`."""
+        """Open a transaction for one step; see `StorePrimitives.transaction`."""
         return self._store.transaction(self._lease.execution_id, self._lease)
 
     def record_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
-        """Records a step together with what it wrote in the transaction; returns what is recorded.
+        """Record a step together with what it wrote in the transaction; return what is recorded.
 
-        That is another result of the step if an earlier try, whose answer was lost, did commit. Raises
+        That is another result of the step if an earlier try, whose answer was lost, did commit. Raise
         `StoreUnavailable`, after which the step is to be done again with the same `checkpoint_id`.
         """
+        recorded = self._course.write(self._write_in, transaction, step, checkpoint_id)
+        self._is_recorded((recorded,))
+        return recorded
+
+    def _is_recorded(self, steps: tuple[AgentStep, ...]) -> None:
+        self._must_set_state, self.waiting = False, None
+        for step in steps:
+            self._journal.add(step)
+            if step.result is not None:
+                for listener in self.listeners:
+                    listener(step)
+
+    def _state_of_step(self) -> AgentState | None:
+        return AgentState.THINKING if self._must_set_state else None
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def write(self, **change: Any) -> Checkpointed:
+        """Apply a change, with everything that is pending. Call it through `Course.write`, or `write_last`."""
+        memory = self._memory
+        taken = NOTHING if memory.outbox.is_empty else memory.outbox.take()
+        try:
+            checkpoint = self._checkpoint(taken, **change)
+            return self._applied(checkpoint, self._apply(checkpoint))
+        except BaseException:
+            memory.outbox.put_back(taken)
+            raise
+
+    def forget_pending(self) -> None:
+        """Give up what is pending: it cannot be stored, and the failure that says so must be."""
+        self._memory.outbox.take()
+        self._mailbox.taken.ids.clear()
+
+    def _write_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
         if self._held.is_lost:
             raise _lost()
-        taken = self._memory.take_pending()
+        taken = self._memory.outbox.take()
         try:
             checkpoint = self._checkpoint(
                 taken, steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id
@@ -115,56 +196,12 @@ class Recorder:
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
         except BaseException:
-            self._memory.put_back(taken)
+            self._memory.outbox.put_back(taken)
             raise
-        self._must_set_state = False
         if not transaction.was_applied:
             return step
         (recorded, *_) = self._store.get_steps(self._lease.execution_id, after=step.step_number - 1)
         return recorded
-
-    def wait_for_store(self, error: StoreUnavailable, waited: int, give_up_at: float) -> None:
-        """Sleeps, longer each time it is called in a row, before something is tried again.
-
-        Stops at `give_up_at`, the end of the lease as it was at first: a store that takes renewals but never this must
-        not hold us for ever.
-        """
-        remaining = give_up_at - time.monotonic()
-        if self._held.is_lost or remaining <= 0:
-            self._held.mark_lost()
-            raise _lost()
-        if not waited:
-            log.warning(
-                "execution %s: the store does not answer, trying again until the lease ends: %s",
-                self._lease.execution_id,
-                error,
-            )
-        time.sleep(min(_FIRST_BACKOFF_SECONDS * 2 ** min(waited, 10), _MAX_BACKOFF_SECONDS, remaining))
-
-    def check_pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> None:
-        """Raises `InvalidRecord` for a pause that cannot be stored: its prompt is too large, say."""
-        encode_checkpoint(Checkpoint(steps=intents, state=state, waits=(waiting,)), self._store.max_value_bytes)
-
-    def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Checkpointed:
-        """Records that the execution waits, and gives the lease back."""
-        return self._write(steps=intents, state=state, waits=(waiting,))
-
-    def forget_pending(self) -> None:
-        """Gives up what is pending: it cannot be stored, and the failure that says so must be."""
-        self._memory.take_pending()
-        self._consumed.ids.clear()
-
-    def complete(self, output: JSONValue, announce_within: timedelta | None) -> None:
-        """Records the end of a successful execution."""
-        self._write(state=AgentState.COMPLETED, output=output, announce_within=announce_within)
-
-    def fail(self, error: ErrorInfo, announce_within: timedelta | None, steps: tuple[AgentStep, ...] = ()) -> None:
-        """Records the end of a failed execution."""
-        self._write(steps=steps, state=AgentState.FAILED, error=error, announce_within=announce_within)
-
-    def cancel(self, announce_within: timedelta | None) -> None:
-        """Records the end of a cancelled execution."""
-        self._write(state=AgentState.CANCELLED, announce_within=announce_within)
 
     def _checkpoint(
         self,
@@ -182,59 +219,40 @@ class Recorder:
             checkpoint_id=checkpoint_id or new_checkpoint_id(),
             steps=steps,
             messages=tuple(pending.messages),
-            working_memory=pending.written(),
-            forget=pending.forgotten(),
+            working_memory=pending.written() if pending.memory else {},
+            forget=pending.forgotten() if pending.memory else (),
             facts=tuple(pending.facts),
             facts_by_run=True,
             state=state,
             waits=waits,
             output=output,
             error=error,
-            consumed=tuple(self._consumed.ids),
+            consumed=tuple(self._mailbox.taken.ids),
             announce_within=announce_within,
             after_checkpoint=self._last_checkpoint,
         )
 
-    def _write(self, **change: Any) -> Checkpointed:
-        taken = self._memory.take_pending()
-        try:
-            return self._write_until_applied(self._checkpoint(taken, **change))
-        except BaseException:
-            self._memory.put_back(taken)
-            raise
-
-    def _write_until_applied(self, checkpoint: Checkpoint) -> Checkpointed:
-        backoff, began_at, has_failed = _FIRST_BACKOFF_SECONDS, time.monotonic(), False
-        # The end of the lease as it is now: a store that takes renewals but never this write must not hold us for ever.
-        give_up_at = self._held.deadline
+    def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
+        held, store, lease = self._held, self._store, self._lease
+        patience = None
         while True:
-            if self._held.is_lost or time.monotonic() >= give_up_at:
-                self._held.mark_lost()
-                if has_failed:
-                    log.warning("execution %s: the lease ended before the store answered", self._lease.execution_id)
+            if held.is_lost:
+                held.mark_lost()
                 raise _lost()
             try:
-                applied = self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
+                applied = store.checkpoint(lease.execution_id, checkpoint, lease)
             except StoreUnavailable as error:
-                if not has_failed:
-                    log.warning(
-                        "execution %s: a checkpoint could not be written, trying again until the lease ends: %s",
-                        self._lease.execution_id,
-                        error,
-                    )
-                has_failed = True
-                time.sleep(min(backoff, max(give_up_at - time.monotonic(), 0.0)))
-                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+                patience = patience or self._course.patience("a checkpoint", "could not be written")
+                patience.wait(error)
             except _NOT_OURS as error:
                 raise self._lost_to(error) from error
             else:
-                if has_failed:
-                    waited = time.monotonic() - began_at
-                    log.info("execution %s: the checkpoint is written, after %.1f s", self._lease.execution_id, waited)
-                return self._applied(checkpoint, applied)
+                if patience is not None:
+                    patience.succeeded()
+                return applied
 
     def _applied(self, checkpoint: Checkpoint, applied: Checkpointed) -> Checkpointed:
-        self._consumed.ids.clear()
+        self._mailbox.taken.ids.clear()
         self._last_checkpoint = checkpoint.checkpoint_id
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
@@ -246,14 +264,12 @@ class Recorder:
         self._held.mark_lost()
         return _lost()
 
-    def _state_of_step(self) -> AgentState | None:
-        return AgentState.THINKING if self._must_set_state else None
+
+def store_clock(claim: Claim) -> Callable[[], datetime]:
+    """Return the store's clock: the time of the claim plus what has passed here since."""
+    claimed_at, at_claim = claim.now, time.monotonic()
+    return lambda: claimed_at + timedelta(seconds=time.monotonic() - at_claim)
 
 
 def _lost() -> ExecutionStopped:
     return ExecutionStopped(Outcome(ending=Ending.LOST))
-
-
-def _store_time(claim: Claim) -> Callable[[], datetime]:
-    claimed_at, at_claim = claim.now, time.monotonic()
-    return lambda: claimed_at + timedelta(seconds=time.monotonic() - at_claim)

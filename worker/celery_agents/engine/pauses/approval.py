@@ -63,10 +63,10 @@ class Approval:
         """
         tool, digest = self.tool, digest_of(key, self.tool.name, self.arguments)
         action = Action(kind="approval", tool=tool.name, input=dict(self.arguments))
-        recorded = attempt.look_up(key, action)
+        recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
-        waiting = attempt.waiting
+        waiting = attempt.recorder.waiting
         if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.APPROVAL, key):
             shown = waiting.prompt
             if shown["digest"] != digest:

@@ -18,9 +18,11 @@ from agent_statestore.states import AgentState
 from celery_agents.define.names import MARK
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.pauses.limit import enter_wait
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.wait import conclude
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions, name_of
+from celery_agents.engine.steps.taking import begin_step
 from celery_agents.errors import AgentsError, ChildFailed
 
 _AT_ONCE: Final = 50
@@ -50,11 +52,11 @@ class Spawn:
     def take(self, attempt: Attempt, key: str) -> Child:
         """Starts the child, once."""
         action = Action(kind=SPAWN, input=name_of(self.agent))
-        recorded = attempt.look_up(key, action)
+        recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             return _child_of(key, recorded.result)
-        with attempt.busy(key):
-            attempt.begin_step(key, action)
+        with attempt.course.busy(key):
+            begin_step(attempt, key, action, is_new=recorded is None)
             started = attempt.now()
             try:
                 # An intent of attempt 0 was taken over from another execution, whose child it meant.
@@ -64,23 +66,23 @@ class Spawn:
                 result = Result(success=False, error=describe(error))
             else:
                 result = Result(success=True, output={"execution_id": child.execution_id, "agent_id": child.agent_id})
-            with attempt.lock:
-                attempt.record(attempt.make_step(key, action, result, started=started))
+            with attempt.course.lock:
+                attempt.recorder.record(attempt.recorder.make_step(key, action, result, started=started))
             if result.success:
-                attempt.asking_store(lambda: attempt.environment.relatives.announce(child, self.options))
+                attempt.ask_store(lambda: attempt.environment.relatives.announce(child, self.options))
         return _child_of(key, result)
 
     def _create(self, attempt: Attempt, key: str, action: Action, *, is_intended: bool) -> ExecutionSummary:
         relatives = attempt.environment.relatives
-        wanted = attempt.asking_store(
+        wanted = attempt.ask_store(
             lambda: relatives.wanted(
                 attempt.context, self.agent, self.value, key, self.options, attempt.limits.deadline
             )
         )
         if not is_intended:
-            with attempt.lock:
-                attempt.record_intent(attempt.make_step(key, action, None, started=attempt.now()))
-        return attempt.asking_store(lambda: relatives.create(wanted))
+            with attempt.course.lock:
+                attempt.recorder.record_intent(attempt.recorder.make_step(key, action, None, started=attempt.now()))
+        return attempt.ask_store(lambda: relatives.create(wanted))
 
 
 def _child_of(key: str, result: Result) -> Child:
@@ -94,7 +96,7 @@ def come_to_ends(attempt: Attempt, children: Sequence[Child]) -> list[str]:
     for child in children:
         if not isinstance(child, Child):
             raise TypeError(f"gather takes what spawn has returned, one by one, and not {child!r:.80}")
-    return [attempt.come_to(f"join {child.step.replace(MARK, ' ')}", is_derived=True) for child in children]
+    return [attempt.journal.come_to(f"join {child.step.replace(MARK, ' ')}", is_derived=True) for child in children]
 
 
 def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, return_exceptions: bool) -> list[Any]:
@@ -107,7 +109,7 @@ def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, 
     missing = [join for join in joins if join.recorded is None]
     if missing:
         # What they will take is counted now, and not when hours have gone by.
-        attempt.enter_wait(steps=len(missing))
+        enter_wait(attempt, new_steps=len(missing))
         _collect(attempt, missing)
     still_missing = [join for join in missing if not attempt.journal.has(join.key)]
     if still_missing:
@@ -145,7 +147,7 @@ class _Join:
     @classmethod
     def look_up(cls, attempt: Attempt, child: Child, key: str) -> "_Join":
         action = Action(kind="child", input=child.execution_id)
-        return cls(child=child, action=action, key=key, recorded=attempt.look_up(key, action))
+        return cls(child=child, action=action, key=key, recorded=attempt.journal.look_up(key, action))
 
     def result(self, attempt: Attempt) -> Result:
         step = self.recorded or attempt.journal.step(self.key)
@@ -157,12 +159,12 @@ def _collect(attempt: Attempt, missing: Sequence[_Join]) -> None:
     """Records the ends of those children that are over by now."""
     to_look_at = _may_be_over(attempt, missing)
     for execution_id in {join.child.execution_id for join in to_look_at}:
-        while attempt.take_signal(SignalKind.CHILD, execution_id) is not None:
+        while attempt.mailbox.take(SignalKind.CHILD, execution_id) is not None:
             continue
     batch: list[tuple[_Join, Result]] = []
     bytes_at_most = 0
     for join in to_look_at:
-        end = attempt.asking_store(partial(attempt.environment.relatives.end_of, join.child.execution_id))
+        end = attempt.ask_store(partial(attempt.environment.relatives.end_of, join.child.execution_id))
         if end is None:
             continue
         result = _result_of(join.child, end)
@@ -181,7 +183,7 @@ def _may_be_over(attempt: Attempt, missing: Sequence[_Join]) -> Sequence[_Join]:
 
     Else hundreds of children that end one after the other would be looked at hundreds of times each.
     """
-    waiting = attempt.waiting
+    waiting = attempt.recorder.waiting
     if waiting is None or waiting.kind is not WaitKind.CHILD or (waiting.wake_at and attempt.now() >= waiting.wake_at):
         return missing
     told = {signal.key for signal in attempt.context.signals if signal.kind is SignalKind.CHILD}
@@ -189,14 +191,14 @@ def _may_be_over(attempt: Attempt, missing: Sequence[_Join]) -> Sequence[_Join]:
 
 
 def _record(attempt: Attempt, batch: Sequence[tuple[_Join, Result]]) -> None:
-    with attempt.lock:
-        now, first = attempt.now(), attempt.journal.next_number
+    with attempt.course.lock:
+        now, first = attempt.now(), attempt.journal.last_number + 1
         steps = [
-            attempt.make_step(join.key, join.action, result, started=now, number=first + place)
+            attempt.recorder.make_step(join.key, join.action, result, started=now, number=first + place)
             for place, (join, result) in enumerate(batch)
         ]
         try:
-            attempt.record_all(tuple(steps))
+            attempt.recorder.record_all(tuple(steps))
         except InvalidRecord:
             # The output of one is too large for a step, which holds more than that.
             for join, result in batch:

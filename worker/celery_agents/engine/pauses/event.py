@@ -39,7 +39,7 @@ class AwaitedEvent:
     def take(self, attempt: Attempt, key: str) -> Any:
         """What the event carried; unwinds the agent until it comes. Raises `EventTimeout`, `InvalidResult`."""
         action = Action(kind="event", input=self.event)
-        recorded = attempt.look_up(key, action)
+        recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             return self._replayed(key, recorded.result)
         waited = wait(attempt, WaitKind.EVENT, self.event, step=key, timeout=self.timeout)

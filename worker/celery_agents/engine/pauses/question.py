@@ -16,8 +16,10 @@ from celery_agents.define.names import MARK
 from celery_agents.define.retry import NO_RETRY
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe, revive
-from celery_agents.engine.pauses.wait import Waited, conclude, wait
+from celery_agents.engine.pauses.signal import Waited
+from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.engine.steps.step import Step
+from celery_agents.engine.steps.taking import reach
 from celery_agents.engine.steps.work import PlainWork
 from celery_agents.errors import AnswerTimeout, InvalidAnswer, JournalMismatch
 
@@ -49,7 +51,7 @@ class Question:
     def take(self, attempt: Attempt, key: str) -> Any:
         """The answer; unwinds the agent if there is none yet."""
         action = Action(kind="ask", input=self.prompt)
-        recorded = attempt.look_up(key, action)
+        recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             self._escalate(attempt, key, only_if_recorded=True)
             return self._typed(key, recorded.result)
@@ -68,15 +70,16 @@ class Question:
         """Calls the callback as a step of its own; False if it is neither recorded nor to be called now."""
         name = f"escalate {key.replace(MARK, ' ')}"
         escalate = self.escalate
-        if escalate is None or (only_if_recorded and not attempt.has_come_to(name)):
+        if escalate is None or (only_if_recorded and not attempt.has_begun(attempt.journal.upcoming_key(name))):
             return False
-        Step(
+        step = Step(
             name=name,
             action=Action(kind="step"),
             work=PlainWork(lambda _: escalate(self.prompt), is_async=types.is_async(escalate)),
             returns=types.ANY,
             retry=NO_RETRY,
-        ).reach(attempt, attempt.come_to(name, is_derived=True)).finish()
+        )
+        reach(attempt, step, attempt.journal.come_to(name, is_derived=True)).finish()
         return True
 
     @property

@@ -3,16 +3,16 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import Action, Result, Wait, WaitKind, require_ringable
 from agent_statestore.states import AgentState
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.pauses.limit import enter_wait
 from celery_agents.engine.pauses.pause import pause
-from celery_agents.engine.pauses.wait import Standing, began, conclude
-
-if TYPE_CHECKING:
-    from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.pauses.signal import Standing, began
+from celery_agents.engine.pauses.wait import conclude
 
 # How soon a delay that is slept in place notices that the process shuts down.
 _LOOK_SECONDS: Final = 0.25
@@ -38,13 +38,13 @@ class Sleep:
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidRecord("sleep", f"needs a duration, not {delay!r:.80}") from error
 
-    def take(self, attempt: "Attempt", key: str) -> None:
+    def take(self, attempt: Attempt, key: str) -> None:
         """Returns when the time has come; a longer sleep unwinds the agent, and costs nothing meanwhile."""
-        recorded = attempt.look_up(key, _ACTION)
+        recorded = attempt.journal.look_up(key, _ACTION)
         if recorded is not None and recorded.result is not None:
             return
         since = began(attempt, WaitKind.TIMER, key, key)
-        attempt.enter_wait(standing=Standing(step=key, since=since))
+        enter_wait(attempt, standing=Standing(step=key, since=since))
         wake_at = self._wake_at(attempt, key, since)
         if sleep_in_place(attempt, wake_at - attempt.now()) is not None:
             pause(
@@ -60,9 +60,9 @@ class Sleep:
             )
         conclude(attempt, key, _ACTION, Result(success=True), since)
 
-    def _wake_at(self, attempt: "Attempt", key: str, since: datetime) -> datetime:
+    def _wake_at(self, attempt: Attempt, key: str, since: datetime) -> datetime:
         """The moment as it was recorded. `Wait.wake_at` is an earlier one where a deadline comes first."""
-        waiting = attempt.waiting
+        waiting = attempt.recorder.waiting
         if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.TIMER, key):
             return datetime.fromisoformat(waiting.prompt["until"])
         if self.until is not None:
@@ -75,7 +75,7 @@ class Sleep:
         return wake_at
 
 
-def sleep_in_place(attempt: "Attempt", delay: timedelta) -> timedelta | None:
+def sleep_in_place(attempt: Attempt, delay: timedelta) -> timedelta | None:
     """Sleeps if that is short; returns what is left to wait otherwise, also when the attempt is to end meanwhile.
 
     Stops at a boundary if the lease is lost or a cancel is asked for.
@@ -85,10 +85,10 @@ def sleep_in_place(attempt: "Attempt", delay: timedelta) -> timedelta | None:
         return delay
     wait_until = time.monotonic() + remaining
     while (remaining := wait_until - time.monotonic()) > 0:
-        if attempt.environment.is_draining() or attempt.is_stopping:
+        if attempt.course.is_draining() or attempt.course.stopped is not None:
             return timedelta(seconds=remaining)
         attempt.held.wait(min(remaining, _LOOK_SECONDS))
         if attempt.held.is_lost or attempt.held.cancel_requested:
-            attempt.enter_boundary()
-    attempt.enter_boundary()
+            attempt.course.enter_boundary()
+    attempt.course.enter_boundary()
     return None

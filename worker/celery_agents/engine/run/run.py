@@ -15,13 +15,12 @@ from celery_agents.define.retry import Retry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.memory import RunMemory
-from celery_agents.engine.limits import spent_in
 from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
 from celery_agents.engine.pauses.event import AwaitedEvent
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
-from celery_agents.engine.steps.calls import Call, Place, StepOptions, name_of_tool, transaction
+from celery_agents.engine.steps.call import Call, Place, StepOptions, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, first_error, take_all
 
 P = ParamSpec("P")
@@ -68,6 +67,11 @@ class BaseRun:
         return self._attempt.context.attempt
 
     @property
+    def max_value_bytes(self) -> int:
+        """The size of the largest value that the store takes: a step's result, a message, a prompt."""
+        return self._attempt.max_value_bytes
+
+    @property
     def memory(self) -> RunMemory:
         """The working memory: a mapping of JSON values, stored with the next checkpoint."""
         return self._attempt.memory
@@ -75,15 +79,15 @@ class BaseRun:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What was said up to this point of the code."""
-        return self._attempt.memory.messages
+        return tuple(self._attempt.memory.conversation.messages)
 
     def say(self, role: str, content: JSONValue) -> None:
         """Adds to the conversation history. Stored with the next checkpoint."""
-        self._attempt.memory.say(role, content, self._attempt.now())
+        self._attempt.memory.conversation.say(role, content, self._attempt.now())
 
     def remember(self, fact: JSONValue) -> None:
         """Adds a fact to the memory. Stored with the next checkpoint."""
-        self._attempt.memory.remember(fact)
+        self._attempt.memory.conversation.remember(fact)
 
     def spend(self, *, tokens: float = 0, cost: float = 0) -> None:
         """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.
@@ -91,12 +95,13 @@ class BaseRun:
         Call it from the agent's function, with what a step has returned. The limits are looked at before the next step
         begins, so that what was paid for is not lost. Raises `InvalidRecord` for what is no amount.
         """
-        self.memory.spend(tokens=tokens, cost=cost)
+        self._attempt.memory.spend(tokens=tokens, cost=cost)
 
     @property
     def spent(self) -> dict[str, float]:
         """What was spent so far: `tokens` and `cost`."""
-        return spent_in(self.memory)
+        spent = self._attempt.memory.spent()
+        return {name: spent.get(name, 0) for name in ("tokens", "cost")}
 
     def _changed(
         self, retry: Retry | None, returns: Any, timeout: timedelta | None, on_crash: OnCrash | None
@@ -191,7 +196,7 @@ class Run(BaseRun):
         `StepTimeout`, `StepInterrupted`; for a tool also `InvalidArguments`, `ApprovalDenied`, `ApprovalExpired`.
         """
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
-        with self._attempt.abandoned_by_interrupts():
+        with self._attempt.course.abandoned_by_interrupts:
             return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
 
     @overload
@@ -216,8 +221,8 @@ class Run(BaseRun):
         Otherwise as `step`, without a timeout.
         """
         call = Call(name=name, function=function, args=args, kwargs=kwargs)
-        with self._attempt.abandoned_by_interrupts():
-            return cast(T, transaction(call, self._options).take(self._attempt))
+        with self._attempt.course.abandoned_by_interrupts:
+            return cast(T, transaction(self._attempt, call, self._options).finish())
 
     @overload
     def parallel(
@@ -236,9 +241,9 @@ class Run(BaseRun):
         each stands in its place. Approvals that tools need are asked for one after the other, before any call.
         """
         attempt = self._attempt
-        with attempt.abandoned_by_interrupts():
+        with attempt.course.abandoned_by_interrupts:
             places = [Place.of(attempt, call) for call in self._all_calls(calls)]
-            steps = [caught(partial(place.allowed, self._options), attempt.interrupts) for place in places]
+            steps = [caught(partial(place.allowed, self._options), attempt.course.interrupts) for place in places]
             results = take_all(attempt, steps, limit)
         return self._as_given(calls, results, return_exceptions=return_exceptions)
 
@@ -341,9 +346,9 @@ class Run(BaseRun):
         Raises the first `ChildFailed` in that order, or with `return_exceptions` returns each in its place.
         """
         keys = come_to_ends(self._attempt, spawned)
-        with self._attempt.abandoned_by_interrupts():
+        with self._attempt.course.abandoned_by_interrupts:
             return gather(self._attempt, spawned, keys, return_exceptions=return_exceptions)
 
     def _take(self, wanted: Durable) -> Any:
-        with self._attempt.abandoned_by_interrupts():
-            return wanted.take(self._attempt, self._attempt.come_to(wanted.name))
+        with self._attempt.course.abandoned_by_interrupts:
+            return wanted.take(self._attempt, self._attempt.journal.come_to(wanted.name))

@@ -22,16 +22,32 @@ from celery_agents.errors import StepTimeout
 STOP_SECONDS: Final = 2.0
 
 
-def call(function: Callable[[], Any], *, key: str, timeout: timedelta | None, is_async: bool, held: HeldLease) -> Any:
-    """What the function returns, awaited if that is a coroutine.
+def in_time(function: Callable[[], Any], key: str, timeout: timedelta) -> Any:
+    """Return what the function returns. Raise what it raises, and `StepTimeout`. It has a thread, which can be left."""
+    called = _ThreadedCall(function, f"step {key}")
+    try:
+        called.begin()
+        has_ended = called.wait(timeout.total_seconds())
+    except BaseException:
+        # A time limit or a signal ends the attempt: the function must not go on beside the next one.
+        called.stop()
+        raise
+    if has_ended:
+        return called.result()
+    if not called.stop():
+        raise StepTimeout(key, timeout.total_seconds(), still_running=True)
+    if called.was_stopped:
+        raise StepTimeout(key, timeout.total_seconds())
+    return called.result()  # it ended at the last moment: what it did is known, and counts
 
-    Raises what it raises, and `StepTimeout`. A coroutine is cancelled when the lease is lost or a cancel is asked for;
+
+def awaited(value: Any, *, key: str, timeout: timedelta | None, held: HeldLease) -> Any:
+    """Return what a function has returned; if that is a coroutine, what that returns.
+
+    Raise what it raises, and `StepTimeout`. A coroutine is cancelled when the lease is lost or a cancel is asked for;
     that raises `event_loop.Interrupted`.
     """
-    value = function() if timeout is None or is_async else _in_thread(function, key, timeout)
-    if inspect.iscoroutine(value):
-        return _on_loop(value, key, timeout, held)
-    return value
+    return _on_loop(value, key, timeout, held) if inspect.iscoroutine(value) else value
 
 
 _NOTHING: Final = object()
@@ -111,24 +127,6 @@ class _ThreadedCall:
             self._error = error
         self._ended.release()
         self._gate.release()
-
-
-def _in_thread(function: Callable[[], Any], key: str, timeout: timedelta) -> Any:
-    called = _ThreadedCall(function, f"step {key}")
-    try:
-        called.begin()
-        has_ended = called.wait(timeout.total_seconds())
-    except BaseException:
-        # A time limit or a signal ends the attempt: the function must not go on beside the next one.
-        called.stop()
-        raise
-    if has_ended:
-        return called.result()
-    if not called.stop():
-        raise StepTimeout(key, timeout.total_seconds(), still_running=True)
-    if called.was_stopped:
-        raise StepTimeout(key, timeout.total_seconds())
-    return called.result()  # it ended at the last moment: what it did is known, and counts
 
 
 def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta | None, held: HeldLease) -> Any:

@@ -5,7 +5,7 @@ Only calls whose policy is not "retry" leave such an intent; see `celery_agents.
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import pydantic
 
@@ -14,14 +14,11 @@ from celery_agents.define import types
 from celery_agents.define.crash_policy import CrashPolicy, Happened
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
-from celery_agents.engine.journal.results import round_trip
-from celery_agents.engine.pauses import wait
-from celery_agents.engine.steps.calling import call
+from celery_agents.engine.pauses.wait import wait
+from celery_agents.engine.steps.calling import awaited
+from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.work import Try
 from celery_agents.errors import DeadLetter, InvalidAnswer, InvalidResult, StepInterrupted
-
-if TYPE_CHECKING:
-    from celery_agents.engine.steps.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ RETRY: Final = "retry"
 FAIL: Final = "fail"
 
 
-def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+def settle(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     """The result of the interrupted call, as its policy has it; None if the call is to be made again.
 
     Unwinds the agent where a person is asked, and for good where a call takes down every process.
@@ -39,7 +36,7 @@ def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
     if step.crash_policy is CrashPolicy.RECONCILE:
         try:
             happened = _reconciled(step, attempt, intent)
-        except attempt.interrupts:
+        except attempt.course.interrupts:
             raise
         except Exception:  # whatever the user's function raises: then it is not known, and a person is asked
             log.warning(
@@ -59,27 +56,31 @@ def settle(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
 
 def _give_up(attempt: Attempt, intent: AgentStep) -> NoReturn:
     """Ends the execution. The call did not happen, so whoever releases the dead letter lets it be tried once more."""
-    attempt.give_up(DeadLetter(intent.tries), replace(intent, in_flight=False))
+    attempt.last_write.give_up(DeadLetter(intent.tries), replace(intent, in_flight=False))
 
 
-def _reconciled(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+def _reconciled(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     assert step.reconcile is not None
     reconcile, this = step.reconcile, Try(intent.name, intent.tries)
-    with attempt.inside_step(intent.name):
-        found = call(lambda: reconcile(this), key=intent.name, timeout=None, is_async=False, held=attempt.held)
+
+    def look() -> Any:
+        return awaited(reconcile(this), key=intent.name, timeout=None, held=attempt.held)
+
+    with attempt.nesting.inside_step(intent.name):
+        found = look() if attempt.stage is None else attempt.stage.call(intent.name, look)
     if found is None:
         return None
     if not isinstance(found, Happened):
         raise InvalidResult(intent.name, [f"its reconcile function returned {found!r:.80}, not Happened(...) or None"])
-    _, output = round_trip(step.returns, intent.name, found.output)
+    _, output = types.round_trip(step.returns, intent.name, found.output)
     return Result(success=True, output=output)
 
 
-def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
+def _asked(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     # Each interrupted try is a question of its own: an answer counts once.
     key = f"{intent.name} interrupted {intent.tries}"
     action = intent.action
-    waited = wait.wait(
+    waited = wait(
         attempt,
         WaitKind.INPUT,
         key,
@@ -106,7 +107,7 @@ def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
         problem = f'{answer!r:.80} is not "{RETRY}", "{FAIL}" or {{"output": ...}}'
         return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
     try:
-        _, output = round_trip(step.returns, key, types.from_json(step.returns, answer["output"], key))
+        _, output = types.round_trip(step.returns, key, types.from_json(step.returns, answer["output"], key))
     except pydantic.ValidationError as error:
         return Result(success=False, error=describe(InvalidAnswer(key, types.problems(error))))
     except InvalidResult as error:
@@ -116,7 +117,7 @@ def _asked(step: "Step", attempt: Attempt, intent: AgentStep) -> Result | None:
     return Result(success=True, output=output)
 
 
-def _answer_schema(step: "Step") -> dict[str, JSONValue]:
+def _answer_schema(step: Step) -> dict[str, JSONValue]:
     try:
         output = {} if step.returns is types.ANY else step.returns.json_schema()
     except pydantic.PydanticUserError:

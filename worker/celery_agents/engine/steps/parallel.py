@@ -9,7 +9,7 @@ from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.steps.calling import STOP_SECONDS
-from celery_agents.engine.steps.step import ReachedStep
+from celery_agents.engine.steps.taking import ReachedStep
 
 DEFAULT_LIMIT: Final = 16
 
@@ -31,18 +31,18 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
                 for one in open_steps:
                     # A copy each: a context can be entered once at a time.
                     done[one.key] = pool.submit(contextvars.copy_context().run, _finish, one)
-                _wait(done.values(), attempt.interrupts)
+                _wait(done.values(), attempt.course.interrupts)
             except BaseException:
                 # The attempt is being ended from outside, and the next one must not run beside what is in flight. For a
                 # while, that is: who ends it may be about to kill the process.
-                attempt.abandon()
+                attempt.course.abandon()
                 pool.shutdown(wait=False, cancel_futures=True)
                 wait([one for one in done.values() if not one.cancelled()], STOP_SECONDS)
                 raise
             pool.shutdown(wait=False)
             pause_together(attempt, waits)
     return [
-        caught(one.finish if one.key not in done else done[one.key].result, attempt.interrupts)
+        caught(one.finish if one.key not in done else done[one.key].result, attempt.course.interrupts)
         if isinstance(one, ReachedStep)
         else one
         for one in reached
@@ -50,7 +50,7 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
 
 
 def _finish(one: ReachedStep) -> Any:
-    with one.attempt.abandoned_by_interrupts():
+    with one.attempt.course.abandoned_by_interrupts:
         return one.finish()
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from inspect import iscoroutine
 from typing import Any, Protocol
 
+from agent_statestore.checkpoint import new_checkpoint_id
 from agent_statestore.records import AgentStep
 from agent_statestore.transactions import StepTransaction
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.steps.calling import call
+from celery_agents.engine.steps import calling
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,10 @@ class OpenWork(Protocol):
 class Work(Protocol):
     """What a step does."""
 
-    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Any:
-        """A context manager around one try; yields an `OpenWork`. Leaving it with an error undoes what can be undone.
+    def open(self, attempt: Attempt, this: Try) -> AbstractContextManager[OpenWork]:
+        """Return a context manager around one try. Leaving it with an error undoes what can be undone.
 
-        It raises `StoreUnavailable` if the whole try is to be done again, with the same `checkpoint_id`.
+        It raises `StoreUnavailable` if the whole try is to be done again.
         """
         ...
 
@@ -54,24 +57,27 @@ class PlainWork:
     is_async: bool = False
     timeout: timedelta | None = None
 
-    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> AbstractContextManager[OpenWork]:
+    def open(self, attempt: Attempt, this: Try) -> AbstractContextManager[OpenWork]:
         """See `Work`."""
-        del checkpoint_id  # the recorder repeats a checkpoint by itself
         return nullcontext(_Plain(self, attempt, this))
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionalWork:
-    """Work on the store's own database, in one transaction with the checkpoint: it happens exactly once."""
+    """Work on the store's own database, in one transaction with the checkpoint: it happens exactly once.
+
+    The store knows the checkpoint by its id, whichever try has committed it.
+    """
 
     function: Callable[[Any], Any]
+    checkpoint_id: str = field(default_factory=new_checkpoint_id)
 
     @contextmanager
-    def open(self, attempt: Attempt, this: Try, checkpoint_id: str) -> Iterator[OpenWork]:
+    def open(self, attempt: Attempt, this: Try) -> Iterator[OpenWork]:
         """See `Work`. No step beside it records anything meanwhile: that might wait for this transaction's locks."""
         del this
-        with attempt.lock, attempt.recorder.transaction() as transaction:
-            yield _Transactional(self.function, attempt, transaction, checkpoint_id)
+        with attempt.course.lock, attempt.recorder.transaction() as transaction:
+            yield _Transactional(self.function, attempt, transaction, self.checkpoint_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +88,16 @@ class _Plain:
 
     def call(self) -> Any:
         work, this = self.work, self.this
-        return call(
-            lambda: work.function(this),
-            key=this.key,
-            timeout=work.timeout,
-            is_async=work.is_async,
-            held=self.attempt.held,
-        )
+        if work.timeout is None or work.is_async:
+            value = work.function(this)
+        else:
+            value = calling.in_time(partial(work.function, this), this.key, work.timeout)
+        if not iscoroutine(value):
+            return value
+        return calling.awaited(value, key=this.key, timeout=work.timeout, held=self.attempt.held)
 
     def record(self, step: AgentStep) -> AgentStep:
-        self.attempt.record(step)
+        self.attempt.recorder.record(step)
         return step
 
 
@@ -106,4 +112,4 @@ class _Transactional:
         return self.function(self.transaction.connection)
 
     def record(self, step: AgentStep) -> AgentStep:
-        return self.attempt.record_in(self.transaction, step, self.checkpoint_id)
+        return self.attempt.recorder.record_in(self.transaction, step, self.checkpoint_id)

@@ -96,7 +96,7 @@ class Gate:
         # This claim is no crash; the claims before it were.
         stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
         was_woken = False
-        while attempt.take_signal(SignalKind.EVENT, TURN_KEY) is not None:
+        while attempt.mailbox.take(SignalKind.EVENT, TURN_KEY) is not None:
             was_woken = True
         if turns.has_lines:
             line = Line(self.store, turns)
@@ -144,7 +144,7 @@ def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) 
     )
     if turn.is_taken:
         if turn.wait and sleep_in_place(attempt, turn.wait) is not None:
-            attempt.leave_to_next_claim()  # the worker shuts down; the turn is lost
+            attempt.course.leave_to_next_claim()  # the worker shuts down; the turn is lost
         return
     now = attempt.now()
     pause(
@@ -163,10 +163,10 @@ def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) 
 def _answer(attempt: Attempt, question: Callable[[], R]) -> R:
     """Return the store's answer. A fault, or a format that only a newer worker reads, does not fail the execution."""
     try:
-        return attempt.asking_store(question)
+        return attempt.ask_store(question)
     except StoreError as error:
         log.error("execution %s: left to others, its turn cannot be told: %s", attempt.context.execution_id, error)
-        attempt.stop(Outcome(ending=Ending.UNKNOWN))
+        attempt.course.stop(Outcome(ending=Ending.UNKNOWN))
 
 
 def _written(wait: Wait) -> dict[str, Any]:

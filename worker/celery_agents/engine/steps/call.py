@@ -17,7 +17,8 @@ from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.approval import Approval
 from celery_agents.engine.pauses.question import MISSING
-from celery_agents.engine.steps.step import ReachedStep, Step
+from celery_agents.engine.steps.step import Step
+from celery_agents.engine.steps.taking import ReachedStep, reach
 from celery_agents.engine.steps.work import PlainWork, TransactionalWork, Try
 
 
@@ -49,7 +50,7 @@ class Call:
 
     def without_partials(self) -> "Call":
         """The same call of what is inside of any partials. A tool's rules count there, too."""
-        function, args, kwargs = check_function(f"step {self.name!r}", self.function), self.args, self.kwargs
+        function, args, kwargs = self.function, self.args, self.kwargs
         if not isinstance(function, partial):
             return self
         while isinstance(function, partial):
@@ -71,8 +72,11 @@ class Place:
     @classmethod
     def of(cls, attempt: Attempt, call: Call) -> "Place":
         """The code has come to a call."""
+        given: Any = call.function
+        if not callable(given):
+            check_function(f"step {call.name!r}", given)
         call = call.without_partials()
-        key = attempt.come_to(call.name)
+        key = attempt.journal.come_to(call.name)
         # Named after the call's own key, not by an occurrence of its own: where a rule lets some calls pass, an
         # approval of a later call would be taken for that of an earlier one.
         approval_key = f"approve {key}"
@@ -91,7 +95,7 @@ class Place:
             edited = self.approval.get(self.attempt, self.approval_key)
             if edited is not None:
                 call = replace(call, args=(), kwargs=edited)
-        return build(self.attempt, call, options).reach(self.attempt, self.key)
+        return reach(self.attempt, build(self.attempt, call, options), self.key)
 
 
 def _approval_of(attempt: Attempt, call: Call, key: str, approval_key: str) -> Approval | None:
@@ -112,7 +116,7 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
     if isinstance(call.function, Tool):
         return _tool_step(attempt, call, call.function, options)
     function, args, kwargs = call.function, call.args, call.kwargs
-    does = attempt.stand_in(call.name, None) or function
+    does = function if attempt.stage is None else attempt.stage.stand_in(call.name, None) or function
     policy, reconcile = CrashPolicy.RETRY, None
     if options.on_crash is not None:
         policy, reconcile = crash_policy(call.name, options.on_crash)
@@ -129,7 +133,7 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
 
 def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: StepOptions) -> Step:
     args, kwargs = call.args, call.kwargs
-    stand_in = attempt.stand_in(call.name, tool.name)
+    stand_in = None if attempt.stage is None else attempt.stage.stand_in(call.name, tool.name)
     described = tool.describe_arguments(args, kwargs)
     # What cannot be recorded must not be done.
     dump(described, f"arguments of tool {tool.name!r}", attempt.max_value_bytes)
@@ -160,16 +164,17 @@ def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: Step
     )
 
 
-def transaction(call: Call, options: StepOptions) -> Step:
-    """The step of a call that writes to the store's own database."""
+def transaction(attempt: Attempt, call: Call, options: StepOptions) -> ReachedStep:
+    """The code has come to a call that writes to the store's own database: its step."""
     function, args, kwargs = call.function, call.args, call.kwargs
-    return Step(
+    step = Step(
         name=call.name,
         action=Action(kind="transaction"),
         work=TransactionalWork(lambda connection: function(connection, *args, **kwargs)),
         returns=_returns_of(function, call.name, options),
         retry=options.retry or NO_RETRY,
     )
+    return reach(attempt, step, attempt.journal.come_to(call.name))
 
 
 def name_of_tool(tool: Tool[..., Any]) -> str:
@@ -193,7 +198,7 @@ def _context_of(attempt: Attempt, this: Try) -> ToolContext:
         user_id=context.user_id,
         metadata=context.metadata,
         memory=attempt.memory,
-        messages=attempt.memory.messages,
+        messages=tuple(attempt.memory.conversation.messages),
         key=this.key,
         idempotency_key=idempotency_key(context.execution_id, this.key),
         tries=this.number,

@@ -1,0 +1,75 @@
+"""The end of a wait for a signal: it has come, or its time is up; until then the execution pauses."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from agent_statestore.records import JSONValue, Signal, SignalKind, Wait, WaitKind
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.pauses.pause import pause
+from celery_agents.engine.pauses.states import STATE_OF_WAIT
+
+_SIGNALS: Final = {
+    WaitKind.INPUT: SignalKind.ANSWER,
+    WaitKind.APPROVAL: SignalKind.APPROVAL,
+    WaitKind.EVENT: SignalKind.EVENT,
+    WaitKind.CHILD: SignalKind.CHILD,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A wait that the execution is in: the key of its step, and since when."""
+
+    step: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    """The end of a wait: the signal that came, or None if its time was up first."""
+
+    signal: Signal | None
+    since: datetime
+
+
+def began(attempt: Attempt, kind: WaitKind, key: str, step: str) -> datetime:
+    """Return when the execution first came to this wait: now, unless it was paused on it before this claim."""
+    waiting = attempt.recorder.waiting
+    if waiting is not None:
+        if (waiting.kind, waiting.key) == (kind, key):
+            return waiting.asked_at
+        during = waiting.prompt.get("during") if isinstance(waiting.prompt, dict) else None
+        if isinstance(during, dict) and during.get("step") == step:
+            # A limit was reached meanwhile, and a person is asked whether to go on.
+            return datetime.fromisoformat(during["since"])
+    return attempt.limits.began_waiting(step) or attempt.now()
+
+
+def signal_or_pause(
+    attempt: Attempt,
+    kind: WaitKind,
+    key: str,
+    *,
+    since: datetime,
+    wake_at: datetime | None = None,
+    prompt: JSONValue = None,
+    schema: dict[str, JSONValue] | None = None,
+    in_step: bool = False,
+) -> Waited:
+    """Return the signal of this address, or that it is `wake_at`; otherwise unwind the agent.
+
+    A signal is taken with the next write of this thread. `in_step` says that the caller is a step that is being taken.
+    """
+    wanted = _SIGNALS.get(kind)
+    signal = None if wanted is None else attempt.mailbox.take(wanted, key)
+    if signal is not None:
+        return Waited(signal=signal, since=since)
+    if wake_at is not None and attempt.now() >= wake_at:
+        return Waited(signal=None, since=since)
+    return pause(
+        attempt,
+        STATE_OF_WAIT[kind],
+        Wait(kind=kind, key=key, prompt=prompt, schema=schema, asked_at=since, wake_at=wake_at),
+        in_step=in_step,
+    )
