@@ -73,6 +73,6 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
         announce_us=None if announce_within is None else duration_us(announce_within),
         gives_back_lease=state is not None and checkpoint.gives_back_lease,
         by=checkpoint.by,
-        reason=checkpoint.reason if checkpoint.reason is not None else reason_of(checkpoint.error),
+        reason=reason_of(checkpoint.error) if checkpoint.reason is None and checkpoint.error else checkpoint.reason,
         after_checkpoint=checkpoint.after_checkpoint,
     )

@@ -17,10 +17,8 @@ def encode_error(error: ErrorInfo, max_bytes: int) -> str:
     return seal(error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
 
 
-def reason_of(error: ErrorInfo | None) -> str | None:
+def reason_of(error: ErrorInfo) -> str:
     """Return what the audit trail keeps of an error, as the reason of a failure."""
-    if error is None:
-        return None
     return f"{error.type}: {error.message}"[:_REASON_CHARACTERS].replace("\x00", "\ufffd")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -62,6 +62,14 @@ class Turns:
     session_policy: SessionPolicy = SessionPolicy.PARALLEL
     concurrency: Concurrency | None = None
     rate: RateLimit | None = None
+    # Whether executions may have to wait for others to end or pause; whether they may have to wait at all.
+    has_lines: bool = field(init=False)
+    may_wait: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        has_lines = self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
+        object.__setattr__(self, "has_lines", has_lines)
+        object.__setattr__(self, "may_wait", has_lines or self.rate is not None)
 
     @classmethod
     def of(
@@ -92,11 +100,6 @@ class Turns:
             concurrency=None if concurrency is None else Concurrency(concurrency, concurrency_key),
             rate=None if rate_limit is None else RateLimit.parse(name, rate_limit),
         )
-
-    @property
-    def has_lines(self) -> bool:
-        """Whether executions may have to wait for others to end or pause."""
-        return self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
 
     def rejects(self, session_id: str | None) -> bool:
         """Return whether nothing is started in this session while something is active."""

@@ -1,7 +1,7 @@
 """One attempt at an execution: the facts of a claim, and the parts that every durable operation of a run stands on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -42,7 +42,8 @@ class Attempt:
         recorder: writes steps.
         last_write: writes the end, or that the execution waits.
         limits: what the execution may use.
-        events: tells the subscribers.
+        events: tells the subscribers, if there are any.
+        retries: how many there have been.
     """
 
     context: AgentContext
@@ -59,11 +60,8 @@ class Attempt:
     recorder: Recorder
     last_write: LastWrite
     limits: Limits
-    events: Announcements
-    _retries: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._retries = sum(step.tries - 1 for step in self.context.steps)
+    events: Announcements | None
+    retries: int
 
     def has_begun(self, key: str) -> bool:
         """Return whether the step of this key, or its intent, is recorded, or is what the execution was paused on."""
@@ -73,8 +71,8 @@ class Attempt:
     def may_retry(self) -> bool:
         """Count one more retry of this execution; return False if it has had all that it may have."""
         with self.course.lock:
-            self._retries += 1
-            return self._retries <= self.environment.max_retries
+            self.retries += 1
+            return self.retries <= self.environment.max_retries
 
     def patience(self) -> Patience:
         """Return patience with a store that does not answer, up to the lease's end.

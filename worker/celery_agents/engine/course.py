@@ -119,10 +119,10 @@ class Course:
         of the log.
         """
 
-        def lose(error: StoreUnavailable) -> ExecutionStopped:
+        def lose(error: StoreUnavailable) -> NoReturn:
             log.warning("execution %s: the lease ended before the store answered: %s", lease.execution_id, error)
             held.mark_lost()
-            return self._begin_to_stop(Outcome(ending=Ending.LOST))
+            raise self._begin_to_stop(Outcome(ending=Ending.LOST)) from error
 
         held, lease = self._held, self._held.lease
         outage = Outage(log, f"execution {lease.execution_id}: {what}", fault=fault, until="until the lease ends")

@@ -69,13 +69,13 @@ class Event:
 Subscriber: TypeAlias = Callable[[Event], object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcements:
     """Tells the subscribers what happens under one claim. `count` says how many steps are recorded by now."""
 
-    def __init__(self, context: AgentContext, subscribers: tuple[Subscriber, ...], *, count: Callable[[], int]) -> None:
-        self.subscribers = subscribers
-        self._context = context
-        self._count = count
+    context: AgentContext
+    subscribers: tuple[Subscriber, ...]
+    count: Callable[[], int]
 
     def tell(
         self,
@@ -88,14 +88,14 @@ class Announcements:
         ending: str | None = None,
     ) -> None:
         """Tell every subscriber. One that fails is logged: watching an execution must not break it."""
-        context = self._context
+        context = self.context
         event = Event(
             kind=kind,
             execution_id=context.execution_id,
             agent_id=context.agent_id,
             attempt=context.attempt,
             state=state,
-            steps=self._count(),
+            steps=self.count(),
             step=step,
             tool=tool,
             waiting=waiting,

@@ -118,7 +118,8 @@ class Executor:
 
     def _work(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Outcome:
         attempt = self.attempt_at(agent, claim, held)
-        attempt.events.tell(EventKind.CLAIMED, AgentState.THINKING)
+        if attempt.events is not None:
+            attempt.events.tell(EventKind.CLAIMED, AgentState.THINKING)
         if claim.context.cancel_requested:
             held.mark_cancel_requested()
         try:
@@ -129,7 +130,8 @@ class Executor:
             children = any(step.action.kind == SPAWN for step in attempt.journal)
             outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
         self._pass_turn_on(agent, attempt, outcome)
-        attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
+        if attempt.events is not None:
+            attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
         return outcome
 
     def _call(self, agent: AgentDefinition, attempt: Attempt, claim: Claim) -> Outcome:
@@ -144,7 +146,8 @@ class Executor:
             if self._has_lost_parent(attempt):
                 course.stop(Outcome(ending=Ending.CANCELLED))
             attempt.limits.check_deadline()
-            self.turns.enter(attempt, agent.turns, claim.context.waiting)
+            if agent.turns.may_wait:
+                self.turns.enter(attempt, agent.turns, claim.context.waiting)
             value = self._called(agent, attempt, agent.decode_input(context.input))
             if course.stopped is None:
                 course.enter_end()
@@ -206,13 +209,13 @@ class Executor:
     def attempt_at(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Attempt:
         """The attempt that this claim makes possible."""
         max_value_bytes = self.store.max_value_bytes
-        context = self.turns.unwrapped(claim.context)
+        context = self.turns.unwrapped(claim.context) if claim.context.waits else claim.context
         course = Course(held, interrupts=self.interrupts, is_draining=self.is_draining)
         stage = None if self.set_stage is None else self.set_stage(claim, course)
         now = store_clock(claim) if stage is None else stage.now
         nesting = Nesting()
         memory = RunMemory(context, max_value_bytes, check_may_write=nesting.check_may_write_memory)
-        mailbox = Mailbox(context.signals)
+        mailbox = Mailbox(list(context.signals))
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
         recorder = Recorder(
             self.store,
@@ -234,8 +237,9 @@ class Executor:
         )
         limits = Limits(budget, context, now=now, spent=memory.spent)
         journal.pass_by(limits.read(context.steps))
-        events = Announcements(context, self.subscribers, count=lambda: journal.last_number)
+        events = None
         if self.subscribers:
+            events = Announcements(context=context, subscribers=self.subscribers, count=lambda: journal.last_number)
             recorder.listeners.append(events.tell_of_record)
         return Attempt(
             context=context,
@@ -265,6 +269,7 @@ class Executor:
             ),
             limits=limits,
             events=events,
+            retries=sum(step.tries - 1 for step in context.steps),
         )
 
 

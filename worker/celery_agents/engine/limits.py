@@ -57,6 +57,8 @@ class Limits:
 
     @cached_property
     def _first_deadline(self) -> datetime | None:
+        if self._budget.deadline is None and deadline.KEY not in self._context.metadata:
+            return None
         # Not before it is asked for, inside the agent's call: what is wrong with it fails the execution.
         return deadline.of(self._context, self._budget.deadline)
 

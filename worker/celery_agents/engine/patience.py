@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from agent_statestore.errors import StoreUnavailable
 
@@ -42,6 +42,10 @@ class Outage:
             self._began_at = None
 
 
+def _raise(error: StoreUnavailable) -> NoReturn:
+    raise error
+
+
 def _never() -> bool:
     return False
 
@@ -54,8 +58,8 @@ class Patience:
     """Tries something again while the store does not answer, after a wait that grows, up to a moment.
 
     The one such loop. `until` is that moment on this process's monotonic clock; `is_over` says that nobody wants the
-    answer any more, which is the same. Then what `give_up` makes of the last error is raised. `between` is called after
-    each wait, and may raise, too.
+    answer any more, which is the same. Then `give_up` is called with the last error, and raises. `between` is called
+    after each wait, and may raise, too.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Patience:
         outage: Outage,
         *,
         until: float,
-        give_up: Callable[[StoreUnavailable], BaseException],
+        give_up: Callable[[StoreUnavailable], NoReturn] = _raise,
         is_over: Callable[[], bool] = _never,
         between: Callable[[], object] = _go_on,
         first_seconds: float = 0.05,
@@ -93,11 +97,11 @@ class Patience:
         self._outage.failed(error)
         remaining = self._until - time.monotonic()
         if remaining <= 0 or self._is_over():
-            raise self._give_up(error) from error
+            self._give_up(error)
         time.sleep(min(self._backoff_seconds, remaining))
         self._backoff_seconds = min(2 * self._backoff_seconds, self._longest_seconds)
         if self._is_over():
-            raise self._give_up(error) from error
+            self._give_up(error)
         self._between()
 
     def succeeded(self) -> None:

@@ -14,7 +14,7 @@ from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
 from celery_agents.engine.journal.failures import describe, revive
 from celery_agents.engine.outcome import Ending, Outcome
-from celery_agents.engine.patience import Outage
+from celery_agents.engine.patience import Outage, Patience
 from celery_agents.errors import ExecutionFailed, StepFailed
 from celery_agents.host import bell
 from celery_agents.host.cron import EnqueueTask
@@ -58,21 +58,18 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         """Work on one claim. Return the summary if there is no claim: a stray bell must not cost a whole context."""
         # While the store is away, a slot can do nothing better than wait with its bell. An outage would otherwise use
         # up the whole queue, and its executions would wait to be rung again.
-        give_up_at, backoff = time.monotonic() + runtime.settings.lease_seconds, _FIRST_BACKOFF_SECONDS
-        while True:
-            try:
-                outcome = runtime.executor.execute(execution_id, this_process())
-                break
-            except SoftTimeLimitExceeded:
-                log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
-                raise Ignore from None
-            except StoreUnavailable as error:
-                _claiming.failed(error)
-                if runtime.drain.is_set() or time.monotonic() >= give_up_at:
-                    raise
-            time.sleep(backoff)
-            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
-        _claiming.succeeded()
+        patience = Patience(
+            _claiming,
+            until=time.monotonic() + runtime.settings.lease_seconds,
+            is_over=runtime.drain.is_set,
+            first_seconds=_FIRST_BACKOFF_SECONDS,
+            longest_seconds=_MAX_BACKOFF_SECONDS,
+        )
+        try:
+            outcome = patience.ask(lambda: runtime.executor.execute(execution_id, this_process()))
+        except SoftTimeLimitExceeded:
+            log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
+            raise Ignore from None
         return runtime.store.get_summary(execution_id) if outcome is None else outcome
 
     @staticmethod

@@ -5,65 +5,76 @@ agent may go in another order, by what it says.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import TypeVar
 
 from agent_statestore.codec import encode_message
 from agent_statestore.envelope import dump, load, seal
-from agent_statestore.records import AgentContext, JSONValue, Message
+from agent_statestore.records import JSONValue, Memory, Message
 from celery_agents.engine.journal.pending import Outbox
 
 T = TypeVar("T")
 
 
+@dataclass(kw_only=True)
 class Conversation:
-    """What an execution has said (`messages`) and remembered (`facts`) up to this point of its code."""
+    """What an execution has said (`messages`) and remembered (`facts`) up to this point of its code.
 
-    def __init__(
-        self,
-        context: AgentContext,
-        outbox: Outbox,
-        *,
-        max_value_bytes: int,
-        check_may_write: Callable[[], None],
-    ) -> None:
-        self.messages: list[Message] = []
-        self.facts: list[JSONValue] = []
-        self.is_in_any_order = False
-        self._outbox = outbox
-        self._max_value_bytes = max_value_bytes
-        # Called before each write; raises where writing is not allowed.
-        self._check_may_write = check_may_write
-        self._stored_messages = [message for message in context.memory.conversation_history if message.by_run]
-        self._stored_facts = list(context.memory.run_facts)
-        self._unsaid = list(self._stored_messages)
-        self._unremembered = list(self._stored_facts)
+    `check_may_write` is called before each write; it raises where writing is not allowed.
+    """
+
+    stored: Memory
+    outbox: Outbox
+    max_value_bytes: int
+    check_may_write: Callable[[], None]
+    messages: list[Message] = field(default_factory=list)
+    facts: list[JSONValue] = field(default_factory=list)
+    is_in_any_order: bool = False
+
+    # Not before they are wanted: most agents say nothing.
+    @cached_property
+    def _stored_messages(self) -> list[Message]:
+        return [message for message in self.stored.conversation_history if message.by_run]
+
+    @cached_property
+    def _stored_facts(self) -> list[JSONValue]:
+        return list(self.stored.run_facts)
+
+    @cached_property
+    def _unsaid(self) -> list[Message]:
+        return list(self._stored_messages)
+
+    @cached_property
+    def _unremembered(self) -> list[JSONValue]:
+        return list(self._stored_facts)
 
     def say(self, role: str, content: JSONValue, now: datetime) -> None:
         """Append a message, unless a replay has come to one that is stored."""
-        self._check_may_write()
+        self.check_may_write()
         stored = self._stored_message(role, content)
         if stored is not None:
             self.messages.append(stored)
             return
         message = Message(role=role, content=content, timestamp=now, by_run=True)
-        encode_message(message, self._max_value_bytes)  # refused here, where it is given, or never
+        encode_message(message, self.max_value_bytes)  # refused here, where it is given, or never
         self.messages.append(message)
-        self._outbox.say(message)
+        self.outbox.say(message)
 
     def remember(self, fact: JSONValue) -> None:
         """Append a fact, unless a replay has come to one that is stored."""
-        self._check_may_write()
+        self.check_may_write()
         place = len(self.facts)
         if place < len(self._stored_facts) and not self.is_in_any_order:
             self.facts.append(self._stored_facts[place])
             return
-        seal({"fact": fact, "by_run": True}, "fact", self._max_value_bytes)
+        seal({"fact": fact, "by_run": True}, "fact", self.max_value_bytes)
         if self.is_in_any_order and _take_out(self._unremembered, lambda stored: _same(stored, fact)):
             self.facts.append(fact)
             return
         self.facts.append(fact)
-        self._outbox.remember(fact)
+        self.outbox.remember(fact)
 
     def repeat(self, messages: int, facts: int) -> None:
         """Append the next ones that are stored: a recorded step has added so many."""

@@ -33,7 +33,10 @@ class RunMemory(MutableMapping[str, JSONValue]):
     ) -> None:
         self.outbox = Outbox()
         self.conversation = Conversation(
-            context, self.outbox, max_value_bytes=max_value_bytes, check_may_write=check_may_write
+            stored=context.memory,
+            outbox=self.outbox,
+            max_value_bytes=max_value_bytes,
+            check_may_write=check_may_write,
         )
         self._max_value_bytes = max_value_bytes
         # Called before each write; raises where writing is not allowed.

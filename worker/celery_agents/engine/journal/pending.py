@@ -36,16 +36,16 @@ class Pending:
 NOTHING: Final = Pending()
 
 
+@dataclass(slots=True)
 class Outbox:
     """What is pending now. An async agent writes on its event loop while a thread takes what there is.
 
     `is_empty` is for those who would take: most steps bring nothing along.
     """
 
-    def __init__(self) -> None:
-        self.pending = Pending()
-        self.is_empty = True
-        self._lock = threading.Lock()
+    pending: Pending = field(default_factory=Pending)
+    is_empty: bool = True
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set(self, key: str, text: str | None) -> None:
         """A key of the working memory holds this JSON text; None for forgotten."""

@@ -108,7 +108,7 @@ class Recorder:
 
         What the code has said and remembered up to here is counted with it.
         """
-        conversation = self._memory.conversation
+        conversation, duration = self._memory.conversation, max(self._now() - started, timedelta(0))
         return AgentStep(
             step_number=number or self._journal.number_for(key),
             name=key,
@@ -117,7 +117,7 @@ class Recorder:
             attempt=self._attempt,
             tries=tries,
             timestamp=started,
-            duration=max(self._now() - started, timedelta(0)),
+            duration=duration,
             changes=changes,
             in_flight=in_flight,
             said=len(conversation.messages),
@@ -182,7 +182,7 @@ class Recorder:
     def forget_pending(self) -> None:
         """Give up what is pending: it cannot be stored, and the failure that says so must be."""
         self._memory.outbox.take()
-        self._mailbox.taken.ids.clear()
+        self._mailbox.taken.__dict__.clear()
 
     def _write_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
         if self._held.is_lost:
@@ -227,32 +227,30 @@ class Recorder:
             waits=waits,
             output=output,
             error=error,
-            consumed=tuple(self._mailbox.taken.ids),
+            consumed=tuple(getattr(self._mailbox.taken, "ids", ())),
             announce_within=announce_within,
             after_checkpoint=self._last_checkpoint,
         )
 
     def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
-        held, store, lease = self._held, self._store, self._lease
-        patience = None
-        while True:
-            if held.is_lost:
-                held.mark_lost()
-                raise _lost()
+        def apply() -> Checkpointed:
+            return self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
+
+        if self._held.is_lost:
+            self._held.mark_lost()
+            raise _lost()
+        try:
             try:
-                applied = store.checkpoint(lease.execution_id, checkpoint, lease)
+                return apply()
             except StoreUnavailable as error:
-                patience = patience or self._course.patience("a checkpoint", "could not be written")
+                patience = self._course.patience("a checkpoint", "could not be written")
                 patience.wait(error)
-            except _NOT_OURS as error:
-                raise self._lost_to(error) from error
-            else:
-                if patience is not None:
-                    patience.succeeded()
-                return applied
+                return patience.ask(apply)
+        except _NOT_OURS as error:
+            raise self._lost_to(error) from error
 
     def _applied(self, checkpoint: Checkpoint, applied: Checkpointed) -> Checkpointed:
-        self._mailbox.taken.ids.clear()
+        self._mailbox.taken.__dict__.clear()
         self._last_checkpoint = checkpoint.checkpoint_id
         if applied.cancel_requested:
             self._held.mark_cancel_requested()

@@ -117,14 +117,15 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
         return _tool_step(attempt, call, call.function, options)
     function, args, kwargs = call.function, call.args, call.kwargs
     does = function if attempt.stage is None else attempt.stage.stand_in(call.name, None) or function
+    returns, is_async = _returns_of(function, call.name, options), types.is_async(function)
     policy, reconcile = CrashPolicy.RETRY, None
     if options.on_crash is not None:
         policy, reconcile = crash_policy(call.name, options.on_crash)
     return Step(
         name=call.name,
         action=Action(kind="step"),
-        work=PlainWork(lambda _: does(*args, **kwargs), is_async=types.is_async(function), timeout=options.timeout),
-        returns=_returns_of(function, call.name, options),
+        work=PlainWork(lambda _: does(*args, **kwargs), is_async=is_async, timeout=options.timeout),
+        returns=returns,
         retry=options.retry or NO_RETRY,
         crash_policy=policy,
         reconcile=None if reconcile is None else lambda _: reconcile(*args, **kwargs),
@@ -206,6 +207,5 @@ def _context_of(attempt: Attempt, this: Try) -> ToolContext:
 
 
 def _returns_of(function: Callable[..., Any], name: str, options: StepOptions) -> types.Adapter:
-    if options.returns is not MISSING:
-        return types.adapter_for(options.returns, name)
-    return types.result_adapter(function)
+    returns = options.returns
+    return types.result_adapter(function) if returns is MISSING else types.adapter_for(returns, name)

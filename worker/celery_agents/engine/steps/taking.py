@@ -39,8 +39,10 @@ def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = Tru
         course.enter_boundary(is_expected=is_expected)
         if is_new:
             course.unrecorded.add(key)
-        keep_within_limits(attempt, attempt.journal.last_number + len(course.unrecorded), in_step=True)
-    if attempt.events.subscribers:
+        number = attempt.journal.last_number + len(course.unrecorded)
+        if attempt.limits.reached(number) is not None:
+            keep_within_limits(attempt, number, in_step=True)
+    if attempt.events is not None:
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)
 

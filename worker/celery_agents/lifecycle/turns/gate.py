@@ -90,7 +90,7 @@ class Gate:
 
     def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
         """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
-        if not turns.has_lines and turns.rate is None:
+        if not turns.may_wait:
             return
         stepped = _Stepped.of(waiting)
         # This claim is no crash; the claims before it were.
