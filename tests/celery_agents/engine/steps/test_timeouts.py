@@ -370,7 +370,7 @@ def test_a_coroutine_that_is_interrupted_before_it_begins_ends_nevertheless(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(event_loop.Interrupted):
-            calling.call(never, key="never", timeout=timeout, is_async=True, held=held)
+            calling.awaited(never(), key="never", timeout=timeout, held=held)
         gc.collect()
 
 
