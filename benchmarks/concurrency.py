@@ -178,7 +178,7 @@ class _Agents(_OnWorker):
             "AGENTS_IMPORTS": "benchmarks.waiting",
             "AGENTS_EVENTS": "false",
         }
-        worker = Worker("worker", "threads", count, environ, servers.folder, queue=queue)
+        worker = Worker("celery_agents", "threads", count, environ, servers.folder, queue=queue)
         super().__init__(stack, servers, _AGENTS_BROKER, worker)
         self._queue = queue
         self.app.conf.update(result_backend=servers.redis_url(_RESULTS), agents_store_url=store_url, agents_queue=queue)

@@ -95,7 +95,7 @@ class _Scene:
         self._bare = self._stack.enter_context(
             Worker("benchmarks.bare", pool, concurrency, bare_environ, servers.folder)
         )
-        self._agents = self._stack.enter_context(Worker("worker", pool, concurrency, environ, servers.folder))
+        self._agents = self._stack.enter_context(Worker("celery_agents", pool, concurrency, environ, servers.folder))
 
     def __enter__(self) -> "_Scene":
         try:
