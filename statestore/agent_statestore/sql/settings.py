@@ -1,8 +1,9 @@
 """What a store URL says: the driver's part of it, and the store's own options."""
 
 import re
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -29,23 +30,50 @@ _DIALECTS: Final[dict[str, Dialect]] = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-_SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
 _NAME: Final = "[a-z_][a-z0-9_]{0,30}"
 
 
 @dataclass(frozen=True, slots=True)
+class _Option:
+    """An option in the URL's query: what it may be (a regular expression), what it is by default, how it is read."""
+
+    default: str
+    pattern: str
+    read: Callable[[str], Any]
+    name: str | None = None
+
+
+def _option(default: str, pattern: str, read: Callable[[str], Any], name: str | None = None) -> Any:
+    return field(metadata={"option": _Option(default, pattern, read, name)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SQLSettings:
-    """A store URL, taken apart. `keeps_deleted` is the store's: see `StorePrimitives`."""
+    """A store URL, taken apart: the driver's part of it, and the store's own options.
+
+    The options stand in the URL's query and are taken out before the driver sees it; all others are the driver's.
+
+    * `table_prefix`: what the names of all tables start with (`agent_`);
+    * `soft_delete`: whether a deleted execution is kept, hidden, until `purge` (`on`) or removed at once (`off`);
+    * PostgreSQL and MySQL: `schema`, in which the tables are (else where the connection's user finds them): a schema
+      of PostgreSQL, which `migrate` makes, or a database of MySQL, which has to be there; `pool_size` (5 connections
+      per process), `max_overflow` (10 more under load), `answer_timeout_ms` (30000; a statement that the server does
+      not answer in this time counts as a lost connection, but for migrations and transactional steps);
+    * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
+      never to a killed process; `EXTRA`; `OFF`), `busy_timeout_ms` (10000).
+
+    An option of the store's that needs no look at the others is one field here, which says all of it.
+    """
 
     shown_url: str
     url: URL
     tables: Tables
-    synchronous: str
-    busy_timeout_ms: int
-    pool_size: int
-    max_overflow: int
-    answer_timeout_ms: int
-    keeps_deleted: bool = True
+    synchronous: str = _option("FULL", "(?i:OFF|NORMAL|FULL|EXTRA)", str.upper)
+    busy_timeout_ms: int = _option("10000", "[0-9]{1,9}", int)
+    pool_size: int = _option("5", "[0-9]{1,9}", int)
+    max_overflow: int = _option("10", "[0-9]{1,9}", int)
+    answer_timeout_ms: int = _option("30000", "[1-9][0-9]{0,8}", int)
+    keeps_deleted: bool = _option("on", "on|off", "on".__eq__, "soft_delete")
 
     @property
     def dialect(self) -> Dialect:
@@ -58,7 +86,7 @@ class SQLSettings:
 
 
 def parse_url(url: str) -> SQLSettings:
-    """The settings in `url`; see `open_sql`. Raises `UnsupportedURL`."""
+    """Return the settings in `url`. Raise `UnsupportedURL`."""
     shown = masked(url)
     try:
         parsed = make_url(url)
@@ -74,27 +102,25 @@ def parse_url(url: str) -> SQLSettings:
             raise UnsupportedURL(shown, f"{value!r} is no {name}")
         return value
 
-    synchronous = option("synchronous", "FULL", "(?i:" + "|".join(_SYNCHRONOUS) + ")").upper()
-    keeps_deleted = option("soft_delete", "on", "on|off") == "on"
+    own = {"table_prefix", "schema"}
+    read: dict[str, Any] = {}
+    for one in fields(SQLSettings):
+        declared: _Option | None = one.metadata.get("option")
+        if declared is not None:
+            name = declared.name or one.name
+            own.add(name)
+            read[one.name] = declared.read(option(name, declared.default, declared.pattern))
     tables = Tables(
         option("table_prefix", DEFAULT_PREFIX, _NAME), option("schema", "", _NAME) if "schema" in parsed.query else None
     )
-    numbers = {
-        name: int(option(name, default, "[0-9]{1,9}"))
-        for name, default in (("busy_timeout_ms", "10000"), ("pool_size", "5"), ("max_overflow", "10"))
-    }
-    numbers["answer_timeout_ms"] = int(option("answer_timeout_ms", "30000", "[1-9][0-9]{0,8}"))
-    if numbers["pool_size"] + numbers["max_overflow"] == 0:
-        raise UnsupportedURL(shown, "pool_size and max_overflow are both 0, which leaves no connection")
-    own = ("synchronous", "soft_delete", "table_prefix", "schema", *numbers)
     settings = SQLSettings(
         shown_url=shown,
         url=parsed.set(drivername=driver).difference_update_query(own),
         tables=tables,
-        synchronous=synchronous,
-        keeps_deleted=keeps_deleted,
-        **numbers,
+        **read,
     )
+    if settings.pool_size + settings.max_overflow == 0:
+        raise UnsupportedURL(shown, "pool_size and max_overflow are both 0, which leaves no connection")
     _check_place(settings)
     return settings
 
