@@ -60,7 +60,9 @@ class SQLSettings:
       per process), `max_overflow` (10 more under load), `answer_timeout_ms` (30000; a statement that the server does
       not answer in this time counts as a lost connection, but for migrations and transactional steps);
     * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
-      never to a killed process; `EXTRA`; `OFF`), `busy_timeout_ms` (10000).
+      never to a killed process; `EXTRA`; `OFF`), `journal_mode` (`WAL`; one of `DELETE`, `TRUNCATE`, `PERSIST` for
+      file systems without shared memory between processes, such as NFS: there readers and writers wait for each
+      other), `busy_timeout_ms` (10000).
 
     An option of the store's that needs no look at the others is one field here, which says all of it.
     """
@@ -69,6 +71,7 @@ class SQLSettings:
     url: URL
     tables: Tables
     synchronous: str = _option("FULL", "(?i:OFF|NORMAL|FULL|EXTRA)", str.upper)
+    journal_mode: str = _option("WAL", "(?i:WAL|DELETE|TRUNCATE|PERSIST)", str.upper)
     busy_timeout_ms: int = _option("10000", "[0-9]{1,9}", int)
     pool_size: int = _option("5", "[0-9]{1,9}", int)
     max_overflow: int = _option("10", "[0-9]{1,9}", int)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_statestore import AgentState, Checkpoint, StoreUnavailable
+from agent_statestore import AgentState, Checkpoint, StoreUnavailable, UnsupportedURL
 from agent_statestore.sql import SQLStore
 from agent_statestore.sql.settings import parse_url
 from agent_statestore.sql.sqlite.database import SQLiteDatabase
@@ -108,3 +108,42 @@ def test_an_option_of_the_driver_in_the_url_counts(tmp_path: Path) -> None:
         pytest.raises(StoreUnavailable, match="readonly"),
     ):
         create(frozen)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "truncate", "PERSIST"])
+def test_a_file_without_wal_keeps_executions_of_several_processes(tmp_path: Path, mode: str) -> None:
+    """For file systems on which processes share no memory: no -wal and no -shm file is ever made."""
+    url = f"sqlite:///{tmp_path}/executions.db?journal_mode={mode}"
+    with SQLStore(url) as store, SQLStore(url) as other:
+        execution_id, lease = claimed(store)
+        with ThreadPoolExecutor(4) as threads:
+            reads = [threads.submit(store.get_summary, execution_id) for _ in range(50)]
+            other.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+            assert all(read.result() is not None for read in reads)
+        assert [step.step_number for step in store.get_steps(execution_id)] == [1]
+        assert store._database.run("SELECT journal_mode FROM pragma_journal_mode", {}) == [(mode.lower(),)]
+        assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(("-wal", "-shm"))]
+
+
+def test_a_file_leaves_wal_and_returns_to_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/executions.db"
+    for option, found in (("", "wal"), ("?journal_mode=DELETE", "delete"), ("", "wal")):
+        with SQLStore(url + option) as store:
+            store.create_context("agent", 1)
+            assert store._database.run("SELECT journal_mode FROM pragma_journal_mode", {}) == [(found,)]
+
+
+def test_two_stores_that_want_another_journal_on_one_file_are_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/executions.db"
+    with SQLStore(url) as store:
+        store.create_context("agent", 1)
+        with (
+            SQLStore(f"{url}?journal_mode=DELETE&busy_timeout_ms=50") as other,
+            pytest.raises(StoreUnavailable, match="locked"),
+        ):
+            other.create_context("agent", 2)
+
+
+def test_an_unknown_journal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedURL, match="journal_mode"):
+        SQLStore(f"sqlite:///{tmp_path}/executions.db?journal_mode=MEMORY")

@@ -39,8 +39,8 @@ def prepare_sqlite(connection: sqlite3.Connection, settings: SQLSettings) -> Non
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            if mode != "wal":
-                connection.execute("PRAGMA journal_mode=WAL")
+            if mode.upper() != settings.journal_mode:
+                connection.execute(f"PRAGMA journal_mode={settings.journal_mode}")
             break
         except sqlite3.OperationalError:
             if time.monotonic() > deadline:
