@@ -1,4 +1,4 @@
-"""What is written to a store: `NewExecution` and `Checkpoint`."""
+"""The records that are written to a store: `NewExecution` and `Checkpoint`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from agent_statestore.records import (
 )
 from agent_statestore.states import AgentState
 
-# The state in which an execution waits that waits for nothing else.
+# The state of an execution that waits for nothing else.
 STATE_OF_WAIT: Final = {
     WaitKind.INPUT: AgentState.WAITING_FOR_INPUT,
     WaitKind.APPROVAL: AgentState.WAITING_FOR_APPROVAL,
@@ -37,12 +37,12 @@ STATE_OF_WAIT: Final = {
 
 
 def new_execution_id() -> str:
-    """A UUIDv7: unique, and ordered by time of creation."""
+    """Return a UUIDv7: unique, and ordered by time of creation."""
     return str(uuid7())
 
 
 def new_checkpoint_id() -> str:
-    """An id for one checkpoint, by which its repetition is recognised."""
+    """Return an id for one checkpoint, by which its repetition is recognised."""
     return token_hex(16)
 
 
@@ -84,26 +84,26 @@ class Checkpoint:
     """The durable, atomic write after a step: only what changed.
 
     `steps` are new ones, numbered on from the last, or a result for a recorded intent (same number, same name).
-    `messages`, `facts` and `rag_context` are appended; `facts_by_run` marks the facts as
-    the agent's own. `working_memory` and `entities` are set by key; `forget` then
-    removes keys of the working memory. `consumed` lists the ids of signals that this write takes out of the mailbox.
+    `messages`, `facts` and `rag_context` are appended; `facts_by_run` marks the facts as the agent's own.
+    `working_memory` and `entities` are set by key; `forget` then removes keys of the working memory. `consumed` lists
+    the ids of signals that this write takes out of the mailbox.
 
-    `state` None leaves the state as it is. A paused state needs `waits`, of which any ends the pause, and any other
-    state clears them. No two of them have the same kind and key. The state is that of one of them; where a person is
-    asked, it is a state that says so (`STATE_OF_WAIT`). A state that is paused or over gives the lease back in the same
-    write. `output` and `error` belong to a state that is over.
+    `state` None leaves the state as it is. A paused state needs `waits`, any of which ends the pause; any other state
+    clears them. No two of them have the same kind and key. The state is that of one of them; where a person is asked,
+    it is a state that says so (`STATE_OF_WAIT`). A state that is paused or over gives the lease back in the same write.
+    `output` and `error` belong to a state that is over.
 
     `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
     that the end is announced (to a result backend, say) even when the process dies right after this write.
 
-    `by` and `reason` go into the audit trail when the state changes: who asked for it, and why. Without a `reason` a
-    failure's is its error.
+    `by` and `reason` go into the audit trail when the state changes: who asked for it, and why. Without a `reason`, the
+    reason of a failure is its error.
 
-    `checkpoint_id` makes a repetition harmless: a checkpoint whose id is that of the last applied one does nothing.
+    `checkpoint_id` makes a repetition harmless: a checkpoint with the id of the last applied one does nothing.
 
-    With `after_checkpoint`, the id of the last checkpoint that its writer knows of ("" for none yet), it applies only
-    while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a replica that was
-    behind, refuses it.
+    `after_checkpoint` is the id of the last checkpoint that its writer knows of ("" for none yet). With it, the write
+    applies only while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a
+    replica that was behind, refuses it.
     """
 
     steps: tuple[AgentStep, ...] = ()
@@ -155,7 +155,7 @@ class Checkpoint:
 
     @property
     def waiting(self) -> Wait | None:
-        """The first of `waits`; None where there is none."""
+        """The first of `waits`; None if there are none."""
         return self.waits[0] if self.waits else None
 
     @property
@@ -165,9 +165,9 @@ class Checkpoint:
 
 
 def require_lease_of(execution_id: str, lease: Lease | None) -> None:
-    """Raises `LeaseLost` for a lease of another execution.
+    """Raise `LeaseLost` for a lease of another execution.
 
-    Tokens count from one in every execution, so that the number alone would often let the wrong writer in.
+    Tokens count from one in every execution, so the number alone would often let the wrong writer in.
     """
     if lease is not None and lease.execution_id != execution_id:
         raise LeaseLost(execution_id, lease.token)

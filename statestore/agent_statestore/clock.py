@@ -1,8 +1,8 @@
-"""Whose time counts.
+"""The clock whose time counts.
 
-A store without an injected clock uses its server's own (Redis `TIME`, the database's clock), so that skew between
-hosts does not matter. An injected clock replaces it, so that a test makes a lease run out without waiting for it.
-Inside the stores, time is an integer count of microseconds since the Unix epoch.
+A store without an injected clock uses its server's own (Redis `TIME`, the database's clock), so that skew between hosts
+does not matter. An injected clock replaces it, so that a test makes a lease run out without waiting for it. Inside the
+stores, time is an integer count of microseconds since the Unix epoch.
 """
 
 import time
@@ -17,7 +17,7 @@ class Clock(Protocol):
     """Tells the time."""
 
     def now_us(self) -> int:
-        """Microseconds since the Unix epoch."""
+        """Return the microseconds since the Unix epoch."""
         ...
 
 
@@ -38,7 +38,7 @@ class ManualClock:
         return self._now_us
 
     def advance(self, by: timedelta) -> None:
-        """Moves the time on by `by`."""
+        """Move the time on by `by`."""
         self._now_us += duration_us(by)
 
 
@@ -47,15 +47,15 @@ def left_to_the_server() -> None:
 
 
 def to_us(moment: datetime) -> int:
-    """An aware datetime as microseconds since the epoch."""
+    """Return an aware datetime as microseconds since the epoch."""
     return (moment - EPOCH) // _MICROSECOND
 
 
 def from_us(us: int) -> datetime:
-    """Microseconds since the epoch as an aware datetime in UTC."""
+    """Return microseconds since the epoch as an aware datetime in UTC."""
     return EPOCH + timedelta(microseconds=us)
 
 
 def duration_us(duration: timedelta) -> int:
-    """A duration in whole microseconds."""
+    """Return a duration in whole microseconds."""
     return duration // _MICROSECOND

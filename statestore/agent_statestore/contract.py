@@ -1,7 +1,7 @@
 """The store contract: the primitives that every backend implements. Their docstrings are the specification.
 
-`agent_statestore.testing` holds it against any backend. The familiar operations (`add_step`, `set_working_memory`,
-...) are built on these primitives once, in `agent_statestore.store`.
+`agent_statestore.testing` tests any backend against it. The familiar operations (`add_step`, `set_working_memory`, ...)
+are built once on these primitives, in `agent_statestore.store`.
 """
 
 from abc import ABC, abstractmethod
@@ -36,28 +36,28 @@ from agent_statestore.watch import PollingWatch, Watch
 
 
 class StorePrimitives(ABC):
-    """Executions and their contexts, kept so that any worker can go on with them.
+    """Executions and their contexts, stored so that any worker can continue them.
 
     Invariants, for every backend:
 
     * Each method is atomic for each execution that it touches: it happens as a whole or not at all, and concurrent
       calls from any number of threads and processes have the outcome of some serial order. Methods on many executions
       (`renew`, `take_due`, `mark_rung`, `find`, `clear`) need not be atomic across them. No method reads in one round
-      trip and, from what it read, writes in a second.
+      trip and then writes, from what it read, in a second one.
     * An instance is safe to share between threads, and to use on both sides of a `fork`.
     * Time is the store's clock (see `agent_statestore.clock`), never the caller's.
-    * A *live lease* is one whose `lease_until` is after now. Tokens of one execution grow by one with each claim, for
-      ever, also across release and expiry.
+    * A *live lease* is one whose `lease_until` is after now. The tokens of one execution grow by one with each claim,
+      for ever, also across release and expiry.
     * Returned records share nothing with what is stored.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
-    * The audit trail of an execution grows in the same atomic step as what it tells of, one entry for each: creation,
-      claim, accepted answer, approval or cancel, accepted event that names its sender, deletion, and checkpoint that
-      changes the state.
+    * The audit trail of an execution grows in the same atomic step as the change that it records. It gets one entry for
+      each creation, claim, accepted answer, approval or cancel, accepted event that names its sender, deletion, and
+      checkpoint that changes the state.
     * `due_at` drives all recovery: when it has passed, `take_due` hands the execution to a sweeper, which rings its
-      bell (publishes a message). Each method below says what it does to it.
+      bell (publishes a message). Each method below says how it changes `due_at`.
 
     Attributes:
-        url: where the store is, with any password masked; for messages.
+        url: the store's address, with any password masked; for messages.
         is_shared: whether other processes see the same data. False only for the in-memory store.
         keeps_deleted: whether `delete_context` hides an execution and leaves it to `purge`; otherwise it purges.
         has_transactions: whether `transaction` works.
@@ -77,70 +77,76 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def create(self, new: NewExecution) -> AgentContext:
-        """Stores a new execution in state `idle` and returns its context.
+        """Store a new execution in state `idle` and return its context.
 
-        With an `idempotency_key` that this agent has used before, nothing is written and the existing context is
-        returned, whatever its input; of concurrent calls with one key exactly one creates. `due_at` becomes
-        now + `first_ring`, or `start_at`. Raises `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        If this agent has used the `idempotency_key` before, nothing is written and the existing context is returned,
+        whatever its input; exactly one of several concurrent calls with one key creates. `due_at` becomes
+        now + `first_ring`, or `start_at`. Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
         """
 
     @abstractmethod
     def get_context(self, execution_id: str) -> AgentContext | None:
-        """The whole context in one consistent look, or None. Raises `FormatTooNew`."""
+        """Return the whole context in one consistent look, or None. Raise `FormatTooNew`."""
 
     @abstractmethod
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
-        """The header alone, or None: cheap, whatever the number of steps. Raises `FormatTooNew`."""
+        """Return the header alone, or None: cheap, whatever the number of steps. Raise `FormatTooNew`."""
 
     @abstractmethod
     def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
-        """The steps numbered above `after`, in order; empty for an unknown execution. Costs what it returns."""
+        """Return the steps numbered above `after`, in order.
+
+        The result is empty for an unknown execution. The cost is that of the steps returned.
+        """
 
     @abstractmethod
     def find(self, query: Query = EVERYTHING) -> Page:
         """Return the executions that match the query, newest first (`created_at`, then `execution_id`, descending).
 
-        With `oldest_first`, in the opposite order. A cursor belongs to that order: pages neither repeat nor miss an
-        execution that existed when the first page was read, however many are added meanwhile. Raise `InvalidRecord` for
-        a cursor that this store did not make.
+        `oldest_first` returns them in the opposite order. A cursor belongs to its order: pages neither repeat nor miss
+        an execution that existed when the first page was read, however many are added meanwhile. Raise `InvalidRecord`
+        for a cursor that this store did not make.
         """
 
     @abstractmethod
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
-        """The context that `create` would return instead of a new one for this key, or None."""
+        """Return the context that `create` would return instead of a new one for this key, or None."""
 
     @abstractmethod
     def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
-        """The audit trail, oldest entry first, also of a deleted execution; empty for an unknown or purged one."""
+        """Return the audit trail, oldest entry first, also of a deleted execution.
+
+        An unknown or purged execution has none: the result is empty.
+        """
 
     @abstractmethod
     def find_ended(
         self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
     ) -> tuple[str, ...]:
-        """The ids of at most `limit` executions that were over before that time, the longest over first.
+        """Return the ids of at most `limit` executions that were over before that time, the longest over first.
 
-        Only those whose end needs no more announcing (no `due_at`) and that are still to be archived or purged: not
-        what `drop_archived` has accepted. `states` restricts them to some of the states that are over. Costs what it
-        returns, as far as the backend can; raises `InvalidRecord` for a limit below 1.
+        Only executions count whose end needs no more announcing (no `due_at`) and that can still be archived or purged:
+        those that `drop_archived` has accepted do not. `states` restricts them to some of the states that are over. The
+        cost is that of the ids returned, as far as the backend can. Raise `InvalidRecord` for a limit below 1.
         """
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
-        """Takes the lease and reads the context, in one round trip.
+        """Take the lease and read the context, in one round trip.
 
-        None if the execution is unknown or over, while a lease on it lives, or before its `not_before` (a start time,
-        or a pause that nothing has ended yet). Otherwise the token grows by one, `crashes` by one, the state becomes
-        `thinking`, `rings` becomes 0, the lease and `due_at` end at now + ttl. What it waits for (`waits`) and the
-        mailbox stay, for the engine to look at; the returned context shows the new state. `version` stays. Raises
+        Return None if the execution is unknown or over, while a lease on it lives, or before its `not_before` (a start
+        time, or a pause that nothing has ended yet). Otherwise the token grows by one, `crashes` grows by one, the
+        state becomes `thinking`, `rings` becomes 0, and the lease and `due_at` end at now + ttl. Its `waits` and its
+        mailbox stay, for the engine to look at; the returned context shows the new state. `version` stays. Raise
         `FormatTooNew` with nothing changed. Not repeatable: a claim that succeeded without its answer arriving holds
         the execution until the ttl has passed.
         """
 
     @abstractmethod
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
-        """Moves the end of many leases, and `due_at` with it, to now + ttl, in one round trip.
+        """Move the end of many leases, and `due_at` with it, to now + ttl, in one round trip.
 
         A lease that is stale or has run out is not renewed, even if nobody else has claimed since; it is returned as
         lost. Repeating is safe. An empty sequence does nothing.
@@ -148,66 +154,65 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
-        """Gives the lease up, or (`crashed`) breaks that of a process that is seen to be dead.
+        """Give the lease up, or (`crashed`) break the lease of a process that is seen to be dead.
 
-        `due_at` becomes now and `rings` 0; unless `crashed`, the claim is taken back from `crashes`. The state stays.
-        False, and no change, if the lease is stale, has run out or was given back already.
+        `due_at` becomes now and `rings` becomes 0; unless `crashed`, the claim is taken back from `crashes`. The state
+        stays. Return False, and change nothing, if the lease is stale, has run out or was given back already.
         """
 
     @abstractmethod
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
-        """The live leases whose owner starts with `owner_prefix`; `ttl` is what is left of them."""
+        """Return the live leases whose owner starts with `owner_prefix`; `ttl` is the time that is left of them."""
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
-        """Applies one checkpoint, all or nothing, in one round trip, and bumps `version`.
+        """Apply one checkpoint, all or nothing, in one round trip, and bump `version`.
 
         Checked in this order, with no change when one fails:
 
         1. `ExecutionNotFound`, and (without a lease) `FormatTooNew`.
         2. The id of the last applied checkpoint: success without any effect (a repetition after a lost answer).
         3. With a lease: `LeaseLost` unless the token is the current one and the lease lives.
-        4. `ExecutionOver`, unless the write is the release of a dead letter (`failed` to `idle`).
+        4. `ExecutionOver`, unless the write releases a dead letter (`failed` to `idle`).
         5. Without a lease: `LeaseHeld` while a lease lives.
         6. `CheckpointConflict`: the last checkpoint is not `after_checkpoint`.
         7. `IllegalTransition`.
-        8. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a
-           recorded intent (no result) of the same name, which it then replaces.
+        8. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a recorded
+           intent (no result) of the same name, which the step then replaces.
 
         A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
 
-        A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; its `due_at`
-        and `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal
-        for any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`. A
-        working state that is written without a lease makes the execution due at once and claimable: its writer does
-        not hold it. A state that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`.
-        Both paused and over give the lease back. `failed` to `idle` clears the error, `ended_at`, `crashes` and `rings`
-        and makes the execution due at once. Consuming an unknown signal is harmless.
-        Raises `NotSerialisable` or `ValueTooLarge` before anything is sent.
+        A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; `due_at` and
+        `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal for
+        any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`. A working
+        state that is written without a lease makes the execution due at once and claimable, because its writer does not
+        hold it. A state that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`. Both
+        a paused state and one that is over give the lease back. `failed` to `idle` clears the error, `ended_at`,
+        `crashes` and `rings` and makes the execution due at once. Consuming an unknown signal is harmless. Raise
+        `NotSerialisable` or `ValueTooLarge` before anything is sent.
         """
 
     @abstractmethod
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        """Puts a signal into the mailbox, with the store's time as its `sent_at`.
+        """Put a signal into the mailbox, with the store's time as its `sent_at`.
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
         sent before (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one
-        of this kind and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this
-        kind and key, alone or among others.
-        Events, ends of children and cancels are always accepted.
+        of this kind and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind
+        and key, alone or among others. Events, ends of children and cancels are always accepted.
 
         If no lease lives and the execution is paused on this signal, alone or among others, or the signal is a cancel,
-        then `due_at` becomes now, `not_before` is lifted and `rings` set to 0, and `woke` is true. With a live lease
-        the holder finds the signal when it pauses, or the cancel at its next step boundary. A cancel sets
+        then `due_at` becomes now, `not_before` is lifted, `rings` becomes 0, and `woke` is true. With a live lease the
+        holder finds the signal when it pauses, or the cancel at its next step boundary. A cancel sets
         `cancel_requested`.
         """
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
-        """Opens a transaction in which writes of the caller's own and one checkpoint commit together.
+        """Open a transaction in which the caller's own writes and one checkpoint commit together.
 
-        Raises `NoTransactions` unless the store `has_transactions`, and `StoreUnavailable`, also when the connection is
+        Raise `NoTransactions` unless the store `has_transactions`, and `StoreUnavailable`, also when the connection is
         lost inside the block.
         """
         del execution_id, lease
@@ -217,23 +222,23 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
-        """Executions whose `due_at` has passed, longest due first as far as the backend can order them.
+        """Return executions whose `due_at` has passed, longest due first as far as the backend can order them.
 
-        Their `due_at` moves to now + grace in the same step, so that of several sweepers only one gets each.
+        Their `due_at` moves to now + grace in the same step, so that only one of several sweepers gets each.
         """
 
     @abstractmethod
     def mark_rung(self, rung: Iterable[tuple[str, int]], first: timedelta, maximum: timedelta) -> None:
-        """Records that the bells of these (execution id, token) pairs, each given once, were rung.
+        """Record that the bells of these (execution id, token) pairs, each given once, were rung.
 
-        `due_at` becomes now + min(first * 2**rings, maximum) and `rings` grows by one: a long queue is not flooded
-        with duplicates. Skips an execution whose token has changed, on which a lease lives, whose `not_before` has not
-        come (its start time or timer is not to be moved), or that is not due for anything.
+        `due_at` becomes now + min(first * 2**rings, maximum) and `rings` grows by one, so that a long queue is not
+        flooded with duplicates. An execution is skipped if its token has changed, if a lease on it lives, if its
+        `not_before` has not come (its start time or timer must not move), or if it is not due for anything.
         """
 
     @abstractmethod
     def settle(self, execution_id: str) -> None:
-        """Clears the `due_at` of an execution that is over: its end has been announced. Otherwise nothing."""
+        """Clear the `due_at` of an execution that is over: its end has been announced. Otherwise do nothing."""
 
     # -- rates ---------------------------------------------------------------------------------------------------------
 
@@ -247,41 +252,43 @@ class StorePrimitives(ABC):
         within: timedelta = timedelta(0),
         promised: bool = False,
     ) -> Turn:
-        """Takes the next turn of a bucket, which gives at most `limit` turns `per` period, evenly spaced.
+        """Take the next turn of a bucket, which gives at most `limit` turns `per` period, evenly spaced.
 
-        A bucket is a name; all who ask it share it, and are to agree on its rate. The next turn comes `per / limit`
-        after the last one that was taken, or now. It is taken if it comes `within` that time and nobody was promised an
-        earlier one; the caller has to let `wait` pass before he uses it. Otherwise the caller is promised a time behind
-        all others that were promised one: after `wait` he asks again, and as `promised` he then only stands behind
-        turns that are taken. A promise is not kept for anybody: who is so late that the next turn is not `within` his
-        time goes to the end of the line, and who does not come wastes a turn. A line is at most `LONGEST_LINE` long;
-        beyond, nothing is promised.
+        A bucket is a name; all callers that use it share it, and must agree on its rate. The next turn comes
+        `per / limit` after the last one that was taken, or now. It is taken if it comes `within` that time and nobody
+        was promised an earlier one; the caller must let `wait` pass before using it. Otherwise the caller is promised a
+        time behind all others that were promised one: after `wait` it asks again, and as `promised` it then only stands
+        behind turns that are taken. A promise is not kept for anybody: a caller that is so late that the next turn is
+        not `within` its time goes to the end of the line, and one that does not come wastes a turn. A line is at most
+        `LONGEST_LINE` long; beyond that, nothing is promised.
 
-        Atomic for each bucket. Not repeatable: a call whose answer was lost may have taken a turn. What is kept of a
-        bucket is forgotten some time after it does not matter any more. Raises `InvalidRecord` for a name, a limit, a
-        period or a `within` that is none.
+        Atomic for each bucket. Not repeatable: a call whose answer was lost may have taken a turn. The store forgets a
+        bucket some time after it has stopped to matter. Raise `InvalidRecord` for an invalid name, limit, period or
+        `within`.
         """
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
-        """Deletes an execution, also from under a live lease; False if it was not there.
+        """Delete an execution, also from under a live lease; return False if it was not there.
 
-        Every read and write then finds nothing, and its idempotency key is free. A store that `keeps_deleted` keeps
-        the contents until `purge`, and the audit trail, which gets an entry with `by` and `reason`, stays readable.
-        Any other store purges at once.
+        Every read and write then finds nothing, and its idempotency key is free. A store that `keeps_deleted` keeps the
+        contents until `purge`, and the audit trail, which gets an entry with `by` and `reason`, stays readable. Any
+        other store purges at once.
         """
 
     @abstractmethod
     def purge(self, execution_id: str) -> bool:
-        """Removes an execution for good, deleted or not, with everything of it and its audit trail; False if nothing
-        was there."""
+        """Remove an execution for good, deleted or not, with all its contents and its audit trail.
+
+        Return False if nothing was there.
+        """
 
     def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
-        """The ids of at most `limit` executions that were deleted before that time and not purged, the first first.
+        """Return the ids of at most `limit` executions that were deleted before that time and not purged.
 
-        Raises `InvalidRecord` for a limit below 1.
+        The first deleted one comes first. Raise `InvalidRecord` for a limit below 1.
         """
         del before
         check_limit(limit)
@@ -289,13 +296,15 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def clear(self) -> int:
-        """Purges every execution of this store's own prefix or tables and nothing else; returns how many there were,
-        deleted ones not counted. Forgets its rates, too."""
+        """Purge every execution under this store's prefix or in its tables, and nothing else.
+
+        Return how many there were, without the deleted ones. The rates of the store are forgotten, too.
+        """
 
     def tidy(self, limit: int = 1000) -> int:
-        """Removes what expired executions left in indexes, at most `limit` of them; returns how many.
+        """Remove what at most `limit` expired executions left in indexes, and return how many there were.
 
-        Called by the sweeper. For backends whose data expires by itself.
+        The sweeper calls it. It serves backends whose data expires by itself.
         """
         del limit
         return 0
@@ -304,39 +313,40 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def export(self, execution_id: str) -> ExportedExecution | None:
-        """Everything of an execution in one consistent look, as stored; None if it is unknown. Raises `FormatTooNew`.
+        """Return everything of an execution in one consistent look, as stored; None if it is unknown.
 
-        A lease on it is told of, not taken along.
+        A lease on it is mentioned in the export, not taken along. Raise `FormatTooNew`.
         """
 
     @abstractmethod
     def restore(self, exported: ExportedExecution) -> bool:
-        """Stores an execution exactly as it was exported, all or nothing: the same id, times and audit trail, due when
-        it was due, and without a lease.
+        """Store an execution exactly as it was exported, all or nothing.
+
+        It keeps its id, times and audit trail, is due when it was due, and has no lease.
 
         A copy that is there already is replaced if it has not come as far (`ExportedExecution.place`) and no lease on
         it lives; otherwise, and if it is deleted here, nothing is changed and the answer is False. So repeating is
-        harmless. Raises `IdempotencyKeyTaken` if another execution of the agent has its key here.
+        harmless. Raise `IdempotencyKeyTaken` if another execution of the agent has its key here.
         """
 
     @abstractmethod
     def drop_archived(self, execution_id: str, place: tuple[int, int, int]) -> bool:
-        """Lets go of an execution that is over and of which another store has committed a copy.
+        """Let go of an execution that is over and of which another store has committed a copy.
 
-        It is purged, or on a store whose data expires by itself its time to live starts. False, and no change, unless
-        it is over, no `due_at` is left, and it is still at that `place`.
+        The execution is purged; on a store whose data expires by itself, its time to live starts instead. Return False,
+        and change nothing, unless it is over, no `due_at` is left, and it is still at that `place`.
         """
 
     def hold_finished(self) -> None:
-        """From now on nothing that becomes over through this instance expires before `drop_archived` allows it."""
+        """Let nothing that becomes over through this instance from now on expire before `drop_archived` allows it."""
         self.holds_finished = True
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def watch(self, execution_id: str) -> Watch:
-        """Wakes a client as soon as something about an execution may have changed.
+        """Return a watch that wakes a client as soon as something about an execution may have changed.
 
-        The changes noticed are those since this call. A store without such a mechanism is looked at in intervals.
+        It notices the changes since this call. A store without such a mechanism is looked at in intervals.
         """
         del execution_id
         return PollingWatch()
@@ -345,24 +355,25 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """Return the store's time: what lease ends and `due_at` are to be compared with.
+        """Return the store's time, with which lease ends and `due_at` must be compared.
 
-        Costs one round trip where a server's clock counts. `Claim.now` tells it without one. Raise `StoreUnavailable`.
+        It costs one round trip where a server's clock counts. `Claim.now` tells it without one. Raise
+        `StoreUnavailable`.
         """
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def check(self) -> None:
-        """Raises `StoreUnavailable` or `SchemaMismatch` unless the store answers and can be worked with."""
+        """Raise `StoreUnavailable` or `SchemaMismatch` unless the store answers and is fit for use."""
 
     def durability_warning(self) -> str | None:
-        """One sentence if the server, as configured, forgets executions when it crashes; None if it does not."""
+        """Return one sentence if the server, as configured, forgets executions when it crashes; None if it does not."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Frees the connections. The store must not be used afterwards; closing twice is harmless."""
+        """Free the connections. The store must not be used afterwards; closing twice is harmless."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,11 @@
-"""What a backend says of the driver that it needs: `with driver("redis", extra="redis"): import ...`."""
+"""The driver that a backend declares: `with driver("redis", extra="redis"): import ...`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class AbsentDriver(ModuleNotFoundError):
-    """A driver is not installed. `open_store` makes `MissingDriver` of it, which knows the URL's scheme.
+    """A driver is not installed. `open_store` makes `MissingDriver` of it, since it knows the URL's scheme.
 
     Attributes:
         package: the driver's package.

@@ -17,8 +17,8 @@ DEFAULT_MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 
 Fields = dict[str, Any]
 
-# From each older format, the function that brings an envelope of that kind one format further. The key is
-# (kind of record, format it starts from).
+# For each older format, the function that brings an envelope of that kind one format further. The key is (kind of
+# record, format it starts from).
 MIGRATIONS: Final[dict[tuple[str, int], Callable[[Fields], Fields]]] = {}
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -26,9 +26,9 @@ _UNLIMITED: Final = 1 << 62
 
 
 def dump(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:
-    """The value as compact JSON text.
+    """Return the value as compact JSON text.
 
-    Raises `NotSerialisable` for what JSON cannot carry and `ValueTooLarge` over `max_bytes` of UTF-8; both name
+    Raise `NotSerialisable` for a value that JSON cannot carry, and `ValueTooLarge` over `max_bytes` of UTF-8; both name
     `field`.
     """
     try:
@@ -46,12 +46,12 @@ def dump(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:
 
 
 def load(text: str | bytes) -> JSONValue:
-    """The value of a JSON text that `dump` made."""
+    """Return the value of a JSON text that `dump` made."""
     return json.loads(text)
 
 
 def seal(fields: Fields, field: str, max_bytes: int = _UNLIMITED) -> str:
-    """The fields as an envelope of the current format. Fields that are None are left out."""
+    """Return the fields as an envelope of the current format. Fields that are None are left out."""
     return dump({"v": FORMAT, **present(fields)}, field, max_bytes)
 
 
@@ -61,7 +61,7 @@ def present(fields: Fields) -> Fields:
 
 
 def unseal(text: str | bytes, kind: str) -> Fields:
-    """The fields of an envelope, migrated to the current format. Raises `FormatTooNew`."""
+    """Return the fields of an envelope, migrated to the current format. Raise `FormatTooNew`."""
     fields: Fields = json.loads(text)
     version: int = fields["v"]
     require_readable(kind, version)
@@ -73,6 +73,6 @@ def unseal(text: str | bytes, kind: str) -> Fields:
 
 
 def require_readable(what: str, version: int) -> None:
-    """Raises `FormatTooNew` for a format that only a newer version of this package knows."""
+    """Raise `FormatTooNew` for a format that only a newer version of this package knows."""
     if version > FORMAT:
         raise FormatTooNew(what, version, FORMAT)

@@ -1,7 +1,7 @@
-"""What can go wrong in a store.
+"""The errors of a store.
 
     StoreError
-    |-- StoreUnavailable        the server cannot be reached, or answered with a fault of its own; try again later
+    |-- StoreUnavailable        the server cannot be reached, or answered with a fault; try again later
     |-- ExecutionNotFound       no context under this id
     |-- ExecutionOver           the execution is completed, failed or cancelled: nothing more is written to it
     |-- LeaseLost               the write carried a stale or expired fencing token
@@ -10,7 +10,7 @@
     |-- CheckpointConflict      the last checkpoint is not the one that the write builds on
     |-- StepConflict            a gap in the step numbers, or a recorded step that would be overwritten
     |-- SignalRefused
-    |   |-- QuestionNotAsked    an answer to something that the execution does not wait for
+    |   |-- QuestionNotAsked    an answer that the execution does not wait for
     |   `-- AlreadyAnswered     the first answer won; this is the second
     |-- NoTransactions          a transactional step on a store that has no transactions to share
     |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
@@ -25,7 +25,7 @@
         |-- UnsupportedURL      the backend cannot work with this URL
         `-- UnknownRevision     a migration target that does not exist
 
-Constructors take facts and keep them as attributes; the sentence is made by `__str__`. All survive pickling.
+Constructors take facts and keep them as attributes; `__str__` makes the sentence. All of them survive pickling.
 """
 
 
@@ -34,9 +34,9 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or answered with a fault of its own.
+    """The store cannot be reached, or answered with a fault.
 
-    Whether the write happened is unknown; repeating the same `Checkpoint` is safe.
+    It is unknown whether the write happened; repeating the same `Checkpoint` is safe.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -188,7 +188,7 @@ class IdempotencyKeyTaken(StoreError):
 
 
 class InvalidRecord(StoreError, ValueError):
-    """A record that breaks its own rules: refused before anything is written. `field` names the culprit."""
+    """A record that breaks its rules: it is refused before anything is written. `field` names the culprit."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -230,7 +230,7 @@ class FormatTooNew(StoreError):
 
 
 class SchemaMismatch(StoreError):
-    """The database's schema is not the one that this version of the package works on."""
+    """The database's schema is not the one that this version of the package needs."""
 
     def __init__(self, url: str, found: str | None, expected: str) -> None:
         super().__init__(url, found, expected)

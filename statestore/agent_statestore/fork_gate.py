@@ -1,8 +1,8 @@
-"""Holds forks off while threads are inside of what a fork in that moment would break.
+"""Holds forks off while threads are inside code that a fork in that moment would break.
 
 A child inherits the locks that other threads held at the fork, locked, without the threads that would unlock them, and
-then waits for ever as soon as it needs one. A program that forks while its threads use what has such locks, as Celery's
-prefork pool does when it replaces a child, must therefore fork between their calls.
+then waits for ever as soon as it needs one. A program that forks while its threads use objects with such locks, as
+Celery's prefork pool does when it replaces a child, must therefore fork between their calls.
 """
 
 import logging
@@ -18,13 +18,13 @@ _LOOK_AGAIN_SECONDS: Final = 0.0005
 
 
 class ForkGate:
-    """Entered with `with`, by any number of threads at once and by one thread repeatedly; closed during a fork.
+    """A gate entered with `with`, by any number of threads at once and by one thread repeatedly; closed during a fork.
 
-    `what` is what it guards, for messages.
+    `what` names what it guards, for messages.
 
-    It has no lock: one would cost more, would have to be renewed in the child, and could be held by the very thread
-    in which a signal handler or the garbage collector enters again. It rests on a thread saying that it is inside
-    before it looks for a fork, and on a fork being announced before it looks who is inside: one sees the other.
+    It has no lock: a lock would cost more, would have to be renewed in the child, and could be held by the very thread
+    in which a signal handler or the garbage collector enters again. The gate rests on two orders: a thread says that it
+    is inside before it looks for a fork, and a fork is announced before it looks who is inside. So one sees the other.
     """
 
     def __init__(self, what: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -53,7 +53,7 @@ class ForkGate:
             inside.pop(me, None)  # a fork that lost its patience has taken it out already
 
     def enter_now(self) -> bool:
-        """Enters unless that needs waiting; says whether it did."""
+        """Enter unless that needs waiting, and return whether it did."""
         me, inside = get_ident(), self._inside
         depth = inside.get(me, 0)
         inside[me] = depth + 1
@@ -68,11 +68,11 @@ class ForkGate:
         return bool(self._forking)
 
     def close(self) -> None:
-        """Before a fork: waits until no other thread is inside, and lets none in."""
+        """Wait, before a fork, until no other thread is inside, and let none in."""
         me, inside, forking = get_ident(), self._inside, self._forking
         forking.append(me)
         deadline = time.monotonic() + self._patience_seconds
-        # A thread that forks is inside a fork and not inside of this, also if it does so in the middle of a call.
+        # A thread that forks counts as inside a fork and not as inside the gate, even in the middle of a call.
         while others := [thread for thread in list(inside) if thread != me and thread not in forking]:
             if time.monotonic() > deadline:
                 _LOGGER.warning(
@@ -84,15 +84,15 @@ class ForkGate:
             time.sleep(_LOOK_AGAIN_SECONDS)
 
     def open(self) -> None:
-        """After the fork, in the parent."""
+        """Let threads in again, after the fork in the parent."""
         self._forking.remove(get_ident())
 
     def renew(self) -> None:
-        """After the fork, in the child: only the thread that forked lives on."""
+        """Keep, after the fork in the child, only the thread that forked: no other lives on."""
         me = get_ident()
         depth = self._inside.get(me)
         self._inside = {} if depth is None else {me: depth}
-        # More than once if a hook of the fork forks itself.
+        # There is more than one entry if a hook of the fork forks itself.
         self._forking = [me] * (self._forking.count(me) - 1)
 
     def _give_way(self, me: int) -> None:

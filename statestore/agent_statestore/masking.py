@@ -8,14 +8,14 @@ _QUERY_SECRET = re.compile(r"([?&][^=&]*(?:passw(?:or)?d|secret|token)[^=&]*=)[^
 
 # `scheme://user:password@`, up to the last @ before the path.
 _PASSWORD = re.compile(r"([^:/?#]+://[^:/?#@]*:)[^/?#]*@")
-# A password in which /, ? or # was not escaped. What follows the colon is not a port.
+# A password in which /, ? or # was not escaped. The text behind the colon is not a port.
 _LOOSE_PASSWORD = re.compile(r"([^:/?#]+://[^:/?#@]*:)(?!\d*(?:[/?#,]|$)).*@", re.DOTALL)
 # A percent-encoded URL as the value of an option.
 _INNER_URL = re.compile(r"(?<==)[^&=#]*%3A(?:%2F|/){2}[^&#]*", re.IGNORECASE)
 
 
 def masked(url: str) -> str:
-    """The URL without its password, for messages; also of one that is malformed, or names several hosts."""
+    """Return the URL without its password, for messages; also if it is malformed, or names several hosts."""
     url = _INNER_URL.sub(lambda inner: quote(masked(unquote(inner[0])), safe="*"), url)
     url = _QUERY_SECRET.sub(r"\1***", url)
     return (

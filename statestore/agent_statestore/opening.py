@@ -1,4 +1,4 @@
-"""`open_store(url)`: from a URL to a store, through the entry-point group `agent_statestore.backends`."""
+"""`open_store(url)`: make a store from a URL, through the entry-point group `agent_statestore.backends`."""
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -15,7 +15,7 @@ GROUP = "agent_statestore.backends"
 def open_store(
     url: str = "memory://", *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None
 ) -> Store:
-    """Opens the store at `url`.
+    """Return the store at `url`.
 
     `memory://`, `sqlite:///file.db`, `postgresql+psycopg://user:password@host/db`, `redis://host:6379/0`, `rediss://`,
     `valkey://`, `redis+sentinel://host1:26379,host2:26379/0?service=mymaster`, `redis+cluster://host1:6379,host2:6379`;
@@ -24,7 +24,7 @@ def open_store(
     The scheme is the part before `://` and before any `+`. No connection is made before the first use; `Store.check`
     makes one.
 
-    Raises `UnknownScheme`, and `MissingDriver`, which names the extra to install.
+    Raise `UnknownScheme`, and `MissingDriver`, which names the extra to install.
     """
     scheme = url.partition("://")[0] if "://" in url else url
     backend = scheme.partition("+")[0]

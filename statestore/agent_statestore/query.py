@@ -1,4 +1,4 @@
-"""What `find` is asked, and the keyset pages that it answers with."""
+"""The question that `find` is asked, and the keyset pages that it answers with."""
 
 import base64
 import binascii
@@ -22,12 +22,12 @@ class Cursor(NamedTuple):
 
 
 def encode_cursor(place: Cursor) -> str:
-    """The place as opaque text."""
+    """Return the place as opaque text."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> Cursor:
-    """The place that `encode_cursor` wrote. Raises `InvalidRecord` for any other text."""
+    """Return the place that `encode_cursor` wrote. Raise `InvalidRecord` for any other text."""
     try:
         created_us, execution_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if not isinstance(created_us, int) or not isinstance(execution_id, str):
@@ -38,17 +38,17 @@ def decode_cursor(text: str) -> Cursor:
 
 
 def check_limit(limit: int) -> None:
-    """Raises `InvalidRecord` for a limit below 1."""
+    """Raise `InvalidRecord` for a limit below 1."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise InvalidRecord("limit", f"needs a whole number of at least 1, not {limit!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which executions `find` returns, and in what order. An execution must match every filter that is given.
+    """The executions that `find` returns, and their order. An execution must match every filter that is given.
 
     `states` matches any of them; it takes any iterable and keeps a frozenset. `created_after` is inclusive,
-    `created_before` exclusive. `cursor` is the `next_cursor` of the page before. Raise `InvalidRecord` for a limit
+    `created_before` is exclusive. `cursor` is the `next_cursor` of the page before. Raises `InvalidRecord` for a limit
     below 1, and for a time without a time zone.
     """
 
@@ -94,7 +94,7 @@ class Query:
     def behind(self) -> Cursor | None:
         """The place behind which the page begins.
 
-        Raise `InvalidRecord` for a cursor that `encode_cursor` did not make.
+        Raises `InvalidRecord` for a cursor that `encode_cursor` did not make.
         """
         return None if self.cursor is None else decode_cursor(self.cursor)
 

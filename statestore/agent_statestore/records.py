@@ -1,7 +1,7 @@
 """What is read from a store: frozen records, keyword-only, with aware datetimes checked on entry.
 
-Values typed `JSONValue` are whatever JSON carries. Each read decodes its own copy, so mutating one changes nothing
-that is stored.
+A value typed `JSONValue` is anything that JSON carries. Each read decodes a separate copy, so mutating one changes
+nothing that is stored.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _LONGEST: Final = timedelta(days=36_500)
 
 
 def require_aware(name: str, moment: object) -> None:
-    """Raises `InvalidRecord` for what is no datetime, and for one without a time zone."""
+    """Raise `InvalidRecord` for anything but a datetime, and for a datetime without a time zone."""
     if moment is None:
         return
     if not isinstance(moment, datetime):
@@ -33,27 +33,27 @@ def require_aware(name: str, moment: object) -> None:
 
 
 def require_ringable(name: str, moment: datetime | None) -> None:
-    """Raises `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
+    """Raise `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
     require_aware(name, moment)
     if moment is not None and moment >= _NEVER:
         raise InvalidRecord(name, f"needs a moment before {_NEVER:%Y-%m-%d}")
 
 
 def require_delay(name: str, delay: timedelta | None) -> None:
-    """Raises `InvalidRecord` for a delay after which no bell can be rung: of more than a hundred years."""
+    """Raise `InvalidRecord` for a delay after which no bell can be rung: one of more than a hundred years."""
     if delay is not None and delay > _LONGEST:
         raise InvalidRecord(name, f"needs at most {_LONGEST.days} days")
 
 
 def require_name(field_name: str, value: object) -> None:
-    """Raises `InvalidRecord` unless the value is a text that every backend can keep as a key."""
+    """Raise `InvalidRecord` unless the value is a text that every backend can keep as a key."""
     if not isinstance(value, str) or not 0 < len(value) <= 255:
         raise InvalidRecord(field_name, f"needs a text of 1 to 255 characters, not {value!r:.80}")
     require_text(field_name, value)
 
 
 def require_text(field_name: str, value: object) -> None:
-    """Raises `InvalidRecord` unless the value is None or a text that every backend can keep."""
+    """Raise `InvalidRecord` unless the value is None or a text that every backend can keep."""
     if value is None:
         return
     if not isinstance(value, str):
@@ -77,9 +77,9 @@ class WaitKind(StrEnum):
 
 
 class AuditEvent(StrEnum):
-    """What an entry of the audit trail tells of.
+    """What an entry of the audit trail records.
 
-    `CREATED`: the execution came to be. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
+    `CREATED`: the execution was created. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
     person's answer, approval or cancel was accepted. `RECEIVED`: an event of a named sender was accepted. `DELETED`: it
     was deleted (and not yet purged).
     """
@@ -107,7 +107,7 @@ class ErrorInfo:
     """An error as data: enough to show it, and to raise it again.
 
     `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None. `bases`
-    are the classes that it derives from, nearest first, for a process that has not got the class itself.
+    are the classes that it derives from, nearest first, for a process that does not have the class itself.
     """
 
     type: str
@@ -119,7 +119,7 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What is to be done in a step: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
+    """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
 
     kind: str
     tool: str | None = None
@@ -157,7 +157,7 @@ class StepChanges:
 class AgentStep:
     """One journaled unit of an execution. `result` is None while it is only an intent.
 
-    `name` is the key in the journal: the step's name, and from its second occurrence on a suffix ("search#2").
+    `name` is the key in the journal: the step's name, with a suffix from its second occurrence on ("search#2").
     `attempt` is the claim under which it was recorded, `tries` how often its function was called. An intent that is
     `in_flight` was written right before such a call: whoever finds it cannot know how far the call came. `said` and
     `remembered` count the messages and facts that the agent's own code had written by then; None where nobody counted.
@@ -187,7 +187,7 @@ class AgentStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One entry of the conversation. `by_run` marks what the agent's own `run.say` wrote, which a replay skips."""
+    """One entry of the conversation. `by_run` marks what the agent's own `run.say` wrote; a replay skips it."""
 
     role: str
     content: JSONValue
@@ -251,8 +251,8 @@ class Wait:
 class Signal:
     """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
 
-    `key` says which wait it is for. `sender` and `reason` record who sent it and why. `sent_at` is the store's time at
-    which it was accepted: the store fills it in, whatever a sender writes there. Only before that is it None.
+    `key` names the wait that it is for. `sender` and `reason` record who sent it and why. `sent_at` is the store's time
+    at which it was accepted: the store fills it in, whatever a sender writes there. It is None only before that.
     """
 
     signal_id: str
@@ -276,10 +276,10 @@ class Signal:
 class AuditEntry:
     """One entry of an execution's audit trail, which only ever grows.
 
-    `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far and `worker` the
-    owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as far
-    as the caller told, and `reason` why; a failure's reason is its error. `signal` is what was
-    decided, or the event.
+    `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far, and `worker`
+    the owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as
+    far as the caller told, and `reason` says why; the reason of a failure is its error. `signal` is the decision, or
+    the event.
     """
 
     position: int
@@ -310,13 +310,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSummary:
-    """An execution without its contents: what lists and monitors need.
+    """An execution without its contents: enough for lists and monitors.
 
     `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
-    nothing happens; None when nothing is to be done. `waits` is what it waits for while it is paused, in the order in
-    which it was written; a claim leaves it. `owner` and `lease_expires_at` belong to the last claim and are
-    None once its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is
-    when it was over.
+    nothing happens, and None when no bell is due. `waits` are the waits of a paused execution, in the order in which
+    they were written; a claim leaves them. `owner` and `lease_expires_at` belong to the last claim and are None once
+    its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is when the
+    execution was over.
     """
 
     execution_id: str
@@ -345,7 +345,7 @@ class ExecutionSummary:
 
     @property
     def waiting(self) -> Wait | None:
-        """The first of `waits`; None where there is none."""
+        """The first of `waits`; None if there are none."""
         return self.waits[0] if self.waits else None
 
 
@@ -354,7 +354,7 @@ class AgentContext(ExecutionSummary):
     """The whole state of an execution, read in one consistent look.
 
     `signals` is the unconsumed part of the mailbox, oldest first. `last_checkpoint` is the id of the last applied
-    checkpoint, "" before the first.
+    checkpoint, "" before the first one.
     """
 
     input: JSONValue = None
@@ -377,7 +377,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
-    """The outcome of one `renew` call, by execution id: leases that are lost, executions whose cancel is asked for."""
+    """The outcome of one `renew` call, by execution id: lost leases, and executions whose cancel is asked for."""
 
     lost: frozenset[str] = frozenset()
     cancel_requested: frozenset[str] = frozenset()
@@ -423,10 +423,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What `take_rate` answers.
+    """The answer of `take_rate`.
 
-    `is_taken`: the turn is the caller's, `wait` from now. Otherwise nothing is taken, and the caller may ask again
-    after `wait`: if it `is_promised`, as one who was promised that time.
+    If `is_taken`, the turn is the caller's, `wait` from now. Otherwise nothing is taken, and the caller may ask again
+    after `wait`: if it `is_promised`, as a caller that was promised that time.
     """
 
     wait: timedelta

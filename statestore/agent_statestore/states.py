@@ -41,7 +41,7 @@ ACTIVE: Final = frozenset(AgentState) - OVER
 
 WORKING: Final = frozenset({AgentState.THINKING, AgentState.USING_TOOL})
 
-# From each state, the states that a write may move to. A state may always be written over itself while the execution
+# For each state, the states that a write may move it to. A state may always be written over itself while the execution
 # is active. Nothing leads back to IDLE except the release of a dead letter; COMPLETED and CANCELLED are final.
 TRANSITIONS: Final[dict[AgentState, frozenset[AgentState]]] = {
     **{state: ACTIVE - {AgentState.IDLE} | OVER for state in WORKING | PAUSED},
@@ -53,10 +53,10 @@ TRANSITIONS: Final[dict[AgentState, frozenset[AgentState]]] = {
 
 
 def may_move(current: AgentState, new: AgentState) -> bool:
-    """Whether a write may move an execution from `current` to `new`."""
+    """Return whether a write may move an execution from `current` to `new`."""
     return new in TRANSITIONS[current]
 
 
 def sources_of(new: AgentState) -> frozenset[AgentState]:
-    """The states from which `new` may be reached: what a backend needs for a conditional write."""
+    """Return the states from which `new` may be reached, as a backend needs them for a conditional write."""
     return frozenset(state for state in AgentState if may_move(state, new))

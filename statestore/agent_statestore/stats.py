@@ -28,7 +28,7 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """What an execution did, without its contents."""
+    """The steps and decisions of an execution, without its contents."""
 
     steps: tuple[StepTiming, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
@@ -47,7 +47,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStats:
-    """The executions of one agent. `durations` are from creation to end, of those that are over.
+    """The executions of one agent. `durations` run from creation to end, and count the executions that are over.
 
     `steps` counts recorded steps; `resumed` counts executions that took more than one attempt.
     """
@@ -61,7 +61,7 @@ class AgentStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStats:
-    """One step of one agent, all its occurrences taken together."""
+    """One step of one agent, over all its occurrences."""
 
     agent_id: str
     name: str
@@ -71,7 +71,7 @@ class StepStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureStats:
-    """Failed executions of one agent with one kind of error; message and id are the latest one's."""
+    """Failed executions of one agent with one kind of error; message and id are those of the latest one."""
 
     agent_id: str
     error_type: str
@@ -93,7 +93,7 @@ class WaitStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Of the executions that were created from `since` up to (not including) `until`."""
+    """Figures of the executions that were created from `since` up to (not including) `until`."""
 
     since: datetime | None
     until: datetime | None
@@ -112,7 +112,7 @@ class _Source(Protocol):
 def collect_stats(
     store: _Source, *, since: datetime | None = None, until: datetime | None = None, agent_id: str | None = None
 ) -> Stats:
-    """Reads the executions of that span of time, in pages; costs what there are of them and no more."""
+    """Read the executions of that span of time, in pages, and return their figures; no other execution is read."""
     tally = _Tally()
     for summaries in _pages(store, since, until, agent_id):
         activity = store.get_activity([summary.execution_id for summary in summaries])
@@ -217,7 +217,7 @@ class _Tally:
         entry.failed += not step.success
 
     def _add_waits(self, summary: ExecutionSummary, audit: Sequence[AuditEntry]) -> None:
-        """A pause ends with the decision, or, without one, with whatever else moved the execution on: no event does."""
+        """Count each pause; it ends with the decision, or else with whatever moved the execution on: no event does."""
         moving = [entry for entry in audit if entry.event is not AuditEvent.RECEIVED]
         for entry, after in pairwise((*moving, None)):
             if entry is None or entry.event is not AuditEvent.MOVED or entry.to_state not in _FOR_PEOPLE:

@@ -47,7 +47,7 @@ class Store(StorePrimitives):
         start_at: datetime | None = None,
         first_ring: timedelta = DEFAULT_FIRST_RING,
     ) -> AgentContext:
-        """Stores a new execution; see `create`."""
+        """Store a new execution; see `create`."""
         return self.create(
             NewExecution(
                 agent_id=agent_id,
@@ -76,12 +76,12 @@ class Store(StorePrimitives):
         reason: str | None = None,
         lease: Lease | None = None,
     ) -> None:
-        """Moves the execution to `state`; `by` and `reason` go into the audit trail."""
+        """Move the execution to `state`; `by` and `reason` go into the audit trail."""
         change = Checkpoint(state=state, waits=tuple(waits), output=output, error=error, by=by, reason=reason)
         self.checkpoint(execution_id, change, lease)
 
     def requeue(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> None:
-        """Releases a failed execution (a dead letter, say): it is `idle` again, due at once, its steps kept."""
+        """Release a failed execution (a dead letter, say): it is `idle` again and due at once, and keeps its steps."""
         self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE, by=by, reason=reason))
 
     def add_step(
@@ -94,9 +94,9 @@ class Store(StorePrimitives):
         duration: timedelta = timedelta(0),
         lease: Lease | None = None,
     ) -> AgentStep:
-        """Appends a step under the next free number; without a `result` it is an intent.
+        """Append a step under the next free number; without a `result` it is an intent.
 
-        Concurrent callers each get a number of their own; nothing is lost.
+        Concurrent callers get a number each; nothing is lost.
         """
         while True:
             summary = self.get_summary(execution_id)
@@ -125,7 +125,7 @@ class Store(StorePrimitives):
         duration: timedelta | None = None,
         lease: Lease | None = None,
     ) -> AgentStep:
-        """Gives the last step, an intent, its result. Raises `StepConflict` if it has one, or there is no step."""
+        """Give the last step, an intent, its result. Raise `StepConflict` if it has one, or if there is no step."""
         summary = self.get_summary(execution_id)
         if summary is None:
             raise ExecutionNotFound(execution_id)
@@ -155,33 +155,36 @@ class Store(StorePrimitives):
         metadata: Mapping[str, JSONValue] | None = None,
         lease: Lease | None = None,
     ) -> Message:
-        """Appends to the conversation history."""
+        """Append a message to the conversation history."""
         message = Message(role=role, content=content, timestamp=_now(), metadata=metadata or {})
         self.checkpoint(execution_id, Checkpoint(messages=(message,)), lease)
         return message
 
     def set_working_memory(self, execution_id: str, key: str, value: JSONValue, *, lease: Lease | None = None) -> None:
-        """Sets one value of the working memory."""
+        """Set one value of the working memory."""
         self.checkpoint(execution_id, Checkpoint(working_memory={key: value}), lease)
 
     def get_working_memory(self, execution_id: str, key: str, default: JSONValue = None) -> JSONValue:
-        """One value of the working memory. Raises `ExecutionNotFound`."""
+        """Return one value of the working memory. Raise `ExecutionNotFound`."""
         return self._context(execution_id).memory.working_memory.get(key, default)
 
     def add_fact(self, execution_id: str, fact: JSONValue, *, lease: Lease | None = None) -> None:
-        """Appends a fact to the memory."""
+        """Append a fact to the memory."""
         self.checkpoint(execution_id, Checkpoint(facts=(fact,)), lease)
 
     def set_entity(self, execution_id: str, name: str, value: JSONValue, *, lease: Lease | None = None) -> None:
-        """Sets what is known of one entity."""
+        """Set what is known of one entity."""
         self.checkpoint(execution_id, Checkpoint(entities={name: value}), lease)
 
     def add_rag_context(self, execution_id: str, chunks: Iterable[RagChunk], *, lease: Lease | None = None) -> None:
-        """Appends retrieved passages."""
+        """Append retrieved passages."""
         self.checkpoint(execution_id, Checkpoint(rag_context=tuple(chunks)), lease)
 
     def can_continue(self, execution_id: str, max_steps: int | None = None) -> bool:
-        """Whether the execution exists, is not over or being cancelled, and has taken fewer than `max_steps` steps."""
+        """Return whether the execution exists, may go on, and has taken fewer than `max_steps` steps.
+
+        An execution that is over or whose cancel was asked for may not go on.
+        """
         summary = self.get_summary(execution_id)
         return (
             summary is not None
@@ -191,13 +194,13 @@ class Store(StorePrimitives):
         )
 
     def get_session_contexts(self, session_id: str, *, limit: int = 100) -> tuple[AgentContext, ...]:
-        """The contexts of a session, newest first, at most `limit`; use `find` for summaries and pages."""
+        """Return the contexts of a session, newest first, at most `limit`; use `find` for summaries and pages."""
         page = self.find(Query(session_id=session_id, limit=limit))
         contexts = (self.get_context(summary.execution_id) for summary in page.items)
         return tuple(context for context in contexts if context is not None)
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
-        """The timings of the steps and the audit trails of these executions: what statistics are made of."""
+        """Return the step timings and the audit trails of these executions, from which statistics are made."""
         return {
             execution_id: Activity(
                 steps=tuple(
@@ -216,7 +219,7 @@ class Store(StorePrimitives):
     def stats(
         self, *, since: datetime | None = None, until: datetime | None = None, agent_id: str | None = None
     ) -> Stats:
-        """What the executions that were created in this span of time did; see `agent_statestore.stats`."""
+        """Return what the executions that were created in this span of time did; see `agent_statestore.stats`."""
         return collect_stats(self, since=since, until=until, agent_id=agent_id)
 
     def _context(self, execution_id: str) -> AgentContext:

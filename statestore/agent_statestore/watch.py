@@ -10,21 +10,21 @@ _GROWTH: Final = 1.5
 
 
 class Watch(Protocol):
-    """Waits for changes of one execution, from its making to `close`. For one thread."""
+    """Waits for changes of one execution, from its creation to `close`. For one thread."""
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Returns as soon as something may have changed since the last call (True), or after the timeout (False).
+        """Return as soon as something may have changed since the last call (True), or after the timeout (False).
 
-        Raises `StoreUnavailable`; the watch may be used on.
+        Raise `StoreUnavailable`; the watch may be used on.
         """
         ...
 
     def progress(self) -> None:
-        """Says that something did change, so that the next change may come soon."""
+        """Note that something did change, so that the next change may come soon."""
         ...
 
     def close(self) -> None:
-        """Frees what it holds. Closing twice is harmless."""
+        """Free what it holds. Closing twice is harmless."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -44,23 +44,23 @@ class PollingWatch:
         self._interval_seconds = _FIRST_INTERVAL_SECONDS
 
     def wait(self, timeout_seconds: float) -> bool:
-        """See `Watch`."""
+        """Sleep until the next look, or the timeout; see `Watch`."""
         interval_seconds = self.next_interval_seconds()
         time.sleep(max(min(interval_seconds, timeout_seconds), 0.0))
         return interval_seconds <= timeout_seconds
 
     def next_interval_seconds(self) -> float:
-        """How long to sleep now, for those who do that in another way than `wait`."""
+        """Return how long to sleep now, for callers that sleep in another way than `wait`."""
         interval_seconds = self._interval_seconds
         self._interval_seconds = min(interval_seconds * _GROWTH, _MAX_INTERVAL_SECONDS)
         return interval_seconds
 
     def progress(self) -> None:
-        """See `Watch`."""
+        """Look at short intervals again; see `Watch`."""
         self._interval_seconds = _FIRST_INTERVAL_SECONDS
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: it holds nothing."""
 
     def __enter__(self) -> Self:
         return self

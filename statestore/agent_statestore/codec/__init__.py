@@ -1,4 +1,4 @@
-"""Records to stored text and back: the one place that knows the fields of every envelope.
+"""Conversion of records to stored text and back: the one place that knows the fields of every envelope.
 
 A backend stores what `encode_new` and `encode_checkpoint` return, and gives `decode_context` back what it stored. It
 never looks into the texts. The header of an execution is a flat mapping whose names are the same in every backend

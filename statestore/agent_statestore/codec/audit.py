@@ -24,7 +24,7 @@ class AuditRow(NamedTuple):
 
 
 def decode_audit(row: AuditRow) -> AuditEntry:
-    """A stored entry of the audit trail."""
+    """Return the entry that a stored row holds."""
     return AuditEntry(
         position=row.position,
         at=from_us(row.at_us),

@@ -42,10 +42,10 @@ class EncodedCheckpoint:
 
 
 def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
-    """The texts of a checkpoint. Raises `NotSerialisable` or `ValueTooLarge`, naming the part."""
+    """Return the texts of a checkpoint. Raise `NotSerialisable` or `ValueTooLarge`, naming the part."""
     state, waits, announce_within = checkpoint.state, checkpoint.waits, checkpoint.announce_within
     over = state is not None and state.is_over
-    # Most parts of most checkpoints are empty: for those not even a generator is made.
+    # Most parts of most checkpoints are empty: for those, not even a generator is made.
     return EncodedCheckpoint(
         checkpoint_id=checkpoint.checkpoint_id,
         steps=tuple([encode_step(step, max_bytes) for step in checkpoint.steps]) if checkpoint.steps else (),

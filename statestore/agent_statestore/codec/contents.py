@@ -1,4 +1,4 @@
-"""Messages, facts, retrieved passages and named values to stored text and back."""
+"""Conversion of messages, facts, retrieved passages and named values to stored text and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from agent_statestore.records import Message, RagChunk
 
 
 def encode_message(message: Message, max_bytes: int) -> str:
-    """A message as stored. Raises `NotSerialisable` or `ValueTooLarge`."""
+    """Return a message as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
     return seal(
         {
             "role": message.role,
@@ -25,7 +25,7 @@ def encode_message(message: Message, max_bytes: int) -> str:
 
 
 def decode_message(text: str | bytes) -> Message:
-    """A stored message."""
+    """Return a stored message."""
     fields = unseal(text, "message")
     return Message(
         role=fields["role"],

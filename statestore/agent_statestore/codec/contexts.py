@@ -25,7 +25,7 @@ def decode_context(
     rag_context: Iterable[str | bytes] = (),
     signals: Iterable[str | bytes] = (),
 ) -> AgentContext:
-    """The context made of a stored header and the parts in their order. `signals` are the unconsumed ones."""
+    """Return the context of a stored header and the parts in their order. `signals` are the unconsumed ones."""
     output = header.get("output")
     noted = [unseal(text, "fact") for text in facts]
     return AgentContext(

@@ -11,13 +11,13 @@ from agent_statestore.codec.headers import HEADER_FIELDS
 from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.codec.steps import EncodedStep
 
-# A lease, and what is counted while bells are rung, belong to one store and its workers.
+# A lease belongs to one store and its workers, and so does what is counted while bells are rung.
 LEFT_BEHIND: Final = {"owner": None, "lease_until_us": 0, "rings": 0}
 EXPORTED_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in LEFT_BEHIND)
 
 
 class ExportedSignal(NamedTuple):
-    """A signal that was accepted. `text` is None once it is consumed: only that it was there is remembered."""
+    """A signal that was accepted. `text` is None once it is consumed: then only its former presence is remembered."""
 
     signal_id: str
     kind: str
@@ -34,9 +34,9 @@ class ExportedSignal(NamedTuple):
 class ExportedExecution:
     """One execution as `StorePrimitives.export` gives and `StorePrimitives.restore` takes it.
 
-    Everything is as stored: texts that the codec made. `header` has `EXPORTED_FIELDS`. Values by name are sorted by
-    name. `signals` are the unconsumed ones in the order of their arrival, then the consumed ones by id.
-    `leased_until_us` tells of a lease (0: none), which is not taken along.
+    Everything is as stored: texts that the codec made. `header` has `EXPORTED_FIELDS`. Named values are sorted by name.
+    `signals` are the unconsumed ones in the order of their arrival, then the consumed ones by id. `leased_until_us`
+    mentions a lease (0: none), which is not taken along.
     """
 
     header: dict[str, Any]
@@ -52,20 +52,20 @@ class ExportedExecution:
 
     @property
     def execution_id(self) -> str:
-        """Whose contents these are."""
+        """The execution whose contents these are."""
         execution_id: str = self.header["execution_id"]
         return execution_id
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """How far it has come: of two copies, the greater one is the newer."""
+        """How far the execution has come: of two copies, the greater one is the newer."""
         return place_of(self.header, len(self.audit))
 
     @property
     def digest(self) -> str:
         """SHA-256 of the contents, in hexadecimal: equal for two copies if and only if nothing differs.
 
-        When its bell is rung next is not part of it, as that moves while it is looked at.
+        The time of the next ring is not part of it, as that moves while it is looked at.
         """
         header = {name: value for name, value in self.header.items() if name != "due_us"}
         parts = [
@@ -77,5 +77,8 @@ class ExportedExecution:
 
 
 def place_of(header: Mapping[str, Any], audited: int) -> tuple[int, int, int]:
-    """See `ExportedExecution.place`: applied checkpoints, claims, and entries of the audit trail (a decision, say)."""
+    """Return the counts behind `ExportedExecution.place`.
+
+    They are the applied checkpoints, the claims, and the entries of the audit trail (a decision, say).
+    """
     return int(header["version"]), int(header["token"]), audited

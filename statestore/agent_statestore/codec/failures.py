@@ -1,4 +1,4 @@
-"""Errors to stored text and back."""
+"""Conversion of errors to stored text and back."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from agent_statestore.records import ErrorInfo
 # A failure must always fit: one that says "the value is too large" would otherwise be too large itself.
 ERROR_ROOM_BYTES: Final = 256 * 1024
 
-# Of a failure's error, what its entry in the audit trail keeps.
+# How much of a failure's error its entry in the audit trail keeps.
 _REASON_CHARACTERS: Final = 500
 
 

@@ -11,7 +11,7 @@ from agent_statestore.envelope import FORMAT, Fields, dump, load, require_readab
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
 
-# Larger than any real time in microseconds, and still exact in a double, which is what Lua counts with.
+# Larger than any real time in microseconds, and still exact in a double, the number type of Lua.
 NEVER_US: Final = 2**53 - 1
 
 # name: meaning. Times are microseconds since the epoch.
@@ -50,7 +50,7 @@ HEADER_FIELDS: Final = {
 
 
 def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_bytes: int) -> dict[str, str | int | None]:
-    """The header of a new execution.
+    """Return the header of a new execution.
 
     With `now_us` None the caller's server fills in `created_us`, `updated_us` and (unless `start_at` set it) `due_us`.
     """
@@ -91,7 +91,7 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
 
 
 def decode_summary(header: Mapping[str, Any]) -> ExecutionSummary:
-    """The summary of a stored header."""
+    """Return the summary of a stored header."""
     return ExecutionSummary(**summary_fields(header))
 
 
@@ -130,5 +130,5 @@ def summary_fields(header: Mapping[str, Any]) -> Fields:
 
 
 def text_of(value: str | bytes | None) -> str | None:
-    """Return a text that a driver may have left as bytes."""
+    """Return the value as text; a driver may have left it as bytes."""
     return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""Signals to stored text and back."""
+"""Conversion of signals to stored text and back."""
 
 from typing import Final
 
@@ -14,17 +14,17 @@ _DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKin
 
 
 def address_of(kind: str, key: str) -> str:
-    """What a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
+    """Return what a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
     return f"{kind}:{key}"
 
 
-# As long as the time of any signal.
+# Has as many digits as the time of any signal.
 _ANY_US: Final = 10**15
 _ANY_TIME: Final = f'"at":{_ANY_US}}}'
 
 
 def encode_signal(signal: Signal, max_bytes: int) -> str:
-    """Return a signal as stored, but for its time, which only the store knows: `stamp` completes the text.
+    """Return a signal as stored, without its time: only the store knows it, and `stamp` completes the text.
 
     Raise `NotSerialisable` or `ValueTooLarge`.
     """
@@ -45,12 +45,12 @@ def encode_signal(signal: Signal, max_bytes: int) -> str:
 
 
 def stamp(text: str, now_us: int) -> str:
-    """Return what `encode_signal` made with its time. PostgreSQL's statement and `send.lua` do the same."""
+    """Return what `encode_signal` made, with its time. PostgreSQL's statement and `send.lua` do the same."""
     return f'{text}"at":{now_us}}}'
 
 
 def decode_signal(text: str | bytes) -> Signal:
-    """A stored signal."""
+    """Return a stored signal."""
     fields = unseal(text, "signal")
     return Signal(
         signal_id=fields["id"],
@@ -64,9 +64,9 @@ def decode_signal(text: str | bytes) -> Signal:
 
 
 def noted_as(signal: Signal) -> AuditEvent | None:
-    """What an accepted signal is called in the audit trail; None for one that is not noted.
+    """Return the event under which the audit trail notes an accepted signal; None if it does not note it.
 
-    An event is noted if somebody stands behind it. Those that executions wake each other with, and those of programs
+    An event is noted if somebody stands behind it. Events with which executions wake each other, and those of programs
     that name nobody, may be many, and would leave nothing to be asked about.
     """
     if signal.kind in _DECISIONS:

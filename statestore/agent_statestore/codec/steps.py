@@ -1,4 +1,4 @@
-"""Steps to stored text and back."""
+"""Conversion of steps to stored text and back."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,8 +9,8 @@ from agent_statestore.codec.failures import ERROR_ROOM_BYTES, error_fields, erro
 from agent_statestore.envelope import Fields, present, seal, unseal
 from agent_statestore.records import Action, AgentStep, Result, StepChanges
 
-# Of these actions the engine records no intent, so that their steps are new ones: what stores may count on, as long as
-# whoever did record an intent gets its result recorded, too.
+# The engine records no intent for these actions, so that their steps are new ones. Stores may count on that, as long as
+# a writer that did record an intent gets its result recorded, too.
 WITHOUT_INTENT: Final = frozenset({"step"})
 
 
@@ -18,7 +18,7 @@ WITHOUT_INTENT: Final = frozenset({"step"})
 class EncodedStep:
     """One step as stored: its number, journal key, envelope, and whether it has a result.
 
-    `kind` is that of its action, known of a step that is to be written.
+    `kind` is that of its action; it is known for a step that will be written.
     """
 
     number: int
@@ -29,7 +29,7 @@ class EncodedStep:
 
 
 def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
-    """A step as stored."""
+    """Return a step as stored."""
     action, result, changes = step.action, step.result, step.changes
     does: Fields = {"kind": action.kind}
     if action.tool is not None or action.input is not None or action.thought is not None:
@@ -68,7 +68,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
 
 
 def decode_step(text: str | bytes) -> AgentStep:
-    """A stored step."""
+    """Return a stored step."""
     fields = unseal(text, "step")
     result, error, changes = fields.get("result"), fields.get("error"), fields.get("changes")
     said, remembered = fields.get("wrote", (None, None))

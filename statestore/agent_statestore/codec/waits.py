@@ -1,4 +1,4 @@
-"""Waits to stored text and back, and the signals that end each."""
+"""Conversion of waits to stored text and back, and the signals that end each wait."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -18,12 +18,12 @@ WAIT_SIGNAL: Final = {
 
 
 def addresses_of(waits: Sequence[Wait]) -> tuple[str, ...]:
-    """Return the addresses of the signals that end a pause on these."""
+    """Return the addresses of the signals that end a pause on these waits."""
     return tuple(address_of(WAIT_SIGNAL[wait.kind], wait.key) for wait in waits if wait.kind in WAIT_SIGNAL)
 
 
 def encode_awaited(addresses: Sequence[str]) -> str | None:
-    """Return the addresses as stored: a JSON array, or None where there are none."""
+    """Return the addresses as stored: a JSON array, or None if there are none."""
     return dump(list(addresses), "waiting") if addresses else None
 
 
@@ -34,7 +34,7 @@ def decode_awaited(text: str | None) -> list[str]:
 
 
 def encode_waits(waits: Sequence[Wait], max_bytes: int) -> str:
-    """Return the waits as stored. Raise `NotSerialisable`, or `ValueTooLarge` if one of them is."""
+    """Return the waits as stored. Raise `NotSerialisable`, or `ValueTooLarge` if one of them is too large."""
     fields = [_fields_of(wait) for wait in waits]
     if len(fields) > 1:
         for each in fields:

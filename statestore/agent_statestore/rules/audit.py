@@ -1,4 +1,4 @@
-"""What is noted in the audit trail."""
+"""The entries of the audit trail."""
 
 from agent_statestore.codec import AuditRow
 from agent_statestore.records import AuditEvent

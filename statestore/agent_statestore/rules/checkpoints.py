@@ -39,8 +39,8 @@ def check_checkpoint(
 ) -> Checkpointed | None:
     """Raise what keeps the checkpoint from being applied, in the contract's order; return None if nothing does.
 
-    A checkpoint that was applied before has its outcome returned. `intents` maps the number of each step that has no
-    result yet to its name; those that the checkpoint does not mention may be left out.
+    For a checkpoint that was applied before, return its outcome. `intents` maps the number of each step that has no
+    result yet to its name; steps that the checkpoint does not mention may be left out.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
@@ -77,8 +77,8 @@ def checkpoint_changes(
 ) -> Changes:
     """Return what an accepted checkpoint changes.
 
-    `pending` holds the addresses of the signals that are still in the mailbox after this checkpoint; it is looked at
-    only if the checkpoint pauses.
+    `pending` holds the addresses of the signals that are still in the mailbox after this checkpoint; it matters only if
+    the checkpoint pauses.
     """
     changes: Changes = {
         "version": header["version"] + 1,

@@ -69,7 +69,7 @@ def release_changes(header: Header, *, crashed: bool, now_us: int) -> Changes:
 
 
 def next_ring_us(header: Header, token: int, first: timedelta, maximum: timedelta, now_us: int) -> int | None:
-    """Return when the bell is rung next after it was rung now; None if the ring is not to be recorded."""
+    """Return when the bell is rung next after it was rung now; None if the ring must not be recorded."""
     if (
         header["token"] != token
         or is_leased(header, now_us)

@@ -1,4 +1,4 @@
-"""When a copy may replace what is there, and when what is there may be dropped."""
+"""When a copy may replace the execution that is there, and when the execution that is there may be dropped."""
 
 from agent_statestore.codec.exported import ExportedExecution, place_of
 from agent_statestore.rules.leases import Header, is_leased
@@ -10,5 +10,5 @@ def may_restore(present: Header, audited: int, exported: ExportedExecution, now_
 
 
 def may_drop(present: Header, audited: int, place: tuple[int, int, int]) -> bool:
-    """Return whether the execution may be let go of, now that another store has committed a copy of that place."""
+    """Return whether the execution may be dropped, now that another store has committed a copy of that place."""
     return present["ended_us"] is not None and present["due_us"] is None and place_of(present, audited) == place

@@ -1,8 +1,8 @@
-"""How often something may start, whoever asks: the line that `StorePrimitives.take_rate` keeps of each bucket.
+"""How often something may start, whoever asks: the line that `StorePrimitives.take_rate` keeps for each bucket.
 
-Turns are evenly spaced, as Celery's own rate limit spaces them: "10/m" is one every six seconds, so that in no minute
-there are more than ten. It is the virtual scheduling algorithm of ATM traffic control (ITU-T I.371, "GCRA") without a
-burst, and with a second number for those who have been told to come back.
+Turns are evenly spaced, as Celery's rate limit spaces them: "10/m" is one every six seconds, so that no minute has more
+than ten. This is the virtual scheduling algorithm of ATM traffic control (ITU-T I.371, "GCRA") without a burst, and
+with a second number for callers that were told to come back.
 """
 
 from datetime import timedelta
@@ -12,13 +12,13 @@ from agent_statestore.clock import duration_us
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import Turn, require_name
 
-# A longer line is not kept, so that one whose members are all cancelled does not hold up others for ever. Who comes
-# when it is that long is told to ask anew after this time.
+# A longer line is not kept, so that a line whose members are all cancelled does not hold up others for ever. A caller
+# that finds the line this long is told to ask anew after this time.
 LONGEST_LINE: Final = timedelta(hours=1)
 
 
 class BucketState(NamedTuple):
-    """What is kept of a bucket, in microseconds since the epoch: the next turn at the earliest, the end of the line."""
+    """A bucket's state in microseconds since the epoch: the earliest time of the next turn, and the end of the line."""
 
     next_us: int
     end_us: int
@@ -34,18 +34,18 @@ class Asked(NamedTuple):
 
     @property
     def farthest_us(self) -> int:
-        """What lies farther ahead was said by a clock that has been set back since, and is forgotten.
+        """The distance beyond which a time came from a clock that has been set back since, and is forgotten.
 
-        Else nothing would start until the clock is there again.
+        Otherwise nothing would start until the clock is there again.
         """
         return 2 * self.longest_us + self.within_us
 
     def wait_us(self, turn: Turn) -> int:
-        """How long an answer lets wait."""
+        """Return how long an answer makes its caller wait."""
         return duration_us(turn.wait)
 
     def answer(self, line: BucketState | None, now_us: int) -> tuple[BucketState, Turn]:
-        """The line after this question, and the answer. The backends that decide elsewhere do exactly this."""
+        """Return the line after this question, and the answer. The backends that decide elsewhere do exactly this."""
         next_us, end_us = line or (0, 0)
         if max(next_us, end_us) - now_us > self.farthest_us:
             next_us, end_us = 0, 0
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
 
 
 def asked(bucket: str, limit: int, per: timedelta, within: timedelta, promised: bool) -> Asked:
-    """The question in microseconds. Raises `InvalidRecord`."""
+    """Return the question in microseconds. Raise `InvalidRecord`."""
     require_name("bucket", bucket)
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise InvalidRecord("limit", f"needs a whole number of at least 1, not {limit!r}")
@@ -73,6 +73,6 @@ def asked(bucket: str, limit: int, per: timedelta, within: timedelta, promised: 
 
 
 def turn_of(wait_us: int, kind: str) -> Turn:
-    """The answer: "taken", "promised" or "none"."""
+    """Return the answer for the kind "taken", "promised" or "none"."""
     wait = timedelta(microseconds=max(wait_us, 0))
     return Turn(wait=wait, is_taken=kind == "taken", is_promised=kind == "promised")

@@ -14,8 +14,8 @@ def check_signal(
 ) -> Sent | None:
     """Raise what keeps the signal out of the mailbox, in the contract's order; return None if nothing does.
 
-    `sent` says whether it was accepted before; then its outcome is returned. `answered` says whether one of its kind
-    and key was.
+    `sent` says whether the signal was accepted before; then return its outcome. `answered` says whether one of its kind
+    and key was accepted.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
