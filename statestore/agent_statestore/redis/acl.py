@@ -1,15 +1,15 @@
-"""The rights that a store needs, for a user of its own on the server: these commands, its own keys, its own channels.
+"""The rights that a store needs, for a separate user on the server: these commands, the store's keys and channels.
 
     ACL SETUSER agents on >password resetkeys ~agent:state:* resetchannels &agent:state:* -@all +eval +evalsha ...
 
-`acl_rules` gives the whole line for a prefix. Sentinel knows users of its own, who need `SENTINEL_COMMANDS`.
+`acl_rules` gives the whole line for a prefix. Sentinel has separate users, who need `SENTINEL_COMMANDS`.
 """
 
 from typing import Final
 
-# Of these, SELECT is only needed for a database other than 0, WAIT, SET and ROLE for `replicas=` and Sentinel, CLUSTER
-# and ASKING on a cluster, INFO for the durability warning, and the subscriptions for waiting on changes. The driver
-# also tells the server its name (CLIENT SETINFO), and goes on if that is denied.
+# Some of these are needed in special cases only: SELECT for a database other than 0; WAIT, SET and ROLE for `replicas=`
+# and Sentinel; CLUSTER and ASKING on a cluster; INFO for the durability warning; the subscriptions for waiting on
+# changes. The driver also tells the server its name (CLIENT SETINFO), and goes on if that is denied.
 COMMANDS: Final = (
     *("eval", "evalsha", "time"),
     *("del", "exists", "hdel", "hexists", "hget", "hgetall", "hincrby", "hmget", "hscan", "hset", "llen"),
@@ -41,9 +41,9 @@ _SINCE_7: Final = frozenset({"spublish", "ssubscribe", "sunsubscribe"})
 
 
 def acl_rules(key_prefix: str = "agent:state:", *, major: int = 7) -> tuple[str, ...]:
-    """Exactly the rights that a store with this prefix needs, as the last words of ACL SETUSER.
+    """Return exactly the rights that a store with this prefix needs, as the last words of ACL SETUSER.
 
-    `major` is the server's version, of which only 6 makes a difference.
+    `major` is the server's version; only 6 makes a difference.
     """
     pattern = "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in key_prefix)
     commands = (f"+{command}" for command in COMMANDS if major >= 7 or command not in _SINCE_7)

@@ -1,4 +1,4 @@
-"""What the scripts answer, as records; works with clients that decode answers and with those that do not."""
+"""The scripts' answers as records; works with clients that decode answers and with those that do not."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -22,10 +22,10 @@ from agent_statestore.errors import (
 from agent_statestore.records import AgentContext
 from agent_statestore.states import AgentState
 
-# What `decode_summary` reads, `execution_id` first: every header has it.
+# The fields that `decode_summary` reads, `execution_id` first: every header has it.
 SUMMARY_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in ("input", "output", "due_us"))
 
-# What of a header is a number; the rest is text.
+# The fields of a header that are numbers; the rest is text.
 _NUMBERS: Final = frozenset(
     {
         *("format", "priority", "version", "token", "crashes", "cancel_requested", "not_before_us", "due_us"),
@@ -35,26 +35,26 @@ _NUMBERS: Final = frozenset(
 
 
 def text(value: str | bytes) -> str:
-    """A name or an id of an answer."""
+    """Return a name or an id of an answer as text."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def pairs(flat: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """The names and values of a hash."""
+    """Yield the names and values of a hash."""
     return zip(map(text, flat[::2]), flat[1::2], strict=True)
 
 
 def summary_header(values: Sequence[Any]) -> Mapping[str, Any]:
-    """The header that `get_summary.lua` answered."""
+    """Return the header that `get_summary.lua` answered."""
     *fields, due_us = values
     return with_end({**dict(zip(SUMMARY_FIELDS, fields, strict=True)), "due_us": due_us})
 
 
 def with_end(header: dict[str, Any]) -> dict[str, Any]:
-    """The header with the right `ended_us`, also where an older version of this package has written last.
+    """Return the header with the right `ended_us`, also where an older version of this package has written last.
 
-    An older one left it out, and it left it as it was when it released a dead letter. After its end, an execution is
-    not written to, so that the last write was the end.
+    An older version left it out, and did not clear it when it released a dead letter. Nothing is written to an
+    execution after its end, so the last write was the end.
     """
     if AgentState(text(header["state"])).is_over:
         header["ended_us"] = header.get("ended_us") or header["updated_us"]
@@ -64,7 +64,7 @@ def with_end(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def context(parts: Sequence[Any]) -> AgentContext:
-    """The context that `get_context.lua` or `claim.lua` answered."""
+    """Return the context that `get_context.lua` or `claim.lua` answered."""
     header, steps, messages, memory, facts, entities, rag, signals = parts
     return decode_context(
         with_end(dict(pairs(header))),
@@ -79,7 +79,7 @@ def context(parts: Sequence[Any]) -> AgentContext:
 
 
 def audit_rows(entries: Sequence[str | bytes]) -> Iterator[AuditRow]:
-    """The audit trail of `audit:<id>`; `audit.lua` says what an entry consists of."""
+    """Yield the audit trail of `audit:<id>`; `audit.lua` lists the parts of an entry."""
     for position, entry in enumerate(entries, 1):
         at_us, event, before, after, attempt, by, reason, signal, worker = text(entry).split("\0", 8)
         yield AuditRow(
@@ -97,7 +97,7 @@ def audit_rows(entries: Sequence[str | bytes]) -> Iterator[AuditRow]:
 
 
 def exported(parts: Sequence[Any]) -> ExportedExecution:
-    """The execution that `export.lua` answered. Raises `FormatTooNew`."""
+    """Return the execution that `export.lua` answered. Raise `FormatTooNew`."""
     stored, due_us, steps, messages, memory, facts, entities, rag, mailbox, signals, audit = parts
     header = with_end({**dict(pairs(stored)), "due_us": due_us})
     require_readable(f"execution {text(header['execution_id'])}", int(header["format"]))
@@ -131,8 +131,8 @@ def _sorted_pairs(flat: Sequence[Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[ExportedSignal]:
-    """The unconsumed signals in the order of their arrival, then the consumed ones by id."""
-    # A value without a colon is no address but the number of an older version.
+    """Yield the unconsumed signals in the order of their arrival, then the consumed ones by id."""
+    # A value without a colon is not an address but the number of an older version.
     ids = (name[1:] for name, value in stored.items() if name.startswith("s") and ":" in text(value))
     for signal_id in (*mailbox, *sorted(set(ids) - set(mailbox))):
         kind, _, key = text(stored[f"s{signal_id}"]).partition(":")
@@ -143,7 +143,7 @@ def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[Expo
 def refuse(
     answer: Sequence[Any], execution_id: str, *, token: int = 0, new_state: str = "", key: str = "", after: str = ""
 ) -> NoReturn:
-    """Raises the error that a script's status stands for."""
+    """Raise the error that a script's status stands for."""
     status, *facts = (text(item) for item in answer)
     errors: dict[str, StoreError] = {
         "NOT_FOUND": ExecutionNotFound(execution_id),

@@ -20,7 +20,7 @@ _UNSENT = ("created_us", "updated_us", "due_us")
 
 
 def milliseconds(name: str, ttl: timedelta | None) -> str:
-    """A time to live as the scripts take it. Raises `InvalidRecord` for one below a millisecond."""
+    """Return a time to live as the scripts take it. Raise `InvalidRecord` for one below a millisecond."""
     if ttl is None:
         return ""
     if not isinstance(ttl, timedelta) or ttl < timedelta(milliseconds=1):
@@ -29,24 +29,24 @@ def milliseconds(name: str, ttl: timedelta | None) -> str:
 
 
 def new_card(header: dict[str, Any]) -> Card:
-    """The card of a new execution; the script puts the time of creation in front."""
+    """Return the card of a new execution; the script puts the time of creation in front."""
     return card_of({**header, "created_us": None})
 
 
 def card_of(header: dict[str, Any]) -> Card:
-    """The card of an execution."""
+    """Return the card of an execution."""
     return Card(**{name: "" if header[name] is None else str(header[name]) for name in Card._fields})
 
 
 def said(text: str | None) -> str:
-    """What somebody said, as the audit trail keeps it: the empty text is not the same as none."""
+    """Return a `by` or `reason` as the audit trail keeps it: an empty text differs from None."""
     return "" if text is None else f"={text}"
 
 
 def new_execution(
     now: str | int, header: dict[str, Any], card: Card, idempotency: str, first_ring: timedelta
 ) -> list[str | int]:
-    """The arguments of `create.lua`."""
+    """Return the arguments of `create.lua`."""
     due_us = header["due_us"]
     present = ((name, value) for name, value in header.items() if value is not None and name not in _UNSENT)
     return [
@@ -61,7 +61,7 @@ def new_execution(
 
 
 def parts_of(change: EncodedCheckpoint) -> int:
-    """How many of an execution's parts, in the order of `keys.PARTS`, a checkpoint needs at least."""
+    """Return how many of an execution's parts, in the order of `keys.PARTS`, a checkpoint needs at least."""
     if change.consumed:
         return PARTS.index("signals") + 1
     if change.facts or change.entities or change.rag_context:
@@ -72,7 +72,7 @@ def parts_of(change: EncodedCheckpoint) -> int:
 
 
 def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
-    """The step of a checkpoint that has nothing else, whose action has no intent that it could replace."""
+    """Return the step of a checkpoint that has nothing else, if its action has no intent that it could replace."""
     if len(change.steps) != 1 or change.state is not None or parts_of(change) > _UP_TO_INTENTS:
         return None
     (step,) = change.steps
@@ -82,7 +82,7 @@ def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
 def checkpoint(
     now: str | int, execution_id: str, change: EncodedCheckpoint, token: int | None, ttl_ms: str
 ) -> list[str | int]:
-    """The arguments of `checkpoint.lua`."""
+    """Return the arguments of `checkpoint.lua`."""
     counts = [
         len(change.steps),
         len(change.messages),
@@ -133,7 +133,7 @@ def checkpoint(
 def restored(
     now: str | int, exported: ExportedExecution, card: Card, field: str, is_elsewhere: bool, ttl_ms: str
 ) -> list[str | int]:
-    """The arguments of `restore.lua`."""
+    """Return the arguments of `restore.lua`."""
     header = exported.header
     due_us, ended_us = header["due_us"], header["ended_us"]
     intents = [(step.number, step.name) for step in exported.steps if not step.is_done]
@@ -170,7 +170,7 @@ def restored(
 
 
 def _signals(signals: Iterable[ExportedSignal]) -> Iterator[tuple[str, str | int]]:
-    """The fields of `signals:<id>`; see `execution.lua`."""
+    """Yield the fields of `signals:<id>`; see `execution.lua`."""
     unconsumed: Counter[str] = Counter()
     for signal in signals:
         address = f"{signal.kind}:{signal.key}"
@@ -184,7 +184,7 @@ def _signals(signals: Iterable[ExportedSignal]) -> Iterator[tuple[str, str | int
 
 
 def _audit_entry(row: AuditRow) -> str:
-    """An entry of the audit trail as `audit.lua` writes it."""
+    """Return an entry of the audit trail as `audit.lua` writes it."""
     words = (row.at_us, row.event, row.from_state, row.to_state, row.attempt, said(row.by), said(row.reason))
     return "\0".join("" if word is None else str(word) for word in (*words, row.signal, row.worker))
 

@@ -1,4 +1,4 @@
-"""`find`: keyset pages over the indexes of all partitions, newest first."""
+"""The pages and lists of `find` and `find_ended`, read from the indexes of all partitions."""
 
 import heapq
 from collections.abc import Collection, Sequence
@@ -18,15 +18,15 @@ from agent_statestore.states import AgentState
 _LAST_US = 10**18 - 1
 
 
-# How many entries of an index one call looks through for those that are in others, too.
+# How many entries of an index one call looks through for those that are in other indexes, too.
 _LOOKED_THROUGH = 2000
 
 
 @dataclass(slots=True)
 class _Source:
-    """The rest of some indexes in one partition: a few entries at a time, in the order that is wanted.
+    """The rest of some indexes in one partition: a few entries at a time, in the requested order.
 
-    An entry counts that is in one index of each group. The first group is gone through.
+    An entry counts if it is in one index of each group. The first group is gone through.
     """
 
     groups: Sequence[Sequence[bytes]]
@@ -36,13 +36,13 @@ class _Source:
     is_exhausted: bool = False
 
     def call(self, end: str, batch: int) -> tuple[list[bytes], list[str | int]]:
-        """Keys and arguments of `find_filtered.lua`."""
+        """Return the keys and arguments of `find_filtered.lua`."""
         keys = [key for group in self.groups for key in group]
         order = "1" if self.oldest_first else "0"
         return keys, [self.begin, end, batch, _LOOKED_THROUGH, order, *(len(group) for group in self.groups)]
 
     def fill(self, answer: Sequence[bytes | str]) -> None:
-        """Takes what the script answered."""
+        """Take the entries that the script answered."""
         is_exhausted, self.begin, *entries = (text(part) for part in answer)
         self.is_exhausted = is_exhausted == "1"
         self.entries = list(reversed(entries))
@@ -54,7 +54,7 @@ class _Source:
 
 
 def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
-    """One page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
+    """Return one page. Its cost grows, slowly, with the entries of the shortest index that other filters refuse."""
     if query.among is not None and not query.among:
         return Page(items=(), next_cursor=None)
     limit = query.limit
@@ -83,7 +83,10 @@ def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
 def find_ended(
     connection: Connection, keys: Keys, before_us: int, states: Collection[AgentState], limit: int
 ) -> tuple[str, ...]:
-    """The longest over of all partitions, in one round trip: each names as many as are wanted altogether."""
+    """Return the executions of all partitions that were over the longest, in one round trip.
+
+    Each partition names as many as are wanted altogether.
+    """
     if not any(state.is_over for state in states):
         return ()
     calls = [
@@ -97,7 +100,7 @@ def find_ended(
 
 
 def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[str]) -> list[ExecutionSummary | None]:
-    """The summaries of these executions, None where one is gone, in one round trip."""
+    """Return the summaries of these executions, None where one is gone, in one round trip."""
     calls = [
         (
             (keys.header(execution_id), *keys.of_partition(partition_of(execution_id), "due")),
@@ -110,7 +113,7 @@ def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[s
 
 
 def _merge(connection: Connection, sources: list[_Source], end: str, batch: int, wanted: int) -> list[str]:
-    """Up to `wanted` next entries of all sources together, in order."""
+    """Return up to `wanted` next entries of all sources together, in order."""
     merged: list[str] = []
     while len(merged) < wanted:
         while empty := [source for source in sources if not source.entries and not source.is_exhausted]:
@@ -133,8 +136,11 @@ def _merge(connection: Connection, sources: list[_Source], end: str, batch: int,
 
 
 def _sources(connection: Connection, keys: Keys, query: Query, begin: str) -> list[_Source]:
-    """Of the indexes that the filters allow the one that lists the fewest executions, and what it is held against."""
-    # For each filter and partition, the indexes of which one must list an execution.
+    """Return the sources of all partitions, over the indexes that the filters allow.
+
+    Each goes through the index that lists the fewest executions, and holds the others against it.
+    """
+    # For each filter and partition, the indexes one of which must list an execution.
     allowed: list[list[list[bytes]]] = [
         [[keys.index(partition, name.removesuffix("_id"), value)] for partition in range(PARTITIONS)]
         for name, value in query.equal.items()
@@ -160,14 +166,14 @@ def _sources(connection: Connection, keys: Keys, query: Query, begin: str) -> li
 
 
 def _matches(query: Query, summary: ExecutionSummary) -> bool:
-    """Whether the header still says what an index said, and what the other filters ask."""
+    """Return whether the header still says what an index said, and what the other filters ask."""
     return (query.among is None or summary.state in query.among) and all(
         getattr(summary, name) == value for name, value in query.equal.items()
     )
 
 
 def _bounds(query: Query) -> tuple[str, str]:
-    """Where to begin in an index and where to end, in the words of ZRANGEBYLEX or ZREVRANGEBYLEX."""
+    """Return where to begin in an index and where to end, as ZRANGEBYLEX or ZREVRANGEBYLEX takes them."""
     behind, from_us, before_us = query.behind, query.created_after_us, query.created_before_us
     place = None if behind is None else entry_of(_within(behind.created_us), behind.execution_id)
     ends = [] if before_us is None else [f"{_within(before_us):018d}"]

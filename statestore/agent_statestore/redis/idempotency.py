@@ -2,15 +2,15 @@
 
 `create` draws the id of an execution so that it falls into the partition of its key: one script sees both. An execution
 that is restored from another store brings its id along, and its key points from its own partition (`idempotency`) into
-another one. Two scripts are needed then, and nothing may come between them that makes two executions of one key:
+another one. Two scripts are needed then, and nothing that comes between them may make two executions of one key:
 
 1. `restore` has the key promised to the execution, in the key's partition. No two promises are the same.
 2. It stores the execution, in the execution's partition, unless that promise was refused there.
 
-Whoever finds a key whose execution is not there (it expired, or a restore has stopped half-way) first refuses the
-promise in the execution's partition, which fails if the execution is there after all, and only then frees the key. So
-a restore that is late finds its promise refused, and asks for the key anew. Each step may be repeated, and what a crash
-leaves between them is put right by the next `create` or `restore` with that key, and by `clear`.
+A caller that finds a key whose execution is not there (it expired, or a restore has stopped half-way) first refuses the
+promise in the execution's partition, which fails if the execution is there after all. Only then does it free the key.
+So a restore that is late finds its promise refused, and asks for the key anew. Each step may be repeated. If a crash
+leaves something between them, the next `create` or `restore` with that key puts it right, and so does `clear`.
 """
 
 from datetime import timedelta
@@ -27,18 +27,18 @@ _REFUSED_FOR: Final = timedelta(days=7)
 
 
 def is_elsewhere(field: str, execution_id: str) -> bool:
-    """Whether an execution with this idempotency field lives outside the partition of its key."""
+    """Return whether an execution with this idempotency field lives outside the partition of its key."""
     return partition_of(field) != partition_of(execution_id)
 
 
 def holder_of(connection: Connection, keys: Keys, field: str) -> str | None:
-    """The execution to which a key belongs, which may be gone."""
+    """Return the execution to which a key belongs; it may be gone."""
     (holder,) = connection.send_each([("HGET", *keys.of_partition(partition_of(field), "idempotency"), field)])
     return None if holder is None else text(holder)
 
 
 def reserve(connection: Connection, keys: Keys, field: str, execution_id: str) -> str | None:
-    """The promise of a key to an execution of another partition, or None if another execution has the key."""
+    """Return the promise of a key to an execution of another partition, or None if another execution has the key."""
     names = keys.of_partition(partition_of(field), "idempotency", "promises", "expiring")
     while True:
         status, value = connection.run(script("reserve_key"), names, (field, execution_id, uuid4().hex))
@@ -49,7 +49,7 @@ def reserve(connection: Connection, keys: Keys, field: str, execution_id: str) -
 
 
 def free_if_gone(connection: Connection, keys: Keys, field: str, execution_id: str) -> bool:
-    """Frees a key if the execution that had it is not there. False if it is."""
+    """Free a key if the execution that had it is not there. Return False if it is."""
     home = partition_of(field)
     if not is_elsewhere(field, execution_id):
         names = (*keys.of_partition(home, "idempotency", "promises"), keys.header(execution_id))
@@ -64,13 +64,13 @@ def free_if_gone(connection: Connection, keys: Keys, field: str, execution_id: s
 
 
 def take_back(connection: Connection, keys: Keys, field: str, execution_id: str, promise: str) -> None:
-    """Frees a key whose promise was refused."""
+    """Free a key whose promise was refused."""
     names = keys.of_partition(partition_of(field), "idempotency", "promises")
     connection.run(script("free_key"), names, (field, execution_id, promise))
 
 
 def free_promises(connection: Connection, keys: Keys, partition: int) -> None:
-    """Frees the keys of this partition that were promised to executions that are not there."""
+    """Free the keys of this partition that were promised to executions that are not there."""
     (promises,) = keys.of_partition(partition, "promises")
     cursor = "0"
     while True:

@@ -1,4 +1,4 @@
-"""Which keys there are. `scripts/execution.lua` says what each of them holds.
+"""The keys of the store. `scripts/execution.lua` says what each of them holds.
 
 Every key reads `<prefix>{pNN}:<kind>` or `<prefix>{pNN}:<kind>:<name>`. The braces make the partition Redis Cluster's
 hash tag: an execution and every index that lists it live in one partition, so that a script may change them together.
@@ -14,7 +14,7 @@ from agent_statestore.states import AgentState
 
 PARTITIONS: Final = 16
 
-# Kinds of an execution's own keys besides the header; the scripts know them by this order.
+# The kinds of keys that belong to one execution, besides the header; the scripts know them by this order.
 PARTS: Final = ("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals", "audit")
 _STEPS: Final = PARTS.index("steps")
 _AUDIT: Final = PARTS.index("audit")
@@ -23,22 +23,22 @@ _OVER: Final = tuple(state.value for state in AgentState if state.is_over)
 
 
 def partition_of(execution_id: str) -> int:
-    """The partition in which an execution lives."""
+    """Return the partition in which an execution lives."""
     return crc32(_name(execution_id)) % PARTITIONS
 
 
 def partition_of_idempotency_key(agent_id: str, key: str) -> int:
-    """The partition of the executions that are created with this key, so that one script sees both."""
+    """Return the partition of the executions that are created with this key, so that one script sees both."""
     return partition_of(idempotency_field(agent_id, key))
 
 
 def idempotency_field(agent_id: str, key: str) -> str:
-    """The field of an idempotency key in its partition's hash; neither part contains NUL."""
+    """Return the field of an idempotency key in its partition's hash; neither part contains NUL."""
     return f"{agent_id}\0{key}"
 
 
 def entry_of(created_us: int, execution_id: str) -> str:
-    """An execution's member in the indexes.
+    """Return an execution's member in the indexes.
 
     All scores are 0, so that Redis orders the members as texts: by time of creation, then by id. A page may then start
     at any place without counting, also among executions created in the same microsecond.
@@ -47,7 +47,7 @@ def entry_of(created_us: int, execution_id: str) -> str:
 
 
 class Card(NamedTuple):
-    """What never changes about an execution and must be known without its header; an empty text is none."""
+    """What never changes about an execution and must be known without its header; an empty text stands for None."""
 
     created_us: str
     agent_id: str
@@ -58,12 +58,12 @@ class Card(NamedTuple):
     priority: str
 
     def text(self) -> str:
-        """The card as stored; none of the fields contains NUL."""
+        """Return the card as stored; none of the fields contains NUL."""
         return "\0".join(self)
 
     @classmethod
     def parse(cls, text: str) -> "Card":
-        """The card that `text` wrote."""
+        """Return the card that `text` wrote."""
         return cls(*text.split("\0"))
 
 
@@ -81,53 +81,56 @@ class Keys:
         )
         self._states = tuple(tuple(f"{base}state:{state}".encode() for state in _STATES) for base in self._bases)
         self._ended = tuple({state: f"{base}ended:{state}".encode() for state in _OVER} for base in self._bases)
-        # Made once: naming keys is a good part of what a checkpoint costs here.
+        # Made once: naming keys is a good part of the cost of a checkpoint here.
         self._headers = tuple(f"{base}x:".encode() for base in self._bases)
         self._parts = tuple(tuple(f"{base}{part}:".encode() for part in PARTS) for base in self._bases)
 
     def of_partition(self, partition: int, *kinds: str) -> tuple[bytes, ...]:
-        """Keys that a partition has once."""
+        """Return keys that a partition has once."""
         return tuple(f"{self._bases[partition]}{kind}".encode() for kind in kinds)
 
     def index(self, partition: int, kind: str, name: str) -> bytes:
-        """The index of one agent, session, user or state."""
+        """Return the index of one agent, session, user or state."""
         return f"{self._bases[partition]}{kind}:".encode() + _name(name)
 
     def ended(self, partition: int, states: Iterable[str] = _OVER) -> list[bytes]:
-        """What is over in these states and still to be archived or purged; other states have no such key."""
+        """Return the lists of executions that are over in these states and can still be archived or purged.
+
+        Other states have no such key.
+        """
         return [self._ended[partition][state] for state in states if state in self._ended[partition]]
 
     def header(self, execution_id: str) -> bytes:
-        """The header of an execution. The channel on which its changes are told has the same name."""
+        """Return the header of an execution. The channel that announces its changes has the same name."""
         return self._headers[partition_of(execution_id)] + _name(execution_id)
 
     def audit(self, execution_id: str) -> bytes:
-        """The audit trail of an execution."""
+        """Return the audit trail of an execution."""
         return self._parts[partition_of(execution_id)][_AUDIT] + _name(execution_id)
 
     def refusal(self, execution_id: str, promise: str) -> bytes:
-        """There if this promise of an idempotency key was taken back; see `agent_statestore.redis.idempotency`."""
+        """Return the key that exists if this promise of an idempotency key was taken back; see `redis.idempotency`."""
         return self.index(partition_of(execution_id), "refused", f"{execution_id}:{promise}")
 
     def own(self, execution_id: str) -> list[bytes]:
-        """All keys that expire with the execution: the header, the steps, and the rest."""
+        """Return all keys that expire with the execution: the header, the steps, and the rest."""
         partition, name = partition_of(execution_id), _name(execution_id)
         return [self._headers[partition] + name, *[part + name for part in self._parts[partition]]]
 
     def header_and_steps(self, execution_id: str) -> tuple[bytes, bytes]:
-        """The two keys that an ordinary step changes."""
+        """Return the two keys that an ordinary step changes."""
         partition, name = partition_of(execution_id), _name(execution_id)
         return self._headers[partition] + name, self._parts[partition][_STEPS] + name
 
     def execution(self, execution_id: str, *, parts: int = len(PARTS)) -> list[bytes]:
-        """The first keys of the scripts that work on one execution, in their order: header, due, and its parts."""
+        """Return the first keys of the scripts that work on one execution, in order: header, due, and its parts."""
         partition, name = partition_of(execution_id), _name(execution_id)
         keys = [self._headers[partition] + name, self._due[partition]]
         keys += [part + name for part in self._parts[partition][:parts]]
         return keys
 
     def execution_and_shared(self, execution_id: str, *, with_states: bool = False) -> list[bytes]:
-        """The keys of the scripts that work on one execution and on its partition."""
+        """Return the keys of the scripts that work on one execution and on its partition."""
         partition = partition_of(execution_id)
         keys = self.execution(execution_id)
         keys += self._shared[partition]
@@ -136,11 +139,11 @@ class Keys:
         return keys
 
     def listing(self, partition: int, card: Card) -> list[bytes]:
-        """Every index that may list the execution of this card: the states, then what `placing` gives."""
+        """Return every index that may list the execution of this card: the states, then what `placing` gives."""
         return [*self._states[partition], *self.placing(partition, card)]
 
     def placing(self, partition: int, card: Card) -> list[bytes]:
-        """The indexes that list an execution from its creation to its end."""
+        """Return the indexes that list an execution from its creation to its end."""
         named: Sequence[tuple[str, str]] = (
             ("agent", card.agent_id),
             ("session", card.session_id),
@@ -153,5 +156,5 @@ class Keys:
 
 
 def _name(execution_id: str) -> bytes:
-    """The id in a key. What no UTF-8 can carry is no id of ours, and is to be not found rather than to fail."""
+    """Return the id in a key. No id of the store is beyond UTF-8: such a text must be not found rather than fail."""
     return execution_id.encode("utf-8", "replace")

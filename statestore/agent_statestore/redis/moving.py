@@ -1,4 +1,4 @@
-"""Executions on their way between stores: taken out whole, stored whole, and let go of once another store has them."""
+"""Executions on their way between stores: exported whole, stored whole, and let go of once another store has them."""
 
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import require_readable
@@ -10,17 +10,18 @@ from agent_statestore.redis.servers.connection import Connection
 
 
 def export(connection: Connection, keys: Keys, execution_id: str) -> ExportedExecution | None:
-    """See `StorePrimitives.export`."""
+    """Return everything of an execution; see `StorePrimitives.export`."""
     parts = connection.run(script("export"), keys.execution(execution_id), (execution_id,))
     return None if parts is None else answers.exported(parts)
 
 
 def restore(connection: Connection, keys: Keys, now: str | int, exported: ExportedExecution, ttl_ms: str) -> bool:
-    """See `StorePrimitives.restore`; `ttl_ms` is for what is over, or else for what is working.
+    """Store an exported execution; see `StorePrimitives.restore`.
 
-    One script, unless the execution's idempotency key belongs to another partition: then the key is promised to it
-    first. A crash in between leaves a key of an execution that is not there, which a repetition of this uses, and which
-    anybody else who wants it frees (see `agent_statestore.redis.idempotency`).
+    `ttl_ms` applies to an execution that is over, or else to one that is working. One script does it, unless the
+    execution's idempotency key belongs to another partition: then the key is promised to it first. A crash in between
+    leaves a key of an execution that is not there. A repetition of this call uses it, and anybody else who wants it
+    frees it (see `agent_statestore.redis.idempotency`).
     """
     header, execution_id = exported.header, exported.execution_id
     require_readable(f"execution {execution_id}", header["format"])
@@ -57,7 +58,10 @@ def restore(connection: Connection, keys: Keys, now: str | int, exported: Export
 def drop_archived(
     connection: Connection, keys: Keys, execution_id: str, place: tuple[int, int, int], over_ttls: list[str]
 ) -> bool:
-    """See `StorePrimitives.drop_archived`; `over_ttls` are those of the states that are over, in their order."""
+    """Let go of an archived execution; see `StorePrimitives.drop_archived`.
+
+    `over_ttls` are those of the states that are over, in their order.
+    """
     names = (*keys.execution_and_shared(execution_id), *keys.ended(partition_of(execution_id)))
     return bool(connection.run(script("drop_archived"), names, (execution_id, *place, *over_ttls)))
 

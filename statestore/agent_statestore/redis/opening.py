@@ -28,26 +28,28 @@ def open_redis(
     clock: Clock | None = None,
     **options: Any,
 ) -> RedisStore:
-    """The backend of these URLs, where `rediss` stands for `redis` behind TLS and `valkey` for the same protocol:
+    """Return the store at `url`; `rediss` stands for `redis` behind TLS, and `valkey` for the same protocol.
+
+    The forms of the URL:
 
     * `redis://[user:password@]host[:port][/database]`: one server;
     * `redis+sentinel://[user:password@]host[:port],...[/database]?service=mymaster`: the master that Sentinel names;
-      the hosts are sentinels, whose own login is `sentinel_username` and `sentinel_password`;
+      the hosts are sentinels, with the separate login `sentinel_username` and `sentinel_password`;
     * `redis+cluster://[user:password@]host[:port],...`: a cluster, found through any of its servers.
 
     Options, as keywords or in the URL's query (where a ttl is a number of seconds, or `none`):
 
-    * `key_prefix` (`agent:state:`): what every key starts with;
+    * `key_prefix` (`agent:state:`): the start of every key;
     * `default_ttl` (none), `completed_ttl` (86400), `failed_ttl` (604800): see `RedisStore`.
 
     In the query only:
 
     * `replicas` (0): how many replicas must have a write before the call returns. With fewer within
-      `replica_timeout_ms` (1000) it raises `StoreUnavailable`, although the write was made. A fail-over may lose what
-      was written last; what this many replicas have is lost only if none of them is promoted;
+      `replica_timeout_ms` (1000) it raises `StoreUnavailable`, although the write was made. A fail-over may lose the
+      last writes; a write that this many replicas have is lost only if none of them is promoted;
     * connection options of redis-py (`socket_timeout`, `ssl_ca_certs`, ...), which are passed on.
 
-    Raises `UnsupportedURL` for another scheme, an unknown option or a malformed URL.
+    Raise `UnsupportedURL` for another scheme, an unknown option or a malformed URL.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:

@@ -1,4 +1,4 @@
-"""Removing executions: one, all of a prefix, and what expired ones left behind in indexes."""
+"""Removal of executions: one, all under a prefix, and the traces of expired ones in indexes."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,7 +13,7 @@ _BATCH: Final = 256
 
 
 def delete(connection: Connection, keys: Keys, execution_id: str) -> bool:
-    """Removes one execution. Its card, read first, never changes: the script alone decides what happens."""
+    """Remove one execution. Its card, read first, never changes: the script alone decides what happens."""
     partition = partition_of(execution_id)
     (card,) = connection.send_each([("HGET", *keys.of_partition(partition, "cards"), execution_id)])
     if card is None:
@@ -23,7 +23,7 @@ def delete(connection: Connection, keys: Keys, execution_id: str) -> bool:
 
 
 def clear(connection: Connection, keys: Keys) -> int:
-    """Removes every execution that the cards of this prefix list, so that no foreign key is ever named."""
+    """Remove every execution that the cards of this prefix list, so that no foreign key is ever named."""
     count = 0
     for partition in range(PARTITIONS):
         (cards_key,) = keys.of_partition(partition, "cards")
@@ -42,7 +42,7 @@ def clear(connection: Connection, keys: Keys) -> int:
 
 
 def tidy(connection: Connection, keys: Keys, limit: int) -> int:
-    """Removes what expired executions left behind."""
+    """Remove what expired executions left behind."""
     share = -(-limit // PARTITIONS)
     calls = [(keys.of_partition(partition, "expiring", "cards"), (share,)) for partition in range(PARTITIONS)]
     expired: list[tuple[str, str]] = []
@@ -75,7 +75,7 @@ def _delete_each(
         calls.append((execution_keys, (execution_id, entry, field, "1" if only_expired else "0")))
     answers = [(answer[0], answer[1]) for answer in connection.run_each(script("delete"), calls)]
     for number, field in elsewhere.items():
-        # Only if the key is still its own: after an expiry it may belong to another execution already.
+        # Only if the execution still has the key: after an expiry it may belong to another one already.
         execution_id = cards[number][0]
         if any(answers[number]) and idempotency.holder_of(connection, keys, field) == execution_id:
             idempotency.free_if_gone(connection, keys, field, execution_id)

@@ -1,4 +1,4 @@
-"""Ringing across all partitions: taking what is due, and recording rings."""
+"""Ringing across all partitions: due executions are taken, and rings are recorded."""
 
 import random
 from collections import defaultdict
@@ -14,11 +14,11 @@ from agent_statestore.redis.servers.connection import Connection
 
 
 def take_due(connection: Connection, keys: Keys, now: str | int, limit: int, grace: timedelta) -> tuple[Due, ...]:
-    """Takes up to `limit`, in one round trip unless a partition holds more than its share of them.
+    """Take up to `limit`, in one round trip unless a partition holds more than its share of them.
 
-    Shares are dealt out at random, so that several sweepers behind a long backlog take from different partitions and
-    no partition waits for ever. Within a partition the longest due come first. Of a cluster, a server that is away has
-    nothing due, so that what was taken from the others is not lost until their grace has passed.
+    Shares are dealt out at random, so that several sweepers behind a long backlog take from different partitions and no
+    partition waits for ever. Within a partition the longest due come first. In a cluster, a server that is away counts
+    as having nothing due; otherwise what was taken from the others would be lost until their grace has passed.
     """
     taken: list[tuple[float, Due]] = []
     open_partitions = list(range(PARTITIONS))
@@ -50,7 +50,7 @@ def mark_rung(
     first: timedelta,
     maximum: timedelta,
 ) -> None:
-    """One script call for each partition, in one round trip."""
+    """Run one script call for each partition, in one round trip."""
     by_partition: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for execution_id, token in rung:
         by_partition[partition_of(execution_id)].append((execution_id, token))
@@ -65,7 +65,7 @@ def mark_rung(
 
 
 def _deal(cards: int, partitions: Sequence[int], waiting: dict[int, int]) -> dict[int, int]:
-    """As equal shares as fit what waits in each partition. A share may be 0: the script then only counts."""
+    """Return as equal shares as fit what waits in each partition. A share may be 0: the script then only counts."""
     shares = dict.fromkeys(partitions, 0)
     hungry = [partition for partition in partitions if waiting[partition]]
     while cards and hungry:

@@ -13,7 +13,7 @@ from agent_statestore.states import OVER, PAUSED, WORKING, AgentState
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script and the name under which a server that has seen it knows it."""
+    """A script, and the name by which a server that has seen it knows it."""
 
     name: str
     text: str
@@ -22,7 +22,7 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script of that name. Its first line may say "-- uses: <part> <part>"."""
+    """Return the script of that name. Its first line may say "-- uses: <part> <part>"."""
     body = _read(name)
     first_line = body.partition("\n")[0]
     parts = first_line.removeprefix("-- uses:").split() if first_line.startswith("-- uses:") else []
@@ -35,9 +35,9 @@ def _read(name: str) -> str:
 
 
 def _states() -> str:
-    """What the scripts know of the states, taken from where they are declared.
+    """Return what the scripts know of the states, taken from their declaration.
 
-    Comparisons instead of tables: a table would be built anew at each call of each script.
+    These are comparisons instead of tables: a table would be built anew at each call of each script.
     """
     numbers = ", ".join(f"{state.value} = {number}" for number, state in enumerate(AgentState, 1))
     return "\n".join(
@@ -46,7 +46,7 @@ def _states() -> str:
             _predicate("is_paused", PAUSED),
             _predicate("is_working", WORKING),
             f"local function state_number(state) return ({{{numbers}}})[state] end",
-            # What is over comes last: the keys of its indexes are counted from here.
+            # The states that are over come last: the keys of their indexes are counted from here.
             f"local BEFORE_OVER = {len(AgentState) - len(OVER)}",
             f"local NEVER_US = '{NEVER_US}'",
             f"local NEWEST_FORMAT = {FORMAT}",

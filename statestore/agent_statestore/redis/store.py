@@ -63,30 +63,31 @@ _ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
 
 
 class RedisStore(Store):
-    """Keeps executions in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
+    """A store in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
 
     Give a `url`, as `open_redis` describes it, or a `client`: a `redis.Redis` or a `redis.RedisCluster`, whose settings
-    are taken over for connections of the store's own, which repeat nothing by themselves. Only a client with a pool of
-    a special kind is used as it is; it should be made with `retry=Retry(NoBackoff(), 0)`, because a silent repetition
-    of `claim` makes an execution wait for its own lease.
+    are copied to separate connections of the store, which repeat nothing by themselves. Only a client with a pool of a
+    special kind is used as it is; it should be made with `retry=Retry(NoBackoff(), 0)`, because a silent repetition of
+    `claim` makes an execution wait for its own lease.
 
     Expiry: an execution that is completed or cancelled expires after `completed_ttl`, a failed one after `failed_ttl`
-    (None: never). One that is active never does unless `default_ttl` is set; then it expires that long after the last
+    (None: never). An active one does not expire unless `default_ttl` is set; then it expires that long after the last
     write to it or renewal of its lease, but never while it is queued or paused. Expiry counts by the server's time,
-    also under an injected `clock`. `tidy` removes what it leaves in the indexes. After `hold_finished`, what is over
-    expires that long after `drop_archived` instead, and at once where the time to live is None, which would keep it
-    here and there for ever.
+    also under an injected `clock`. `tidy` removes what it leaves in the indexes. After `hold_finished`, an execution
+    that is over expires that long after `drop_archived` instead, and at once where the time to live is None, which
+    would keep it here and there for ever.
 
-    What is deleted is purged at once, with its audit trail; the `by` and `reason` of `delete_context` are only checked.
+    A deleted execution is purged at once, with its audit trail; the `by` and `reason` of `delete_context` are only
+    checked.
 
-    `watch` opens one connection for each watch, which is told by the server what is written to the execution. An
-    expiry is told when `tidy` finds it. The user of the URL needs the right to the channels `<key_prefix>*`; without it
-    nothing is told, and watching is looking in intervals.
+    `watch` opens one connection for each watch, on which the server announces every write to the execution. An expiry
+    is announced when `tidy` finds it. The user of the URL needs the right to the channels `<key_prefix>*`; without it
+    nothing is announced, and a watch looks in intervals.
 
     Executions that were over before this version first wrote to them have no entry in the list of `find_ended`: they
-    expire as they did.
+    expire as before.
 
-    What survives a crash of the server is what its configuration says; see `durability_warning`.
+    The server's configuration decides what survives its crash; see `durability_warning`.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class RedisStore(Store):
             existing = self.get_context(answers.text(answer))
             if existing is not None:
                 return existing
-            # It is gone: deleted or expired between the two looks, or restored into another partition once.
+            # The execution is gone: deleted or expired between the two looks, or restored into another partition once.
             idempotency.free_if_gone(self._connection, self._keys, field, answers.text(answer))
 
     def get_context(self, execution_id: str) -> AgentContext | None:
@@ -404,7 +405,7 @@ class RedisStore(Store):
         self._connection.close()
 
     def _ttl_ms(self, state: AgentState | None) -> str:
-        """What an execution that is in this state after a write gets to live, as the scripts take it."""
+        """Return how long an execution that is in this state after a write gets to live, as the scripts take it."""
         if state is None or not state.is_over:
             return self._working_ttl
         return "" if self.holds_finished else self._over_ttl[state]
@@ -415,12 +416,15 @@ class RedisStore(Store):
         return from_us(int(self._connection.run(script("now"), self._keys.of_partition(0, "due"), ())))
 
     def _now(self) -> str | int:
-        """The injected time, or an empty text, for which the scripts take the server's."""
+        """Return the injected time, or an empty text, for which the scripts take the server's."""
         return "" if self._clock is None else self._clock.now_us()
 
 
 def _new_id(new: NewExecution) -> str:
-    """A new execution id, for an idempotency key one in the key's partition: about 16 tries of a microsecond each."""
+    """Return a new execution id, for an idempotency key one in the key's partition.
+
+    That takes about 16 tries of a microsecond each.
+    """
     execution_id = new_execution_id()
     if new.idempotency_key is not None:
         partition = partition_of_idempotency_key(new.agent_id, new.idempotency_key)

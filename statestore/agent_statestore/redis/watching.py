@@ -21,7 +21,7 @@ _ENDED: Final = frozenset({"unsubscribe", "sunsubscribe"})
 
 
 def watch(connection: Connection, channel: bytes) -> Watch:
-    """A watch on a channel; one that looks in intervals where the server's ACL forbids the user to listen."""
+    """Return a watch on a channel; it looks in intervals where the server's ACL forbids the user to listen."""
     try:
         return RedisWatch(connection, channel)
     except _Forbidden:
@@ -29,10 +29,10 @@ def watch(connection: Connection, channel: bytes) -> Watch:
 
 
 class RedisWatch:
-    """Listens to one channel on a connection of its own; see `agent_statestore.watch.Watch`.
+    """Listens to one channel on a separate connection; see `agent_statestore.watch.Watch`.
 
-    A connection that was lost is made anew by the next `wait`, which returns at once, since something may have been
-    missed. Raises `StoreUnavailable` if that fails.
+    If the connection was lost, the next `wait` makes a new one and returns at once, since something may have been
+    missed. It raises `StoreUnavailable` if that fails.
     """
 
     def __init__(self, connection: Connection, channel: bytes) -> None:
@@ -41,7 +41,7 @@ class RedisWatch:
         self._subscription: _Subscription | None = self._subscribe()
 
     def wait(self, timeout_seconds: float) -> bool:
-        """See `Watch`."""
+        """Return at the next message or after the timeout; see `Watch`."""
         if self._subscription is not None:
             try:
                 return self._subscription.wait(timeout_seconds)
@@ -51,10 +51,10 @@ class RedisWatch:
         return True
 
     def progress(self) -> None:
-        """See `Watch`; the server tells of each change by itself."""
+        """Do nothing: the server announces each change by itself; see `Watch`."""
 
     def close(self) -> None:
-        """See `Watch`."""
+        """Close the connection; see `Watch`."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             subscription.close()
@@ -92,7 +92,7 @@ class _Moved(redis.ConnectionError):
 
 
 class _Subscription:
-    """One connection that listens to one channel. Raises the driver's errors once it is lost."""
+    """One connection that listens to one channel. Its methods raise the driver's errors once it is lost."""
 
     def __init__(self, pool: redis.ConnectionPool, channel: bytes) -> None:
         self._pool = pool
@@ -106,7 +106,7 @@ class _Subscription:
             raise
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Whether a message came before the timeout. What else has come by then is part of the same answer."""
+        """Return whether a message came before the timeout. Messages that came together give one answer."""
         give_up_at = time.monotonic() + timeout_seconds
         while True:
             # The driver would make an unsubscribed connection of one that was closed from elsewhere.
@@ -120,12 +120,12 @@ class _Subscription:
                 return False
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._connection.disconnect()
         self._pool.release(self._connection)
 
     def _listen(self, channel: bytes) -> None:
-        """Where the server knows no sharded channels, the scripts do not use them either; see `publish.lua`."""
+        """Subscribe; where the server knows no sharded channels, the scripts do not use them either (`publish.lua`)."""
         try:
             try:
                 self._ask("SSUBSCRIBE", channel)
@@ -145,7 +145,7 @@ class _Subscription:
         self._connection.read_response(push_request=True)
 
     def _check_silence(self) -> float:
-        """When to look again at the latest. Asks a server that has been silent for long whether it is there."""
+        """Return when to look again at the latest. Ask a server that has been silent for long whether it is there."""
         now = time.monotonic()
         if self._asked_at is not None:
             if now >= self._asked_at + _ANSWER_SECONDS:
@@ -158,7 +158,7 @@ class _Subscription:
         return self._heard_at + _SILENCE_SECONDS
 
     def _read_all(self) -> bool:
-        """Reads what has come, and says whether there was a message among it."""
+        """Read what has come, and return whether there was a message among it."""
         changed = False
         while True:
             answer = self._connection.read_response(push_request=True)

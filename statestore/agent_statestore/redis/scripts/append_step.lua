@@ -1,7 +1,7 @@
 -- uses: publish
--- The commonest checkpoint, for which checkpoint.lua would work twice as long: under a live lease one step with its
--- result, whose number is the next, of an execution that is working and goes on. Anything else is left to that script,
--- which also says what is wrong: nothing is written here then.
+-- Applies the commonest checkpoint, for which checkpoint.lua would work twice as long: one step with its result, under
+-- the next number and a live lease, of an execution that is working and goes on. Any other checkpoint writes nothing
+-- here and is left to that script, which also says what is wrong.
 --
 -- KEYS[1..2]    header and steps, as in execution.lua
 -- ARGV[1]       injected time in us, or empty

@@ -8,7 +8,7 @@
 -- ARGV[2]       execution id
 -- ARGV[3]       checkpoint id
 -- ARGV[4]       fencing token, or empty for a write without a lease
--- ARGV[5]       ttl in ms of what is over after this write, or else of what is working; or empty
+-- ARGV[5]       ttl in ms of an execution that is over after this write, or else of a working one; or empty
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       numbers of the parts below, joined by commas, without the zeros at the end: steps, messages, memory,
 --               forget, facts, entities, rag, consumed
@@ -146,7 +146,7 @@ for _ = 1, counts[1] do
   end
   next_arg = next_arg + 4
 end
--- Plain loops: closures would cost more than what they do.
+-- Plain loops: closures would cost more than their work.
 for at = next_arg, next_arg + counts[2] - 1 do
   redis.call('RPUSH', KEYS[5], ARGV[at])
 end
@@ -218,7 +218,7 @@ if new ~= '' then
   end
 end
 if #KEYS > 11 then
-  touch(id, new ~= '' and new or current, frees and '' or ARGV[5]) -- what is queued again never expires
+  touch(id, new ~= '' and new or current, frees and '' or ARGV[5]) -- an execution that is queued again never expires
 end
 redis.pcall(PUBLISH, KEYS[1], '')
 return answer(version, new ~= '' and new or current)

@@ -6,7 +6,7 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- The injected time, or the server's own where none is given (empty text).
+-- Returns the injected time, or the server's own if none is given (empty text).
 local function clock_us(given)
   if given ~= '' then
     return tonumber(given)

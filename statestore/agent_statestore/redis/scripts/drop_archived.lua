@@ -5,7 +5,7 @@
 -- KEYS[17..19]  ended:<state>, zsets: execution id by ended_us
 -- ARGV[1]       execution id
 -- ARGV[2..4]    how far the copy has come: version, token, entries of the audit trail
--- ARGV[5..7]    ttl in ms of what is completed, failed, cancelled; empty: gone at once
+-- ARGV[5..7]    ttl in ms of a completed, failed, cancelled execution; empty: gone at once
 --
 -- Its place in the other indexes is left to tidy, as after any expiry.
 --

@@ -1,5 +1,5 @@
--- What the scripts that work on one execution share ("uses: execution"). They are called with these keys, all in one
--- partition, or with the first few of them where they need no more:
+-- Shared by the scripts that work on one execution ("uses: execution"). They are called with these keys, all in one
+-- partition, or with the first few of them if they need no more:
 --
 --   KEYS[1]      x:<id>         hash   header: HEADER_FIELDS without due_us, which is the score in `due`
 --   KEYS[2]      due            zset   execution id by due_us; not in it = null
@@ -22,15 +22,15 @@
 --   KEYS[17..25] state:<state>  zset   index entry "<created_us>:<id>" of each execution in that state, in the order
 --                                      of AgentState
 --
--- Some scripts also take ended:<state>, zsets: execution id by ended_us, of what is over in that state, not due for
--- anything, and not accepted by another store (drop_archived).
+-- Some scripts also take ended:<state>, zsets: execution id by ended_us, of executions that are over in that state, not
+-- due for anything, and not accepted by another store (drop_archived).
 --
 -- is_over, is_paused, is_working, state_number, BEFORE_OVER and NEVER_US are generated from AgentState.
 
 local FIRST_PART, LAST_PART, BEFORE_STATES = 3, 12, 16
 
 -- Makes the execution due, or (nil) not due for anything. Called after the header is written: the bell copies from it
--- what a sweeper needs, because a sweeper's script cannot name the headers of what it is going to find.
+-- what a sweeper needs, because a sweeper's script cannot name the headers of the executions that it will find.
 local function ring_at(id, due_us)
   if due_us == nil then
     redis.call('ZREM', KEYS[2], id)
@@ -64,8 +64,8 @@ local function expire_at(id, at)
   redis.call('ZADD', KEYS[16], at, id)
 end
 
--- Applies the expiry rule after a write: what is over expires after ttl_ms (empty text = never), and so does what is
--- worked on, under a lease that was not given back. What is queued or paused never does.
+-- Applies the expiry rule after a write: an execution that is over expires after ttl_ms (empty text = never), and so
+-- does one that is worked on, under a lease that was not given back. A queued or paused one never does.
 local function touch(id, state, ttl_ms)
   if ttl_ms ~= '' and (is_over(state) or (is_working(state) and redis.call('HGET', KEYS[1], 'lease_until_us') ~= '0')) then
     expire_at(id, text(server_ms() + tonumber(ttl_ms)))
@@ -77,7 +77,7 @@ local function touch(id, state, ttl_ms)
   end
 end
 
--- The whole context as nested arrays, or nil.
+-- Returns the whole context as nested arrays, or nil.
 local function read_context(id)
   local header = redis.call('HGETALL', KEYS[1])
   if #header == 0 then

@@ -1,12 +1,13 @@
 -- uses: clock
--- Lists what has been over in one partition for some time, the longest first, and still is to be archived or purged.
+-- Lists executions of one partition that have been over for some time, the longest first, and can still be archived or
+-- purged.
 --
 -- KEYS[1]   expiring       zset  execution id by the server's millisecond of its expiry
 -- KEYS[2+]  ended:<state>  zset  execution id by ended_us; see execution.lua
 -- ARGV[1]   ended_us must be below
 -- ARGV[2]   most to list of each state
 --
--- What has expired is taken out, so that it is met only once: the rest of it is left to tidy.
+-- Expired executions are taken out, so that each is met only once: the rest of them is left to tidy.
 --
 -- Returns {execution id, ended_us, execution id, ...}.
 

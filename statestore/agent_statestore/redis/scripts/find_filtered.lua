@@ -1,13 +1,13 @@
--- The newest, or the oldest, entries of some indexes that are in others, too. All have the same entries,
+-- Lists the newest, or the oldest, entries of some indexes that are in others, too. All have the same entries,
 -- "<created_us>:<id>".
 --
 -- One call sees all indexes of its partition at one moment: an execution that changes its state between two calls is
 -- still met, as its entry keeps its place.
 --
--- KEYS          the indexes in groups: an entry has to be in one index of each group. The first group is gone through
+-- KEYS          the indexes in groups: an entry must be in one index of each group. The first group is gone through
 -- ARGV[1..2]    where the range begins and where it ends, as ZREVRANGEBYLEX or ZRANGEBYLEX takes them
 -- ARGV[3]       how many entries are wanted
--- ARGV[4]       how many of each index may be looked at, about: others want the server, too
+-- ARGV[4]       about how many of each index may be looked at: others want the server, too
 -- ARGV[5]       '1' for the oldest first, else '0'
 -- ARGV[6..]     how many indexes each group has
 --
@@ -47,8 +47,8 @@ local function is_in_each_group(entry)
   return true
 end
 
--- The next entries of all indexes of the first group, in order, up to where one of them has more to show.
--- Returns whether these were the last ones, too.
+-- Returns the next entries of all indexes of the first group, in order, up to where one of them has more to show, and
+-- whether these were the last ones.
 local function next_entries()
   if own == 1 then
     local entries = range(KEYS[1])

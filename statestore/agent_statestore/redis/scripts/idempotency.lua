@@ -1,4 +1,4 @@
--- Who has an idempotency key, put in front of every script that asks for it with "uses: idempotency".
+-- The holder of an idempotency key, put in front of every script that asks for it with "uses: idempotency".
 --
 --   idempotency  hash  "<agent id>\0<idempotency key>" -> execution id
 --   expiring     zset  execution id by the server's millisecond of its expiry
@@ -6,7 +6,7 @@
 -- An execution that was created here lives in the partition of its key. One that was restored may live in another,
 -- where no script of this partition can look: the caller asks whether it is there; see redis/idempotency.py.
 
--- The execution that has the key, or nil.
+-- Returns the execution that has the key, or nil.
 local function holder_of(idempotency, expiring, field)
   if field == '' then
     return nil

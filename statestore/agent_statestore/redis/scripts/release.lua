@@ -1,5 +1,5 @@
 -- uses: clock states execution publish
--- Gives a lease up, or breaks that of a dead process.
+-- Gives a lease up, or breaks the lease of a dead process.
 --
 -- KEYS[1..16]  as in execution.lua
 -- ARGV[1]      injected time in us, or empty
@@ -24,6 +24,6 @@ redis.call('HSET', KEYS[1],
 redis.call('HDEL', KEYS[1], 'owner')
 forget_lease(id)
 ring_at(id, now)
-touch(id, h[4], '') -- queued again, and what is queued never expires
+touch(id, h[4], '') -- queued again, and a queued execution never expires
 redis.pcall(PUBLISH, KEYS[1], '')
 return 1

@@ -1,5 +1,5 @@
 -- uses: clock idempotency
--- Promises an idempotency key to an execution of another partition, which is going to be restored there.
+-- Promises an idempotency key to an execution of another partition, which will be restored there.
 --
 -- KEYS[1]  idempotency  hash  "<agent id>\0<idempotency key>" -> execution id
 -- KEYS[2]  promises     hash  the same field -> the promise to an execution of another partition
@@ -8,7 +8,7 @@
 -- ARGV[2]  execution id
 -- ARGV[3]  a new promise
 --
--- Returns {'OK', promise}, which is the one that was made before if there is one, or {'TAKEN', execution id}.
+-- Returns {'OK', promise}, with the promise that was made before if there is one, or {'TAKEN', execution id}.
 
 local holder = holder_of(KEYS[1], KEYS[3], ARGV[1])
 if holder and holder ~= ARGV[2] then

@@ -14,7 +14,7 @@
 -- ARGV[6]       state
 -- ARGV[7]       its field in `idempotency`, or empty if it has none, or has it in another partition
 -- ARGV[8]       '1' if it has its idempotency key in another partition, else '0'
--- ARGV[9]       ttl in ms of what is over, or else of what is working; or empty
+-- ARGV[9]       ttl in ms of an execution that is over, or else of a working one; or empty
 -- ARGV[10]      its card
 -- ARGV[11]      due_us, or empty
 -- ARGV[12]      ended_us, or empty

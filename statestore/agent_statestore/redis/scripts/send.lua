@@ -11,7 +11,7 @@
 -- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
 -- ARGV[8]      '1' if it is a cancel, else '0'
 -- ARGV[9]      ttl of a working execution in ms, or empty
--- ARGV[10]     what it is called in the audit trail, or empty: it does not go there
+-- ARGV[10]     its name in the audit trail, or empty: it does not go there
 -- ARGV[11..12] sender and reason, as in audit.lua
 --
 -- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or

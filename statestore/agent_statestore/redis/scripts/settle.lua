@@ -7,7 +7,7 @@
 -- KEYS[4..6]  ended:<state>  zset  execution id by ended_us; see execution.lua
 -- ARGV[1]     execution id
 
--- An execution that was over before there was `ended_us` was not written to since.
+-- An execution that was over before `ended_us` existed was not written to since.
 local h = redis.call('HMGET', KEYS[1], 'state', 'ended_us', 'updated_us')
 if is_over(h[1]) then
   redis.call('HDEL', KEYS[3], ARGV[1])

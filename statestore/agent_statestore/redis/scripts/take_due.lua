@@ -14,7 +14,7 @@
 local now = clock_us(ARGV[1])
 local waiting = redis.call('ZCOUNT', KEYS[1], '-inf', text(now))
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, ARGV[2])
--- Counted, not asked for afterwards: without a grace, what was taken is due again at once.
+-- Counted, not asked for afterwards: without a grace, taken executions are due again at once.
 local taken = {waiting - #due / 2}
 for i = 1, #due, 2 do
   local id = due[i]

@@ -1,14 +1,14 @@
 -- uses: clock
 -- Takes the next turn of a bucket, or promises one; decides as agent_statestore.rules.rates.Asked.answer does.
 --
--- KEYS[1]  rates  hash  bucket -> "next_us:end_us"; expires a minute after the last of them says nothing any more
+-- KEYS[1]  rates  hash  bucket -> "next_us:end_us"; expires a minute after the last of them has stopped to matter
 --
 -- ARGV[1]  injected time in us, or empty
 -- ARGV[2]  bucket
 -- ARGV[3]  interval in us
 -- ARGV[4]  longest line in us
 -- ARGV[5]  within, in us
--- ARGV[6]  '1' for a caller who was promised a turn, else '0'
+-- ARGV[6]  '1' for a caller that was promised a turn, else '0'
 -- ARGV[7]  how far ahead a line may lie, in us
 --
 -- Returns {'taken', 'promised' or 'none', us to wait}.

@@ -1,1 +1,1 @@
-"""The servers behind a Redis store: which there are, which holds a key, and how commands reach them."""
+"""The servers behind a Redis store: how they are found, which one holds a key, and how commands reach them."""

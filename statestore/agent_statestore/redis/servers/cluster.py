@@ -1,4 +1,4 @@
-"""Redis Cluster: which server holds which slot, and what to do when a server says that it holds it no more.
+"""Redis Cluster: which server holds which slot, and what to do when a server does not hold it any more.
 
 The driver's own cluster client is not used: it connects when it is made, and its pipelines send again what was sent
 before the connection broke, whatever its settings for retries say.
@@ -22,15 +22,15 @@ _REDIRECTIONS: Final = 8
 # While a slot is on its way to another server, a script finds its keys together on neither side.
 _TRY_AGAIN_SECONDS: Final = 0.05
 
-# For each command that is still to be sent: its number, and whether its server must be told that it was asked to.
+# For each command that is still to send: its number, and whether its server must be told that it was asked to.
 _Group: TypeAlias = list[tuple[int, bool]]
 
 
 class Cluster(Topology):
     """All primaries of a cluster.
 
-    Who holds what is asked at the first use, and again after each sign that it has changed. Signs are heeded by the
-    next call, so that a call is never longer than its own redirections.
+    The cluster is asked who holds what at the first use, and again after each sign that it has changed. The next call
+    heeds the signs, so that a call is never longer than its own redirections.
     """
 
     def __init__(self, seeds: Sequence[Address], url: str, *, pool: PoolOf) -> None:
@@ -86,7 +86,7 @@ class Cluster(Topology):
         replicas: Replicas | None,
         answers: list[Any],
     ) -> None:
-        """Sends to all servers before it reads from any. A server that fails leaves the others' answers alone."""
+        """Send to all servers before reading from any. A server that fails leaves the others' answers alone."""
         begun: list[tuple[Node, _Group, Any, int]] = []
         try:
             for node, group in groups.items():
@@ -110,7 +110,7 @@ class Cluster(Topology):
                 node.abandon(connection)
 
     def _sort(self, group: _Group, received: list[Any], replicas: Replicas | None, answers: list[Any]) -> None:
-        """Puts what one server answered to where it belongs."""
+        """Put what one server answered where it belongs."""
         try:
             remaining = iter(received if replicas is None else replicas.judge(received))
         except RedisError as error:
@@ -128,7 +128,7 @@ class Cluster(Topology):
             answers[number] = error
 
     def _redirected(self, groups: dict[Node, _Group], answers: list[Any]) -> dict[Node, _Group]:
-        """What was refused because its keys are elsewhere, and so did nothing: where it is to be sent instead."""
+        """Return where to send the commands that were refused because their keys are elsewhere, and so did nothing."""
         again: dict[Node, _Group] = {}
         wait = False
         for node, group in groups.items():
@@ -164,7 +164,7 @@ class Cluster(Topology):
         return self._nodes.get(address) or self._nodes.setdefault(address, Node(address, self._pool(address)))
 
     def _refresh(self) -> None:
-        """Asks the cluster if there were signs of a change; the server that has just failed is asked last."""
+        """Ask the cluster if there were signs of a change; the server that has just failed is asked last."""
         if not self._is_stale:
             return
         self._is_stale = False  # first, so that other threads go on with what is known

@@ -31,7 +31,7 @@ Arguments: TypeAlias = Sequence[Word]
 
 _DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
 
-# What says that a server is away, and nothing about what it was asked.
+# Errors which say that a server is away, and nothing about the command.
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
 _RAISE: Final = object()
 
@@ -41,17 +41,17 @@ _READING: Final = frozenset({"export", "find_filtered", "find_leases", "get_cont
 
 
 def connect(url: str) -> Located:
-    """Where a URL leads, without a connection yet. Raises `UnsupportedURL` for one that is malformed."""
+    """Return where a URL leads, without a connection yet. Raise `UnsupportedURL` for one that is malformed."""
     return locate(url)
 
 
 def sibling_of(client: Client) -> Located:
-    """Where a client leads, with its settings, but with connections of our own that repeat nothing."""
+    """Return where a client leads, with its settings, but with separate connections that repeat nothing."""
     return located_by(client)
 
 
 def masked_url_of(located: Located | str) -> str:
-    """Where a client connects to, for messages."""
+    """Return the address to which a client connects, for messages."""
     return located.topology.url if isinstance(located, Located) else masked(located)
 
 
@@ -59,8 +59,8 @@ class Connection:
     """Sends scripts and commands. Every method raises `StoreUnavailable` for whatever goes wrong in the driver.
 
     Nothing is repeated that may have been done: a call that met a lost server fails, and the next one looks for the
-    server that has taken its place. What a server refused because it holds the keys no more, or does not know the
-    script, was not done, and is sent again where it belongs.
+    server that has taken its place. A command was not done if the server refused it because it does not hold the keys
+    any more, or does not know the script; then it is sent again where it belongs.
     """
 
     def __init__(self, located: Located, url: str) -> None:
@@ -69,14 +69,14 @@ class Connection:
         self._url = url
 
     def run(self, script: Script, keys: Keys, arguments: Arguments) -> Any:
-        """Runs one script."""
+        """Run one script."""
         try:
             replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
             (answer,) = self._topology.send(
                 (("EVALSHA", script.sha, len(keys), *keys, *arguments),), keys[:1], replicas
             )
             if isinstance(answer, NoScriptError):
-                # A server that was restarted or flushed: the text makes it known again, and runs it.
+                # The server was restarted or flushed: the text makes the script known again, and runs it.
                 (answer,) = self._topology.send(
                     (("EVAL", script.text, len(keys), *keys, *arguments),), keys[:1], replicas
                 )
@@ -89,10 +89,10 @@ class Connection:
     def run_each(
         self, script: Script, calls: Sequence[tuple[Keys, Arguments]], *, unavailable: Any = _RAISE
     ) -> list[Any]:
-        """Runs one script on several partitions in one round trip. Each call is atomic by itself.
+        """Run one script on several partitions in one round trip. Each call is atomic by itself.
 
-        With `unavailable`, a call whose server is away gets this for an answer, unless all servers are: what the
-        others have done would be forgotten otherwise. Without it, such a call fails the whole.
+        With `unavailable`, a call whose server is away gets this for an answer, unless all servers are away: otherwise
+        what the others have done would be forgotten. Without it, such a call fails the whole.
         """
         if not calls:
             return []
@@ -116,18 +116,18 @@ class Connection:
             return _checked(answers)
 
     def send_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends several commands, whose first argument is their key, in one round trip; not a transaction."""
+        """Send several commands, whose first argument is their key, in one round trip; not a transaction."""
         if not commands:
             return []
         with self._wrapping():
             return _checked(self._topology.send(commands, [_key_of(command) for command in commands]))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of the driver's client on every primary; returns what the first one answered."""
+        """Call a method of the driver's client on every primary; return what the first one answered."""
         return self.call_each(method, *arguments)[0][1]
 
     def call_each(self, method: str, *arguments: Any) -> list[tuple[str, Any]]:
-        """Calls a method of the driver's client on every primary. Returns pairs of an address and the answer."""
+        """Call a method of the driver's client on every primary. Return pairs of an address and the answer."""
         with self._wrapping():
             return [
                 (str(node.address), getattr(node.client, method)(*arguments)) for node in self._topology.primaries()
@@ -135,7 +135,7 @@ class Connection:
 
     @contextmanager
     def at(self, key: bytes) -> Iterator[redis.Redis]:
-        """The driver's client of the server that holds a key now, for subscriptions.
+        """Give the driver's client of the server that holds a key now, for subscriptions.
 
         Errors inside the block become `StoreUnavailable`, and the server is looked for anew at the next call.
         """
@@ -148,7 +148,7 @@ class Connection:
                 raise
 
     def close(self) -> None:
-        """Closes every connection of the store's own."""
+        """Close every connection that belongs to the store."""
         with self._wrapping():
             self._topology.close()
 
@@ -161,7 +161,7 @@ class Connection:
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         reason = text = str(error) or type(error).__name__
-        # Redis 6 wraps what a script met into an error of its own, so the words are looked at too.
+        # Redis 6 wraps what a script met into another error, so the words are looked at too.
         if isinstance(error, OutOfMemoryError) or "-OOM " in text:
             # Redis looks at its memory before a script's first write and never between two of its writes.
             reason = f"the server is out of memory (maxmemory), and nothing was written: {text}"
@@ -171,7 +171,8 @@ class Connection:
         elif isinstance(error, MovedError):
             reason = f"the server is one of a cluster, which needs redis+cluster://: {text}"
         elif isinstance(error, TryAgainError):
-            # Nothing was done: a script runs when its keys are on one side, which ends with the slot's journey.
+            # Nothing was done: a script runs when its keys are on one side, which is so at the end of the slot's
+            # journey.
             reason = f"the keys' slot is on its way to another server of the cluster: {text}"
         return StoreUnavailable(self._url, reason)
 

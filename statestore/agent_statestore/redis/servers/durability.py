@@ -1,4 +1,4 @@
-"""What the servers would forget, as far as they say so."""
+"""The data that the servers would forget, as far as they say so."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from agent_statestore.redis.servers.connection import Connection
 
 
 def durability_warning(connection: Connection, url: str) -> str | None:
-    """One sentence on missing persistence and on eviction, or None; of a cluster every primary is asked.
+    """Return one sentence on missing persistence and on eviction, or None; in a cluster every primary is asked.
 
-    Asks INFO, which tells the same as CONFIG GET and is allowed where managed servers forbid CONFIG. A server that
+    It asks INFO, which tells the same as CONFIG GET and is allowed where managed servers forbid CONFIG. A server that
     forbids both gets a sentence too, because silence would read as a promise.
     """
     try:

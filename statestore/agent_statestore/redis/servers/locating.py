@@ -1,4 +1,4 @@
-"""From a URL to a topology: one server, Sentinel's master, or a cluster, each with or without TLS."""
+"""The way from a URL to a topology: one server, Sentinel's master, or a cluster, each with or without TLS."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +20,7 @@ SOCKET_TIMEOUT_SECONDS: Final = 5.0
 HEALTH_CHECK_SECONDS: Final = 30
 DEFAULT_REPLICA_TIMEOUT_MS: Final = 1000
 
-# What applies to a connection unless the URL says otherwise. The pool's limit is far above the threads of a worker:
+# The settings of a connection unless the URL says otherwise. The pool's limit is far above the threads of a worker:
 # beyond it a call would fail instead of waiting. RESP2 saves the handshake; the scripts' answers are the same in both.
 _DEFAULTS: Final[dict[str, Any]] = {
     "socket_timeout": SOCKET_TIMEOUT_SECONDS,
@@ -33,7 +33,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _DRIVER_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis"}
 _PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
 
-# What this module reads from the query itself, and for which kind of URL; "" is one server.
+# The options that this module reads from the query, and the kinds of URL that take them; "" is one server.
 OPTIONS: Final = {
     "replicas": ("", "cluster", "sentinel"),
     "replica_timeout_ms": ("", "cluster", "sentinel"),
@@ -45,12 +45,12 @@ SCHEMES: Final = tuple(f"{driver}{kind}" for kind in ("", "+sentinel", "+cluster
 
 
 def no_retry() -> Retry:
-    """No silent repetition.
+    """Return a policy without any silent repetition.
 
     The driver's default sends a command up to ten times more when no answer arrives. A `claim` that succeeded and is
     sent again is refused, because its own lease lives, and nobody works on the execution until that has run out. The
-    caller knows what may be repeated, and how long its lease lasts. A connection that the server closed while it lay
-    idle is noticed and replaced before anything is sent.
+    caller knows what may be repeated, and how long its lease lasts. If the server closed a connection while it lay
+    idle, that is noticed and the connection replaced before anything is sent.
     """
     return Retry(NoBackoff(), 0)
 
@@ -64,7 +64,7 @@ class Located:
 
 
 def locate(url: str) -> Located:
-    """Reads a URL; makes no connection yet. Raises `UnsupportedURL` for one that is malformed."""
+    """Read a URL; make no connection yet. Raise `UnsupportedURL` for one that is malformed."""
     scheme, separator, rest = url.partition("://")
     driver, _, kind = scheme.partition("+")
     if driver == "unix" and not kind and separator:
@@ -98,7 +98,7 @@ def locate(url: str) -> Located:
 
 
 def located_by(client: redis.Redis | redis.RedisCluster) -> Located:
-    """The topology of a client that the user has made, with connections of its own that repeat nothing.
+    """Return the topology of a client that the user has made, with separate connections that repeat nothing.
 
     A pool of a special kind (the driver's one for Sentinel, say) cannot be copied: it is used as it is, and stays open.
     """
@@ -192,7 +192,7 @@ def _address(url: str, text: str, default_port: int) -> Address:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        # Not the driver's words, which repeat what may be a piece of a password.
+        # The driver's words are left out: they repeat what may be a piece of a password.
         raise UnsupportedURL(masked(url), "a host or port is malformed") from None
     if not host:
         raise UnsupportedURL(masked(url), "a host is missing")
@@ -207,7 +207,7 @@ def _database(url: str, path: str, option: str) -> str:
 
 
 def _options(url: str, kind: str, query: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The own options, and the driver's."""
+    """Return the store's options, and the driver's."""
     own: dict[str, str] = {}
     drivers = []
     for name, value in parse_qsl(query, keep_blank_values=True):

@@ -12,7 +12,7 @@ _HAS_POLL: Final = hasattr(select, "poll")
 
 
 class Address(NamedTuple):
-    """Where a server listens. The host is empty for a server that is not reached by one."""
+    """The address at which a server listens. The host is empty for a server that is not reached by one."""
 
     host: str
     port: int
@@ -27,10 +27,10 @@ PoolOf: TypeAlias = Callable[[Address], redis.ConnectionPool]
 class Node:
     """Sends commands to one server and reads its answers.
 
-    The driver's connections do the work: connecting, TLS, the handshake, the health check of one that lay idle for
-    long, and the errors. What is not used is the driver's way to them (its retries, its hooks for metrics, its lock
-    around the pool): that costs more than the sending, and a process that forks while another thread holds the lock
-    leaves it locked for ever in the child.
+    The driver's connections do the work: connecting, TLS, the handshake, the health check after a long idle time, and
+    the errors. The driver's way to them is not used (its retries, its hooks for metrics, its lock around the pool): it
+    costs more than the sending, and a process that forks while another thread holds the lock leaves it locked for ever
+    in the child.
 
     Safe to share between threads and on both sides of a fork.
     """
@@ -51,20 +51,20 @@ class Node:
 
     @property
     def client(self) -> redis.Redis:
-        """The driver's client, for what is not a matter of microseconds: INFO, PING, subscriptions."""
+        """The driver's client, for calls that are no matter of microseconds: INFO, PING, subscriptions."""
         self._check_fork()
         return redis.Redis(connection_pool=self._pool)
 
     def ask(self, packed: bytes, count: int) -> list[Any]:
-        """Sends commands in one go and returns their answers; one that the server refused is a `ResponseError`.
+        """Send commands in one go and return their answers; a refusal by the server is a `ResponseError` among them.
 
-        Raises the driver's errors when the connection cannot be made or breaks. Nothing is ever sent twice.
+        Raise the driver's errors when the connection cannot be made or breaks. Nothing is ever sent twice.
         """
         connection = self.start(packed)
         return self.finish(connection, count)
 
     def start(self, packed: bytes) -> Any:
-        """Sends commands and returns the connection, which `finish` or `abandon` must get."""
+        """Send commands and return the connection, which `finish` or `abandon` must get."""
         connection = self._take()
         try:
             connection.send_packed_command((packed,))
@@ -74,7 +74,7 @@ class Node:
         return connection
 
     def finish(self, connection: Any, count: int) -> list[Any]:
-        """The answers to what `start` has sent."""
+        """Return the answers to what `start` has sent."""
         answers: list[Any] = []
         try:
             for _ in range(count):
@@ -89,12 +89,12 @@ class Node:
         return answers
 
     def abandon(self, connection: Any) -> None:
-        """Gives up a connection whose answers nobody reads."""
+        """Give up a connection whose answers nobody reads."""
         connection.disconnect()
         self._pool.release(connection)
 
     def drop_idle(self) -> None:
-        """Closes what is idle: the server was lost, or is another one now."""
+        """Close the idle connections: the server was lost, or is another one now."""
         self._check_fork()
         while self._idle:
             try:
@@ -104,7 +104,7 @@ class Node:
             self.abandon(connection)
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         self.drop_idle()
         self._pool.disconnect()
 
@@ -116,7 +116,8 @@ class Node:
             return self._pool.get_connection()
         try:
             if _is_spoilt(connection):
-                # The server closed it while it lay idle: noticed before anything is sent, so nothing is repeated.
+                # The server closed it while it lay idle. This is noticed before anything is sent, so nothing is
+                # repeated.
                 connection.disconnect()
                 connection.connect()
         except BaseException:
@@ -131,8 +132,8 @@ class Node:
             self._pool.release(connection)
 
     def _check_fork(self) -> None:
-        # A child must not write to its parent's connections: they are closed here without a word to the server. Nor
-        # does it touch the parent's pool, whose lock another thread may have held at the fork.
+        # A child must not write to its parent's connections: they are closed here without a word to the server. The
+        # child does not touch the parent's pool either, whose lock another thread may have held at the fork.
         if self._pid == os.getpid():
             return
         if self._keeps:
@@ -146,12 +147,12 @@ class Node:
 
 
 def _is_spoilt(connection: Any) -> bool:
-    """Whether something waits to be read where nothing should: an end, or an answer to nobody."""
+    """Return whether something can be read where nothing should be: an end, or an answer to nobody."""
     sock = connection._sock
     if sock is None:
         return True
     if not _HAS_POLL or hasattr(sock, "pending"):
-        # Behind TLS something may wait that is none of ours, a session ticket for example: the driver looks inside.
+        # Behind TLS, something that is not an answer may wait, a session ticket for example: the driver looks inside.
         try:
             return bool(connection.can_read())
         except (redis.ConnectionError, redis.TimeoutError, OSError):

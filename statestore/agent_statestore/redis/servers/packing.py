@@ -8,10 +8,10 @@ Command: TypeAlias = Sequence[Word]
 
 
 def pack(*commands: Command) -> bytes:
-    """The commands, one after the other.
+    """Return the commands, one after the other.
 
-    Text that UTF-8 cannot carry is refused before, or cannot be an id; asking for such an id must find nothing, not
-    fail: it is replaced.
+    Text that UTF-8 cannot carry is refused before, or cannot be an id. Asking for such an id must find nothing and not
+    fail, so the text is replaced.
     """
     pieces: list[bytes] = []
     for command in commands:

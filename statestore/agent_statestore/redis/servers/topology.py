@@ -1,7 +1,7 @@
-"""Which server holds a key: always the same one, or the master that Sentinel names. `cluster` knows the third way.
+"""The server that holds a key: always the same one, or the master that Sentinel names. `cluster` is the third way.
 
-A topology sends commands in one go and follows a fail-over: a server that is lost is looked for anew at the next call.
-The call that met the loss fails: only the caller knows what may be repeated.
+A topology sends commands in one go and follows a fail-over: a lost server is looked for anew at the next call. The call
+that met the loss fails: only the caller knows what may be repeated.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from agent_statestore.redis.servers.packing import Command, pack
 # A mark lives this long after its last write.
 _MARK_MS: Final = 3_600_000
 
-# What a script answers that has written nothing: nothing has to be confirmed then.
+# Answers of a script that has written nothing: nothing has to be confirmed then.
 _REFUSALS: Final = frozenset(
     {
         b"NOT_FOUND",
@@ -45,11 +45,11 @@ class Replicas:
     timeout_ms: int
 
     def commands(self, key: bytes) -> tuple[Command, ...]:
-        """What follows the writes: a mark, in the slot of `key`, and the wait for the replicas.
+        """Return what follows the writes: a mark, in the slot of `key`, and the wait for the replicas.
 
         WAIT waits for the last write of its own connection. A repeated call may have come to another connection than
-        the first one and find everything written; then the mark is what stands behind that write and is waited for.
-        A server out of memory refuses to set it, but not to put off the expiry of one that is there.
+        the first one and find everything written. The mark is then a write that follows the earlier one and is waited
+        for. A server out of memory refuses to set it, but not to put off the expiry of one that is there.
         """
         mark = key[: key.find(b"}") + 1] + b":mark"
         return (
@@ -59,7 +59,7 @@ class Replicas:
         )
 
     def judge(self, answers: list[Any]) -> list[Any]:
-        """The answers without those of `commands`. Raises if they are bad although something was written."""
+        """Return the answers without those of `commands`. Raise if they are bad although something was written."""
         *answers, put_off, mark, confirmed = answers
         if all(isinstance(answer, Exception) or _is_refusal(answer) for answer in answers):
             return answers
@@ -75,37 +75,37 @@ class Replicas:
 
 
 class Topology(ABC):
-    """Where the keys are. Safe to share between threads and on both sides of a fork.
+    """The servers that hold the keys. Safe to share between threads and on both sides of a fork.
 
     Attributes:
-        url: where it connects to, without passwords; for messages.
+        url: the address to which it connects, without passwords; for messages.
     """
 
     url: str
 
     @abstractmethod
     def send(self, commands: Sequence[Command], keys: Sequence[bytes], replicas: Replicas | None = None) -> list[Any]:
-        """Sends commands in one round trip, each to the server of its key, and returns their answers in order.
+        """Send commands in one round trip, each to the server of its key, and return their answers in order.
 
-        What went wrong with a command stands in its place, as the driver's exception. Raises the driver's errors if
+        If something went wrong with a command, the driver's exception stands in its place. Raise the driver's errors if
         no server was found at all.
         """
 
     @abstractmethod
     def node_of(self, key: bytes) -> Node:
-        """The server that holds this key now."""
+        """Return the server that holds this key now."""
 
     @abstractmethod
     def primaries(self) -> Sequence[Node]:
-        """Every server that takes writes now."""
+        """Return every server that takes writes now."""
 
     @abstractmethod
     def lose(self, node: Node) -> None:
-        """Learns that a server failed or is no master any more: it is looked for anew at the next call."""
+        """Note that a server failed or is no longer the master: it is looked for anew at the next call."""
 
     @abstractmethod
     def close(self) -> None:
-        """Closes all connections; those of a borrowed client stay."""
+        """Close all connections; those of a borrowed client stay."""
 
 
 class OneServer(Topology):
@@ -168,10 +168,10 @@ class Sentinels(Topology):
         node.drop_idle()
 
     def _find(self) -> Node:
-        """Asks one sentinel after the other.
+        """Ask one sentinel after the other, and return the master.
 
-        A sentinel that was cut off may name a server that is not the master any more, so the server itself is asked
-        for its role.
+        A sentinel that was cut off may name a server that is not the master any more, so the server itself is asked for
+        its role.
         """
         reasons = []
         for sentinel in self._sentinels:
@@ -211,7 +211,7 @@ class Sentinels(Topology):
 def exchange(
     topology: Topology, node: Node, commands: Sequence[Command], keys: Sequence[bytes], replicas: Replicas | None
 ) -> list[Any]:
-    """Sends commands to one server, and tells the topology when it fails or turns out to be no master any more."""
+    """Send commands to one server, and tell the topology when it fails or turns out to be no longer the master."""
     try:
         if replicas is None:
             answers = node.ask(pack(*commands), len(commands))
@@ -228,15 +228,15 @@ def exchange(
 
 
 def _is_refusal(answer: Any) -> bool:
-    """Whether a script says that it did nothing."""
+    """Return whether a script says that it did nothing."""
     return answer is None or (isinstance(answer, list) and bool(answer) and answer[0] in _REFUSALS)
 
 
 def is_demoted(answer: Any) -> bool:
-    """Whether a server refused a write because it is a replica."""
+    """Return whether a server refused a write because it is a replica."""
     if isinstance(answer, MovedError):
         return False
-    # Redis 6 wraps what a script met into an error of its own.
+    # Redis 6 wraps what a script met into another error.
     return isinstance(answer, ReadOnlyError) or (isinstance(answer, ResponseError) and "-READONLY " in str(answer))
 
 
