@@ -35,6 +35,12 @@ from celery_agents.lifecycle.assembly import make_executor
 _ROOTS: Final = tuple(
     f"{Path(package.__file__).parent}/" for package in (celery_agents, agent_statestore) if package.__file__
 )
+# How many files a call may enter, and how many changes of file it may make.
+GOALS: Final[dict[str, tuple[int, int | None]]] = {
+    "run.step on Redis": (25, 60),
+    "claim, one step, end on Redis": (36, None),
+    "enqueue to PostgreSQL": (20, None),
+}
 _LEASE: Final = timedelta(minutes=30)
 _OWNER: Final = "benchmark/1/0"
 # What comes once (connecting, loading scripts, preparing statements) is over by then.
@@ -120,7 +126,14 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
             "Files: of both packages. Changes: frames in another file than the frame before. Calls: of any Python code."
         ),
         rows=[
-            {"call": name, "files": len(way.files), "changes of file": way.changes, "Python calls": way.calls}
+            {
+                "call": name,
+                "files": len(way.files),
+                "at most": GOALS[name][0],
+                "changes of file": way.changes,
+                "changes at most": GOALS[name][1],
+                "Python calls": way.calls,
+            }
             for name, way in ways.items()
         ],
     )

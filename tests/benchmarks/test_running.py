@@ -111,6 +111,8 @@ class TestSections:
         assert list(counted) == ["run.step on Redis", "claim, one step, end on Redis", "enqueue to PostgreSQL"]
         for row in counted.values():
             assert 0 < row["files"] <= row["changes of file"] + 1 <= row["Python calls"]
+            assert row["files"] <= row["at most"], row["call"]
+            assert row["changes at most"] is None or row["changes of file"] <= row["changes at most"], row["call"]
         files = [row["file"] for row in tables["files_of_run_step"]]
         assert files[0] == "celery_agents/engine/run/run.py"
         assert "agent_statestore/redis/store.py" in files

@@ -233,19 +233,17 @@ class Recorder:
         )
 
     def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
-        def apply() -> Checkpointed:
-            return self._store.checkpoint(self._lease.execution_id, checkpoint, self._lease)
-
+        execution_id, lease = self._lease.execution_id, self._lease
         if self._held.is_lost:
             self._held.mark_lost()
             raise _lost()
         try:
             try:
-                return apply()
+                return self._store.checkpoint(execution_id, checkpoint, lease)
             except StoreUnavailable as error:
                 patience = self._course.patience("a checkpoint", "could not be written")
                 patience.wait(error)
-                return patience.ask(apply)
+                return patience.ask(lambda: self._store.checkpoint(execution_id, checkpoint, lease))
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
 
