@@ -2,7 +2,7 @@
 
 Reading order: `store` (which primitive goes where), then `locking` (SQLite, MariaDB, MySQL: one short transaction per
 primitive, in which `agent_statestore.rules` decide) or `postgresql` (one statement per primitive). `sqlite` and `mysql`
-say in what those two differ. `tables` is the schema, `schema` its history.
+hold the differences between those two. `tables` is the schema, `schema` its history.
 """
 
 from agent_statestore.sql.schema.structure import IncompleteSchema

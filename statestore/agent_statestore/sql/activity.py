@@ -1,4 +1,4 @@
-"""What statistics are made of, for many executions at once: two statements instead of two for each."""
+"""The facts behind statistics, for many executions at once: two statements instead of two for each."""
 
 import json
 import re
@@ -23,10 +23,10 @@ _AMONG: Final = {
 
 # An envelope (see `agent_statestore.codec.encode_step`) may hold megabytes, so the server cuts two values out of it.
 # The JSON functions of servers will not do: PostgreSQL's refuse a whole statement for one NUL in one text, MariaDB's
-# and MySQL's give up on what is nested deeply. But inside a JSON text every quote has a backslash before it, so a
-# marker is always a real key, and one that occurs only once is the envelope's own. What has such a key in its output,
-# too, gives null, and is read as a whole. SQLite, which has `true` as 1, only has to be kept from what it takes for
-# no JSON.
+# and MySQL's give up on deep nesting. But inside a JSON text every quote has a backslash before it, so a marker is
+# always a real key, and one that occurs only once is the envelope's own. A step that has such a key in its output, too,
+# gives null, and is read as a whole. SQLite shows `true` as 1, and must only be kept from texts that it does not accept
+# as JSON.
 _OK: Final = re.compile(r"(true|1)\b|(false|0)\b")
 _TOOK: Final = re.compile(r"(-?[0-9]+)\b")
 _CUT: Final = {
@@ -34,7 +34,7 @@ _CUT: Final = {
         "CASE WHEN split_part(s.data, '{marker}', 3) = '' THEN left(split_part(s.data, '{marker}', 2), 24) END"
     ),
     "sqlite": "CASE WHEN json_valid(s.data) THEN CAST(json_extract(s.data, '{path}') AS TEXT) END",
-    # As bytes, among which it searches several times faster than among characters; each is a character of latin1.
+    # As bytes, in which it searches several times faster than in characters; each byte is a character of latin1.
     "mysql": (
         "CASE WHEN LENGTH(SUBSTRING_INDEX(CAST(s.data AS BINARY), '{marker}', 2)) = LENGTH(s.data) "
         "THEN CONVERT(LEFT(SUBSTRING_INDEX(CAST(s.data AS BINARY), '{marker}', -1), 24) USING latin1) END"
@@ -69,7 +69,7 @@ class ActivityReading:
         )
 
     def of(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
-        """See `Store.get_activity`."""
+        """Return the timings and audit trails of these executions; see `Store.get_activity`."""
         if not execution_ids:
             return {}
         ids: Any = json.dumps(list(execution_ids)) if self._dialect == "sqlite" else list(execution_ids)
@@ -95,7 +95,7 @@ class ActivityReading:
         }
 
     def _read(self, execution_id: str, number: int, name: str) -> list[StepTiming]:
-        """The whole of one step; nothing if it was purged meanwhile."""
+        """Return the timing of one step, read as a whole; nothing if it was purged meanwhile."""
         rows = self._database.run(self._step, {"execution_id": execution_id, "step_number": number})
         read: list[StepTiming] = []
         for (text,) in rows:

@@ -11,16 +11,17 @@ from agent_statestore.errors import InvalidRecord, SchemaMismatch, StoreUnavaila
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.tables import REVISION
 
-# A table or column that is not there: PostgreSQL's codes and MySQL's, and what SQLite says.
+# A table or column that does not exist: the codes of PostgreSQL and MySQL, and SQLite's words.
 _MISSING: Final = {"42P01", "42703", "42S02", "42S22"}
 _MISSING_IN_MYSQL: Final = {1146, 1054}
 _MISSING_IN_SQLITE: Final = re.compile(r"no such (table|column)|.* has no column named")
 _TOO_LONG_FOR_INDEX: Final = "54000"
 _DATA_CLASS: Final = "22"
-# Wrong for the character set; no JSON; breaks a CHECK of the user's (MySQL, MariaDB).
+# Wrong for the character set; not JSON; breaks a CHECK of the user's (MySQL, MariaDB).
 _DATA_IN_MYSQL: Final = {1300, 3140, 3819, 4025}
 _PACKET_TOO_LARGE: Final = 1153
-# A constraint of the user's on our tables, or of his own in a step's transaction: PostgreSQL's class and MySQL's codes.
+# A constraint that the user has put on our tables, or on other tables in a step's transaction: PostgreSQL's class and
+# MySQL's codes.
 _CONSTRAINT_CLASS: Final = "23"
 _CONSTRAINT_IN_MYSQL: Final = {1048, 1169, 1216, 1217, 1364, 1451, 1452}
 _ABORTED: Final = "25P02"
@@ -29,7 +30,7 @@ _DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
 
 
 def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
-    """Raises the store's error for a driver's or SQLAlchemy's one, and any other error as it is."""
+    """Raise the store's error for an error of a driver or of SQLAlchemy, and any other error as it is."""
     original = error.orig if isinstance(error, DBAPIError) else error
     state, code, reason = sqlstate_of(original), mysql_code_of(original), _reason_of(original)
     url = settings.shown_url
@@ -65,12 +66,12 @@ def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
 
 
 def sqlstate_of(error: BaseException | None) -> str | None:
-    """The SQL standard's code of an error, if the driver tells it."""
+    """Return the SQL standard's code of an error, if the driver tells it."""
     return getattr(error, "sqlstate", None)
 
 
 def mysql_code_of(error: BaseException | None) -> int | None:
-    """MySQL's or MariaDB's code of an error, if it is an error of theirs."""
+    """Return the code of an error if it is one of MySQL's or MariaDB's."""
     if error is None or not _is_driver_error(error, "MySQLError") or not error.args:
         return None
     code = error.args[0]
@@ -80,17 +81,17 @@ def mysql_code_of(error: BaseException | None) -> int | None:
 def _reason_of(error: BaseException | None) -> str:
     said = str(error)
     if error is not None and mysql_code_of(error) is not None:
-        # pymysql's errors are made of a code and a sentence.
+        # An error of pymysql consists of a code and a sentence.
         code, *sentences = error.args
         said = f"{'; '.join(str(sentence) for sentence in sentences)} ({code})"
     return said.strip().partition("\n")[0] or type(error).__name__
 
 
 def is_driver_error(error: BaseException | None) -> bool:
-    """Whether it is an error of a driver's."""
+    """Return whether the error comes from a driver."""
     return _is_driver_error(error, "Error")
 
 
 def _is_driver_error(error: BaseException | None, name: str) -> bool:
-    """Whether it is the DB-API's exception `name`; told by name, because a driver may not be installed."""
+    """Return whether it is the DB-API's exception `name`; told by name, because a driver may not be installed."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in _DRIVERS for kind in type(error).__mro__)

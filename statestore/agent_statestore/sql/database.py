@@ -1,7 +1,7 @@
-"""Running statements: what every dialect can do.
+"""How statements run: the operations that every dialect has.
 
-How each does it is told in `agent_statestore.sql.sqlite.database`, `agent_statestore.sql.mysql.database` and
-`agent_statestore.sql.postgresql.database`.
+`agent_statestore.sql.sqlite.database`, `agent_statestore.sql.mysql.database` and
+`agent_statestore.sql.postgresql.database` implement them.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ class DuplicateKey(Exception):
 
 
 class Database(Protocol):
-    """What the statements that both dialects share need.
+    """The operations that the shared statements need of every dialect.
 
     Statements are written with `:name` parameters; `now` is an expression for the store's time in microseconds, which
     takes the parameter `:now` (None for the server's own clock).
@@ -29,15 +29,15 @@ class Database(Protocol):
     now: str
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement as a transaction of its own; returns its rows."""
+        """Run one statement as a separate transaction, and return its rows."""
         ...
 
     def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement as a transaction of its own; returns how many rows it matched."""
+        """Run one writing statement as a separate transaction, and return how many rows it matched."""
         ...
 
     def dispose(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         ...
 
 
@@ -45,9 +45,9 @@ class LockingDatabase(Database, Protocol):
     """What `agent_statestore.sql.locking` needs of a database besides single statements."""
 
     def write(self, work: Callable[[Transaction], Result]) -> Result:
-        """Runs `work` in a transaction, and again if the database undid it to resolve a conflict with another."""
+        """Run `work` in a transaction, and again if the database undid it to resolve a conflict with another."""
         ...
 
     def read(self, *queries: Select) -> list[list[Row]]:
-        """Runs SELECTs that all see the same state of the database, whoever writes meanwhile."""
+        """Run SELECTs that all see the same state of the database, whoever writes meanwhile."""
         ...

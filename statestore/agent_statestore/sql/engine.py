@@ -18,14 +18,14 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.pool import PooledSQLite, prepare_sqlite, sqlite_arguments
 
-# Under this name MySQL's pooled connections tell how many bytes the server takes at once.
+# MySQL's pooled connections hold under this name how many bytes the server takes at once.
 MAX_PACKET: Final = "max_allowed_packet"
 
 
 def create_pooled_engine(settings: SQLSettings) -> Engine:
-    """The engine of MySQL, whose pool the store's statements use; every connection is in autocommit.
+    """Return the engine of MySQL, whose pool the store's statements use; every connection is in autocommit.
 
-    Connects to nothing yet. Raises `ModuleNotFoundError` if the driver is not installed.
+    Connect to nothing yet. Raise `ModuleNotFoundError` if the driver is not installed.
     """
     options: dict[str, Any] = {
         "poolclass": QueuePool,
@@ -41,9 +41,9 @@ def create_pooled_engine(settings: SQLSettings) -> Engine:
 
 
 def create_step_engine(settings: SQLSettings) -> Engine:
-    """The engine for transactions that steps take part in. On SQLite one takes the write lock at its start.
+    """Return the engine for transactions that steps take part in. On SQLite one takes the write lock at its start.
 
-    How long a statement of a step may take is the step's affair.
+    The step decides how long one of its statements may take.
     """
     options: dict[str, Any] = {"poolclass": NullPool}
     if not settings.is_sqlite:
@@ -58,7 +58,10 @@ def create_step_engine(settings: SQLSettings) -> Engine:
 
 
 def create_migration_engine(settings: SQLSettings) -> Engine:
-    """An engine with transactions, for one migration. On SQLite a transaction takes the write lock at its start."""
+    """Return an engine with transactions, for one migration.
+
+    On SQLite a transaction takes the write lock at its start.
+    """
     # A migration may have to wait until nobody uses a table.
     engine = _create(settings, {"poolclass": NullPool}, autocommit=False, waits=True)
     if settings.is_sqlite:
@@ -114,7 +117,7 @@ def _create(
 
 
 def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
-    """Replaces pooled connections that the server has closed, after a restart say, without asking it each time.
+    """Replace pooled connections that the server has closed, after a restart say, without asking it each time.
 
     An idle connection has nothing to read, unless it is the end of the connection.
     """
@@ -130,7 +133,7 @@ def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
 
 
 def _socket_of(connection: Any) -> Any:
-    """The socket of psycopg's connection, or of pymysql's, which has no public name for it."""
+    """Return the socket of psycopg's connection, or of pymysql's, which has no public name for it."""
     return connection.pgconn.socket if hasattr(connection, "pgconn") else connection._sock
 
 
@@ -138,8 +141,8 @@ def _socket_of(connection: Any) -> Any:
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
-# Connections that a child inherited. They are the parent's: closing them, as the garbage collector would, could end
-# its session on the server.
+# Connections that a child inherited. They are the parent's: closing them, as the garbage collector would, could end the
+# parent's session on the server.
 _inherited: Final[list[object]] = []
 
 

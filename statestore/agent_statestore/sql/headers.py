@@ -1,4 +1,4 @@
-"""Headers as rows: the columns that decide about a write, and what is read of them."""
+"""Headers as rows: the columns that decide about a write, and the header that a row holds."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from agent_statestore.sql.tables import COLUMNS, EXTRA_COLUMNS
 
 Header: TypeAlias = dict[str, Any]
 
-# What decides whether a checkpoint or a signal is accepted, and what it changes; none of it is large.
+# The columns that decide whether a checkpoint or a signal is accepted, and what it changes; none of them is large.
 DECISIVE: Final = (
     "execution_id",
     "format",
@@ -26,7 +26,10 @@ DECISIVE: Final = (
 
 
 def header_of(row: tuple[Any, ...], columns: Sequence[str] = COLUMNS) -> Header:
-    """The header in a row that starts with `columns`. `intents` and `pending` are JSON text but on PostgreSQL."""
+    """Return the header in a row that starts with `columns`.
+
+    `intents` and `pending` are JSON text except on PostgreSQL.
+    """
     header = dict(zip(columns, row, strict=False))
     for name in ("intents", "pending"):
         value = header[name]

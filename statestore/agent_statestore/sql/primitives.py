@@ -1,4 +1,4 @@
-"""What each database does in its own way: the part of `StorePrimitives` that `SQLStore` hands on to a dialect."""
+"""The primitives that differ between databases: the part of `StorePrimitives` that `SQLStore` hands on to a dialect."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -12,7 +12,7 @@ from agent_statestore.rules.rates import Asked
 
 
 class Primitives(Protocol):
-    """See `StorePrimitives` for each method. What the caller gave is checked and encoded already."""
+    """See `StorePrimitives` for each method. The caller's values are checked and encoded already."""
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext: ...
 
@@ -49,5 +49,5 @@ class Primitives(Protocol):
     def durability_warning(self) -> str | None: ...
 
     def now_us(self) -> int | None:
-        """The time by this store's clock; None means the server's."""
+        """Return the time by this store's clock; None stands for the server's."""
         ...

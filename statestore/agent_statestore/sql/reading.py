@@ -13,7 +13,7 @@ from agent_statestore.sql.single import quoted
 from agent_statestore.sql.tables import AUDIT_COLUMNS
 from agent_statestore.states import AgentState
 
-# What a summary needs: all but what may be large.
+# The columns that a summary needs: all but those that may be large.
 _SUMMARY_COLUMNS: Final = (
     "execution_id",
     "format",
@@ -91,22 +91,22 @@ class Reading:
         return int(now_us)
 
     def summary(self, execution_id: str) -> ExecutionSummary | None:
-        """See `StorePrimitives.get_summary`."""
+        """Return the summary of an execution; see `StorePrimitives.get_summary`."""
         rows = self._database.run(self._summary, {"execution_id": execution_id})
         return _summary_of(rows[0]) if rows else None
 
     def steps(self, execution_id: str, after: int) -> tuple[AgentStep, ...]:
-        """See `StorePrimitives.get_steps`."""
+        """Return the steps behind `after`; see `StorePrimitives.get_steps`."""
         rows = self._database.run(self._steps, {"execution_id": execution_id, "after": max(after, 0)})
         return tuple(decode_step(text) for (text,) in rows)
 
     def audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
-        """See `StorePrimitives.get_audit`."""
+        """Return the audit trail; see `StorePrimitives.get_audit`."""
         rows = self._database.run(self._audit, {"execution_id": execution_id})
         return tuple(decode_audit(AuditRow(*row)) for row in rows)
 
     def find(self, query: Query) -> Page:
-        """See `StorePrimitives.find`."""
+        """Return one page of executions; see `StorePrimitives.find`."""
         params: dict[str, Any] = dict(query.equal)
         conditions = ["deleted_us IS NULL", *(f"{name} = :{name}" for name in params)]
         if query.created_after is not None:
@@ -119,14 +119,14 @@ class Reading:
             behind = ">" if query.oldest_first else "<"
             conditions.append(f"(created_us, execution_id) {behind} (:cursor_us, :cursor_id)")
             if self._dialect == "mysql":
-                # It finds no place in an index by the other condition, from which this one follows.
+                # The other condition finds no place in an index; this one, which follows from it, does.
                 conditions.append(f"created_us {behind}= :cursor_us")
             params["cursor_us"], params["cursor_id"] = query.behind
         among = sorted(AgentState if query.among is None else query.among)
         if not among:
             return Page(items=(), next_cursor=None)
         limit = query.limit
-        # One more than asked for tells whether there is a next page.
+        # One row more than asked for tells whether there is a next page.
         params["rows"] = limit + 1
         order = _OLDEST_FIRST if query.oldest_first else _NEWEST_FIRST
         rows = self._database.run(
@@ -139,21 +139,21 @@ class Reading:
         return Page(items=items, next_cursor=encode_cursor(Cursor(last["created_us"], last["execution_id"])))
 
     def _found(self, conditions: list[str], among: list[AgentState], order: str, *, is_narrow: bool) -> str:
-        """The query; what is `narrow` leaves few executions to look through for their states."""
+        """Return the query; `is_narrow` says that few executions are left to look through for their states."""
         columns = ", ".join(_SUMMARY_COLUMNS)
         found = f"SELECT {columns} FROM {self._contexts} WHERE {' AND '.join(conditions)}"
         if len(among) == len(AgentState):
             return f"{found} {order}"
-        # The states are ours and not the caller's: literals let the planner count them.
+        # The states are literals, which come from us and not from the caller: so the planner can count them.
         if is_narrow or len(among) == 1:
             return f"{found} AND state IN ({quoted(among)}) {order}"
-        # No index has several states in one order, and the newest executions may all be in others. Of each state that
-        # is asked for at most `rows` are looked at.
+        # No index has several states in one order, and the newest executions may all be in others. At most `rows`
+        # executions of each requested state are looked at.
         each = (f"SELECT {columns} FROM ({found} AND state = '{state}' {order}) AS in_{state}" for state in among)
         return f"{' UNION ALL '.join(each)} {order}"
 
     def ended(self, before: datetime, states: Iterable[AgentState] | None, limit: int) -> tuple[str, ...]:
-        """See `StorePrimitives.find_ended`."""
+        """Return the executions that were over; see `StorePrimitives.find_ended`."""
         check_limit(limit)
         among = None if states is None else set(states)
         if among is not None and not among:
@@ -166,13 +166,13 @@ class Reading:
         return tuple(execution_id for (execution_id,) in rows)
 
     def deleted(self, before: datetime, limit: int) -> tuple[str, ...]:
-        """See `StorePrimitives.find_deleted`."""
+        """Return the deleted executions; see `StorePrimitives.find_deleted`."""
         check_limit(limit)
         rows = self._database.run(self._deleted, {"before": to_us(before), "rows": limit})
         return tuple(execution_id for (execution_id,) in rows)
 
     def leases(self, owner_prefix: str, now_us: int | None) -> tuple[Lease, ...]:
-        """See `StorePrimitives.find_leases`."""
+        """Return the live leases of owners; see `StorePrimitives.find_leases`."""
         condition, bounds = self._has_prefix(owner_prefix)
         rows = self._database.run(f"{self._leased}{condition}", {"now": now_us} | bounds)
         return tuple(
@@ -188,11 +188,12 @@ class Reading:
         )
 
     def _has_prefix(self, prefix: str) -> tuple[str, dict[str, str]]:
-        """A condition that an index on the owner can look up, with its parameters."""
+        """Return a condition that an index on the owner can look up, with its parameters."""
         if not prefix:
             return "", {}
         if self._dialect == "postgresql":
-            # It compares texts by the rules of some language, and makes a range of this where the index is in "C".
+            # PostgreSQL compares texts by the rules of some language, and makes a range of this where the index is in
+            # "C".
             return " AND starts_with(owner, :owner_prefix)", {"owner_prefix": prefix}
         above = _above(prefix)
         if above is None:
@@ -201,7 +202,7 @@ class Reading:
 
 
 def _above(prefix: str) -> str | None:
-    """The least text behind all that start with `prefix`, in the order of code points; None if there is none."""
+    """Return the least text behind all that start with `prefix`, in the order of code points; None if there is none."""
     kept = prefix.rstrip(chr(_LAST))
     if not kept:
         return None

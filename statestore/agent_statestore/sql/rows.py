@@ -12,7 +12,7 @@ from agent_statestore.sql.tables import ENTITY, FACT, MESSAGE, RAG, WORKING
 
 
 def notes_of(change: EncodedCheckpoint | ExportedExecution) -> list[tuple[str, str]]:
-    """What a checkpoint appends, or all notes of an exported execution, as (kind, text)."""
+    """Return what a checkpoint appends, or all notes of an exported execution, as (kind, text)."""
     return [
         *((MESSAGE, text) for text in change.messages),
         *((FACT, text) for text in change.facts),
@@ -21,9 +21,9 @@ def notes_of(change: EncodedCheckpoint | ExportedExecution) -> list[tuple[str, s
 
 
 def values_of(change: EncodedCheckpoint | ExportedExecution) -> list[tuple[str, str, str]]:
-    """What a checkpoint sets by key, or all values of an exported execution, as (kind, key, text).
+    """Return what a checkpoint sets by key, or all values of an exported execution, as (kind, key, text).
 
-    What a checkpoint sets and forgets at once is left out.
+    A key that a checkpoint both sets and forgets is left out.
     """
     forget = change.forget if isinstance(change, EncodedCheckpoint) else ()
     return [
@@ -33,12 +33,12 @@ def values_of(change: EncodedCheckpoint | ExportedExecution) -> list[tuple[str, 
 
 
 def signals_of(exported: ExportedExecution) -> list[tuple[str, str, str, str]]:
-    """All signals of an exported execution, as (id, kind, key, text). Of a consumed one the text is gone."""
+    """Return all signals of an exported execution, as (id, kind, key, text). A consumed one has lost its text."""
     return [(signal.signal_id, signal.kind, signal.key, signal.text or "") for signal in exported.signals]
 
 
 def header_to_restore(exported: ExportedExecution) -> dict[str, Any]:
-    """The values of all `COLUMNS` for an exported execution."""
+    """Return the values of all `COLUMNS` for an exported execution."""
     return {
         **exported.header,
         **LEFT_BEHIND,
@@ -64,7 +64,7 @@ def context_of(
     values: Iterable[tuple[str, str, str]] = (),
     signals: Iterable[str] = (),
 ) -> AgentContext:
-    """The context made of a header and rows as `notes_of` and `values_of` give them, each in its order."""
+    """Return the context of a header and of rows as `notes_of` and `values_of` give them, each in its order."""
     appended, named = _by_kind(notes, values)
     return decode_context(
         header,
@@ -87,7 +87,7 @@ def exported_of(
     signals: Iterable[tuple[str, str, str, str]],
     audit: Iterable[tuple[Any, ...]],
 ) -> ExportedExecution:
-    """The exported execution made of a header and rows, each in its order.
+    """Return the exported execution of a header and rows, each in its order.
 
     `header` is that of `agent_statestore.sql.headers.header_of`. Steps are (number, name, whether done, text), the
     others as `notes_of`, `values_of` and `signals_of` give them; rows of `audit` have `AUDIT_COLUMNS`.

@@ -1,4 +1,4 @@
-"""What a store URL says: the driver's part of it, and the store's own options."""
+"""The content of a store URL: the driver's part of it, and the store's own options."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _NAME: Final = "[a-z_][a-z0-9_]{0,30}"
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """An option in the URL's query: what it may be (a regular expression), what it is by default, how it is read."""
+    """An option in the URL's query: its pattern (a regular expression), its default, and how it is read."""
 
     default: str
     pattern: str
@@ -53,18 +53,18 @@ class SQLSettings:
 
     The options stand in the URL's query and are taken out before the driver sees it; all others are the driver's.
 
-    * `table_prefix`: what the names of all tables start with (`agent_`);
+    * `table_prefix`: the start of all tables' names (`agent_`);
     * `soft_delete`: whether a deleted execution is kept, hidden, until `purge` (`on`) or removed at once (`off`);
-    * PostgreSQL and MySQL: `schema`, in which the tables are (else where the connection's user finds them): a schema
-      of PostgreSQL, which `migrate` makes, or a database of MySQL, which has to be there; `pool_size` (5 connections
-      per process), `max_overflow` (10 more under load), `answer_timeout_ms` (30000; a statement that the server does
-      not answer in this time counts as a lost connection, but for migrations and transactional steps);
+    * PostgreSQL and MySQL: `schema`, in which the tables are (else where the connection's user finds them): a schema of
+      PostgreSQL, which `migrate` makes, or a database of MySQL, which must exist; `pool_size` (5 connections per
+      process), `max_overflow` (10 more under load), `answer_timeout_ms` (30000; a statement that the server does not
+      answer in this time counts as a lost connection, except for migrations and transactional steps);
     * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
-      never to a killed process; `EXTRA`; `OFF`), `journal_mode` (`WAL`; one of `DELETE`, `TRUNCATE`, `PERSIST` for
-      file systems without shared memory between processes, such as NFS: there readers and writers wait for each
-      other), `busy_timeout_ms` (10000).
+      never to a killed process; `EXTRA`; `OFF`), `journal_mode` (`WAL`; one of `DELETE`, `TRUNCATE`, `PERSIST` for file
+      systems without shared memory between processes, such as NFS: there readers and writers wait for each other),
+      `busy_timeout_ms` (10000).
 
-    An option of the store's that needs no look at the others is one field here, which says all of it.
+    An option of the store that does not depend on the others is one field here, which declares all of it.
     """
 
     shown_url: str
@@ -80,7 +80,7 @@ class SQLSettings:
 
     @property
     def dialect(self) -> Dialect:
-        """Whose SQL the database speaks; "mysql" also for MariaDB."""
+        """The SQL that the database speaks; "mysql" also for MariaDB."""
         return _DIALECTS[self.url.get_backend_name()]
 
     @property
@@ -142,6 +142,6 @@ def _check_place(settings: SQLSettings) -> None:
 
 
 def _is_reserved(url: URL, name: str) -> bool:
-    """Whether a name could only be used in quotes, or not at all: the store's statements quote nothing."""
+    """Return whether a name could only be used in quotes, or not at all: the store's statements quote nothing."""
     quote = url.get_dialect()().identifier_preparer.quote
     return quote(name) != name or name.startswith("pg_")

@@ -9,7 +9,7 @@ from agent_statestore.states import OVER, AgentState
 
 
 def quoted(states: Iterable[AgentState]) -> str:
-    """The states as an SQL list. They are ours and not the caller's, so they need no parameters."""
+    """Return the states as an SQL list. They come from us and not from the caller, so they need no parameters."""
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
@@ -26,7 +26,7 @@ class SingleStatements:
         give_up = (
             f"UPDATE {contexts} SET owner = NULL, lease_until_us = 0, rings = 0, due_us = {now}, updated_us = {now}"
         )
-        # On what is deleted no lease lives.
+        # No lease lives on a deleted execution.
         held = f"WHERE execution_id = :execution_id AND token = :token AND lease_until_us > {now}"
         self._release = f"{give_up}, crashes = CASE WHEN crashes > 0 THEN crashes - 1 ELSE 0 END {held}"
         self._break = f"{give_up} {held}"
@@ -39,16 +39,16 @@ class SingleStatements:
         self._forget_rate = f"DELETE FROM {rates} {stale} AND bucket = :bucket"
 
     def release(self, lease: Lease, crashed: bool, now_us: int | None) -> bool:
-        """See `StorePrimitives.release`."""
+        """Give a lease up; see `StorePrimitives.release`."""
         params = {"execution_id": lease.execution_id, "token": lease.token, "now": now_us}
         return bool(self._database.change(self._break if crashed else self._release, params))
 
     def settle(self, execution_id: str) -> None:
-        """See `StorePrimitives.settle`."""
+        """Clear the due time of an execution that is over; see `StorePrimitives.settle`."""
         self._database.change(self._settle, {"execution_id": execution_id})
 
     def forget_rates(self, limit: int, now_us: int | None) -> int:
-        """Removes at most `limit` rates that say nothing any more; returns how many."""
+        """Remove at most `limit` rates that have stopped to matter, and return how many."""
         # A look first: mostly there is nothing, and on SQLite a writer keeps all others waiting.
         stale = self._database.run(self._stale_rates, {"now": now_us, "rows": limit})
         return sum(self._database.change(self._forget_rate, {"now": now_us, "bucket": bucket}) for (bucket,) in stale)

@@ -1,7 +1,7 @@
 """A step's own writes and its checkpoint in one transaction: exactly once (`StorePrimitives.transaction`).
 
-The step gets a SQLAlchemy connection inside a transaction. The checkpoint is applied by the store's own statements on
-the driver's connection below it, and then both are committed together.
+The step gets a SQLAlchemy connection inside a transaction. The store's own statements apply the checkpoint on the
+driver's connection below it, and then both are committed together.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ class BoundDatabase(Protocol):
     """A store's statements on one connection, as part of the transaction that is under way there."""
 
     def locked_checkpoint_id(self, execution_id: str) -> str | None:
-        """Locks the execution's row; the id of its last applied checkpoint, or None."""
+        """Lock the execution's row, and return the id of its last applied checkpoint, or None."""
         ...
 
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease) -> Checkpointed:
-        """Applies a checkpoint without committing it."""
+        """Apply a checkpoint without committing it."""
         ...
 
 
 class StepTransactions:
-    """Opens the transactions of one store. Makes its engine, with connections of its own, when first used."""
+    """Opens the transactions of one store. The first use makes a separate engine, with separate connections."""
 
     def __init__(
         self, settings: SQLSettings, bind: Callable[[Connection], BoundDatabase], max_value_bytes: int
@@ -47,7 +47,7 @@ class StepTransactions:
 
     @contextmanager
     def open(self, execution_id: str, lease: Lease) -> Iterator["SQLStepTransaction"]:
-        """See `StorePrimitives.transaction`."""
+        """Open a transaction; see `StorePrimitives.transaction`."""
         # SQLite holds its file's write lock from the beginning: a fork must not come in between.
         gate: AbstractContextManager[object] = sqlite_gate if self._settings.is_sqlite else nullcontext()
         with gate, self._connection() as connection:
@@ -72,7 +72,7 @@ class StepTransactions:
                 transaction.roll_back()  # unless it was committed with its checkpoint
 
     def dispose(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         if self._engine is not None:
             self._engine.dispose()
 
@@ -91,7 +91,7 @@ class StepTransactions:
 
 
 class SQLStepTransaction:
-    """See `agent_statestore.transactions.StepTransaction`."""
+    """A step transaction on a SQL store; see `agent_statestore.transactions.StepTransaction`."""
 
     def __init__(
         self,
@@ -154,14 +154,14 @@ class SQLStepTransaction:
         return applied
 
     def roll_back(self) -> None:
-        """Undoes everything, unless it was committed. A connection that is lost has done so itself."""
+        """Undo everything, unless it was committed. A lost connection has done so itself."""
         if self._begun.is_active:
             with contextlib.suppress(SQLAlchemyError):
                 self._begun.rollback()
 
 
 # Set at the beginning, and gone if the transaction was ended behind SQLAlchemy's back: by a COMMIT in SQL, or by a
-# statement that MySQL commits by itself, such as CREATE TABLE. What was written till then is not undone.
+# statement that MySQL commits by itself, such as CREATE TABLE. The writes before that are not undone.
 _MARK: Final = "agents_step"
 _NO_SUCH_SAVEPOINT: Final = "3B001"
 _NO_SUCH_SAVEPOINT_IN_MYSQL: Final = 1305
@@ -186,9 +186,9 @@ def _ended_by_step() -> InvalidRecord:
 
 
 def _is_of_the_database(error: BaseException) -> bool:
-    """Whether an error comes from the database, or was raised because of one that does.
+    """Return whether an error comes from the database, or was raised because of one that does.
 
-    Others passed through while the connection was lost: the end of the process, a time limit.
+    Other errors passed through while the connection was lost: the end of the process, a time limit.
     """
     cause: BaseException | None = error
     while cause is not None:

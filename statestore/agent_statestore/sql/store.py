@@ -50,18 +50,18 @@ from agent_statestore.transactions import StepTransaction
 
 
 class SQLStore(Store):
-    """Keeps executions in a SQLite file, or in a database of PostgreSQL, MariaDB or MySQL.
+    """A store in a SQLite file, or in a database of PostgreSQL, MariaDB or MySQL.
 
-    A SQLite file is created and brought to the newest schema at the first use, by whichever process comes first. A
-    server's database is only ever changed by `migrate`, and works on the newest schema only (`check`).
+    The first use of a SQLite file, by whichever process comes first, creates it and brings it to the newest schema.
+    Only `migrate` ever changes a server's database; the store works on the newest schema only (`check`).
 
-    A server's time is the database's; SQLite's, which only processes of one host share, is that host's.
+    On a server, the time is the database's; on SQLite, which only processes of one host share, it is that host's.
     """
 
     has_transactions = True
 
     def __init__(self, url: str, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
-        """Connects to nothing yet. For `url` and what it raises see `agent_statestore.sql.opening.open_sql`."""
+        """Connect to nothing yet. For `url` and the errors raised see `agent_statestore.sql.opening.open_sql`."""
         self._settings = settings = parse_url(url)
         self.url = settings.shown_url
         self.max_value_bytes = max_value_bytes
@@ -143,7 +143,10 @@ class SQLStore(Store):
         return self._primitives.checkpoint(execution_id, change, lease)
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
-        """See `StorePrimitives.transaction`. On SQLite the whole block keeps all other writers waiting."""
+        """Open a step's transaction; see `StorePrimitives.transaction`.
+
+        On SQLite the whole block keeps all other writers waiting.
+        """
         require_lease_of(execution_id, lease)
         return self._transactions.open(execution_id, lease)
 
@@ -185,7 +188,7 @@ class SQLStore(Store):
         return self._primitives.clear()
 
     def tidy(self, limit: int = 1000) -> int:
-        """See `StorePrimitives.tidy`: what is kept of rates that nobody has asked for in a long time."""
+        """Remove rates that nobody has asked for in a long time; see `StorePrimitives.tidy`."""
         return self._single.forget_rates(limit, self._primitives.now_us())
 
     def export(self, execution_id: str) -> ExportedExecution | None:
@@ -203,7 +206,7 @@ class SQLStore(Store):
         return from_us(self._reading.now_us() if now_us is None else now_us)
 
     def check(self) -> None:
-        """Raises `StoreUnavailable` or `SchemaMismatch`. A SQLite file is made and migrated first."""
+        """Raise `StoreUnavailable` or `SchemaMismatch`. A SQLite file is made and migrated first."""
         if isinstance(self._database, SQLiteDatabase):
             self._database.is_ready = False
             self._database.run("SELECT 1", {})
@@ -220,13 +223,13 @@ class SQLStore(Store):
     # -- the schema ----------------------------------------------------------------------------------------------------
 
     def migrate(self, revision: str = "head", *, sql: bool = False, output: TextIO | None = None) -> None:
-        """Brings the schema to `revision`, up or down: "head", "base" (which drops the tables), or a revision's name.
+        """Bring the schema to `revision`, up or down: "head", "base" (which drops the tables), or a revision's name.
 
         With `sql` nothing is changed and nothing connected to: the statements that lead from an empty database there
         (for "base": from the newest schema; for "FROM:TO": from one revision to another) are written to `output`, by
         default the standard output.
 
-        Raises `UnknownRevision`, `SchemaMismatch` for a schema that only a newer version of this package knows, and
+        Raise `UnknownRevision`, `SchemaMismatch` for a schema that only a newer version of this package knows, and
         `StoreUnavailable`. Concurrent calls are harmless.
         """
         if sql:
@@ -237,13 +240,13 @@ class SQLStore(Store):
         schema.migrate(self._settings, revision)
 
     def downgrade(self, revision: str = "base") -> None:
-        """Like `migrate`, with the other default."""
+        """Bring the schema to `revision`; like `migrate`, with the other default."""
         self.migrate(revision)
 
     def leads_down(self, revision: str) -> bool:
-        """Whether `migrate(revision)` would go down, and remove what only the newer schema keeps."""
+        """Return whether `migrate(revision)` would go down, and remove what only the newer schema keeps."""
         return schema.leads_down(self._settings, revision)
 
     def revision(self) -> str | None:
-        """The revision of the database's schema; None without one."""
+        """Return the revision of the database's schema; None without one."""
         return schema.read_revision(self._settings)

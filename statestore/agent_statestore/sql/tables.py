@@ -1,10 +1,11 @@
-"""The tables of the SQL store, as SQLAlchemy Core metadata: what the migrations lead to.
+"""The tables of the SQL store, as SQLAlchemy Core metadata, to which the migrations lead.
 
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
 and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
 bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer).
 The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
-that one row decide everything (a row is read again after waiting for its lock, a subselect of another table is not):
+that one row decide everything (a row is read again after waiting for its lock, but a subselect of another table is
+not):
 
 * `intents`: JSON object, number of each step without a result -> its name;
 * `pending`: JSON object, id of each unconsumed signal -> its address (`address_of`);
@@ -14,11 +15,11 @@ that one row decide everything (a row is read again after waiting for its lock, 
 
 A user may add columns (nullable, or with a default) and relations: every statement names the columns that it uses.
 
-MySQL and MariaDB have no partial indexes: there each is of all rows, and `answered` is not unique, because events may
-repeat a key. The row's lock alone then keeps a second answer out.
+MySQL and MariaDB have no partial indexes: there each index covers all rows, and `answered` is not unique, because
+events may repeat a key. The row's lock alone then keeps a second answer out.
 
-No column that an ordinary step changes is indexed, so that PostgreSQL updates the row in place (HOT); `fillfactor`
-leaves the room for it.
+The columns that an ordinary step changes are not indexed, so that PostgreSQL updates the row in place (HOT);
+`fillfactor` leaves the room for it.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ DEFAULT_PREFIX: Final = "agent_"
 VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
-# The newest revision in `migrations/versions`, which makes the tables below. Alembic, slow to import, is not asked.
+# The newest revision in `migrations/versions`, which makes the tables below. Alembic is slow to import, and not asked.
 REVISION: Final = "0003"
 
 # Values of `memory.kind` and `notes.kind`.
@@ -66,7 +67,7 @@ EXTRA_COLUMNS: Final = ("intents", "pending", "note_count", "signal_count", "aud
 COLUMNS: Final = (*HEADER_FIELDS, *EXTRA_COLUMNS)
 
 # The columns of `audit` behind `execution_id`, in the order of `agent_statestore.codec.AuditRow`: `by`, `reason` and
-# `signal` are called otherwise, because they are words of SQL.
+# `signal` have other names here, because they are words of SQL.
 AUDIT_COLUMNS: Final = (
     "position",
     "at_us",
@@ -122,21 +123,21 @@ class Tables:
 
     @property
     def version(self) -> str:
-        """Alembic's table; with the prefix, so that it does not collide with that of the user's own migrations."""
+        """Alembic's table; the prefix keeps it from colliding with the table of the user's own migrations."""
         return self.qualified(VERSION)
 
     @property
     def unfinished(self) -> str:
-        """The table that is there while a migration runs which the database could not undo."""
+        """The table that exists while a migration runs which the database could not undo."""
         return self.qualified(UNFINISHED)
 
     def qualified(self, name: str) -> str:
-        """A table's name without its prefix as a statement uses it."""
-        # A schema's name holds nothing that needs quotes: see `agent_statestore.sql.settings`.
+        """Return a table's name as a statement uses it, from the name without its prefix."""
+        # A schema's name contains nothing that needs quotes: see `agent_statestore.sql.settings`.
         return f"{self.prefix}{name}" if self.schema is None else f"{self.schema}.{self.prefix}{name}"
 
 
-# What SQLAlchemy calls MySQL and MariaDB; a URL of either may lead to a server of the other.
+# SQLAlchemy's names of MySQL and MariaDB; a URL of either may lead to a server of the other.
 MYSQL: Final = ("mysql", "mariadb")
 
 # Texts are compared byte by byte, as Python does: upper and lower case, accents and trailing spaces all count.
@@ -147,7 +148,7 @@ OWNER_INDEXED: Final = 255
 
 
 def execution_id_type(dialect: str | None = None) -> TypeEngine[str]:
-    """The type of an execution's id, also for a column of the user's own that refers to one.
+    """Return the type of an execution's id, also for a user's column that refers to one.
 
     `find` orders by it, and a cursor compares with it, as Python does. For `dialect` see `metadata_of`.
     """
@@ -158,28 +159,28 @@ def execution_id_type(dialect: str | None = None) -> TypeEngine[str]:
 
 
 def text_type() -> TypeEngine[str]:
-    """A text of any length."""
+    """Return the type of a text of any length."""
     return Text().with_variant(LONGTEXT(), *MYSQL)
 
 
 def key_type() -> TypeEngine[str]:
-    """A text that `require_name` limits, and that MySQL can thus index."""
+    """Return the type of a text that `require_name` limits, so that MySQL can index it."""
     return Text().with_variant(VARCHAR(255), *MYSQL)
 
 
 def json_type() -> TypeEngine[str]:
-    """A JSON object that statements look into."""
+    """Return the type of a JSON object that statements look into."""
     jsonb = JSONB()
-    # What Alembic writes into the migrations of a user on another database would else name a type that it does not
-    # import. Statements on the level of the driver, as ours are, have no use for it.
+    # Otherwise Alembic would write a type that it does not import into the migrations of a user on another database.
+    # Statements on the level of the driver, as ours are, have no use for it.
     jsonb.astext_type = None  # type: ignore[assignment]
     return Text().with_variant(jsonb, "postgresql").with_variant(LONGTEXT(), *MYSQL)
 
 
 def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
-    """The names of all tables that the store and its `migrate` keep under `prefix`, without the schema.
+    """Return the names of all tables that the store and its `migrate` keep under `prefix`, without the schema.
 
-    For the `include_name` of an own Alembic environment that is to leave them alone.
+    Use them in the `include_name` of another Alembic environment that must leave these tables alone.
     """
     names = ("contexts", "steps", "notes", "memory", "signals", "audit", "sessions", "rates", VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
@@ -208,13 +209,13 @@ def metadata_of(
     *,
     dialect: str | None = None,
 ) -> MetaData:
-    """Puts the newest schema's tables into `metadata`, or into a new one, and returns it.
+    """Put the newest schema's tables into `metadata`, or into a new one, and return it.
 
-    With the `MetaData` of an own Alembic environment, its autogenerate makes these tables and keeps them; the store's
+    With the `MetaData` of a user's Alembic environment, its autogenerate makes these tables and keeps them; the store's
     own `migrate` is then not used. `prefix` and `schema` are the `table_prefix` and `schema` of the store's URL.
-    `dialect` names the kind of database: "mysql" or "mariadb" has to be said, because neither has partial indexes (a
+    `dialect` names the kind of database: "mysql" or "mariadb" must be given, because neither has partial indexes (a
     `mysql://` URL that leads to a MariaDB needs "mariadb" too: their collations differ). For PostgreSQL and SQLite it
-    may be left out. Raises `sqlalchemy.exc.InvalidRequestError` if `metadata` holds such tables already.
+    may be left out. Raise `sqlalchemy.exc.InvalidRequestError` if `metadata` holds such tables already.
     """
     metadata = MetaData() if metadata is None else metadata
     options: dict[str, Any] = _table_options(dialect)
@@ -295,7 +296,8 @@ def metadata_of(
 
     index("due", "due_us", "execution_id", only="due_us IS NOT NULL")
     start = {"owner": OWNER_INDEXED}
-    # In the order of bytes whatever the order of texts in the database, so that the start of an owner is looked up.
+    # In the order of bytes, whatever the order of texts in the database, so that the start of an owner can be looked
+    # up.
     bytewise = {"owner": "text_pattern_ops"}
     index(
         "leased", "owner", only="owner IS NOT NULL", mysql_length=start, mariadb_length=start, postgresql_ops=bytewise
@@ -308,7 +310,7 @@ def metadata_of(
         index(name, f"{name}_id", "created_us", "execution_id", only=there)
     index("agent", "agent_id", "created_us", "execution_id", only="deleted_us IS NULL")
     index("state", "state", "created_us", "execution_id", only="deleted_us IS NULL")
-    # What operators ask: which executions of this agent have failed. There may be none among thousands.
+    # Operators ask which executions of this agent have failed. There may be none among thousands.
     index("agent_state", "agent_id", "state", "created_us", "execution_id", only="deleted_us IS NULL")
     # The orders of `find_ended` and `find_deleted`.
     index("ended", "ended_us", "execution_id", only="ended_us IS NOT NULL AND due_us IS NULL AND deleted_us IS NULL")
@@ -374,7 +376,7 @@ def metadata_of(
         Column("session_id", String(255), nullable=False),
         Column("user_id", String(255)),
         Column("created_us", BigInteger, nullable=False),
-        # When its latest execution was created.
+        # The time when its latest execution was created.
         Column("updated_us", BigInteger, nullable=False),
         PrimaryKeyConstraint("session_id", name=f"{prefix}sessions_pkey"),
         schema=schema,

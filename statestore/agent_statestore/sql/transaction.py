@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 Row = tuple[Any, ...]
-# A statement, with `?` for each of its parameters, and these.
+# A statement with `?` for each of its parameters, and the parameters.
 Select = tuple[str, Sequence[Any]]
 
 
 class Insert(NamedTuple):
-    """An INSERT of any number of rows: `head VALUES row, row, ... tail`. `single` is that of one row."""
+    """An INSERT of any number of rows: `head VALUES row, row, ... tail`. `single` is the text for one row."""
 
     head: str
     row: str
@@ -18,7 +18,7 @@ class Insert(NamedTuple):
 
 
 def insert_into(table: str, columns: Sequence[str], tail: str = "") -> Insert:
-    """Inserts rows of these columns."""
+    """Return the INSERT of rows of these columns."""
     head, row = f"INSERT INTO {table} ({', '.join(columns)})", f"({', '.join('?' for _ in columns)})"
     return Insert(head, row, tail, f"{head} VALUES {row} {tail}".rstrip())
 
@@ -27,25 +27,25 @@ class Transaction(Protocol):
     """A transaction that is under way. It commits when the work in it returns, and is undone when that raises."""
 
     def look(self, *queries: Select) -> list[list[Row]]:
-        """Runs SELECTs one after the other, in one round trip; returns the rows of each."""
+        """Run SELECTs one after the other, in one round trip, and return the rows of each."""
         ...
 
     def finish(self, *queries: Select) -> list[list[Row]]:
-        """Like `look`, in one round trip with the commit: nothing may follow."""
+        """Run SELECTs in one round trip with the commit, like `look`: nothing may follow."""
         ...
 
     def write(self, statement: str, params: Sequence[Any]) -> None:
-        """Runs a statement, at the latest with the next `look` or the commit."""
+        """Run a statement, at the latest with the next `look` or the commit."""
         ...
 
     def insert(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> None:
-        """Inserts one row or more, at the latest with the next `look` or the commit."""
+        """Insert one row or more, at the latest with the next `look` or the commit."""
         ...
 
     def change(self, statement: str, params: Sequence[Any]) -> int:
-        """Runs a statement now; returns how many rows it matched."""
+        """Run a statement now, and return how many rows it matched."""
         ...
 
     def flush(self) -> None:
-        """Runs what waits for the next look or the commit."""
+        """Run the statements that wait for the next look or the commit."""
         ...

@@ -1,4 +1,4 @@
-"""What SQLite, MySQL and MariaDB share: primitives that are short transactions under a lock."""
+"""The share of SQLite, MySQL and MariaDB: primitives that are short transactions under a lock."""
 
 from agent_statestore.sql.locking.base import Dialect
 from agent_statestore.sql.locking.moving import LockedMoving

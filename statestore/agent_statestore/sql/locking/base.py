@@ -5,8 +5,8 @@ of the execution takes first. Nobody else writes to the execution meanwhile, so 
 Python decides (`agent_statestore.rules`). The clock is read after the lock was got, because that may take long.
 
 `contexts`, `writing`, `ringing`, `removing`, `moving` and `rates` hold the primitives;
-`agent_statestore.sql.sqlite.primitives` and `agent_statestore.sql.mysql.primitives` say in what the two dialects
-differ.
+`agent_statestore.sql.sqlite.primitives` and `agent_statestore.sql.mysql.primitives` hold the differences between the
+two dialects.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ from agent_statestore.sql.headers import DECISIVE, Header
 from agent_statestore.sql.tables import AUDIT_COLUMNS
 from agent_statestore.sql.transaction import Insert, Row, Select, Transaction, insert_into
 
-# What decides about a write, and what the audit trail says of it.
+# The columns that decide about a write, or that the audit trail notes of it.
 LOOKED_AT: Final = (*DECISIVE, "owner")
-# How far an execution has come, and whether it may be replaced or dropped.
+# The columns that say how far an execution has come, and whether it may be replaced or dropped.
 PLACED: Final = ("version", "token", "audit_count", "ended_us", "due_us", "lease_until_us", "deleted_us")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """The words in which the two differ.
+    """The SQL in which the two dialects differ.
 
     `lock` makes a SELECT lock its rows, and `lock_free` only those that nobody has locked. `in_order` makes it go
-    through the primary key, so that two that lock many rows do it in the same order. `time` is the time when the
-    statement began, whose parameter is the injected clock's or None; `timed` is a SELECT of the time, or None where
-    a clock is always given. `any_of` follows IN, for a parameter that `listed` made.
+    through the primary key, so that two transactions that lock many rows do it in the same order. `time` is the time
+    when the statement began; its parameter is the injected clock's time or None. `timed` is a SELECT of the time, or
+    None where a clock is always given. `any_of` follows IN, for a parameter that `listed` made.
     """
 
     lock: str
@@ -48,13 +48,13 @@ class Dialect:
     new: Callable[[str], str]
 
     def upsert(self, table: str, keys: str, others: Sequence[str]) -> Insert:
-        """Inserts rows, or replaces `others` in those that have the same `keys` (columns, divided by commas)."""
+        """Return the INSERT of rows that replaces `others` where rows have the same `keys` (columns with commas)."""
         sets = ", ".join(f"{name} = {self.new(name)}" for name in others)
         return insert_into(table, (*keys.split(", "), *others), f"{self.on_conflict(keys)} {sets}")
 
 
 class LockedBase:
-    """What all primitives need."""
+    """The base of all primitives."""
 
     dialect: Dialect
 
@@ -66,7 +66,7 @@ class LockedBase:
         self._here = "WHERE execution_id = ? AND deleted_us IS NULL"
         self._decisive = f"SELECT {', '.join(LOOKED_AT)} FROM {tables.contexts} {self._here}{self.dialect.lock}"
         self._checkpoint_id = f"SELECT checkpoint_id FROM {tables.contexts} {self._here}{self.dialect.lock}"
-        # Also of what is deleted.
+        # Deleted executions are included.
         self._placed = f"SELECT {', '.join(PLACED)} FROM {tables.contexts} WHERE execution_id = ?{self.dialect.lock}"
         self._put_audit = insert_into(tables.audit, ("execution_id", *AUDIT_COLUMNS))
         self._updates: dict[tuple[str, ...], str] = {}
@@ -80,11 +80,11 @@ class LockedBase:
         )
 
     def now_us(self) -> int | None:
-        """The injected clock's time; None means the server's."""
+        """Return the injected clock's time; None stands for the server's."""
         return None if self._clock is None else self._clock.now_us()
 
     def _look(self, transaction: Transaction, *queries: Select) -> tuple[list[list[Row]], int]:
-        """The rows of each query, and the time after them."""
+        """Return the rows of each query, and the time after them."""
         if self._clock is not None:
             return transaction.look(*queries), self._clock.now_us()
         assert self.dialect.timed is not None
@@ -92,7 +92,7 @@ class LockedBase:
         return found, now_us
 
     def _update(self, transaction: Transaction, execution_id: str, changes: dict[str, Any]) -> None:
-        """Changes columns of a locked row. The same columns make the same text, which SQLite has prepared already."""
+        """Change columns of a locked row. The same columns make the same text, which SQLite has prepared already."""
         columns = tuple(changes)
         text = self._updates.get(columns)
         if text is None:
@@ -102,7 +102,7 @@ class LockedBase:
         transaction.write(text, (*changes.values(), execution_id))
 
     def _note(self, transaction: Transaction, header: Header, event: AuditEvent, now_us: int, **more: Any) -> int:
-        """Adds to the audit trail of a locked row; returns the new `audit_count`, for the caller to write.
+        """Add to the audit trail of a locked row, and return the new `audit_count`, for the caller to write.
 
         `header` is the row before the write, except for the token and the lease that a claim has just made.
         """

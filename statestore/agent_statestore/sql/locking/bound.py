@@ -1,4 +1,4 @@
-"""The statements of a store with row locks as part of a transaction of the caller's; see `step_transaction`."""
+"""The statements of a store with row locks as part of a caller's transaction; see `step_transaction`."""
 
 from agent_statestore.codec import EncodedCheckpoint
 from agent_statestore.records import Checkpointed, Lease

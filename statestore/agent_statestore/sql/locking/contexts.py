@@ -1,4 +1,4 @@
-"""Under a lock: making, reading and claiming executions."""
+"""Under a lock: executions are created, read and claimed."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -41,12 +41,12 @@ class LockedContexts(LockedBase):
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
         execution_id = new_execution_id()
-        # Before the lock is got: nothing is to wait for the encoding, or fail under it.
+        # The encoding comes before the lock: nothing waits for it, and it cannot fail under the lock.
         encoded = encode_new(execution_id, new, None, max_bytes)
         first_ring_us = duration_us(new.first_ring)
 
         def work(transaction: Transaction) -> AgentContext:
-            # Of concurrent calls one inserts the key; the others are refused, run again, and find it here.
+            # One of several concurrent calls inserts the key; the others are refused, run again, and find it here.
             asked: list[Select] = []
             if new.idempotency_key is not None:
                 asked = [(self._by_key, (new.agent_id, new.idempotency_key))]
@@ -100,9 +100,9 @@ class LockedContexts(LockedBase):
         return self._database.write(work)
 
     def _put_header(self, transaction: Transaction, header: Header) -> None:
-        """Inserts a row into `contexts`, and before it notes its session.
+        """Note the session of a row, and then insert the row into `contexts`.
 
-        The session first: whoever removes an empty session has locked its row before it looks for executions.
+        The session comes first: whoever removes an empty session has locked its row before it looks for executions.
         """
         self._touch_session(transaction, header)
         transaction.insert(self._put_context, [[header[name] for name in COLUMNS]])
@@ -123,6 +123,6 @@ class LockedContexts(LockedBase):
             steps=[text for (text,) in steps],
             notes=[(kind, text) for kind, text in notes],
             values=[(kind, name, text) for kind, name, text in values],
-            # One that was consumed under an older version of this package has its text still.
+            # A signal that was consumed under an older version of this package still has its text.
             signals=[text for signal_id, text in mail if signal_id in pending],
         )

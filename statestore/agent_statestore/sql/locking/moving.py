@@ -1,4 +1,4 @@
-"""Under a lock: taking executions from store to store."""
+"""Under a lock: executions are taken from store to store."""
 
 from agent_statestore.clock import Clock
 from agent_statestore.codec.exported import ExportedExecution
@@ -16,7 +16,7 @@ from agent_statestore.sql.transaction import Select, Transaction
 
 
 class LockedMoving(LockedContexts, LockedWriting):
-    """The primitives that read an execution whole, or bring it; see `StorePrimitives` for each."""
+    """The primitives that read an execution whole, or restore it; see `StorePrimitives` for each."""
 
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
         super().__init__(database, clock)
@@ -63,7 +63,7 @@ class LockedMoving(LockedContexts, LockedWriting):
                 present["deleted_us"] is not None or not may_restore(present, present["audit_count"], exported, now_us)
             ):
                 return False
-            # One that inserts the key after this look makes the unique index refuse ours; then this is run again.
+            # If a transaction inserts the key after this look, the unique index refuses ours; then this is run again.
             if any(found != (execution_id,) for rows in others for found in rows):
                 raise IdempotencyKeyTaken(agent_id, key)
             if present is None:

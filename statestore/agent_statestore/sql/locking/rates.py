@@ -1,4 +1,4 @@
-"""Under a lock: rates."""
+"""Under a lock: the turns of buckets."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from agent_statestore.sql.transaction import Transaction, insert_into
 
 
 class LockedRates(LockedBase):
-    """See `StorePrimitives.take_rate`."""
+    """The primitive on rates; see `StorePrimitives.take_rate`."""
 
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
         super().__init__(database, clock)
         rates = self._tables.rates
         self._line = f"SELECT next_us, end_us FROM {rates} WHERE bucket = ?{self.dialect.lock}"
-        # Of two that find no row one is refused by the primary key, runs again, and finds that of the other.
+        # If two find no row, the primary key refuses one of them, which runs again and finds the row of the other.
         self._put_line = insert_into(rates, ("next_us", "end_us", "turn_us", "bucket"))
         self._move_line = f"UPDATE {rates} SET next_us = ?, end_us = ?, turn_us = ? WHERE bucket = ?"
 

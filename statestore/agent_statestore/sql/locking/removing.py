@@ -1,4 +1,4 @@
-"""Under a lock: deleting executions."""
+"""Under a lock: executions are deleted and purged."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from agent_statestore.sql.transaction import Transaction
 
 
 class LockedRemoving(LockedBase):
-    """The primitives that take executions away; see `StorePrimitives` for each."""
+    """The primitives that remove executions; see `StorePrimitives` for each."""
 
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
         super().__init__(database, clock)
@@ -55,7 +55,7 @@ class LockedRemoving(LockedBase):
 
     def clear(self) -> int:
         def work(transaction: Transaction) -> int:
-            # The sessions first, as `_put_header` has it.
+            # The sessions come first, as in `_put_header`.
             transaction.write(f"DELETE FROM {self._tables.sessions}", ())
             count = transaction.change(f"DELETE FROM {self._tables.contexts} WHERE deleted_us IS NULL", ())
             transaction.write(f"DELETE FROM {self._tables.contexts}", ())
@@ -65,7 +65,7 @@ class LockedRemoving(LockedBase):
         return self._database.write(work)
 
     def _purge(self, transaction: Transaction, execution_id: str) -> bool:
-        """Removes the row, and with it, by their foreign keys, its parts; and its session, if nothing is left in it."""
+        """Remove the row with its parts, by their foreign keys, and its session, if nothing is left in it."""
         (rows,) = transaction.look((self._session_of, (execution_id,)))
         if not rows:
             return False

@@ -1,4 +1,4 @@
-"""Under a lock: what renews leases and rings bells, of many executions at once."""
+"""Under a lock: leases are renewed and bells are rung, for many executions at once."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from agent_statestore.sql.locking.base import LockedBase
 from agent_statestore.sql.single import IS_OVER
 from agent_statestore.sql.transaction import Select, Transaction
 
-# What decides whether a ring is recorded.
+# The columns that decide whether a ring is recorded.
 _RUNG: Final = ("execution_id", "token", "lease_until_us", "not_before_us", "due_us", "rings")
 
 
@@ -24,8 +24,8 @@ class LockedRinging(LockedBase):
         super().__init__(database, clock)
         contexts, dialect = self._tables.contexts, self.dialect
         these = f"execution_id IN {dialect.any_of}"
-        # Rows are locked in the order of their ids, so that two that lock many never wait for each other. What is
-        # deleted has no lease and no `due_us`.
+        # Rows are locked in the order of their ids, so that two transactions that lock many never wait for each other.
+        # A deleted execution has no lease and no `due_us`.
         locked = f"FROM {contexts}{dialect.in_order} WHERE {these} ORDER BY execution_id{dialect.lock}"
         self._held = f"SELECT execution_id, token, lease_until_us, cancel_requested {locked}"
         self._renew = f"UPDATE {contexts} SET lease_until_us = ?, due_us = ? WHERE {these}"

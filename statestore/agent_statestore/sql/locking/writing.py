@@ -46,14 +46,14 @@ class LockedWriting(LockedBase):
         return self._database.write(lambda transaction: self.checkpoint_in(transaction, execution_id, change, lease))
 
     def locked_checkpoint_id(self, transaction: Transaction, execution_id: str) -> str | None:
-        """Locks the row; the id of its last applied checkpoint, or None."""
+        """Lock the row, and return the id of its last applied checkpoint, or None."""
         ((*rows,),) = transaction.look((self._checkpoint_id, (execution_id,)))
         return rows[0][0] if rows else None
 
     def checkpoint_in(
         self, transaction: Transaction, execution_id: str, change: EncodedCheckpoint, lease: Lease | None
     ) -> Checkpointed:
-        """`checkpoint` in a transaction that the caller commits."""
+        """Apply a checkpoint in a transaction that the caller commits."""
         (rows,), now_us = self._look(transaction, (self._decisive, (execution_id,)))
         header = header_of(rows[0], LOOKED_AT) if rows else None
         intents = {} if header is None else header["intents"]
@@ -128,7 +128,7 @@ class LockedWriting(LockedBase):
 
 
 def _pending_after(header: Header, change: EncodedCheckpoint) -> dict[str, str]:
-    """The signals that are in the mailbox after the checkpoint: id and address of each."""
+    """Return the signals that are in the mailbox after the checkpoint: the id and address of each."""
     pending: dict[str, str] = header["pending"]
     if not change.consumed:
         return pending
@@ -136,7 +136,7 @@ def _pending_after(header: Header, change: EncodedCheckpoint) -> dict[str, str]:
 
 
 def _own_columns(header: Header, change: EncodedCheckpoint, notes: int, pending: dict[str, str]) -> dict[str, Any]:
-    """What an accepted checkpoint changes of the columns that are no fields of the header."""
+    """Return what an accepted checkpoint changes in the columns that are not fields of the header."""
     columns: dict[str, Any] = {}
     if change.steps:
         intents = dict(header["intents"])

@@ -1,6 +1,6 @@
-"""Running statements on MySQL and MariaDB: short transactions, several statements in each round trip.
+"""How statements run on MySQL and MariaDB: short transactions, several statements in each round trip.
 
-None after one that fails is run, and the transaction is undone as a whole, so that they are as good as one.
+No statement runs after one that fails, and the transaction is undone as a whole, so that they are as good as one.
 """
 
 import random
@@ -21,7 +21,7 @@ from agent_statestore.sql.transaction import Row, Select, Transaction
 
 Result = TypeVar("Result")
 
-# The server undid the transaction, or has it undone, to resolve a conflict with another one: a deadlock, a row that
+# The server undid the transaction, or wants it undone, to resolve a conflict with another one: a deadlock, a row that
 # changed under a snapshot, or a unique key that the other has inserted first and that the next look will find.
 _CONFLICTS: Final = frozenset({1213, 1020, 1062})
 _TRIES: Final = 8
@@ -40,7 +40,8 @@ class MySQLDatabase:
     """Statements on MySQL and MariaDB; see `Database` and `LockingDatabase`."""
 
     # SYSDATE tells the time when it is evaluated, which is after the row's lock was got, and not when the statement
-    # began. On a server with sysdate_is_now it does not; a lease may then be renewed that ran out while this waited.
+    # began. On a server with sysdate_is_now it tells the time when the statement began; then a lease that ran out while
+    # this waited may be renewed.
     now = "COALESCE(:now, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)))"
 
     def __init__(self, settings: SQLSettings) -> None:
@@ -48,23 +49,23 @@ class MySQLDatabase:
         self._engine = create_pooled_engine(settings)
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement; see `Database`."""
+        """Run one statement; see `Database`."""
         return self._attempt(lambda transaction: transaction.alone(*_positional(statement, params))[0])
 
     def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement; see `Database`."""
+        """Run one writing statement; see `Database`."""
         return self._attempt(lambda transaction: transaction.alone(*_positional(statement, params))[1])
 
     def write(self, work: Callable[[Transaction], Result]) -> Result:
-        """Runs `work` in a transaction; see `LockingDatabase`. A conflict has the whole of it repeated."""
+        """Run `work` in a transaction; see `LockingDatabase`. A conflict repeats the whole of it."""
         return self._attempt(work)
 
     def read(self, *queries: Select) -> list[list[Row]]:
-        """Runs SELECTs on one snapshot, all in one round trip; see `LockingDatabase`."""
+        """Run SELECTs on one snapshot, all in one round trip; see `LockingDatabase`."""
         return self._attempt(lambda transaction: transaction.finish(*queries), *_SNAPSHOT)
 
     def dispose(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         self._engine.dispose()
 
     def _attempt(self, work: Callable[[MySQLTransaction], Result], *beginning: str) -> Result:
@@ -74,7 +75,7 @@ class MySQLDatabase:
             except (MySQLError, SQLAlchemyError, UnicodeEncodeError) as error:
                 if mysql_code_of(error) not in _CONFLICTS or number == _TRIES:
                     reraise(error, self.settings)
-                # Two that repeat at once could meet again.
+                # Two transactions that repeat at once could meet again.
                 time.sleep(random.uniform(0, number * _PAUSE_SECONDS))
         raise AssertionError("the last try returns or raises")
 
@@ -96,5 +97,5 @@ class MySQLDatabase:
 
 
 def _positional(statement: str, params: Params) -> tuple[str, Sequence[object]]:
-    """A statement with `:name` parameters as one with `?`."""
+    """Return a statement with `:name` parameters as one with `?`, and the parameters in their order."""
     return _PARAMETER.sub("?", statement), [params[name] for name in _PARAMETER.findall(statement)]

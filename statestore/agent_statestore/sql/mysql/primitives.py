@@ -14,7 +14,7 @@ __all__ = ["MySQLDatabase", "MySQLPrimitives", "bind_mysql"]
 
 
 def bind_mysql(primitives: "MySQLPrimitives", connection: Connection) -> BoundLocked:
-    """The store's statements in a transaction that the caller began."""
+    """Return the store's statements in a transaction that the caller began."""
     pooled = connection.connection
     return BoundLocked(primitives, MySQLTransaction.joining(pooled.driver_connection, pooled.info[MAX_PACKET]))
 
@@ -23,25 +23,25 @@ _DIALECT: Final = Dialect(
     lock=" FOR UPDATE",
     lock_free=" FOR UPDATE SKIP LOCKED",
     in_order=" FORCE INDEX (PRIMARY)",
-    # Unlike SYSDATE, it is one value in the whole statement, so that an index can be looked up by it. Nothing waits.
+    # Unlike SYSDATE, it is one value in the whole statement, so that an index can look it up. Nothing waits here.
     time="COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))",
     timed="SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
     any_of="?",
     listed=tuple,
-    # Of whichever key; none of these tables has more than one.
+    # For any key; none of these tables has more than one.
     on_conflict=lambda _: "ON DUPLICATE KEY UPDATE",
-    # MySQL would rather have an alias by now, which MariaDB does not know.
+    # Newer versions of MySQL prefer an alias, which MariaDB does not know.
     new=lambda column: f"VALUES({column})",
 )
 
 
 class MySQLPrimitives(LockedPrimitives):
-    """What MySQL and MariaDB do in their own way; see `StorePrimitives` for each method."""
+    """The primitives that differ on MySQL and MariaDB; see `StorePrimitives` for each method."""
 
     dialect = _DIALECT
 
     def durability_warning(self) -> str | None:
-        """One sentence if the server acknowledges a write before it is safe on disk."""
+        """Return one sentence if the server acknowledges a write before it is safe on disk."""
         ((flush,),) = self._database.run("SELECT @@innodb_flush_log_at_trx_commit", {})
         if flush != 1:
             return f"The server runs with innodb_flush_log_at_trx_commit = {flush}: a crash loses the last checkpoints."

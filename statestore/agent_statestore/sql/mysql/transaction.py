@@ -1,4 +1,4 @@
-"""A transaction on one connection to MySQL or MariaDB, told in as few round trips as it can be."""
+"""A transaction on one connection to MySQL or MariaDB, in as few round trips as possible."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
@@ -12,7 +12,7 @@ _SEPARATOR: Final = b";\n"
 
 
 class MySQLTransaction:
-    """A transaction that is under way; see `Transaction`. What is written waits for the next look or the commit.
+    """A transaction that is under way; see `Transaction`. Writes wait for the next look or the commit.
 
     It begins with the first round trip, by `beginning`; `max_packet` is how many bytes the server takes in one.
     """
@@ -53,24 +53,24 @@ class MySQLTransaction:
 
     @classmethod
     def joining(cls, connection: Any, max_packet: int) -> Self:
-        """One that others began, and will end."""
+        """Return a transaction that others began, and will end."""
         transaction = cls(connection, max_packet)
         transaction._has_begun = True
         return transaction
 
     def alone(self, statement: str, params: Sequence[Any]) -> tuple[list[Row], int]:
-        """Runs one statement without a transaction around it; returns its rows and how many it matched."""
+        """Run one statement without a transaction around it; return its rows and how many it matched."""
         self._has_begun = self._is_over = True
         rows, count = self._send([self._text_of(statement, params)])
         return (rows[0] if rows else []), count
 
     def commit(self) -> None:
-        """Makes everything so far permanent, unless `finish` has."""
+        """Make everything so far permanent, unless `finish` has."""
         if not self._is_over and (self._has_begun or self._waiting):
             self.finish()
 
     def roll_back(self) -> bool:
-        """Undoes everything so far; False if that cannot be told to the server."""
+        """Undo everything so far; return False if that cannot be told to the server."""
         if self._is_busy or not self._connection.open:
             return False
         if self._has_begun and not self._is_over:
@@ -81,7 +81,7 @@ class MySQLTransaction:
         return True
 
     def _send(self, statements: Sequence[bytes]) -> tuple[list[list[Row]], int]:
-        """Runs what waits and the statements; returns the rows of each that has any, and the last one's row count."""
+        """Run the waiting statements and these; return the rows of each that has any, and the last one's row count."""
         waiting, self._waiting = [*self._waiting, *statements], []
         if not self._has_begun:
             waiting[:0] = [statement.encode() for statement in self._beginning]
@@ -113,12 +113,12 @@ class MySQLTransaction:
         return rows, count
 
     def _text_of(self, statement: str, params: Sequence[Any]) -> bytes:
-        """The statement with its parameters in their places."""
+        """Return the statement with its parameters in their places."""
         return str(self._cursor.mogrify(statement.replace("?", "%s"), params)).encode()
 
 
 def _groups(texts: Sequence[bytes], limit: int, between: int) -> Iterator[list[bytes]]:
-    """The texts in as few groups as stay below the limit, with so many bytes between two; each text fits."""
+    """Yield the texts in as few groups as stay below the limit, with this many bytes between two; each text fits."""
     group: list[bytes] = []
     size = 0
     for text in texts:

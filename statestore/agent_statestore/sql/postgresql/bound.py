@@ -1,4 +1,4 @@
-"""The statements of a PostgreSQL store as part of a transaction of the caller's; see `step_transaction`."""
+"""The statements of a PostgreSQL store as part of a caller's transaction; see `step_transaction`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from agent_statestore.sql.transaction import Row
 
 
 class BoundPostgreSQL:
-    """See `agent_statestore.sql.step_transaction.BoundDatabase`."""
+    """The store's statements on one connection; see `agent_statestore.sql.step_transaction.BoundDatabase`."""
 
     def __init__(self, settings: SQLSettings, clock: Clock | None, connection: Connection) -> None:
         self._database = _OneConnection(settings, connection.connection.driver_connection)
@@ -34,7 +34,7 @@ class BoundPostgreSQL:
 
 
 class _OneConnection:
-    """See `agent_statestore.sql.database.Database`; nothing is committed here, and nothing is repeated."""
+    """A database on one connection; see `Database`. Nothing is committed here, and nothing is repeated."""
 
     now = PostgreSQLDatabase.now
 
@@ -49,4 +49,4 @@ class _OneConnection:
         return int(self._connection.execute(to_pyformat(statement).encode(), params, binary=True).rowcount)
 
     def dispose(self) -> None:
-        """The connection is the caller's."""
+        """Do nothing: the connection is the caller's."""

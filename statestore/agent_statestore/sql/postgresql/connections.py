@@ -1,6 +1,6 @@
 """Connections to PostgreSQL: kept open between statements, and given up when the server says nothing.
 
-SQLAlchemy's pool takes 15 us a statement, of the 100 us that a checkpoint may cost more than the bare driver.
+SQLAlchemy's pool takes 15 us a statement, out of the 100 us that a checkpoint may cost more than the bare driver.
 """
 
 import os
@@ -21,8 +21,8 @@ from agent_statestore.sql.settings import SQLSettings
 # How long a thread waits for a connection while all are in use.
 _WAIT_SECONDS: Final = 30.0
 
-# What libpq does about a network that swallows packets; by default it would take the kernel's quarter of an hour to
-# notice. What the URL says counts.
+# The settings of libpq for a network that swallows packets; by default it would take the kernel's quarter of an hour to
+# notice. The URL's settings overrule them.
 _NETWORK: Final = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -41,7 +41,10 @@ class LimitedConnection(psycopg.Connection[Any]):
     answer_seconds: float | None = None
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """See psycopg. Raises `psycopg.OperationalError`, and closes the connection, after `answer_seconds`."""
+        """Wait for an answer, as in psycopg.
+
+        Raise `psycopg.OperationalError`, and close the connection, after `answer_seconds`.
+        """
         if self.answer_seconds is None:
             return super().wait(gen, *args, **kwargs)
         try:
@@ -57,14 +60,14 @@ class _NoAnswer(psycopg.OperationalError):
 
 
 def connect(answer_seconds: float | None, *args: Any, **kwargs: Any) -> LimitedConnection:
-    """Opens a connection whose statements have to be answered within `answer_seconds` (None: at some time)."""
+    """Open a connection whose statements must be answered within `answer_seconds` (None: at some time)."""
     connection = LimitedConnection.connect(*args, **{**_NETWORK, **kwargs})
     connection.answer_seconds = answer_seconds
     return connection
 
 
 def _limited(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
-    """The same generator, which psycopg resumes some times a second although nothing has arrived."""
+    """Yield as the generator does, which psycopg resumes some times a second although nothing has arrived."""
     give_up_at = time.monotonic() + seconds
     try:
         wanted = next(gen)
@@ -85,8 +88,8 @@ class _Home:
     def __init__(self, settings: SQLSettings) -> None:
         self.idle: list[LimitedConnection] = []
         self.capacity = settings.pool_size
-        # A token for each connection that may be open. A queue and no semaphore: an exception that a signal raises
-        # inside the latter, which is written in Python, could leave it locked for ever.
+        # A token for each connection that may be open. This is a queue and no semaphore: an exception that a signal
+        # raises inside the latter, which is written in Python, could leave it locked for ever.
         self.free: SimpleQueue[None] = SimpleQueue()
         for _ in range(settings.pool_size + settings.max_overflow):
             self.free.put(None)
@@ -102,7 +105,10 @@ class PostgreSQLPool:
         _pools.add(self)
 
     def take(self) -> "PooledConnection":
-        """A connection of the caller's own, until it is given back. Raises `StoreUnavailable` and psycopg's errors."""
+        """Return a connection that is the caller's until it is given back.
+
+        Raise `StoreUnavailable` and psycopg's errors.
+        """
         home = self._home
         try:
             home.free.get(timeout=_WAIT_SECONDS)
@@ -125,14 +131,17 @@ class PostgreSQLPool:
             raise
 
     def dispose(self) -> None:
-        """Closes the connections; those that are taken, when they are given back."""
+        """Close the connections; those that are taken are closed when they are given back."""
         home, self._home = self._home, _Home(self._settings)
         home.capacity = 0
         while home.idle:
             home.idle.pop().close()
 
     def leave_to_parent(self) -> None:
-        """After a fork, in the child: closing the parent's connections would end its sessions on the server."""
+        """Leave the connections to the parent, after a fork in the child.
+
+        Closing them would end the parent's sessions on the server.
+        """
         _inherited.append(self._home)
         self._home = _Home(self._settings)
 
@@ -152,7 +161,7 @@ class PooledConnection:
     def __exit__(self, *_: object) -> None:
         home, connection = self._home, self.connection
         try:
-            # One that is in the middle of a statement (a time limit came) would refuse the next, or give it this
+            # A connection in the middle of a statement (a time limit came) would refuse the next one, or give it this
             # answer.
             if connection.pgconn.transaction_status == TransactionStatus.IDLE and len(home.idle) < home.capacity:
                 home.idle.append(connection)
@@ -163,7 +172,7 @@ class PooledConnection:
 
 
 def _is_dropped(connection: LimitedConnection) -> bool:
-    """Whether the server has closed it, after a restart say.
+    """Return whether the server has closed the connection, after a restart say.
 
     An idle connection has nothing to read, unless it is the end of the connection.
     """

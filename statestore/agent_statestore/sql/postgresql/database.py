@@ -1,4 +1,4 @@
-"""Running statements on PostgreSQL: each is a round trip and a transaction."""
+"""How statements run on PostgreSQL: each is a round trip and a transaction."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _TRANSIENT: Final = {"40P01", "40001"}
 
 
 class PostgreSQLDatabase:
-    """Statements on PostgreSQL: each one a round trip and, in autocommit, a transaction."""
+    """Statements on PostgreSQL: each one is a round trip and, in autocommit, a transaction."""
 
     # The clock and not `now()`: a statement may have waited for a lock since its transaction began.
     now = "COALESCE(CAST(:now AS bigint), CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))"
@@ -28,15 +28,15 @@ class PostgreSQLDatabase:
         self._converted: dict[str, bytes] = {}
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement; see `Database`. Raises `DuplicateKey` for a unique index's refusal."""
+        """Run one statement; see `Database`. Raise `DuplicateKey` for a unique index's refusal."""
         return self._execute(statement, params, rows_of)
 
     def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement; see `Database`. Raises `DuplicateKey` for a unique index's refusal."""
+        """Run one writing statement; see `Database`. Raise `DuplicateKey` for a unique index's refusal."""
         return self._execute(statement, params, _count_of)
 
     def _execute(self, statement: str, params: Params, taken: Callable[[Any], Result]) -> Result:
-        """Runs one statement; returns what `taken` takes from its cursor."""
+        """Run one statement, and return what `taken` takes from its cursor."""
         # psycopg prepares a statement on a connection that has run the same text five times.
         query = self._converted.get(statement)
         if query is None:
@@ -56,12 +56,12 @@ class PostgreSQLDatabase:
                 reraise(error, self.settings)
 
     def dispose(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         self._pool.dispose()
 
 
 def rows_of(cursor: Any) -> list[Row]:
-    # Its `description` would cost as much as fetching a row.
+    # The cursor's `description` would cost as much as fetching a row.
     return cursor.fetchall() if cursor.pgresult.nfields else []
 
 
@@ -70,5 +70,5 @@ def _count_of(cursor: Any) -> int:
 
 
 def to_pyformat(statement: str) -> str:
-    """The statement with psycopg's parameters; a `::type` cast is left alone."""
+    """Return the statement with psycopg's parameters; a `::type` cast is left alone."""
     return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", statement)

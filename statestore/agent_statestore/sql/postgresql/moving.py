@@ -1,4 +1,4 @@
-"""Executions out of PostgreSQL and into it as a whole: each way is one statement."""
+"""Executions exported from PostgreSQL and restored into it as a whole: each way is one statement."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -15,7 +15,7 @@ from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, 
 from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, Tables
 
 _AUDIT_NUMBERS: Final = {"position": "integer", "at_us": "bigint", "attempt": "bigint"}
-# Each part's columns behind `execution_id`, with their types; the first ones say in which order they are read.
+# Each part's columns behind `execution_id`, with their types; the first columns give the order in which it is read.
 _PARTS: Final[dict[str, dict[str, str]]] = {
     "steps": {"step_number": "integer", "name": "text", "is_done": "boolean", "data": "text"},
     "notes": {"position": "integer", "kind": "text", "data": "text"},
@@ -26,7 +26,7 @@ _PARTS: Final[dict[str, dict[str, str]]] = {
 
 
 class PostgreSQLMoving(Repeating):
-    """What moves executions between stores; see `StorePrimitives` for each method."""
+    """The primitives that move executions between stores; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)
@@ -79,7 +79,10 @@ class PostgreSQLMoving(Repeating):
 
 
 def export_statement(tables: Tables) -> str:
-    """Reads everything of an execution: `COLUMNS`, then each column of each part as an array."""
+    """Return the statement that reads everything of an execution.
+
+    It gives `COLUMNS`, then each column of each part as an array.
+    """
     selected = [f"c.{name}" for name in COLUMNS]
     sources = []
     for part, columns in _PARTS.items():
@@ -97,7 +100,7 @@ def export_statement(tables: Tables) -> str:
 
 
 def restore_statement(tables: Tables, replaceable: str) -> str:
-    """Stores an execution, over an older copy or none. A row: it did."""
+    """Return the statement that stores an execution, over an older copy or none. A row means that it did."""
     kept = [name for name in COLUMNS if name != "execution_id"]
     head = (
         f"head AS (INSERT INTO {tables.contexts} AS c ({', '.join(COLUMNS)}) "
@@ -124,7 +127,7 @@ def restore_statement(tables: Tables, replaceable: str) -> str:
 
 
 def _replaceable(now: str) -> str:
-    """Whether a copy `c` gives way to what is restored."""
+    """Return whether a copy `c` gives way to the restored one, in SQL."""
     return (
         f"c.deleted_us IS NULL AND c.lease_until_us <= {now} AND (c.version, c.token, c.audit_count) < "
         "(CAST(:version AS bigint), CAST(:token AS bigint), CAST(:audit_count AS integer))"

@@ -34,7 +34,7 @@ _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count"
 
 
 class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates):
-    """What PostgreSQL does in its own way; see `StorePrimitives` for each method."""
+    """The primitives that differ on PostgreSQL; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)
@@ -164,7 +164,7 @@ def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Leas
         }
     elif steps:
         numbers = [step.number for step in steps]
-        # Where the last run of numbers without a gap begins: it must join on to what is recorded.
+        # Here begins the last run of numbers without a gap: it must join on to what is recorded.
         run_start = numbers[-1]
         for number in reversed(numbers[:-1]):
             if number != run_start - 1:

@@ -1,4 +1,4 @@
-"""Rates on PostgreSQL: one statement that makes the bucket's row or changes it, whoever else does so."""
+"""Rates on PostgreSQL: one statement makes the bucket's row or changes it, whoever else does so."""
 
 from agent_statestore.clock import Clock
 from agent_statestore.records import Turn
@@ -8,11 +8,11 @@ from agent_statestore.sql.postgresql.repeating import Repeating
 
 
 class PostgreSQLRates(Repeating):
-    """See `StorePrimitives.take_rate`. The statement decides as `agent_statestore.rules.rates.Asked.answer` does."""
+    """The primitive on rates; see `StorePrimitives.take_rate`. It decides as `rules.rates.Asked.answer` does."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)
-        # A new row's `turn_us` is now. Afterwards it is the last answer, and 0 for one that promises nothing.
+        # A new row's `turn_us` is now. Afterwards it is the last answer, and 0 for an answer that promises nothing.
         kept = "GREATEST(r.next_us, r.end_us) - EXCLUDED.turn_us <= CAST(:farthest AS bigint)"
         line = (
             f"SELECT EXCLUDED.turn_us AS now_us, CASE WHEN {kept} THEN r.next_us ELSE 0 END AS next_us, "

@@ -1,4 +1,4 @@
-"""Reading a whole context on PostgreSQL in the statement that reads or claims its row."""
+"""A whole context on PostgreSQL, read by the statement that reads or claims its row."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,12 +7,15 @@ from agent_statestore.records import AgentContext
 from agent_statestore.sql.rows import context_of
 from agent_statestore.sql.tables import COLUMNS, Tables
 
-# Where the parts are in a row of `COLUMNS` and what `parts_of` adds.
+# The place of the parts in a row of `COLUMNS` and what `parts_of` adds.
 _PARTS: Final = slice(len(COLUMNS), len(COLUMNS) + 7)
 
 
 def parts_of(tables: Tables, header: str) -> str:
-    """The parts of a context as array columns: steps, notes (kinds, texts), memory (kinds, names, texts), signals."""
+    """Return the parts of a context as array columns.
+
+    They are steps, notes (kinds, texts), memory (kinds, names, texts), and signals.
+    """
     steps, notes, memory, signals = tables.steps, tables.notes, tables.memory, tables.signals
 
     def texts(column: str, table: str, order: str) -> str:
@@ -37,7 +40,7 @@ def parts_of(tables: Tables, header: str) -> str:
 
 
 def context_in(row: Sequence[Any]) -> AgentContext:
-    """The context in a row that begins with `COLUMNS` and the parts."""
+    """Return the context in a row that begins with `COLUMNS` and the parts."""
     steps, note_kinds, note_texts, value_kinds, value_names, value_texts, signals = row[_PARTS]
     return context_of(
         dict(zip(COLUMNS, row, strict=False)),

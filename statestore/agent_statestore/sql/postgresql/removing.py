@@ -1,8 +1,8 @@
 """Deleting and purging on PostgreSQL.
 
-A session's row goes with the last of its executions. Whoever removes one has locked that row before, and changes or
-removes it in the same statement; whoever adds one changes it, too. So a statement that finds the session's row other
-than it was when the statement began does not know which executions are left: it does not apply, and is repeated.
+A session's row goes with the last of its executions. Whoever removes an execution has locked that row before, and
+changes or removes it in the same statement; whoever adds one changes it, too. A statement that finds the session's row
+changed since the statement began does not know which executions are left: it does not apply, and is repeated.
 """
 
 from typing import Final
@@ -25,7 +25,7 @@ _ARCHIVED: Final = (
 
 
 class PostgreSQLRemoving(Repeating):
-    """What removes executions; see `StorePrimitives` for each method."""
+    """The primitives that remove executions; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         super().__init__(database, clock)
@@ -64,7 +64,7 @@ class PostgreSQLRemoving(Repeating):
 
 
 def delete_statement(tables: Tables, now: str) -> str:
-    """Marks an execution as deleted. A row: it was there."""
+    """Return the statement that marks an execution as deleted. A row means that it was there."""
     trail = audit_part(
         tables,
         AuditEvent.DELETED,
@@ -78,7 +78,7 @@ def delete_statement(tables: Tables, now: str) -> str:
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET deleted_us = clock.now_us, idempotency_key = NULL, "
         f"due_us = NULL, owner = NULL, lease_until_us = 0, not_before_us = {NEVER_US}, audit_count = c.audit_count + 1 "
-        # What the update clears is told of the lease as it was before.
+        # The audit trail names the lease as it was before: the update clears it.
         f"FROM clock, {tables.contexts} AS seen WHERE {_NOT_DELETED} AND seen.execution_id = c.execution_id "
         "AND seen.token = c.token AND seen.lease_until_us = c.lease_until_us "
         "RETURNING c.execution_id, c.audit_count, c.deleted_us, c.state, c.token, "
@@ -88,7 +88,10 @@ def delete_statement(tables: Tables, now: str) -> str:
 
 
 def purge_statement(tables: Tables, condition: str) -> str:
-    """Removes an execution on which the condition holds, with its parts, by their foreign keys. A row: it was there."""
+    """Return the statement that removes an execution on which the condition holds. A row means that it was there.
+
+    Its parts go with it, by their foreign keys.
+    """
     contexts, sessions = tables.contexts, tables.sessions
     other = (
         f"SELECT 1 FROM {contexts} AS o WHERE o.session_id = gone.session_id AND o.execution_id <> gone.execution_id"
@@ -100,7 +103,7 @@ def purge_statement(tables: Tables, condition: str) -> str:
         "WHERE s.session_id = was.session_id AND s.xmin = was.written FOR UPDATE OF s), "
         f"gone AS (DELETE FROM {contexts} AS c WHERE {condition} "
         "AND (SELECT count(*) FROM held) = (SELECT count(*) FROM was) RETURNING c.execution_id, c.session_id), "
-        # Two looks: each of them follows an index of its own.
+        # Two looks: each of them follows a different index.
         f"remains AS MATERIALIZED (SELECT gone.session_id, EXISTS ({other} AND o.deleted_us IS NULL) "
         f"OR EXISTS ({other} AND o.deleted_us IS NOT NULL) AS is_used FROM gone), "
         f"left_over AS (DELETE FROM {sessions} AS s USING remains "

@@ -1,8 +1,8 @@
-"""On PostgreSQL a statement decides by its own conditions; this is what follows when it applied to no row.
+"""What follows on PostgreSQL when a statement, which decides by its own conditions, applied to no row.
 
 A second statement finds out why. Between the two the reason may have gone; the first is then tried again, but not
-without end: a condition in SQL that says other than the diagnosis in Python, after somebody edited a row by hand say,
-would otherwise keep the caller and the server busy for ever.
+without end. A condition in SQL may say other than the diagnosis in Python, after somebody edited a row by hand for
+example, and would otherwise keep the caller and the server busy for ever.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from agent_statestore.errors import StoreUnavailable
 from agent_statestore.sql.database import Database, Params
 from agent_statestore.sql.headers import DECISIVE, Header, header_of
 
-# Each but the first means that another writer came between two statements; so many in a row do not happen.
+# Each round but the first means that another writer came between two statements; so many in a row do not happen.
 ROUNDS: Final = 20
 
-# What tells why a statement applied to no row.
+# The columns that tell why a statement applied to no row.
 _LOOKED_AT: Final = (*DECISIVE, "not_before_us")
 
 
 class Repeating:
-    """What all primitives on PostgreSQL need."""
+    """The base of all primitives on PostgreSQL."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
         self._database = database
-        # The injected clock's time; None means the server's.
+        # Returns the injected clock's time; None stands for the server's.
         self.now_us: Callable[[], int | None] = left_to_the_server if clock is None else clock.now_us
         self._tables = tables = database.settings.tables
         looked_at = ", ".join(f"c.{name}" for name in _LOOKED_AT)
@@ -35,12 +35,12 @@ class Repeating:
         )
 
     def _look(self, execution_id: str) -> tuple[Header | None, int]:
-        """The header as it is now, and the time."""
+        """Return the header as it is now, and the time."""
         rows = self._database.run(self._header, {"execution_id": execution_id, "now": self.now_us()})
         return (header_of(rows[0], _LOOKED_AT), rows[0][-1]) if rows else (None, 0)
 
     def _apply(self, primitive: str, statement: str, applies: str, params: Params) -> bool:
-        """Runs a statement that returns a row if it applied, until it did or the SELECT `applies` has no row."""
+        """Run a statement that returns a row if it applied, until it did or the SELECT `applies` has no row."""
         for _ in range(ROUNDS):
             if self._database.run(statement, params):
                 return True

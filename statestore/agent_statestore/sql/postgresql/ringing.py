@@ -1,4 +1,4 @@
-"""Renewing, taking and ringing many executions at once on PostgreSQL."""
+"""Leases are renewed, executions taken and bells recorded, many at once, on PostgreSQL."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -11,9 +11,9 @@ from agent_statestore.sql.single import IS_OVER
 
 
 class PostgreSQLRinging(Repeating):
-    """What keeps leases alive and bells ringing; see `StorePrimitives` for each method.
+    """The primitives that keep leases alive and bells ringing; see `StorePrimitives` for each method.
 
-    On what is deleted no lease lives, and it is not due.
+    No lease lives on a deleted execution, and it is not due.
     """
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
@@ -98,7 +98,7 @@ class PostgreSQLRinging(Repeating):
             self._database.run(self._mark_rung, params)
 
     def durability_warning(self) -> str | None:
-        """One sentence if PostgreSQL acknowledges a write before it is safe on disk."""
+        """Return one sentence if PostgreSQL acknowledges a write before it is safe on disk."""
         ((fsync, commit),) = self._database.run(
             "SELECT current_setting('fsync'), current_setting('synchronous_commit')", {}
         )

@@ -1,18 +1,18 @@
 """The texts of the writing statements on PostgreSQL: one writable CTE per primitive.
 
 Each begins with the conditional write of the row in `contexts`, named `head`; the other parts insert what `head`
-returned, so nothing is written when its condition does not hold. READ COMMITTED decides what may be relied on when
-such an UPDATE had to wait for another writer of the row:
+returned, so nothing is written when its condition does not hold. READ COMMITTED decides what a statement may rely on
+when such an UPDATE had to wait for another writer of the row:
 
 * the condition and the new values of the row itself are computed again, from the row as the other left it;
-* every other table is seen as it was when the statement began, before the other's commit. So conditions use columns
-  of the row only (`pending`, `intents`, counters), and a statement that does read other tables joins the row as it
-  was at the beginning, `seen`, and does not apply unless that is still what it has locked; it is then repeated;
+* every other table is seen as it was when the statement began, before the other's commit. So conditions use columns of
+  the row only (`pending`, `intents`, counters), and a statement that does read other tables joins the row as it was at
+  the beginning, `seen`, and does not apply unless that is still what it has locked; it is then repeated;
 * a unique index sees the other's rows at all times.
 
-`seen` also tells what an UPDATE has overwritten, for the audit trail: RETURNING knows the new values only.
+`seen` also tells what an UPDATE has overwritten, for the audit trail: RETURNING knows only the new values.
 
-On a deleted row no lease lives, so a statement that asks for a live lease need not ask whether the row is deleted.
+No lease lives on a deleted row, so a statement that asks for a live lease need not ask whether the row is deleted.
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ from agent_statestore.states import WORKING as WORKING_STATES
 
 
 class StepShape(StrEnum):
-    """What steps a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
+    """The steps that a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
 
-    `NEW` is a result of which nothing is recorded yet. Not to look for an intent that it replaces saves 10 us.
+    `NEW` is a result of which nothing is recorded yet. Not looking for an intent that it replaces saves 10 us.
     """
 
     NONE = "none"
@@ -47,7 +47,7 @@ class StepShape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which parts a checkpoint has: what its statement's text depends on."""
+    """The parts that a checkpoint has, on which the text of its statement depends."""
 
     state: AgentState | None
     leased: bool
@@ -60,12 +60,15 @@ class Shape:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether it is a new step, of an execution that is to be working and goes on. No such one waits for a bell."""
+        """Whether it is a new step of an execution that works and goes on. No such one waits for a bell."""
         return self.steps is StepShape.NEW and self.state is None
 
 
 def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = False) -> Shape:
-    """The shape of a checkpoint; with `is_general` of the statement that applies it whatever is recorded already."""
+    """Return the shape of a checkpoint.
+
+    With `is_general` it is that of the statement that applies the checkpoint whatever is recorded already.
+    """
     steps = StepShape.MANY if change.steps else StepShape.NONE
     if len(change.steps) == 1:
         (step,) = change.steps
@@ -99,7 +102,7 @@ _INTENTS: Final = {
 
 
 def _changes(shape: Shape, now: str) -> list[str]:
-    """The assignments to the row. `c` is the row before."""
+    """Return the assignments to the row. `c` is the row before."""
     sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
     pending = "c.pending"
     if shape.steps is not StepShape.NONE:
@@ -134,7 +137,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
 
 
 def _conditions(shape: Shape, now: str) -> list[str]:
-    """When the checkpoint applies: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
+    """Return when the checkpoint applies: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
     conditions = [
         "c.execution_id = :execution_id",
         "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",
@@ -166,8 +169,11 @@ def _conditions(shape: Shape, now: str) -> list[str]:
 
 @lru_cache(maxsize=512)
 def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
-    """The statement for checkpoints of this shape. No row: refused. Else version, cancel_requested, due_now."""
-    # Where the change sets several times, they are one. An ordinary step saves what that costs.
+    """Return the statement for checkpoints of this shape.
+
+    It gives no row if the checkpoint is refused, and else version, cancel_requested and due_now.
+    """
+    # If the change sets several times, they are one. An ordinary step saves the cost of that.
     is_timed = shape.state is not None and (
         shape.state.is_paused or shape.state.is_over or shape.state is AgentState.IDLE
     )
@@ -178,11 +184,11 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     returned.append(f"{'FALSE' if shape.is_ordinary else due_now} AS due_now")
     if shape.forget or shape.state is not None:
         # A value that another writer set after this statement began could not be seen, and would stay; a state that
-        # another writer set would not be the one that the audit trail tells of.
+        # another writer set would not be the one that the audit trail notes.
         sources.append(f"{tables.contexts} AS seen")
         conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version", "seen.token = c.token"]
     if shape.state is not None:
-        # The token is that of a live lease, or there is none.
+        # The token is that of a live lease, or there is no lease.
         worker = "seen.owner" if shape.leased else "NULL"
         returned += ["c.audit_count", "c.updated_us", "c.token", "seen.state AS from_state", f"{worker} AS worker"]
     parts = [f"clock AS MATERIALIZED (SELECT {now} AS now_us)"] if is_timed else []
@@ -245,7 +251,10 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
 
 @lru_cache(maxsize=64)
 def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
-    """Stores a new execution. No row: its idempotency key is taken. Else `created_us` and `due_us`."""
+    """Return the statement that stores a new execution.
+
+    It gives no row if its idempotency key is taken, and else `created_us` and `due_us`.
+    """
     timed = {
         "created_us": "(SELECT now_us FROM clock)",
         "updated_us": "(SELECT now_us FROM clock)",
@@ -268,7 +277,7 @@ def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
 
 
 def session_part(tables: Tables) -> str:
-    """The part of a statement that notes the session of what `head` has stored, if it has one."""
+    """Return the part of a statement that notes the session of what `head` has stored, if it has one."""
     return (
         f"session AS (INSERT INTO {tables.sessions} AS s (session_id, user_id, created_us, updated_us) "
         "SELECT head.session_id, head.user_id, head.created_us, head.created_us FROM head "
@@ -292,7 +301,10 @@ def audit_part(
     data: str = "NULL",
     condition: str = "TRUE",
 ) -> str:
-    """The part of a statement that adds the entry `head.audit_count` to the audit trail; the values are SQL."""
+    """Return the part of a statement that adds the entry `head.audit_count` to the audit trail.
+
+    The values are SQL.
+    """
     return (
         f"trail AS (INSERT INTO {tables.audit} (execution_id, {', '.join(AUDIT_COLUMNS)}) "
         f"SELECT head.execution_id, head.audit_count, {at}, '{event}', {from_state}, {to_state}, head.token, "
@@ -301,7 +313,10 @@ def audit_part(
 
 
 def claim_statement(tables: Tables, now: str) -> str:
-    """Takes the lease and reads the context. No row: refused. Else `COLUMNS`, the parts, and the time."""
+    """Return the statement that takes the lease and reads the context.
+
+    It gives no row if the claim is refused, and else `COLUMNS`, the parts, and the time.
+    """
     returned = ", ".join(f"c.{name}" for name in COLUMNS)
     unchanged = " AND ".join(
         f"seen.{name} = c.{name}" for name in ("execution_id", "version", "token", "signal_count", "audit_count")
@@ -328,9 +343,9 @@ def claim_statement(tables: Tables, now: str) -> str:
 
 
 def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, now: str) -> str:
-    """Puts a signal of this kind into the mailbox, and into the audit trail under the name that it has there.
+    """Return the statement that puts a signal of this kind into the mailbox, and into the audit trail as `noted`.
 
-    No row: refused. Else whether it woke the execution.
+    It gives no row if the signal is refused, and else whether it woke the execution.
     """
     is_cancel = kind is SignalKind.CANCEL
     awaited = "CAST(c.awaited AS jsonb) @> to_jsonb(CAST(:address AS text))"
@@ -380,5 +395,5 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
 
 
 def quoted_kinds() -> str:
-    """The kinds of which only the first signal under a key is accepted, as an SQL list."""
+    """Return the kinds of which only the first signal under a key is accepted, as an SQL list."""
     return ", ".join(f"'{kind}'" for kind in ANSWERING)

@@ -8,18 +8,18 @@ from sqlalchemy.engine import Connection
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.sql.settings import SQLSettings
 
-# Any number of our own: PostgreSQL's advisory locks are shared by everything in one database.
+# An arbitrary number: PostgreSQL's advisory locks are shared by everything in one database.
 _LOCK_KEY: Final = 0x61676E74
 # How long one call waits: shorter than the time after which drivers are often told to give up on an answer.
 _WAIT_SECONDS: Final = 5
 
 
 def take_migration_lock(connection: Connection, settings: SQLSettings) -> None:
-    """Waits for the migrations of other processes, however long they take, and then keeps others waiting.
+    """Wait for the migrations of other processes, however long they take, and then keep others waiting.
 
-    A transaction has to be open, and the connection be closed behind it: PostgreSQL frees the lock at the end of the
-    one, MySQL at the end of the other (of a killed process's connection as soon as its last statement is through), and
-    on SQLite the transaction is the lock.
+    A transaction must be open, and the connection must be closed afterwards: PostgreSQL frees the lock at the end of
+    the transaction, MySQL at the end of the connection (for a killed process as soon as its last statement is through),
+    and on SQLite the transaction is the lock.
     """
     if settings.dialect == "postgresql":
         # All prefixes of one schema wait for each other, because the first of them makes it.

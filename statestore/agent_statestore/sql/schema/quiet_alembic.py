@@ -1,4 +1,4 @@
-"""Keeps Alembic's account of its own doings out of a worker's log."""
+"""Keeps Alembic's reports on its own work out of a worker's log."""
 
 import logging
 import threading
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# What tells at INFO that Alembic is set up (when it is first imported), and which revisions it runs.
+# These loggers tell at INFO that Alembic is set up (when it is first imported), and which revisions it runs.
 _TALKERS: Final = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
 @contextmanager
 def quiet_alembic() -> Iterator[None]:
-    """Drops what Alembic logs below WARNING in this thread, and nothing of another thread's."""
+    """Drop what Alembic logs below WARNING in this thread, and nothing of another thread's."""
     thread = threading.get_ident()
 
     def is_worth_telling(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the tables are what the store works on, whoever made them: a look at the structure itself."""
+"""Whether the tables are those that the store works on, whoever made them: a look at the structure itself."""
 
 from typing import Final
 
@@ -10,15 +10,15 @@ from agent_statestore.errors import SchemaMismatch
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.tables import REVISION, metadata_of
 
-# What is unique besides the primary keys: without it two callers could both create one execution, or both answer.
+# The unique indexes besides the primary keys: without them two callers could both create one execution, or both answer.
 _IDEMPOTENCY: Final = ("contexts", ("agent_id", "idempotency_key"))
 _ANSWERED: Final = ("signals", ("execution_id", "kind", "signal_key"))
 
 
 class IncompleteSchema(SchemaMismatch):
-    """There are tables of the store's names that `migrate` did not make, and something is missing in them.
+    """Tables have the store's names, but `migrate` did not make them, and something is missing in them.
 
-    `missing` names tables, columns (`table.column`), and in words what else.
+    `missing` names tables, columns (`table.column`), and anything else in words.
     """
 
     def __init__(self, url: str, missing: tuple[str, ...]) -> None:
@@ -36,21 +36,21 @@ class IncompleteSchema(SchemaMismatch):
 
 
 def kind_of(connection: Connection) -> str:
-    """The kind of database as `metadata_of` takes it: what answers, which the URL need not tell."""
+    """Return the kind of database as `metadata_of` takes it: the server that answers, which the URL need not tell."""
     return "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
 
 
 def has_any_table(connection: Connection, settings: SQLSettings) -> bool:
-    """Whether there is a table of one of the store's names."""
+    """Return whether there is a table of one of the store's names."""
     inspector = inspect(connection)
     declared = _declared(connection, settings).tables.values()
     return any(inspector.has_table(table.name, schema=table.schema) for table in declared)
 
 
 def missing_parts(connection: Connection, settings: SQLSettings) -> tuple[str, ...]:
-    """What the store works with and the database lacks, as `IncompleteSchema.missing` names it.
+    """Return what the store works with and the database lacks, as `IncompleteSchema.missing` names it.
 
-    What is there besides, such as a user's own columns, does no harm, unless such a column demands a value.
+    Other contents, such as a user's own columns, do no harm, unless such a column demands a value.
     """
     inspector, metadata = inspect(connection), _declared(connection, settings)
     missing: list[str] = []

@@ -1,4 +1,4 @@
-"""Running statements on SQLite, in short transactions."""
+"""How statements run on SQLite, in short transactions."""
 
 import os
 import sqlite3
@@ -38,7 +38,7 @@ class SQLiteDatabase:
         self._ready_lock = threading.Lock()
 
     def run(self, statement: str, params: Params) -> list[Row]:
-        """Runs one statement; see `Database`."""
+        """Run one statement; see `Database`."""
         if statement.startswith("SELECT"):
             return self._transact(
                 "BEGIN", _NO_LOCK, lambda connection: connection.execute(statement, params).fetchall()
@@ -46,22 +46,23 @@ class SQLiteDatabase:
         return self.write(lambda connection: connection.execute(statement, params).fetchall())
 
     def change(self, statement: str, params: Params) -> int:
-        """Runs one writing statement; see `Database`."""
+        """Run one writing statement; see `Database`."""
         return self.write(lambda connection: connection.execute(statement, params).rowcount)
 
     def write(self, work: Callable[[PooledSQLite], Result]) -> Result:
-        """Runs `work` in a transaction; nobody else writes meanwhile, so that there are no conflicts."""
+        """Run `work` in a transaction; nobody else writes meanwhile, so there are no conflicts."""
         # SQLite lets a writer that finds the file locked sleep and try again; threads of one process need not.
         return self._transact("BEGIN IMMEDIATE", self._write_lock, work)
 
     def read(self, *queries: Select) -> list[list[Row]]:
-        """Runs SELECTs that see one state of the file; see `LockingDatabase`."""
+        """Run SELECTs that see one state of the file; see `LockingDatabase`."""
         return self._transact("BEGIN", _NO_LOCK, lambda connection: connection.look(*queries))
 
     def _transact(
         self, begin: str, lock: AbstractContextManager[object], work: Callable[[PooledSQLite], Result]
     ) -> Result:
-        # The gate comes before any lock: who has to wait for a fork must hold nothing that a thread inside waits for.
+        # The gate comes before any lock: a thread that waits for a fork must hold nothing that a thread inside waits
+        # for.
         with sqlite_gate:
             if not self.is_ready:
                 self._make_ready()
@@ -88,7 +89,7 @@ class SQLiteDatabase:
                 self.is_ready = True
 
     def dispose(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         with sqlite_gate:
             self._pool.dispose()
 
@@ -97,9 +98,9 @@ _sqlite_databases: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """A lock that another thread held at the fork would stay locked in the child for ever.
+    """Renew the locks: one that another thread held at the fork would stay locked in the child for ever.
 
-    The gate leaves only forks that lost their patience, and the lock of a call in whose middle its own thread forked.
+    The gate leaves only forks that lost their patience, and the lock of a call during which its own thread forked.
     """
     for database in list(_sqlite_databases):
         database._make_locks()

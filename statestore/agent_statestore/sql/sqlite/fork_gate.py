@@ -1,6 +1,6 @@
 """Holds forks off while threads are inside SQLite.
 
-SQLite guards its memory with mutexes of the whole process. A child inherits those that another thread held at the
+SQLite guards its memory with mutexes of the whole process. A child inherits the mutexes that another thread held at the
 fork, locked, without the thread that would unlock them, and then waits for ever as soon as it opens a file. A program
 that forks while its threads use a store, as Celery's prefork pool does when it replaces a child, must therefore fork
 between their calls. The unit is a whole call with its transaction, and not a single statement: a child also inherits
@@ -23,9 +23,9 @@ class GatedConnection(sqlite3.Connection):
     """A connection that is closed inside the gate, also by the garbage collector, and only by its own process."""
 
     _gate: ClassVar[ForkGate] = sqlite_gate
-    # Closed after the fork that is under way.
+    # These are closed after the fork that is under way.
     _left: ClassVar[list[sqlite3.Connection]] = []
-    # The parent's. Closing them would take part in the locking of its file.
+    # These are the parent's. Closing them would take part in the locking of its file.
     _inherited: ClassVar[list[sqlite3.Connection]] = []
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -33,7 +33,7 @@ class GatedConnection(sqlite3.Connection):
         super().__init__(*args, **options)
 
     def close(self) -> None:
-        """Closes; during another thread's fork, soon after it.
+        """Close now, or, during another thread's fork, soon after it.
 
         It never waits, because the collector may call it in a thread that holds a lock which the fork waits for, such
         as that of `logging`.
@@ -56,8 +56,8 @@ class GatedConnection(sqlite3.Connection):
 
     @classmethod
     def close_left(cls) -> None:
-        """Closes what was to be closed during a fork."""
-        for _ in range(len(cls._left)):  # one that another fork makes wait is left to that fork
+        """Close the connections that were left during a fork."""
+        for _ in range(len(cls._left)):  # a connection that has to wait for another fork is left to that fork
             try:
                 connection = cls._left.pop(0)
             except IndexError:

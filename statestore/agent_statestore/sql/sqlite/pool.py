@@ -21,8 +21,8 @@ _PREPARED_STATEMENTS: Final = 256
 
 
 def sqlite_arguments(settings: SQLSettings) -> dict[str, Any]:
-    """What a connection is opened with besides the file."""
-    # isolation_level None: the driver opens no transactions of its own, we say BEGIN ourselves.
+    """Return the arguments that open a connection, besides the file."""
+    # isolation_level None: the driver opens no transactions by itself, we say BEGIN ourselves.
     return {
         "isolation_level": None,
         "check_same_thread": False,
@@ -32,7 +32,7 @@ def sqlite_arguments(settings: SQLSettings) -> dict[str, Any]:
 
 
 def prepare_sqlite(connection: sqlite3.Connection, settings: SQLSettings) -> None:
-    """What every connection is told first."""
+    """Run the statements that every connection needs first."""
     # SQLite answers a change of the journal mode that meets another process's write with "locked" at once, without
     # waiting for the busy timeout. Once made, the change is kept in the file.
     deadline = time.monotonic() + settings.busy_timeout_ms / 1000
@@ -56,7 +56,7 @@ class PooledSQLite(GatedConnection):
     home: "_Home"
 
     def give_back(self) -> None:
-        """After a transaction: for whoever takes it next."""
+        """Give the connection back after a transaction, to whoever takes it next."""
         home = self.home
         if len(home.idle) < home.capacity:
             home.idle.append(self)
@@ -81,11 +81,11 @@ class PooledSQLite(GatedConnection):
         return self.execute(statement, params).rowcount
 
     def flush(self) -> None:
-        """Nothing ever waits here."""
+        """Do nothing: nothing ever waits here."""
 
 
 class _Home:
-    """Where connections wait between transactions. With the capacity 0 none comes back."""
+    """The place where connections wait between transactions. With the capacity 0 none comes back."""
 
     def __init__(self, capacity: int) -> None:
         self.idle: list[PooledSQLite] = []
@@ -102,7 +102,7 @@ class SQLitePool:
         _pools.add(self)
 
     def take(self) -> PooledSQLite:
-        """A connection of the caller's own, until it is given back."""
+        """Return a connection that is the caller's until it is given back."""
         home = self._home
         try:
             return home.idle.pop()
@@ -118,23 +118,24 @@ class SQLitePool:
         return connection
 
     def dispose(self) -> None:
-        """Closes the connections; those that are taken, when they are given back."""
+        """Close the connections; those that are taken are closed when they are given back."""
         home, self._home = self._home, _Home(self._settings.pool_size)
         home.capacity = 0
         while home.idle:
             home.idle.pop().close()
 
     def leave_to_parent(self) -> None:
-        """After a fork, in the child: the parent's connections take part in the locking of its file.
+        """Leave the connections to the parent, after a fork in the child.
 
-        One in whose middle this thread forked is given back to where nobody takes from.
+        The parent's connections take part in the locking of its file. A connection in whose use this thread forked is
+        given back to a place from which nobody takes.
         """
         _inherited.append(self._home)
         self._home = _Home(self._settings.pool_size)
 
 
 def _place_of(url: URL) -> tuple[str, dict[str, Any]]:
-    """The file that a SQLAlchemy URL names, and the options in its query."""
+    """Return the file that a SQLAlchemy URL names, and the options in its query."""
     (file,), options = url.get_dialect()().create_connect_args(url)
     return str(file), dict(options)
 

@@ -11,7 +11,7 @@ from agent_statestore.sql.sqlite.pool import PooledSQLite
 
 
 def bind_sqlite(primitives: "SQLitePrimitives", connection: Connection) -> BoundLocked:
-    """The store's statements in a transaction that the caller began."""
+    """Return the store's statements in a transaction that the caller began."""
     joined = connection.connection.driver_connection
     assert isinstance(joined, PooledSQLite)
     return BoundLocked(primitives, joined)
@@ -32,12 +32,12 @@ _DIALECT: Final = Dialect(
 
 
 class SQLitePrimitives(LockedPrimitives):
-    """What SQLite does in its own way; see `StorePrimitives` for each method. It is always given a clock."""
+    """The primitives that differ on SQLite; see `StorePrimitives` for each method. They always have a clock."""
 
     dialect = _DIALECT
 
     def durability_warning(self) -> str | None:
-        """One sentence if SQLite acknowledges a write before it is safe on disk."""
+        """Return one sentence if SQLite acknowledges a write before it is safe on disk."""
         if self._database.settings.synchronous == "OFF":
             return "SQLite runs with synchronous=OFF: a power cut may lose or corrupt all executions."
         return None

@@ -1,4 +1,4 @@
-"""What the migrations are written in: types, and changes of the schema that may be repeated.
+"""The language of the migrations: types, and changes of the schema that may be repeated.
 
 PostgreSQL and SQLite undo a migration that does not come to its end. MySQL and MariaDB commit every statement of the
 DDL by itself, so that a process killed in the middle leaves some of them behind. There, and only there, a change that
@@ -47,30 +47,30 @@ class Changes:
 
     @property
     def is_mysql(self) -> bool:
-        """Also for MariaDB."""
+        """True also for MariaDB."""
         return self._dialect in _MYSQL
 
     def id_type(self) -> Type:
-        """The type of an execution's id."""
+        """Return the type of an execution's id."""
         id_type: Type = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
         if self.is_mysql:
             return id_type.with_variant(VARCHAR(255, charset="utf8mb4", collation=self._collation), *_MYSQL)
         return id_type
 
     def named(self, table: str) -> str:
-        """The table's name as statements use it."""
+        """Return the table's name as statements use it."""
         return f"{self._prefix}{table}" if self._schema is None else f"{self._schema}.{self._prefix}{table}"
 
     def create_table(self, table: str, *columns: sa.Column[Any], key: tuple[str, ...], **options: Any) -> None:
-        """Makes a table with the primary key `key`; `options` are those of dialects."""
+        """Make a table with the primary key `key`; `options` are those of dialects."""
         if self._may_be_done and self._has_table(table):
-            # An interrupted migration made it, unless it was there before and is somebody else's.
+            # An interrupted migration made it, unless it was there before and belongs to somebody else.
             missing = {column.name for column in columns} - self._columns(table)
             if missing:
                 raise IncompleteSchema(self._url, tuple(f"{self.named(table)}.{name}" for name in sorted(missing)))
             return
         if self.is_mysql:
-            # A URL of either kind may lead to a server of the other, whose collations are then the ones to use.
+            # A URL of either kind may lead to a server of the other, whose collations must then be used.
             options |= {
                 f"{kind}_{name}": value
                 for kind in _MYSQL
@@ -85,7 +85,7 @@ class Changes:
         op.create_table(f"{self._prefix}{table}", *columns, primary_key, schema=self._schema, **options)
 
     def create_part(self, table: str, *columns: sa.Column[Any], key: tuple[str, ...]) -> None:
-        """Makes a table whose rows belong to an execution and go with it."""
+        """Make a table whose rows belong to an execution and go with it."""
         owner = sa.ForeignKey(
             f"{self.named('contexts')}.execution_id",
             ondelete="CASCADE",
@@ -106,13 +106,13 @@ class Changes:
             op.drop_column(f"{self._prefix}{table}", column, schema=self._schema)
 
     def has_column(self, table: str, column: str) -> bool:
-        """Whether the table and its column are there; true where an earlier change is certain to have made them."""
+        """Return whether the table and its column exist; true where an earlier change is certain to have made them."""
         return not self._may_be_done or (self._has_table(table) and column in self._columns(table))
 
     def create_index(
         self, table: str, name: str, *columns: str, only: str | None = None, unique: bool = False, **options: Any
     ) -> None:
-        """Makes an index, of the rows for which `only` is true where the database has such indexes."""
+        """Make an index, of the rows for which `only` is true where the database has such indexes."""
         if self._may_be_done and self._has_index(table, name):
             return
         where = None if only is None else sa.text(only)
