@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from celery_agents.define.tool import Tool
     from celery_agents.engine.events import Event, EventKind
     from celery_agents.engine.pauses.child import Child
+    from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
     from celery_agents.engine.run.run import Run
     from celery_agents.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         InvalidDecision,
         InvalidInput,
         InvalidResult,
+        JobTimeout,
         JournalMismatch,
         LimitExceeded,
         MaxStepsExceeded,
@@ -95,6 +97,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "Run",
     "AsyncRun",
     "Child",
+    "Finished",
     "Retry",
     "Registry",
     # loop agents
@@ -141,6 +144,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "ApprovalExpired",
     "NoApprovalAsked",
     "EventTimeout",
+    "JobTimeout",
     "ChildFailed",
     "SpawnTooDeep",
     "SessionBusy",
@@ -181,6 +185,7 @@ _MODULES: Final = {
     "define.tool": ("Tool",),
     "engine.events": ("Event", "EventKind"),
     "engine.pauses.child": ("Child",),
+    "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),
     "engine.run.run": ("Run",),
     "errors": (
@@ -201,6 +206,7 @@ _MODULES: Final = {
         "InvalidDecision",
         "InvalidInput",
         "InvalidResult",
+        "JobTimeout",
         "JournalMismatch",
         "LimitExceeded",
         "MaxStepsExceeded",

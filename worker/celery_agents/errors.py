@@ -18,6 +18,7 @@
     |-- ApprovalExpired         nobody approved a tool call in time
     |-- NoApprovalAsked         the execution does not wait for an approval, or waits for another one
     |-- EventTimeout            an event did not come in time
+    |-- JobTimeout              another service did not finish a job in time
     |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
     |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
@@ -241,6 +242,18 @@ class EventTimeout(AgentsError, TimeoutError):
 
     def __str__(self) -> str:
         return f"event {self.event!r} did not come in time"
+
+
+class JobTimeout(AgentsError, TimeoutError):
+    """Another service did not finish a job in time. It may still finish it. `seconds` is how long it had."""
+
+    def __init__(self, job: str, seconds: float) -> None:
+        super().__init__(job, seconds)
+        self.job = job
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"job {self.job!r} did not finish within {self.seconds:g} s"
 
 
 class ChildFailed(AgentsError):

@@ -143,6 +143,14 @@ class AsyncRun(BaseRun):
         return await self._take(self._event(event, **options))
 
     @_to_be_awaited
+    async def wait_job(self, name: str, submit: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """See `Run.wait_job`. `submit` and `poll` may be async."""
+        waiting = {key: options.pop(key) for key in ("poll", "every", "timeout", "event") if key in options}
+        submitting = self if self._options.returns is MISSING else self.options(returns=Any)
+        submitted = await submitting.step(name, submit, *args, **options)
+        return await self._take(self._job(name, submitted, **waiting))
+
+    @_to_be_awaited
     async def spawn(self, agent: Any, input: Any = None, **options: Any) -> Child:  # noqa: A002
         """See `Run.spawn`."""
         child: Child = await self._take(self._spawn(agent, input, **options))

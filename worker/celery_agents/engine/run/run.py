@@ -17,6 +17,7 @@ from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
 from celery_agents.engine.pauses.event import AwaitedEvent
+from celery_agents.engine.pauses.job import DEFAULT_EVERY, Finished, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
@@ -25,7 +26,7 @@ from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, first_err
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Durable = Question | AwaitedEvent | Sleep | Spawn
+Durable = Question | AwaitedEvent | Sleep | Spawn | Job
 Calls = Mapping[str, Callable[[], Any]] | Sequence[Callable[[], Any]]
 
 
@@ -149,6 +150,29 @@ class BaseRun:
     ) -> AwaitedEvent:
         payload = types.ANY if schema is MISSING else types.adapter_for(schema, event)
         return AwaitedEvent(event=event, payload=payload, timeout=timeout, default=default)
+
+    def _job(
+        self,
+        name: str,
+        submitted: JSONValue,
+        *,
+        poll: Callable[[Any], Any],
+        every: timedelta = DEFAULT_EVERY,
+        timeout: timedelta | None = None,
+        event: str | None = None,
+    ) -> Job:
+        options = self._options
+        return Job(
+            label=name,
+            submitted=types.to_json(types.ANY, submitted),
+            poll=poll,
+            every=every,
+            timeout=timeout,
+            event=event,
+            retry=options.retry,
+            returns=types.ANY if options.returns is MISSING else types.adapter_for(options.returns, name),
+            call_timeout=options.timeout,
+        )
 
     @staticmethod
     def _spawn(
@@ -308,6 +332,44 @@ class Run(BaseRun):
         type of what it carries. After `timeout` the result is `default`, or `EventTimeout` is raised.
         """
         return self._take(self._event(event, schema=schema, timeout=timeout, default=default))
+
+    def wait_job(
+        self,
+        name: str,
+        submit: Callable[..., Any],
+        /,
+        *args: Any,
+        poll: Callable[[Any], Finished | None],
+        every: timedelta = DEFAULT_EVERY,
+        timeout: timedelta | None = None,
+        event: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Submit a job to another service, pause until it has finished, and return what came of it.
+
+        `submit`, a function or a tool, is called with the other arguments as a step of this `name`: it happens once,
+        and what a crash in the middle means is the tool's `on_crash`. It returns what the service calls the job by.
+        `poll` is called with that, at once and then `every` so often: it returns `Finished(output)`, or None while the
+        job goes on. In between the execution is paused, and holds no slot. An event of the name `event`
+        (`execution.send_event`, from a webhook of the service say) has the job looked at, at once. `poll` must only
+        look: it is no step, and is called again after a crash. What it finds is recorded as the step "job NAME".
+
+        What `run.options` gave counts for `submit` as for any step. For `poll`, its `retry` says how many calls in a
+        row may fail (none by default), `timeout` how long one call may take, and `returns` is the type of the output.
+
+        Raise what `step` raises, what `poll` raises, and `JobTimeout` if nothing came of the job within `timeout`
+        from when it was submitted.
+        """
+        submitting = self if self._options.returns is MISSING else self.options(returns=Any)
+        wanted = self._job(
+            name,
+            submitting.step(name, submit, *args, **kwargs),
+            poll=poll,
+            every=every,
+            timeout=timeout,
+            event=event,
+        )
+        return self._take(wanted)
 
     def spawn(
         self,
