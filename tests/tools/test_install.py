@@ -61,7 +61,11 @@ def checkout(tmp_path: Path) -> Path:
 def would_run(checkout: Path, target: str) -> list[str]:
     """The commands of `make TARGET`."""
     return subprocess.run(
-        ["make", "-n", target, f"PYTHON={sys.executable}"], cwd=checkout, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", target, f"PYTHON={sys.executable}"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
 
 
