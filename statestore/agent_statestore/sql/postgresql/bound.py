@@ -34,7 +34,7 @@ class BoundPostgreSQL:
 
 
 class _OneConnection:
-    """A database on one connection; see `Database`. Nothing is committed here, and nothing is repeated."""
+    """Statements on one connection; see `Database`. Nothing is committed here, and nothing is repeated."""
 
     now = PostgreSQLDatabase.now
 

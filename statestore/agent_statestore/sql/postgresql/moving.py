@@ -127,7 +127,7 @@ def restore_statement(tables: Tables, replaceable: str) -> str:
 
 
 def _replaceable(now: str) -> str:
-    """Return whether a copy `c` gives way to the restored one, in SQL."""
+    """Return the condition, in SQL, under which a copy `c` gives way to the restored one."""
     return (
         f"c.deleted_us IS NULL AND c.lease_until_us <= {now} AND (c.version, c.token, c.audit_count) < "
         "(CAST(:version AS bigint), CAST(:token AS bigint), CAST(:audit_count AS integer))"

@@ -137,7 +137,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
 
 
 def _conditions(shape: Shape, now: str) -> list[str]:
-    """Return when the checkpoint applies: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
+    """Return the conditions of the checkpoint: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
     conditions = [
         "c.execution_id = :execution_id",
         "c.checkpoint_id IS DISTINCT FROM :checkpoint_id",

@@ -1,4 +1,4 @@
-"""Which schema the database has, and how it gets the newest one."""
+"""The schema that the database has, and how it gets the newest one."""
 
 import io
 import sys
@@ -24,15 +24,16 @@ from agent_statestore.sql.tables import REVISION, UNFINISHED, VERSION
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# In the place of a revision: a migration was interrupted, or is running. Only MySQL and MariaDB show such a state.
+# Stands in the place of a revision: a migration was interrupted, or is running. Only MySQL and MariaDB show such a
+# state.
 IN_BETWEEN: Final = "unfinished"
 
 
 def current_revision(connection: Connection, settings: SQLSettings) -> str | None:
-    """The revision of the database's schema; None without one, `IN_BETWEEN` while a change of it is unfinished.
+    """Return the schema's revision; None without one, and `IN_BETWEEN` while a change of it is unfinished.
 
-    Tables that other migrations made, and that have everything which the store uses, count as the newest. Raises
-    `IncompleteSchema` if they have not.
+    Tables that other migrations made, and that have everything which the store uses, count as the newest. Raise
+    `IncompleteSchema` if they do not have it.
     """
     if _is_unfinished(connection, settings):
         return IN_BETWEEN
@@ -47,32 +48,32 @@ def current_revision(connection: Connection, settings: SQLSettings) -> str | Non
 
 
 def read_revision(settings: SQLSettings) -> str | None:
-    """The revision of the database's schema; see `current_revision`."""
+    """Return the revision of the database's schema; see `current_revision`."""
     with _migration_engine(settings) as engine, engine.connect() as connection:
         return current_revision(connection, settings)
 
 
 def check_schema(settings: SQLSettings) -> None:
-    """Raises `SchemaMismatch` unless the schema is the one that this version of the package works on."""
+    """Raise `SchemaMismatch` unless the schema is the one that this version of the package works on."""
     found = read_revision(settings)
     if found != REVISION:
         raise SchemaMismatch(settings.shown_url, found, REVISION)
 
 
 def ensure_schema(settings: SQLSettings) -> None:
-    """Brings a SQLite file to the newest schema, unless it has it. Raises `SchemaMismatch` for a newer one."""
+    """Bring a SQLite file to the newest schema, unless it has it. Raise `SchemaMismatch` for a newer one."""
     if read_revision(settings) != REVISION:
         migrate(settings, "head")
 
 
 def migrate(settings: SQLSettings, revision: str) -> None:
-    """Brings the schema to `revision` ("head", "base" or a name), up or down.
+    """Bring the schema to `revision` ("head", "base" or a name), up or down.
 
-    Of several processes one migrates while the others wait, and then find nothing left to do. PostgreSQL and SQLite do
+    One of several processes migrates while the others wait, and then find nothing left to do. PostgreSQL and SQLite do
     it in one transaction. MySQL and MariaDB cannot: there the next call mends what an interrupted one left behind. On
-    PostgreSQL a schema that is not there is made.
+    PostgreSQL a schema that does not exist is made.
 
-    Raises `UnknownRevision`, and `SchemaMismatch` for a schema that only a newer version of this package knows.
+    Raise `UnknownRevision`, and `SchemaMismatch` for a schema that only a newer version of this package knows.
     """
     with quiet_alembic():
         config = _config(settings)
@@ -102,18 +103,18 @@ def migrate(settings: SQLSettings, revision: str) -> None:
 
 
 def leads_down(settings: SQLSettings, revision: str) -> bool:
-    """Whether a migration to `revision` would go below the one that is there. Raises `UnknownRevision`."""
+    """Return whether a migration to `revision` would go below the present one. Raise `UnknownRevision`."""
     config = _config(settings)
     target, found = _resolve(config, revision), read_revision(settings)
     return found is not None and (target is None or found in _above(config, target))
 
 
 def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None) -> None:
-    """Writes the SQL that leads from an empty database to `revision`, or from the newest schema down to "base".
+    """Write the SQL that leads from an empty database to `revision`, or from the newest schema down to "base".
 
-    "FROM:TO" leads from one revision to another, up or down, with what is stored. Connects to nothing, and relies on
-    the database being at the revision that it starts from. `output` None is the standard output. Raises
-    `UnknownRevision`, also for a way from a revision to itself.
+    "FROM:TO" leads from one revision to another, up or down, with the stored data. Connect to nothing, and rely on the
+    database being at the revision from which it starts. `output` None is the standard output. Raise `UnknownRevision`,
+    also for a way from a revision to itself.
     """
     buffer = io.StringIO()
     with quiet_alembic():
@@ -135,7 +136,7 @@ def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None
             if target is None:
                 config.attributes["after"] = (f"DROP TABLE {tables.version}",)
             if settings.is_sqlite:
-                # Without it what belongs to a removed execution stays. Inside a transaction it has no effect.
+                # Without it the parts of a removed execution stay. Inside a transaction it has no effect.
                 buffer.write("PRAGMA foreign_keys = ON;\n\n")
             command.downgrade(config, way, sql=True)
         else:
@@ -147,7 +148,10 @@ def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None
 
 @contextmanager
 def _migration_engine(settings: SQLSettings) -> Iterator[Engine]:
-    """An engine for one look or migration, inside the gate on SQLite; turns the driver's errors into the store's."""
+    """Give an engine for one look or migration, inside the gate on SQLite.
+
+    The driver's errors become the store's.
+    """
     with sqlite_gate if settings.is_sqlite else nullcontext():
         engine = create_migration_engine(settings)
         try:
@@ -181,7 +185,7 @@ def _make_schema(connection: Connection, settings: SQLSettings) -> None:
 
 @contextmanager
 def _marked_unfinished(connection: Connection, settings: SQLSettings) -> Iterator[None]:
-    """Leaves a mark in a database that cannot undo a migration which does not come to its end."""
+    """Leave a mark in a database that cannot undo a migration which does not come to its end."""
     if settings.dialect != "mysql":
         yield
         return
@@ -200,7 +204,7 @@ def _move(config: "Config", found: str | None, target: str | None) -> None:
 
 
 def _mend(config: "Config", target: str | None) -> None:
-    """Leads to `target` from anywhere between two revisions, because each change is made only if it is not there."""
+    """Lead to `target` from anywhere between two revisions: each change is made only if it is not there."""
     from alembic import command
 
     command.stamp(config, REVISION)
@@ -227,7 +231,7 @@ def _config(settings: SQLSettings) -> "Config":
 
 
 def _resolve(config: "Config", revision: str) -> str | None:
-    """The full name of a revision; None for "base"."""
+    """Return the full name of a revision; None for "base"."""
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
