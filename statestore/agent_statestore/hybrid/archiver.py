@@ -1,8 +1,8 @@
 """Moving finished executions from the hot store to the cold one.
 
-The order is what makes it safe: the copy is committed in the cold store before the hot store lets go of the original.
-A crash in between leaves both, with equal contents, and the next sweep finishes the move; doing it twice changes
-nothing, as `restore` refuses what has not come further and `drop_archived` what has.
+The order makes it safe: the copy is committed in the cold store before the hot store lets go of the original. A crash
+in between leaves both, with equal contents, and the next sweep finishes the move; doing it twice changes nothing, as
+`restore` refuses a copy that has not come further and `drop_archived` an original that has.
 """
 
 import logging
@@ -23,8 +23,8 @@ from agent_statestore.store import Store
 
 _LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
 
-# An execution that cannot be archived is tried again after this, or by the next process: what one process cannot read
-# or store, another version of it may, while a fault of the cold store's server may be gone soon.
+# An execution that cannot be archived is tried again after this, or by the next process: another version of this
+# process may read or store it, and a fault of the cold store's server may be gone soon.
 _REFUSED_FOR_SECONDS: Final = 3600.0
 _FAULTY_FOR_SECONDS: Final = 60.0
 _MOST_REFUSED: Final = 10_000
@@ -38,7 +38,10 @@ _LEFT_BEHIND: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archived:
-    """What one round of archiving did. `refused` are executions that could not be moved, each logged with its error."""
+    """The outcome of one round of archiving.
+
+    `refused` counts executions that could not be moved, each logged with its error.
+    """
 
     archived: int = 0
     refused: int = 0
@@ -53,7 +56,7 @@ class ColdStoreAway(Exception):
 
 
 class _ColdStoreFault(StoreError):
-    """The cold store's server answers, but not to this one execution."""
+    """The cold store's server answers, but refuses this one execution."""
 
 
 class Archiver:
@@ -63,14 +66,15 @@ class Archiver:
         self._hot = hot
         self._cold = cold
         self._outage = ColdStoreOutage(hot.url, cold.url)
-        # What the cold store refused, and when to try it again. Only the order of insertion is relied on.
+        # The executions that the cold store refused, and when to try each again. Only the order of insertion is relied
+        # on.
         self._refused: dict[str, float] = {}
         self._stores_differ = False
 
     def archive(self, execution_id: str) -> bool:
-        """Moves one execution; False if it is not there, not over, or its end is still to be announced.
+        """Move one execution; return False if it is not there, not over, or its end must still be announced.
 
-        Raises `ColdStoreAway`, and `StoreError` for what is wrong with this one, or with the hot store.
+        Raise `ColdStoreAway`, and `StoreError` for a fault of this execution, or of the hot store.
         """
         copy = self._hot.export(execution_id)
         if copy is None or not is_settled(copy):
@@ -81,7 +85,7 @@ class Archiver:
         if is_new:
             self._stores_differ = True  # one store would have had it already
         elif kept is None:
-            # It was deleted there, and whoever did that died before he got here, or is about to.
+            # It was deleted there, and whoever did that died before reaching the hot store, or is about to.
             return self._hot.purge(execution_id)
         elif (kept.version, kept.attempt) < copy.place[:2]:
             raise LeaseHeld(execution_id)  # in the cold store, which nobody should work on
@@ -90,7 +94,7 @@ class Archiver:
         return self._hot.drop_archived(execution_id, copy.place)
 
     def try_archive(self, execution_id: str) -> None:
-        """Moves one execution if that is possible now. Whatever is in the way is logged and left to `sweep`."""
+        """Move one execution if that is possible now. Whatever is in the way is logged and left to `sweep`."""
         if not self._outage.may_try or execution_id in self._refused:
             return
         try:
@@ -103,7 +107,7 @@ class Archiver:
             self._refuse(execution_id, error)
 
     def try_sweep(self, before: datetime, limit: int, seconds: float) -> None:
-        """`sweep` for a background task: does nothing while the cold store is away."""
+        """Run `sweep` as a background task: do nothing while the cold store is away."""
         if self._outage.may_try:
             try:
                 self.sweep(before, limit, seconds)
@@ -111,16 +115,16 @@ class Archiver:
                 return  # which was logged
 
     def sweep_or_raise(self, before: datetime, limit: int, seconds: float) -> Archived:
-        """`sweep` for a person who waits for it: raises the error of a store that is away."""
+        """Run `sweep` for a person who waits for it: raise the error of a store that is away."""
         try:
             return self.sweep(before, limit, seconds)
         except ColdStoreAway as away:
             raise away.reason from away
 
     def sweep(self, before: datetime, limit: int, seconds: float) -> Archived:
-        """Moves at most `limit` executions that were over before that time, for at most about so many seconds.
+        """Move at most `limit` executions that were over before that time, for at most about that many seconds.
 
-        Raises `ColdStoreAway`, and `StoreUnavailable` if the hot store is away.
+        Raise `ColdStoreAway`, and `StoreUnavailable` if the hot store is away.
         """
         refused = self._refused_by_now()
         found = self._hot.find_ended(before, limit=limit + len(refused))
@@ -141,7 +145,10 @@ class Archiver:
         return Archived(archived=archived, refused=failed)
 
     def _require_different_stores(self) -> None:
-        """Two URLs may lead to one place, where letting go of the original would lose the only copy."""
+        """Raise unless the two stores differ.
+
+        Two URLs may lead to one place, where letting go of the original would lose the only copy.
+        """
         if self._stores_differ:
             return
         created = self._hot.create(NewExecution(agent_id=_PROBE, first_ring=_YEAR))
@@ -149,7 +156,7 @@ class Archiver:
             is_one = self._cold.get_summary(created.execution_id) is not None
         finally:
             self._hot.purge(created.execution_id)
-        # Of processes that died in between.
+        # These were left by processes that died in between.
         for left in self._hot.find(Query(agent_id=_PROBE, created_before=created.created_at - _LEFT_BEHIND)).items:
             self._hot.purge(left.execution_id)
         if is_one:
@@ -196,5 +203,5 @@ class Archiver:
 
 
 def is_settled(copy: ExportedExecution) -> bool:
-    """Whether the execution is over and its end needs no more announcing: nothing but a release changes it."""
+    """Return whether the execution is over and its end needs no more announcing: nothing but a release changes it."""
     return copy.header["ended_us"] is not None and copy.header["due_us"] is None

@@ -1,4 +1,4 @@
-"""Archiving beside the executions, so that none waits for the archive."""
+"""Archiving beside the executions, so that none of them waits for the archive."""
 
 import logging
 import os
@@ -9,32 +9,32 @@ from typing import Final
 
 _LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
 
-# What comes on top of these while the archive is slow is left to the sweep.
+# While the archive is slow, executions beyond this number are left to the sweep.
 _MOST_WAITING: Final = 1000
 
-# How long what still waits may take when the store is closed.
+# How long the waiting executions may take when the store is closed.
 _CLOSING_SECONDS: Final = 2.0
 
 
 class Background:
     """Calls `work` with each execution id that it is given, one after the other, in a thread.
 
-    Each process has a thread of its own, from its first id on. Nothing depends on what still waits when a process ends.
+    Each process has a separate thread, from its first id on. Nothing depends on what still waits when a process ends.
     """
 
     def __init__(self, work: Callable[[str], None]) -> None:
         self._work = work
-        # A fork's child sees its parent's, whose thread it does not have and whose lock may be held.
+        # The child of a fork sees its parent's courier, whose thread it does not have and whose lock may be held.
         self._couriers: dict[int, _Courier] = {}
 
     def submit(self, execution_id: str) -> None:
-        """Returns at once."""
+        """Hand the execution over, and return at once."""
         pid = os.getpid()
         courier = self._couriers.get(pid) or self._couriers.setdefault(pid, _Courier(self._work))
         courier.submit(execution_id)
 
     def close(self) -> None:
-        """Waits, but not for long, until what was submitted in this process is done."""
+        """Wait, but not for long, until what was submitted in this process is done."""
         courier = self._couriers.pop(os.getpid(), None)
         if courier is not None:
             courier.close()
@@ -52,7 +52,7 @@ class _Courier:
     def submit(self, execution_id: str) -> None:
         with self._lock:
             if self._thread is None:
-                # A daemon: a process that is to end does not wait for an archive that hangs.
+                # A daemon: a process that must end does not wait for an archive that hangs.
                 self._thread = threading.Thread(target=self._loop, name="archiver", daemon=True)
                 self._thread.start()
         try:

@@ -1,4 +1,4 @@
-"""Finding executions in two stores at once.
+"""`find` and `find_ended` over two stores at once.
 
 An execution may be in both: a hot store that lets finished executions expire keeps them for a while, a crash may leave
 both copies, and one that was released after it had been archived has an older copy in the cold store until it is over
@@ -16,17 +16,18 @@ from agent_statestore.records import ExecutionSummary, Page
 from agent_statestore.states import ACTIVE, AgentState
 from agent_statestore.store import Store
 
-# Behind every place that there is, in either order.
+# Behind every existing place, in either order.
 _OLDEST: Final = Cursor(-1, "")
 _NEWEST: Final = Cursor(2**63, "")
 
 
 def find_page(hot: Store, cold: Store, query: Query) -> Page:
-    """See `StorePrimitives.find`. The cursor is the same in every store: a place in the order that all share.
+    """Return one page of executions; see `StorePrimitives.find`.
 
-    Pages of both are read in turns from the same place, the hot store's first: an execution that is archived between
-    the two looks is then seen twice, not missed. Released ones are not missed as their cold copy stays. Where only
-    active ones are wanted, the cold store is not asked.
+    The cursor is the same in every store: a place in the order that all share. Pages of both are read in turns from the
+    same place, the hot store's first: an execution that is archived between the two looks is then seen twice, not
+    missed. Released ones are not missed as their cold copy stays. If only active ones are wanted, the cold store is not
+    asked.
     """
     wanted, limit, oldest_first = query.among, query.limit, query.oldest_first
     if wanted is not None and wanted <= ACTIVE:
@@ -36,7 +37,7 @@ def find_page(hot: Store, cold: Store, query: Query) -> Page:
     asked = replace(query, limit=limit + 1)
     while True:
         first, second = (store.find(asked) for store in (hot, cold))
-        # Behind this, one of the two has more than it has shown.
+        # Behind this place, one of the two stores has more than it has shown.
         shown = (decode_cursor(page.next_cursor) for page in (first, second) if page.next_cursor)
         horizon = nearest(shown, default=end)
         for summary, is_hot in _merged(first.items, second.items, oldest_first):
@@ -56,14 +57,14 @@ def find_page(hot: Store, cold: Store, query: Query) -> Page:
 def find_ended(
     hot: Store, cold: Store, before: datetime, *, states: Iterable[AgentState] | None, limit: int
 ) -> tuple[str, ...]:
-    """See `StorePrimitives.find_ended`: those that are still to be archived, and the archived ones."""
+    """Return the executions that are still to archive, and the archived ones; see `StorePrimitives.find_ended`."""
     check_limit(limit)
     wanted = None if states is None else frozenset(states)
     in_hot = hot.find_ended(before, states=wanted, limit=limit)
     in_cold = _archived(hot, cold, before, wanted, limit, frozenset(in_hot))
     if not in_hot or not in_cold:
         return (in_hot or in_cold)[:limit]
-    # Both only where executions are archived some time after their end.
+    # Both stores have some only where executions are archived some time after their end.
     ends = [(_end(store, found), found) for store, ids in ((hot, in_hot), (cold, in_cold)) for found in ids]
     return tuple(found for _, found in sorted((at, found) for at, found in ends if at is not None))[:limit]
 
@@ -71,7 +72,7 @@ def find_ended(
 def _archived(
     hot: Store, cold: Store, before: datetime, wanted: frozenset[AgentState] | None, limit: int, known: frozenset[str]
 ) -> tuple[str, ...]:
-    """Those of the cold store that the hot one does not know better of."""
+    """Return the executions of the cold store about which the hot one does not know better."""
     asked = limit
     while True:
         found = cold.find_ended(before, states=wanted, limit=asked)
@@ -86,7 +87,7 @@ def _archived(
 
 
 def _has_ended(hot: Store, execution_id: str, before: datetime, wanted: frozenset[AgentState] | None) -> bool:
-    """False if the hot store has it in another state than an archived one could be in."""
+    """Return False if the hot store has the execution in a state in which an archived one cannot be."""
     summary = hot.get_summary(execution_id)
     return summary is None or (
         summary.ended_at is not None
@@ -104,14 +105,14 @@ def _end(store: Store, execution_id: str) -> datetime | None:
 def _merged(
     hot: Sequence[ExecutionSummary], cold: Sequence[ExecutionSummary], oldest_first: bool
 ) -> list[tuple[ExecutionSummary, bool]]:
-    """In order, each execution once, with whether it is the hot store's."""
+    """Return the executions in order, each once, with whether it is the hot store's."""
     by_place = {_place(summary): (summary, False) for summary in cold}
     by_place |= {_place(summary): (summary, True) for summary in hot}
     return [by_place[place] for place in sorted(by_place, reverse=not oldest_first)]
 
 
 def _current(hot: Store, archived: ExecutionSummary, wanted: frozenset[AgentState] | None) -> ExecutionSummary | None:
-    """The execution as it is now; None if its state is not among those wanted any more.
+    """Return the execution as it is now; None if its state is not among those wanted any more.
 
     Completed and cancelled are final. A failed one may have been released since.
     """

@@ -14,10 +14,10 @@ _OPTIONS = ("hot", "cold", "archive_after")
 
 
 def open_hybrid(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> HybridStore:
-    """The backend of `hybrid:///?hot=URL&cold=URL&archive_after=SECONDS`.
+    """Return the store at `hybrid:///?hot=URL&cold=URL&archive_after=SECONDS`.
 
     The two URLs are those of other stores, percent-encoded (`urllib.parse.quote(url, safe="")`). `archive_after` (0) is
-    how long after its end an execution is archived. Raises `UnsupportedURL`, `UnknownScheme` and `MissingDriver`.
+    how long after its end an execution is archived. Raise `UnsupportedURL`, `UnknownScheme` and `MissingDriver`.
     """
     options = _options(url)
     archive_after = _seconds(url, options.get("archive_after", "0"))

@@ -1,4 +1,4 @@
-"""What is said and done while the cold store is away."""
+"""An outage of the cold store: what is logged, and when to try again."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ RETRY_SECONDS: Final = 30.0
 class ColdStoreOutage:
     """Tells of an outage of the cold store once, not at every execution, and when to try again.
 
-    Needs no lock: threads that meet in it at worst say the same thing twice.
+    It needs no lock: threads that meet in it at worst say the same thing twice.
     """
 
     def __init__(self, hot_url: str, cold_url: str) -> None:
@@ -27,7 +27,7 @@ class ColdStoreOutage:
         return self._retry_at is None or time.monotonic() >= self._retry_at
 
     def begin(self, error: Exception) -> None:
-        """The cold store did not answer."""
+        """Note that the cold store did not answer."""
         if self._retry_at is None:
             _LOGGER.error(
                 "the cold store %s cannot be written to; finished executions stay in %s until it can: %s",
@@ -38,7 +38,7 @@ class ColdStoreOutage:
         self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def end(self) -> None:
-        """The cold store did answer."""
+        """Note that the cold store did answer."""
         if self._retry_at is not None:
             self._retry_at = None
             _LOGGER.warning("the cold store %s can be written to again", self._cold_url)

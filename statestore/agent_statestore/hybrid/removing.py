@@ -1,4 +1,4 @@
-"""Deleting and purging in two stores. Each ends with the cold store and then the hot one; see `returning`."""
+"""Deleting and purging in two stores. Both end with the cold store and then the hot one; see `returning`."""
 
 from dataclasses import replace
 
@@ -8,32 +8,35 @@ from agent_statestore.store import Store
 
 
 def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: str | None) -> bool:
-    """Deletes an execution where the cold store keeps deleted ones, which it is moved to first, in whatever state.
+    """Delete an execution where the cold store keeps deleted ones; it is first moved there, in whatever state.
 
-    A crash in between leaves it as it was; or visible as before although it is deleted in the cold store: then it is
-    removed as soon as it is to be archived, or the deletion is repeated.
+    A crash in between leaves it as it was; or it stays visible although it is deleted in the cold store: then it is
+    removed as soon as it should be archived, or when the deletion is repeated.
     """
     copy = hot.export(execution_id)
     if copy is not None:
         try:
             cold.restore(copy)
         except IdempotencyKeyTaken:
-            # A deleted execution has no key any more, so the copy may do without.
+            # A deleted execution has no key any more, so the copy does not need one.
             cold.restore(replace(copy, header={**copy.header, "idempotency_key": None}))
     was_there = cold.delete_context(execution_id, by=by, reason=reason)
     hot.purge(execution_id)
-    return was_there  # of several callers the cold store answers one with True
+    return was_there  # the cold store answers one of several callers with True
 
 
 def purge(hot: Store, cold: Store, execution_id: str) -> bool:
-    """Removes an execution for good. From the hot store first, so that nobody archives it from then on."""
+    """Remove an execution for good. The hot store comes first, so that nobody archives it from then on."""
     found = hot.purge(execution_id)
     found = cold.purge(execution_id) or found
     return hot.purge(execution_id) or found
 
 
 def clear(hot: Store, cold: Store) -> int:
-    """Removes all, and counts each once; where there are some of a newer format, one that is in both counts twice."""
+    """Remove all, and return how many there were, each counted once.
+
+    If there are some of a newer format, an execution that is in both stores counts twice.
+    """
     try:
         in_both = _count_common(hot, cold)
     except FormatTooNew:

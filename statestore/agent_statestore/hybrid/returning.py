@@ -1,4 +1,4 @@
-"""Writes to an execution that the cold store alone has. One that failed comes back when it is released."""
+"""Writes to an execution that the cold store alone has. A failed one comes back when it is released."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -9,17 +9,17 @@ from agent_statestore.store import Store
 
 T = TypeVar("T")
 
-# How often an execution may be archived again between being brought back and being written to.
+# How often an execution may be archived again between its return and the write.
 _TRIES: Final = 10
 
 
 def write_archived(
     hot: Store, cold: Store, execution_id: str, write: Callable[[Store], T], *, releases: bool = False
 ) -> T:
-    """Does what `write` would do to the execution were it in the hot store, which does not have it.
+    """Do what `write` would do if the hot store, which does not have the execution, had it.
 
-    The cold store's copy is over and refuses it, unless the write `releases` a failed execution: that is brought back
-    and released in the hot store. Raises `ExecutionNotFound` if neither store has it.
+    The cold store's copy is over and refuses it, unless the write `releases` a failed execution: that one is brought
+    back and released in the hot store. Raise `ExecutionNotFound` if neither store has it.
     """
     for _ in range(_TRIES):
         archived = cold.get_summary(execution_id)
@@ -36,10 +36,10 @@ def write_archived(
 
 
 def _bring_back(hot: Store, cold: Store, execution_id: str) -> None:
-    """Restores an archived execution into the hot store. The archived copy stays, so that no reader misses it.
+    """Restore an archived execution into the hot store. The archived copy stays, so that no reader misses it.
 
-    Who removes an execution ends with the cold store's copy and then the hot one's. So one of the two sides sees what
-    the other did.
+    Whoever removes an execution ends with the cold store's copy and then the hot one's. So one of the two sides sees
+    what the other did.
     """
     copy = cold.export(execution_id)
     if copy is not None and hot.restore(copy) and cold.get_summary(execution_id) is None:

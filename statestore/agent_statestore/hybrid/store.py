@@ -43,41 +43,41 @@ from agent_statestore.watch import Watch
 
 T = TypeVar("T")
 
-# How long one call of `tidy` archives at most: the sweeper that calls it has bells to ring.
+# The most time that one call of `tidy` spends on archiving: the sweeper that calls it has bells to ring.
 _TIDY_SECONDS: Final = 2.0
 
 _DAY: Final = timedelta(days=1)
 
 
 class HybridStore(Store):
-    """Keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
+    """A store that keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
 
-    Whatever an execution does happens in the hot store; reading looks there first and in the cold store then. An
-    execution is archived, moved to the cold store, once it is over and its end is announced, at once or
-    `archive_after` its end: by the process that settles it, and what that missed by every sweeper's `tidy`. Nothing in
-    the hot store expires before it is archived, and nothing in the cold store expires at all.
+    Whatever an execution does happens in the hot store; reading looks there first and then in the cold store. An
+    execution is archived, moved to the cold store, once it is over and its end is announced, at once or `archive_after`
+    later. The process that settles it archives it; every sweeper's `tidy` archives what was missed. Nothing in the hot
+    store expires before it is archived, and nothing in the cold store expires at all.
 
     A crash at any moment loses nothing and duplicates nothing; see `agent_statestore.hybrid.archiver`. While the cold
-    store is away, executions go on and wait in the hot store to be archived, while `find`, reads of what the hot store
-    does not have, `create` with an idempotency key, and deletions raise `StoreUnavailable`: without the cold store
-    their answer is not known.
+    store is away, executions go on and wait in the hot store to be archived, but `find`, reads of what the hot store
+    does not have, `create` with an idempotency key, and deletions raise `StoreUnavailable`: their answer is not known
+    without the cold store.
 
     A failed execution that was archived is brought back when it is released. Its archived copy stays until it is over
     again, and does not show.
 
     Deleted executions are kept if the cold store keeps them. One that is still in the hot store is moved first, in
-    whatever state it is; what a worker writes to it in that very moment, and which worker held it, may not be kept.
+    whatever state it is; what a worker writes to it in that very moment, and which worker held it, may get lost.
 
     Attributes:
-        hot: where executions are while they are active.
-        cold: where finished ones are kept.
+        hot: the store of active executions.
+        cold: the store of finished executions.
         archive_after: how long after its end an execution is archived.
     """
 
     def __init__(
         self, hot: Store, cold: Store, *, archive_after: timedelta = timedelta(0), clock: Clock | None = None
     ) -> None:
-        """Owns both stores from now on. Raises `InvalidRecord` and `UnsupportedURL`.
+        """Take both stores over. Raise `InvalidRecord` and `UnsupportedURL`.
 
         `clock` tells how long ago an execution ended, for which minutes do not matter.
         """
@@ -101,10 +101,10 @@ class HybridStore(Store):
     # -- creating and reading ------------------------------------------------------------------------------------------
 
     def create(self, new: NewExecution) -> AgentContext:
-        """See `StorePrimitives.create`. Looks into the cold store for an idempotency key, before and after.
+        """Store a new execution; see `StorePrimitives.create`.
 
-        Before, because an archived execution may have it; after, because the archiver may have moved that execution
-        between the two looks.
+        It looks into the cold store for an idempotency key, before and after: before, because an archived execution may
+        have it; after, because the archiver may have moved that execution between the two looks.
         """
         if new.idempotency_key is None:
             return self.hot.create(new)
@@ -146,7 +146,7 @@ class HybridStore(Store):
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         found = dict(self.hot.get_activity(execution_ids))
-        # Steps are read before trails: one of both may be missing of what is archived or brought back meanwhile.
+        # Steps are read before trails: an execution that is archived or brought back meanwhile may lack one of the two.
         missing = [each for each in execution_ids if each not in found or not (found[each].audit and found[each].steps)]
         for each, archived in (self.cold.get_activity(missing) if missing else {}).items():
             seen = found.get(each, Activity())
@@ -229,7 +229,7 @@ class HybridStore(Store):
     # -- removing ------------------------------------------------------------------------------------------------------
 
     def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
-        """See `StorePrimitives.delete_context`. Raises `FormatTooNew` if it should be kept."""
+        """Delete an execution; see `StorePrimitives.delete_context`. Raise `FormatTooNew` if it should be kept."""
         require_text("by", by)
         require_text("reason", reason)
         if not self.keeps_deleted:
@@ -237,7 +237,10 @@ class HybridStore(Store):
         return removing.delete(self.hot, self.cold, execution_id, by, reason)
 
     def purge(self, execution_id: str) -> bool:
-        """See `StorePrimitives.purge`. What is archived in this very moment may have to be purged once more."""
+        """Remove an execution for good; see `StorePrimitives.purge`.
+
+        An execution that is archived in this very moment may have to be purged once more.
+        """
         return removing.purge(self.hot, self.cold, execution_id)
 
     def find_deleted(self, before: datetime, limit: int = 100) -> tuple[str, ...]:
@@ -247,14 +250,14 @@ class HybridStore(Store):
         return removing.clear(self.hot, self.cold)
 
     def tidy(self, limit: int = 1000) -> int:
-        """See `StorePrimitives.tidy`. Archives, before that, what was not archived at its end."""
+        """Archive what was not archived at its end, and then tidy the hot store; see `StorePrimitives.tidy`."""
         self._archiver.try_sweep(self._archived_before(), limit, _TIDY_SECONDS)
         return self.hot.tidy(limit)
 
     # -- archiving -----------------------------------------------------------------------------------------------------
 
     def archive_in_background(self) -> None:
-        """From now on nothing that ends an execution waits for the cold store: a thread of its own archives it.
+        """Let nothing that ends an execution wait for the cold store from now on: a separate thread archives it.
 
         Workers do this. Without it an execution is archived when the call that ended it returns.
         """
@@ -264,10 +267,10 @@ class HybridStore(Store):
     def archive(
         self, *, before: datetime | None = None, limit: int = 1000, within: timedelta = timedelta(seconds=10)
     ) -> Archived:
-        """Archives at most `limit` executions that were over `before` that time, by default `archive_after` ago.
+        """Archive at most `limit` executions that were over `before` that time, by default `archive_after` ago.
 
-        Stops `within` that time; what is left is for the next call. Raises `StoreUnavailable` if one of the stores is
-        away, and what else keeps the cold store from being used.
+        Stop `within` that time; the rest is for the next call. Raise `StoreUnavailable` if one of the stores is away,
+        and whatever else keeps the cold store from use.
         """
         return self._archiver.sweep_or_raise(before or self._archived_before(), limit, within.total_seconds())
 
@@ -311,7 +314,10 @@ class HybridStore(Store):
     # -- waiting, the connection ---------------------------------------------------------------------------------------
 
     def watch(self, execution_id: str) -> Watch:
-        """See `StorePrimitives.watch`. What is in the cold store alone does not change."""
+        """Watch an execution; see `StorePrimitives.watch`.
+
+        An execution that only the cold store has does not change.
+        """
         return self.hot.watch(execution_id)
 
     def check(self) -> None:
@@ -334,7 +340,7 @@ class HybridStore(Store):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _read(self, look: Callable[[Store], T | None]) -> T | None:
-        """The hot store first: an execution that is archived between the two looks is then found in the cold one."""
+        """Look into the hot store and then the cold one, where an execution archived between the two looks is found."""
         found = look(self.hot)
         return look(self.cold) if found is None else found
 
@@ -343,7 +349,7 @@ class HybridStore(Store):
             (self._background.submit if self._background else self._archiver.try_archive)(execution_id)
 
     def _archived_before(self) -> datetime:
-        """The time before which an execution must have ended to be archived now."""
+        """Return the time before which an execution must have ended to be archived now."""
         now = from_us(self._clock.now_us())
         # Without a delay the clocks of hosts and servers need not agree.
         return now - self.archive_after if self.archive_after else now + _DAY

@@ -1,4 +1,4 @@
-"""One execution in memory: what it holds, and how a write changes it."""
+"""One execution in memory: its contents, and how a write changes it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from agent_statestore.states import AgentState
 
 @dataclass(slots=True)
 class StoredExecution:
-    """One execution as stored: texts only, so that what is read shares nothing with it."""
+    """One execution as stored: texts only, so that a reader's records share nothing with it."""
 
     header: dict[str, Any]
     steps: list[EncodedStep] = field(default_factory=list)
@@ -33,19 +33,19 @@ class StoredExecution:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """How far it has come."""
+        """How far the execution has come."""
         return place_of(self.header, len(self.audit))
 
     def unconsumed(self) -> list[str]:
-        """The texts of the mailbox, oldest first."""
+        """Return the texts of the mailbox, oldest first."""
         return [signal.text for signal in self.signals.values() if signal.text is not None]
 
     def pending(self) -> set[str]:
-        """The addresses of the signals in the mailbox."""
+        """Return the addresses of the signals in the mailbox."""
         return {address_of(signal.kind, signal.key) for signal in self.signals.values() if signal.text is not None}
 
     def was_answered(self, kind: str, key: str) -> bool:
-        """Whether a signal of this kind and key was ever accepted."""
+        """Return whether a signal of this kind and key was ever accepted."""
         return any((signal.kind, signal.key) == (kind, key) for signal in self.signals.values())
 
     def note(
@@ -58,7 +58,7 @@ class StoredExecution:
         reason: str | None = None,
         signal: str | None = None,
     ) -> None:
-        """Adds to the audit trail; called before the header changes, except for its token and owner."""
+        """Add to the audit trail, before the header changes, except for its token and owner."""
         position = len(self.audit) + 1
         self.audit.append(
             audit_row(self.header, position, event, now_us, to_state=to_state, by=by, reason=reason, signal=signal)
@@ -67,12 +67,12 @@ class StoredExecution:
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def intents_among(self, steps: Iterable[EncodedStep]) -> dict[str, str]:
-        """The numbers and names of those recorded steps that a checkpoint with these steps may replace."""
+        """Return the numbers and names of the recorded steps that a checkpoint with these steps may replace."""
         recorded = [self.steps[step.number - 1] for step in steps if step.number <= len(self.steps)]
         return {str(step.number): step.name for step in recorded if not step.is_done}
 
     def apply(self, change: EncodedCheckpoint, lease: Lease | None, now_us: int) -> None:
-        """Applies an accepted checkpoint."""
+        """Apply an accepted checkpoint."""
         self._apply_parts(change)
         state = change.state
         pending = self.pending() if state is not None and state.is_paused else ()
@@ -107,7 +107,7 @@ class StoredExecution:
     # -- moving between stores -----------------------------------------------------------------------------------------
 
     def exported(self) -> ExportedExecution:
-        """See `StorePrimitives.export`."""
+        """Return everything of the execution; see `StorePrimitives.export`."""
         unconsumed = [signal for signal in self.signals.values() if signal.text is not None]
         consumed = sorted(signal for signal in self.signals.values() if signal.text is None)
         return ExportedExecution(
@@ -125,7 +125,7 @@ class StoredExecution:
 
 
 def restored(exported: ExportedExecution) -> StoredExecution:
-    """The execution that was exported."""
+    """Return the execution that was exported."""
     return StoredExecution(
         header={**exported.header, **LEFT_BEHIND},
         steps=list(exported.steps),

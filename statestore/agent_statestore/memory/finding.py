@@ -1,4 +1,4 @@
-"""Finding executions in memory."""
+"""Searches among the executions in memory."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from agent_statestore.states import AgentState
 
 
 def find_page(executions: Iterable[StoredExecution], query: Query) -> Page:
-    """See `StorePrimitives.find`."""
+    """Return one page of executions; see `StorePrimitives.find`."""
     behind = query.behind
     found = []
     for execution in executions:
@@ -31,7 +31,7 @@ def find_page(executions: Iterable[StoredExecution], query: Query) -> Page:
 def find_ended(
     executions: Iterable[StoredExecution], before_us: int, among: frozenset[AgentState], limit: int
 ) -> tuple[str, ...]:
-    """See `StorePrimitives.find_ended`."""
+    """Return the ids of executions that were over; see `StorePrimitives.find_ended`."""
     ended = [
         (header["ended_us"], header["execution_id"])
         for header in (execution.header for execution in executions)
@@ -44,7 +44,7 @@ def find_ended(
 
 
 def find_due(executions: Iterable[StoredExecution], now_us: int, limit: int) -> list[StoredExecution]:
-    """Return what is due, longest due first."""
+    """Return the due executions, longest due first."""
     due = [
         execution
         for execution in executions

@@ -66,7 +66,7 @@ from agent_statestore.watch import Watch
 
 
 class MemoryStore(Store):
-    """Keeps executions in this process, and loses them with it.
+    """A store that keeps executions in this process, and loses them with it.
 
     Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.
     """
@@ -81,7 +81,7 @@ class MemoryStore(Store):
         self._changed = threading.Condition()
         self._executions: dict[str, StoredExecution] = {}
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
-        # What is deleted and not purged, in the order of deletion, with the time of it.
+        # The executions that are deleted and not purged, in the order of deletion, with the time of it.
         self._deleted: dict[str, tuple[int, StoredExecution]] = {}
         self._rates: dict[str, BucketState] = {}
         _instances.add(self)
@@ -373,7 +373,7 @@ class MemoryStore(Store):
         return MemoryWatch(self._changed, lambda: self._mark_of(execution_id))
 
     def _mark_of(self, execution_id: str) -> object:
-        """Something that differs after every change that a watcher is told of."""
+        """Return a value that differs after every change that a watcher learns of."""
         execution = self._executions.get(execution_id)
         return None if execution is None else (execution.place, len(execution.signals))
 
@@ -386,13 +386,13 @@ class MemoryStore(Store):
         return from_us(self._clock.now_us())
 
     def check(self) -> None:
-        """Always passes: the memory of the own process is there."""
+        """Do nothing: the memory of this process always works."""
 
     def close(self) -> None:
-        """Does nothing: there is no connection, and the contents stay readable."""
+        """Do nothing: there is no connection, and the contents stay readable."""
 
     def _header_under(self, lease: Lease, now_us: int) -> dict[str, Any] | None:
-        """The header that the lease entitles to write to, or None if it is lost."""
+        """Return the header to which the lease entitles a write, or None if the lease is lost."""
         execution = self._executions.get(lease.execution_id)
         if execution is None:
             return None
@@ -403,7 +403,7 @@ _instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """A lock that another thread held at the fork would stay locked in the child for ever."""
+    """Renew the locks: one that another thread held at the fork would stay locked in the child for ever."""
     for store in list(_instances):
         store._changed = threading.Condition()
 
@@ -412,6 +412,6 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 def open_memory(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clock: Clock | None = None) -> MemoryStore:
-    """The backend of `memory://`."""
+    """Return a new store for `memory://`."""
     del url
     return MemoryStore(clock=clock, max_value_bytes=max_value_bytes)

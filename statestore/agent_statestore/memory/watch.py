@@ -17,7 +17,7 @@ class MemoryWatch:
             self._seen = mark()
 
     def wait(self, timeout_seconds: float) -> bool:
-        """See `Watch`."""
+        """Return at the next change or after the timeout; see `Watch`."""
         give_up_at = time.monotonic() + timeout_seconds
         with self._changed:
             while (mark := self._mark()) == self._seen:
@@ -29,10 +29,10 @@ class MemoryWatch:
             return True
 
     def progress(self) -> None:
-        """See `Watch`; there is nothing to be said to a condition."""
+        """Do nothing: a condition needs no word of it; see `Watch`."""
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: it holds nothing."""
 
     def __enter__(self) -> Self:
         return self

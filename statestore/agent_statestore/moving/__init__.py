@@ -1,1 +1,1 @@
-"""Executions on their way out: copied to another store, or purged when their time is over."""
+"""Executions that leave a store: copied to another one, or purged when their time is over."""

@@ -20,19 +20,19 @@ _PAGE: Final = 200
 _COUNTING_PAGE: Final = 1000
 _MOST_PROBLEMS: Final = 100
 _CHANGED_BY_SIGNALS: Final = frozenset({"updated_us", "due_us", "not_before_us"})
-# While executions are being created faster than they are copied, some are always left for another call.
+# While executions are created faster than they are copied, some are always left for another call.
 _MOST_PASSES: Final = 10
 
 
 class CopyOutcome(StrEnum):
-    """What became of one execution of the source.
+    """The fate of one execution of the source.
 
     `COPIED`: the target has got it, with the same digest. `PRESENT`: the target had it already. `NEWER`: the target's
     copy has come further, and was left alone. `LEASED`: a worker holds it, so it was not copied. `DELETED`: it is
     deleted in the target, and stays so. `GONE`: it was removed from the source meanwhile. `MISSING`: the target does
-    not have it (only looked for by `verify`). `DIFFERENT`: the target's copy is as old but not the same. `REFUSED`: it
-    could not be read, or the target did not take it. `EXTRA`: the target has it and the source has not, or not any more
-    (only looked for by `verify`).
+    not have it (only `verify` looks for it). `DIFFERENT`: the target's copy is as old but not the same. `REFUSED`: it
+    could not be read, or the target did not take it. `EXTRA`: the target has it and the source does not have it, or not
+    any more (only `verify` looks for it).
     """
 
     COPIED = "copied"
@@ -47,7 +47,7 @@ class CopyOutcome(StrEnum):
     EXTRA = "extra"
 
 
-# With these, target and source do not hold the same.
+# With any of these, target and source do not hold the same.
 INCOMPLETE: Final = frozenset({CopyOutcome.LEASED, CopyOutcome.MISSING, CopyOutcome.DIFFERENT, CopyOutcome.REFUSED})
 
 _TOLD: Final = INCOMPLETE | {CopyOutcome.EXTRA}
@@ -64,7 +64,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
-    """How many executions had each outcome, and the first hundred problems."""
+    """The number of executions with each outcome, and the first hundred problems."""
 
     counts: Mapping[CopyOutcome, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
@@ -88,18 +88,18 @@ def copy(
     threads: int = 8,
     on_progress: Callable[[Copied], None] | None = None,
 ) -> Copied:
-    """Copies executions, active and finished ones, with everything of them; each is read back and compared.
+    """Copy executions, active and finished ones, with all their contents; each is read back and compared.
 
-    Goes from the newest to the oldest, and then on with what was created meanwhile. An execution is stored in the
-    target as a whole or not at all, so that an interrupted call is repeated as it is: what is there is skipped, what
-    has come further in the source since is replaced. One that a worker holds is skipped, and counted: stop the workers
-    before the last call. Deleted executions are not copied. Nothing in the source changes, so that its active
-    executions would go on there too: let no worker run on both.
+    It goes from the newest to the oldest, and then on with those created meanwhile. An execution is stored in the
+    target as a whole or not at all, so that an interrupted call can simply be repeated: an execution that is there is
+    skipped, and one that has come further in the source since is replaced. One that a worker holds is skipped, and
+    counted: stop the workers before the last call. Deleted executions are not copied. Nothing in the source changes, so
+    its active executions would go on there too: let no worker run on both.
 
-    What was copied by an earlier call, and was deleted or purged in the source since, stays in the target; `verify`
-    tells of it.
+    Executions that an earlier call copied, and that were deleted or purged in the source since, stay in the target;
+    `verify` reports them.
 
-    `states` restricts it to some. `on_progress` is called after each page with the counts so far. Raises
+    `states` restricts it to some. `on_progress` is called after each page with the counts so far. Raise
     `StoreUnavailable`, and `UnsupportedURL` if both stores are one.
     """
     return _each(source, target, _copy_one, states, threads, on_progress)
@@ -113,9 +113,9 @@ def verify(
     threads: int = 8,
     on_progress: Callable[[Copied], None] | None = None,
 ) -> Copied:
-    """Compares the digests of all executions of the source with those of the target, and changes nothing.
+    """Compare the digests of all executions of the source with those of the target, and change nothing.
 
-    Then looks for executions that the target alone has. Otherwise like `copy`.
+    Then look for executions that the target alone has. Otherwise it is like `copy`.
     """
     compared = _each(source, target, _verify_one, states, threads, on_progress)
     extra = _each(target, source, _look_for_one, states, threads, None)
@@ -129,7 +129,7 @@ def verify(
 
 
 def count(store: Store, states: Collection[AgentState] | None = None) -> int:
-    """How many executions there are, by looking at the headers of all."""
+    """Return how many executions there are, by looking at the headers of all."""
     total, cursor = 0, None
     while True:
         page = store.find(Query(states=states, limit=_COUNTING_PAGE, cursor=cursor))
@@ -170,7 +170,7 @@ def _each(
 
 
 def _pages(source: Store, states: Collection[AgentState] | None) -> Iterator[tuple[ExecutionSummary, ...]]:
-    """All executions, newest first, and then in the same way those that were created meanwhile."""
+    """Yield all executions, newest first, and then in the same way those that were created meanwhile."""
     seen_up_to: Cursor | None = None
     newest: ExecutionSummary | None = None
     for _ in range(_MOST_PASSES):
@@ -194,7 +194,7 @@ def _pages(source: Store, states: Collection[AgentState] | None) -> Iterator[tup
 def _guarded(
     handle: Callable[[Store, Store, ExecutionSummary], _Report], source: Store, target: Store, summary: ExecutionSummary
 ) -> _Report:
-    """One execution that cannot be copied must not stop the others."""
+    """Handle one execution; one that cannot be copied must not stop the others."""
     try:
         return handle(source, target, summary)
     except StoreUnavailable:
@@ -232,7 +232,10 @@ def _copy_one(source: Store, target: Store, summary: ExecutionSummary) -> _Repor
 
 
 def _only_got_signals(older: ExportedExecution, newer: ExportedExecution) -> bool:
-    """Whether all that has come since are signals that leave the place as it is: those that no audit trail notes."""
+    """Return whether only signals have come since, and only such that leave the place as it is.
+
+    Those are the signals that no audit trail notes.
+    """
 
     def rest(copy: ExportedExecution) -> ExportedExecution:
         header = {name: value for name, value in copy.header.items() if name not in _CHANGED_BY_SIGNALS}
@@ -260,7 +263,7 @@ def _verify_one(source: Store, target: Store, summary: ExecutionSummary) -> _Rep
 
 
 def _look_for_one(source: Store, target: Store, summary: ExecutionSummary) -> _Report:
-    """Whether what one store has is in the other."""
+    """Return whether the other store has what this one has."""
     del source
     if target.get_summary(summary.execution_id) is not None:
         return CopyOutcome.PRESENT, ""
@@ -269,12 +272,12 @@ def _look_for_one(source: Store, target: Store, summary: ExecutionSummary) -> _R
 
 
 def _last_write(summary: ExecutionSummary) -> tuple[object, ...]:
-    """What differs between two copies of which one has come further."""
+    """Return what differs between two copies of which one has come further."""
     return (summary.version, summary.attempt, summary.updated_at, summary.state)
 
 
 def _is_leased(store: Store, execution_id: str) -> bool:
-    """Whether a lease lives by the store's own clock."""
+    """Return whether a lease lives by the store's own clock."""
     summary = store.get_summary(execution_id)
     if summary is None or summary.owner is None:
         return False

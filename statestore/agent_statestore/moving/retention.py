@@ -21,9 +21,9 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """How many executions were purged, by the state they were in.
+    """The number of purged executions, by the state in which they were.
 
-    `passed_over` could not be purged, each logged with its error, or were not to be any more.
+    `passed_over` counts those that could not be purged, each logged with its error, or must not be purged any more.
     """
 
     completed: int = 0
@@ -42,8 +42,8 @@ class Purged:
 class Retention:
     """How long to keep executions in each of these states, counted from their end (`deleted`: from their deletion).
 
-    None keeps them for ever. Nothing that is active is ever purged, nor an execution whose end is still to be
-    announced. Raises `InvalidRecord` for a duration that is not above zero.
+    None keeps them for ever. An active execution is never purged, nor one whose end must still be announced. Raises
+    `InvalidRecord` for a duration that is not above zero.
     """
 
     completed: timedelta | None = None
@@ -59,9 +59,9 @@ class Retention:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads "completed=30d,failed=90d,cancelled=7d,deleted=30d"; units are s, m, h, d; empty keeps all for ever.
+        """Return the durations in "completed=30d,failed=90d,cancelled=7d,deleted=30d".
 
-        Raises `InvalidRecord`, which names the part that is wrong.
+        Units are s, m, h, d; an empty text keeps all for ever. Raise `InvalidRecord`, which names the wrong part.
         """
         known = [field.name for field in fields(cls)]
         durations: dict[str, timedelta] = {}
@@ -78,14 +78,14 @@ class Retention:
         return cls(**durations)
 
     def __bool__(self) -> bool:
-        """Whether anything is ever purged."""
+        """Return whether anything is ever purged."""
         return any(getattr(self, field.name) is not None for field in fields(self))
 
     def apply(self, store: Store, *, batch: int = 100, clock: Clock | None = None) -> Purged:
-        """Purges what has been kept for long enough: of each kind the oldest, at most `batch` of them.
+        """Purge executions that were kept for long enough: of each kind the oldest, at most `batch` of them.
 
-        Each execution goes in a transaction of its own, so that nobody waits for this. Any number of processes may do
-        it at once. `clock` tells how old an execution is. Raises `StoreUnavailable`.
+        Each execution goes in a separate transaction, so that nobody waits for this. Any number of processes may do it
+        at once. `clock` tells how old an execution is. Raise `StoreUnavailable`.
         """
         now = from_us((clock or SystemClock()).now_us())
         counts: dict[str, int] = {}
@@ -101,10 +101,10 @@ class Retention:
 
 
 def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState], limit: int = 100) -> tuple[int, int]:
-    """Purges at most `limit` executions in these states that were over before that time, the longest over first.
+    """Purge at most `limit` executions in these states that were over before that time, the longest over first.
 
-    Returns how many were purged, and how many passed over because they could not be, or were released meanwhile.
-    Raises `StoreUnavailable`.
+    Return how many were purged, and how many were passed over because they could not be purged, or were released
+    meanwhile. Raise `StoreUnavailable`.
     """
     purged, passed_over = 0, set[str]()
     while purged < limit:
@@ -121,9 +121,9 @@ def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState
 
 
 def purge_deleted(store: Store, before: datetime, *, limit: int = 100) -> int:
-    """Purges at most `limit` executions that were deleted before that time; returns how many.
+    """Purge at most `limit` executions that were deleted before that time, and return how many.
 
-    One that cannot be purged is logged and passed over. Raises `StoreUnavailable`.
+    One that cannot be purged is logged and passed over. Raise `StoreUnavailable`.
     """
     purged, passed_over = 0, set[str]()
     while purged < limit:
@@ -150,7 +150,7 @@ def _guarded(execution_id: str, purge: Callable[[], bool]) -> bool:
 
 
 def _purge(store: Store, execution_id: str, before: datetime, states: Collection[AgentState]) -> bool:
-    """Purges an execution unless it is released first: `drop_archived` refuses what has moved on."""
+    """Purge an execution unless it is released first: `drop_archived` refuses one that has moved on."""
     summary = store.get_summary(execution_id)
     if summary is None or summary.ended_at is None or summary.ended_at >= before or summary.state not in states:
         return False
@@ -159,5 +159,5 @@ def _purge(store: Store, execution_id: str, before: datetime, states: Collection
         return False
     left = store.get_summary(execution_id)
     if left is not None and left.ended_at is not None:
-        store.purge(execution_id)  # from a store that would let it expire in its own time
+        store.purge(execution_id)  # from a store that would otherwise let it expire later
     return True

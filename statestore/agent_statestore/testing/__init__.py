@@ -1,4 +1,4 @@
-"""The conformance suite: what every store backend must do, as pytest classes. Needs pytest.
+"""The conformance suite: the duties of every store backend, as pytest classes. It needs pytest.
 
 A backend's test module overrides fixtures and inherits the tests:
 
@@ -7,13 +7,13 @@ A backend's test module overrides fixtures and inherits the tests:
         def reopen(self, tmp_path):
             return functools.partial(open_my_store, f"mine://{tmp_path}")
 
-Which class to inherit is the backend's declaration of what it can do; nothing in here is skipped:
+By the classes that it inherits, the backend declares what it can do; nothing in here is skipped:
 
 * `StoreConformance`: everything that holds for any store. Override `store`.
 * `SharedStoreConformance`: the same, and races between processes. For a store with `is_shared`. Override `reopen`.
 * `KeepsDeletedConformance`: besides one of these, for a store with `keeps_deleted`.
-* `NeighbourConformance`: besides one of these, for a backend that keeps several stores on one server, under prefixes
-  of their own. Override `neighbour`.
+* `NeighbourConformance`: besides one of these, for a backend that keeps several stores on one server, under different
+  prefixes. Override `neighbour`.
 
 Executions are moved from the store to another one and back: to `other_store`, which is a `MemoryStore` unless the test
 class overrides it.

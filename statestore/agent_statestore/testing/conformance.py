@@ -60,7 +60,7 @@ class StoreConformance(
     RaceConformance,
     RemovalRaceConformance,
 ):
-    """What holds for any store. Override `store`."""
+    """The rules for any store. Override `store`."""
 
     def test_a_shared_store_is_held_against_the_shared_suite(self, store: Store) -> None:
         assert store.is_shared == isinstance(self, SharedConformance)
@@ -70,4 +70,4 @@ class StoreConformance(
 
 
 class SharedStoreConformance(SharedConformance, StoreConformance):
-    """What holds for a store that several processes see. Override `reopen`."""
+    """The rules for a store that several processes see. Override `reopen`."""

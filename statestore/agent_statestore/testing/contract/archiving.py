@@ -1,4 +1,4 @@
-"""`drop_archived`: letting go of what another store has a copy of."""
+"""`drop_archived`: a store lets go of an execution of which another one has a copy."""
 
 import pytest
 

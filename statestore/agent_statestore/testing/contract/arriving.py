@@ -1,4 +1,4 @@
-"""What was restored goes on as if it had always been here."""
+"""A restored execution goes on as if it had always been here."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -40,7 +40,7 @@ from agent_statestore.testing.kit.suite import Suite
 
 
 def carry(execution_id: str, source: Store, target: Store) -> None:
-    """Moves an execution from store to store."""
+    """Move an execution from store to store."""
     assert target.restore(export_of(source, execution_id)) is True
     source.purge(execution_id)
 

@@ -1,4 +1,4 @@
-"""The audit trail: what is noted in it, with which particulars, and what is not."""
+"""The audit trail: what it notes, with which particulars, and what it does not note."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,12 +48,12 @@ REFUSED_TEXTS = ["a\x00b", "\ud800", "x\udfff"]
 
 
 def last(store: Store, execution_id: str) -> AuditEntry:
-    """The newest entry of a trail."""
+    """Return the newest entry of a trail."""
     return store.get_audit(execution_id)[-1]
 
 
 def assert_chained(trail: tuple[AuditEntry, ...]) -> None:
-    """Checks that the positions have no gap, and that each entry begins in the state in which the one before ended."""
+    """Check that the positions have no gap, and that each entry begins in the state in which the one before ended."""
     assert [entry.position for entry in trail] == list(range(1, len(trail) + 1))
     state = None
     for entry in trail:
@@ -62,7 +62,7 @@ def assert_chained(trail: tuple[AuditEntry, ...]) -> None:
 
 
 def decide_and_move(store: Store, execution_id: str, rounds: int = 6) -> None:
-    """Writes what is noted, in competition with others who do the same."""
+    """Make writes that the trail notes, in competition with others that do the same."""
     for number in range(rounds):
         store.send(execution_id, cancel())
         store.update_state(execution_id, (AgentState.THINKING, AgentState.USING_TOOL)[number % 2])
@@ -282,7 +282,7 @@ class AuditConformance(Suite):
         execution_id = create(store)
         before = store.get_audit(execution_id)
         for told in ({"by": text}, {"reason": text}):
-            for addressee in (execution_id, "unknown"):  # an unknown one would be said to be unknown, were it asked for
+            for addressee in (execution_id, "unknown"):  # an unknown one would be refused as unknown, were it asked for
                 with pytest.raises(InvalidRecord):
                     store.update_state(addressee, AgentState.FAILED, error=BOOM, **told)  # type: ignore[arg-type]
                 with pytest.raises(InvalidRecord):

@@ -1,4 +1,4 @@
-"""Checkpoints that build on the one before: what was lost, or written by somebody else, is noticed."""
+"""Checkpoints that build on the one before: a lost write, or one by somebody else, is noticed."""
 
 from dataclasses import replace
 from datetime import timedelta

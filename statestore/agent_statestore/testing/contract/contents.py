@@ -1,4 +1,4 @@
-"""The contents of a context: memory, messages, retrieved passages; which values may be in them."""
+"""The contents of a context: memory, messages, retrieved passages; and the values that they may hold."""
 
 import math
 from collections.abc import Callable
@@ -105,7 +105,7 @@ every_refused = pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
 
 
 def identical(one: JSONValue, other: JSONValue) -> bool:
-    """Equal, and of the same types all the way down."""
+    """Return whether they are equal, and of the same types all the way down."""
     return one == other and repr(one) == repr(other)
 
 

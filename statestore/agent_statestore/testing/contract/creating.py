@@ -33,7 +33,7 @@ UNKNOWN_IDS = ["unknown", "", "*", "a:{b}:c", "' OR 1=1 --", "\N{SLIGHTLY SMILIN
 
 
 class CreatingConformance(Suite):
-    """`create`, `get_context`, `get_summary`, `get_steps`, and what is said of an execution that does not exist."""
+    """`create`, `get_context`, `get_summary`, `get_steps`, and the answers for an execution that does not exist."""
 
     def test_a_new_execution_is_idle_and_carries_what_it_was_given(self, store: Store, clock: ManualClock) -> None:
         made = store.create_context(

@@ -1,4 +1,4 @@
-"""What people send, in the audit trail: answers, approvals, cancels, events."""
+"""The signals that people send, in the audit trail: answers, approvals, cancels, events."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -28,7 +28,7 @@ from agent_statestore.testing.kit.suite import Suite
 
 
 class DecisionConformance(Suite):
-    """`send`, as the audit trail tells of it."""
+    """`send`, as the audit trail notes it."""
 
     @pytest.mark.parametrize("kind", [SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL])
     def test_a_decision_is_noted_with_the_signal_itself(

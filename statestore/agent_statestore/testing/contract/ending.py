@@ -1,4 +1,4 @@
-"""When an execution was over, and finding those that have been over for long."""
+"""The time when an execution was over, and the search for those that have been over for long."""
 
 from datetime import timedelta
 
@@ -30,7 +30,7 @@ every_end = pytest.mark.parametrize("over", sorted(OVER))
 
 
 def ended(store: Store, over: AgentState = AgentState.COMPLETED) -> str:
-    """An execution that is over, and of which nothing more is to be announced."""
+    """Return an execution that is over, and about which nothing more must be announced."""
     execution_id, lease = claimed(store)
     move(store, execution_id, over, lease)
     return execution_id

@@ -130,7 +130,7 @@ ENDS: dict[str, AgentState] = {over.value: over for over in sorted(OVER)}
 
 
 def prepared(store: Store) -> tuple[str, Lease]:
-    """A claimed execution on which each of `WRITES` is legal."""
+    """Return a claimed execution on which each of `WRITES` is legal."""
     execution_id = create(store)
     lease = claim(store, execution_id).lease
     store.checkpoint(execution_id, Checkpoint(steps=(intent(1),), working_memory={"kept": 1}), lease)

@@ -17,7 +17,7 @@ from agent_statestore.testing.kit.suite import Suite
 
 @contextmanager
 def newer_package(store: Store) -> Iterator[None]:
-    """As if the calls inside were made by a later version of this package, which knows one more format."""
+    """Let the calls inside run as a later version of this package, which knows one more format."""
     _prepare(store)
     packages = {"agent_statestore", type(store).__module__.partition(".")[0]}
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def newer_package(store: Store) -> Iterator[None]:
 
 
 def _forget_what_was_prepared(packages: Collection[str]) -> None:
-    """Statements that were made meanwhile, and are kept, know of the newer format."""
+    """Forget statements that were made and kept meanwhile: they know of the newer format."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in packages:
             for kept in list(vars(module).values()):
@@ -42,7 +42,7 @@ def _forget_what_was_prepared(packages: Collection[str]) -> None:
 
 
 def _prepare(store: Store) -> None:
-    """What a backend prepares once (a script, a statement), it prepares now, with its own format."""
+    """Let a backend prepare now, with its own format, what it prepares once (a script, a statement)."""
     execution_id, lease = claimed(store)
     store.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
     store.release(lease)

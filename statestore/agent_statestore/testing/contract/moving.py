@@ -46,7 +46,7 @@ NUMBERS_OR_NOTHING = {"priority", "due_us", "ended_us"}
 
 
 def assert_arrived(store: Store, exported: ExportedExecution, source: Store) -> None:
-    """Checks that the store has exactly what was exported from the source, which still has it."""
+    """Check that the store has exactly what was exported from the source, which still has it."""
     execution_id = exported.execution_id
     there = export_of(store, execution_id)
     assert there.digest == exported.digest
@@ -168,7 +168,7 @@ class MovingConformance(Suite):
     ) -> None:
         exported = export_of(other_store, situate(other_store, clock))
         assert store.restore(exported) is True
-        due_ids(store)  # when its bell is rung next is this store's own from now on
+        due_ids(store)  # this store decides from now on when the bell is rung next
         before = export_of(store, exported.execution_id)
         clock.advance(INSTANT)
         assert store.restore(exported) is False

@@ -1,4 +1,4 @@
-"""What deletion hides, and what `purge` and `clear` leave: nothing. And stores that keep what was deleted."""
+"""What deletion hides, and what `purge` and `clear` leave: nothing. And stores that keep deleted executions."""
 
 import pytest
 
@@ -32,13 +32,13 @@ from agent_statestore.testing.kit.builders import (
 )
 from agent_statestore.testing.kit.suite import Suite
 
-# How an execution stands when it is removed.
+# The situations of an execution when it is removed.
 MANNERS = ["leased", "abandoned", "paused", "over", "announcing"]
 every_manner = pytest.mark.parametrize("manner", MANNERS)
 
 
 def lived(store: Store, clock: ManualClock, manner: str) -> tuple[str, Lease, ExportedExecution]:
-    """An execution with something in every part and every index, the last lease on it, and an export of it."""
+    """Return an execution with something in every part and every index, the last lease on it, and an export of it."""
     execution_id = filled(store, idempotency_key="key", user_id="u")
     (lease,) = store.find_leases("")
     if manner == "abandoned":
@@ -58,7 +58,7 @@ def lived(store: Store, clock: ManualClock, manner: str) -> tuple[str, Lease, Ex
 def assert_hidden(
     store: Store, clock: ManualClock, execution_id: str, lease: Lease, place: tuple[int, int, int]
 ) -> None:
-    """Checks that no read and no write finds the execution, of which the store holds no other."""
+    """Check that no read and no write finds the execution, of which the store holds no other."""
     later = from_us(clock.now_us()) + YEAR
     assert store.get_context(execution_id) is None
     assert store.get_summary(execution_id) is None
@@ -189,7 +189,7 @@ class PurgingConformance(Suite):
 
 
 class KeepsDeletedConformance(Suite):
-    """What was deleted is kept until it is purged. For a store with `keeps_deleted`."""
+    """A deleted execution is kept until it is purged. For a store with `keeps_deleted`."""
 
     @every_manner
     def test_the_trail_of_a_deleted_execution_stays_readable_and_says_who_deleted_it(

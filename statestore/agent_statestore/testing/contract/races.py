@@ -38,7 +38,7 @@ ROUNDS = 20
 
 
 def add_many(store: Store, execution_id: str, writer: int, count: int = 8) -> None:
-    """Appends to every part of a context, `count` times each."""
+    """Append to every part of a context, `count` times each."""
     for number in range(count):
         store.add_step(execution_id, f"{writer}-{number}", result=Result(success=True, output=[writer, number]))
         store.add_message(execution_id, "user", [writer, number])
@@ -48,7 +48,7 @@ def add_many(store: Store, execution_id: str, writer: int, count: int = 8) -> No
 
 
 def assert_nothing_lost(store: Store, execution_id: str, writers: int, count: int = 8) -> None:
-    """Checks what several `add_many` have left."""
+    """Check what several `add_many` have left."""
     context = context_of(store, execution_id)
     everything = [[writer, number] for writer in range(writers) for number in range(count)]
     by_key = {f"{writer}-{number}": number for writer, number in everything}
@@ -64,13 +64,13 @@ def assert_nothing_lost(store: Store, execution_id: str, writers: int, count: in
 
 
 def contents_of(store: Store, execution_id: str, role: str) -> list[JSONValue]:
-    """The contents of all messages of one role."""
+    """Return the contents of all messages of one role."""
     history = context_of(store, execution_id).memory.conversation_history
     return [item.content for item in history if item.role == role]
 
 
 def sweep(store: Store, limit: int) -> list[str]:
-    """Takes what is due until nothing is left."""
+    """Take due executions until none is left."""
     taken: list[str] = []
     while part := due_ids(store, limit, YEAR):
         taken += part
@@ -276,7 +276,7 @@ class RaceConformance(Suite):
         try:
             for name in ("first", "second", "third"):
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)  # that other threads exist is the very case
+                    warnings.simplefilter("ignore", DeprecationWarning)  # the test needs other threads to exist
                     child = multiprocessing.get_context("fork").Process(
                         target=_use_in_child, args=(store, execution_id, name)
                     )

@@ -22,7 +22,7 @@ THREADS = 4
 
 
 def promised(wait: timedelta) -> Turn:
-    """A promise."""
+    """Return a promise."""
     return Turn(wait=wait, is_taken=False, is_promised=True)
 
 
@@ -75,7 +75,7 @@ class RateConformance(Suite):
         clock.advance(GAP * 3)
         late = [store.take_rate("mail", 10, MINUTE, promised=True, within=GAP) for _ in range(3)]
         assert late[:2] == [TAKEN, Turn(wait=GAP, is_taken=True)]
-        # The last one's turn would be two gaps from now, which is not soon enough: to the end of the line.
+        # The last one's turn would be two gaps from now, which is not soon enough: it goes to the end of the line.
         assert late[2] == promised(GAP * 2)
 
     def test_a_line_whose_members_do_not_come_ends(self, store: Store, clock: ManualClock) -> None:

@@ -1,4 +1,4 @@
-"""Races of what removes an execution, or replaces it with another copy, against each other and against writers."""
+"""Races between removals, replacements by another copy, and writers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -37,7 +37,7 @@ ROUNDS = 10
 
 
 def change(number: int) -> Checkpoint:
-    """A write of which a half would show."""
+    """Return a write of which a half would show."""
     return Checkpoint(
         steps=(done(number),),
         messages=(message(number),),
@@ -48,7 +48,7 @@ def change(number: int) -> Checkpoint:
 
 
 def assert_no_trace(store: Store, clock: ManualClock, execution_id: str) -> None:
-    """Checks that no read finds anything of the execution, except a trail that ends with its deletion."""
+    """Check that no read finds anything of the execution, except a trail that ends with its deletion."""
     assert store.get_context(execution_id) is None
     assert store.get_steps(execution_id) == ()
     assert store.export(execution_id) is None
@@ -62,7 +62,7 @@ def assert_no_trace(store: Store, clock: ManualClock, execution_id: str) -> None
 
 
 def newer_copies(store: Store, other_store: Store, rounds: int = ROUNDS) -> Iterator[str]:
-    """Executions of which `other_store` has a newer copy."""
+    """Yield executions of which `other_store` has a newer copy."""
     for _ in range(rounds):
         execution_id = create(store, session_id="s")
         other_store.restore(export_of(store, execution_id))

@@ -1,4 +1,4 @@
-"""`delete_context` and `clear`; and that what was read shares nothing with what is stored."""
+"""`delete_context` and `clear`; and the isolation of the records that were read from what is stored."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from agent_statestore.testing.kit.suite import Suite
 
 
 def filled(store: Store, **fields: Any) -> str:
-    """A claimed execution with something in every part."""
+    """Return a claimed execution with something in every part."""
     execution_id, lease = claimed(store, input={"a": [1]}, metadata={"a": [1]}, session_id="s", **fields)
     store.send(execution_id, event({"a": [1]}))
     store.checkpoint(
@@ -49,7 +49,7 @@ def filled(store: Store, **fields: Any) -> str:
 
 
 def spoil(value: Any) -> None:
-    """Changes every container inside the value."""
+    """Change every container inside the value."""
     if isinstance(value, dict):
         for inner in list(value.values()):
             spoil(inner)
@@ -61,7 +61,7 @@ def spoil(value: Any) -> None:
 
 
 def spoil_context(context: AgentContext) -> None:
-    """Changes every mutable value of a context."""
+    """Change every mutable value of a context."""
     spoil(context.input)
     spoil(context.metadata)
     spoil(context.output)

@@ -1,4 +1,4 @@
-"""What drives recovery: `take_due` and `mark_rung`."""
+"""The bells of recovery: `take_due` and `mark_rung`."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What holds for a store that several processes share, and for several stores on one server."""
+"""The rules for a store that several processes share, and for several stores on one server."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +83,7 @@ def delete(store: Store, member: int, execution_id: str) -> bool:
 
 
 def delete_or_write(store: Store, member: int, execution_id: str) -> bool:
-    """The first member deletes, the others write."""
+    """Delete as the first member, and write as any other."""
     if member == 0:
         return store.delete_context(execution_id)
     try:
@@ -108,12 +108,15 @@ class SharedConformance(Suite):
 
     @pytest.fixture
     def reopen(self) -> Reopen:
-        """Opens the store of this test anew, also in another process. The backend's test class overrides this."""
+        """Return a callable that opens the store of this test anew, also in another process.
+
+        The backend's test class overrides this.
+        """
         raise NotImplementedError("override the fixture `reopen`")
 
     @pytest.fixture
     def store(self, reopen: Reopen, clock: ManualClock) -> Iterator[Store]:
-        """The store of this test, emptied."""
+        """Return the store of this test, emptied."""
         with reopen(clock=clock) as store:
             store.clear()
             yield store
@@ -122,7 +125,7 @@ class SharedConformance(Suite):
     @pytest.fixture(scope="class")
     @classmethod
     def team(cls) -> Iterator[ProcessTeam]:
-        """The processes that race."""
+        """Return the processes that race."""
         with process_team(PROCESSES) as team:
             yield team
 
@@ -321,11 +324,11 @@ class SharedConformance(Suite):
 
 
 class NeighbourConformance(Suite):
-    """Two stores on one server, each with a prefix of its own."""
+    """Two stores on one server, each under its own prefix."""
 
     @pytest.fixture
     def neighbour(self, clock: ManualClock) -> Iterator[Store]:
-        """A second store on the server of `store`. The backend's test class overrides this."""
+        """Return a second store on the server of `store`. The backend's test class overrides this."""
         raise NotImplementedError("override the fixture `neighbour`")
 
     def test_neighbours_do_not_see_each_other(self, store: Store, neighbour: Store, clock: ManualClock) -> None:

@@ -44,14 +44,14 @@ every_question = pytest.mark.parametrize("kind", QUESTIONS)
 
 
 def paused(store: Store, kind: WaitKind = WaitKind.INPUT, key: str = "question") -> str:
-    """An execution that a worker has paused."""
+    """Return an execution that a worker has paused."""
     execution_id, lease = claimed(store)
     store.checkpoint(execution_id, pause(kind, key), lease)
     return execution_id
 
 
 def is_asleep(store: Store, execution_id: str) -> bool:
-    """Whether nothing will ever ring the execution's bell, and nobody can claim it."""
+    """Return whether nothing will ever ring the execution's bell, and nobody can claim it."""
     return summary_of(store, execution_id).due_at is None and store.claim(execution_id, "host:9", TTL) is None
 
 

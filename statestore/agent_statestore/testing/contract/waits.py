@@ -34,26 +34,26 @@ ENDED_BY = {
     WaitKind.EVENT: SignalKind.EVENT,
     WaitKind.CHILD: SignalKind.CHILD,
 }
-# Keys that differ in their spelling alone, or hold what separates parts of stored texts.
+# Keys that differ only in spelling, or contain what separates the parts of stored texts.
 KEYS = ("k", "K", "event:k", 'a "b", c', "ключ \N{SLIGHTLY SMILING FACE}", "k]", "\\", "\n", "x" * 255)
 
 
 def pause_on(*waits: Wait) -> Checkpoint:
-    """The write that pauses on all of these."""
+    """Return the write that pauses on all of these."""
     states = {STATE_OF_WAIT[each.kind] for each in waits}
     state = min(states - {AgentState.WAITING}, default=AgentState.WAITING)
     return Checkpoint(state=state, waits=waits)
 
 
 def paused_on(store: Store, *waits: Wait) -> str:
-    """An execution that a worker has paused on all of these."""
+    """Return an execution that a worker has paused on all of these."""
     execution_id, lease = claimed(store)
     assert store.checkpoint(execution_id, pause_on(*waits), lease).due_now is False
     return execution_id
 
 
 def sets_of_waits() -> Iterator[tuple[Wait, ...]]:
-    """Two of different kinds, two of one kind, and one of each kind."""
+    """Yield two waits of different kinds, two of one kind, and one of each kind."""
     for one, other in combinations(WaitKind, 2):
         yield wait(one, "one"), wait(other, "other")
     for kind in WaitKind:

@@ -33,7 +33,7 @@ every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 
 def wait_until(watch: Watch, has_come: Callable[[], bool]) -> None:
-    """Waits as a client does: looks, and looks again whenever it is woken."""
+    """Wait as a client does: look, and look again after each wake."""
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not has_come():
         assert watch.wait(PATIENCE_SECONDS), "nobody woke the watcher"
@@ -41,7 +41,7 @@ def wait_until(watch: Watch, has_come: Callable[[], bool]) -> None:
 
 
 def slowly(change: Change, store: Store, execution_id: str) -> None:
-    """Makes the change a moment later."""
+    """Make the change a moment later."""
     time.sleep(MOMENT_SECONDS)
     change(store, execution_id)
 

@@ -1,1 +1,1 @@
-"""What the parts of the conformance suite are written with."""
+"""The tools with which the parts of the conformance suite are written."""

@@ -35,39 +35,39 @@ BOOM = ErrorInfo(type="builtins:ValueError", message="boom", args=("boom", 1), t
 
 
 def create(store: Store, agent_id: str = "agent", **fields: Any) -> str:
-    """A new execution; returns its id."""
+    """Create an execution, and return its id."""
     return store.create_context(agent_id, **fields).execution_id
 
 
 def context_of(store: Store, execution_id: str) -> AgentContext:
-    """The context of an execution that must exist."""
+    """Return the context of an execution that must exist."""
     context = store.get_context(execution_id)
     assert context is not None
     return context
 
 
 def summary_of(store: Store, execution_id: str) -> ExecutionSummary:
-    """The summary of an execution that must exist."""
+    """Return the summary of an execution that must exist."""
     summary = store.get_summary(execution_id)
     assert summary is not None
     return summary
 
 
 def claim(store: Store, execution_id: str, owner: str = "host:1", ttl: timedelta = TTL) -> Claim:
-    """A claim that must succeed."""
+    """Return a claim that must succeed."""
     claimed = store.claim(execution_id, owner, ttl)
     assert claimed is not None
     return claimed
 
 
 def claimed(store: Store, **fields: Any) -> tuple[str, Lease]:
-    """A new execution and the lease on it."""
+    """Return a new execution and the lease on it."""
     execution_id = create(store, **fields)
     return execution_id, claim(store, execution_id).lease
 
 
 def done(number: int, name: str | None = None, output: JSONValue = None) -> AgentStep:
-    """A step with its result."""
+    """Return a step with its result."""
     return AgentStep(
         step_number=number,
         name=name or f"step-{number}",
@@ -81,29 +81,29 @@ def done(number: int, name: str | None = None, output: JSONValue = None) -> Agen
 
 
 def intent(number: int, name: str | None = None) -> AgentStep:
-    """A step without a result."""
+    """Return a step without a result."""
     return AgentStep(step_number=number, name=name or f"step-{number}", action=Action(kind="tool"), timestamp=AT)
 
 
 def message(content: JSONValue, role: str = "user") -> Message:
-    """A message."""
+    """Return a message."""
     return Message(role=role, content=content, timestamp=AT)
 
 
 def wait(kind: WaitKind = WaitKind.INPUT, key: str = "question", wake_at: datetime | None = None) -> Wait:
-    """What a paused execution waits for."""
+    """Return a wait for a pause."""
     return Wait(kind=kind, key=key, prompt={"text": "?"}, schema={"type": "string"}, asked_at=AT, wake_at=wake_at)
 
 
 def pause(
     kind: WaitKind = WaitKind.INPUT, key: str = "question", wake_at: datetime | None = None, **fields: Any
 ) -> Checkpoint:
-    """The write that pauses."""
+    """Return the write that pauses."""
     return Checkpoint(state=STATE_OF_WAIT[kind], waits=(wait(kind, key, wake_at),), **fields)
 
 
 def signal(kind: SignalKind, key: str = "question", payload: JSONValue = None, signal_id: str | None = None) -> Signal:
-    """A signal."""
+    """Return a signal."""
     return Signal(
         signal_id=signal_id or uuid4().hex,
         kind=kind,
@@ -115,27 +115,27 @@ def signal(kind: SignalKind, key: str = "question", payload: JSONValue = None, s
 
 
 def stamped(sent: Signal, clock: ManualClock) -> Signal:
-    """The signal as a store keeps it that accepts it now."""
+    """Return the signal as a store keeps it that accepts it now."""
     return replace(sent, sent_at=from_us(clock.now_us()))
 
 
 def answer(payload: JSONValue = "yes", key: str = "question") -> Signal:
-    """An answer."""
+    """Return an answer."""
     return signal(SignalKind.ANSWER, key, payload)
 
 
 def event(payload: JSONValue = None, key: str = "question") -> Signal:
-    """An event."""
+    """Return an event."""
     return signal(SignalKind.EVENT, key, payload)
 
 
 def cancel() -> Signal:
-    """A cancel."""
+    """Return a cancel."""
     return signal(SignalKind.CANCEL)
 
 
 def move(store: Store, execution_id: str, state: AgentState, lease: Lease | None = None) -> None:
-    """Writes a state, with what belongs to it."""
+    """Write a state, with what belongs to it."""
     waits = {STATE_OF_WAIT[kind]: (wait(kind),) for kind in (WaitKind.INPUT, WaitKind.APPROVAL, WaitKind.EVENT)}
     store.update_state(
         execution_id,
@@ -147,5 +147,5 @@ def move(store: Store, execution_id: str, state: AgentState, lease: Lease | None
 
 
 def due_ids(store: Store, limit: int = 1000, grace: timedelta = GRACE) -> list[str]:
-    """The ids that one call of `take_due` returns."""
+    """Return the ids that one call of `take_due` takes."""
     return [due.execution_id for due in store.take_due(limit, grace)]

@@ -1,4 +1,4 @@
-"""A matrix in one test: it runs in every cell, and names those in which it failed."""
+"""A matrix in one test: it runs in every cell, and names the cells in which it failed."""
 
 import functools
 import inspect
@@ -14,10 +14,10 @@ Test: TypeAlias = Callable[..., None]
 def cells(**axes: Mapping[str, Any]) -> Callable[[Test], Test]:
     """Run the decorated test once for each combination of the axes' values, all of them on the same fixtures.
 
-    An axis is an argument of the test, and maps names to values. A failing cell does not stop the others: in the end
-    a group of errors names all cells that failed, and holds what each raised.
+    An axis is an argument of the test, and maps names to values. A failing cell does not stop the others: in the end a
+    group of errors names all cells that failed, and holds what each raised.
 
-    For a matrix whose cells are far cheaper than the fixtures that `pytest.mark.parametrize` would make for each.
+    It serves a matrix whose cells are far cheaper than the fixtures that `pytest.mark.parametrize` would make for each.
     """
 
     def decorate(test: Test) -> Test:
@@ -39,7 +39,7 @@ def cells(**axes: Mapping[str, Any]) -> Callable[[Test], Test]:
                 told = f"{len(failed)} of {len(combinations)} cells failed: {'; '.join(failed)}"
                 raise BaseExceptionGroup(told, list(failed.values()))
 
-        # pytest brings the arguments that are no axes.
+        # pytest brings the arguments that are not axes.
         signature = inspect.signature(test)
         fixtures = [parameter for name, parameter in signature.parameters.items() if name not in axes]
         vars(in_every_cell)["__signature__"] = signature.replace(parameters=fixtures)

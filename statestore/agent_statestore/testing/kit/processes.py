@@ -15,10 +15,10 @@ PATIENCE_SECONDS = 60.0
 
 
 class Reopen(Protocol):
-    """Opens the same store anew. Must survive pickling: it is called in other processes."""
+    """Opens the same store anew. It must survive pickling: it is called in other processes."""
 
     def __call__(self, *, clock: Clock | None) -> Store:
-        """The store, on the given clock, or on its server's own."""
+        """Return the store, on the given clock, or on its server's own."""
         ...
 
 
@@ -32,9 +32,9 @@ class ProcessTeam:
         return len(self._pipes)
 
     def run(self, reopen: Reopen, clock: Clock | None, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """Calls function(store, member, *args) in all of them at once; returns what each returned.
+        """Call function(store, member, *args) in all of them at once, and return what each returned.
 
-        Raises `RuntimeError` with the traceback of one that failed.
+        Raise `RuntimeError` with the traceback of one that failed.
         """
         for member, pipe in enumerate(self._pipes):
             pipe.send((reopen, clock, function, (member, *args)))
@@ -51,7 +51,7 @@ class ProcessTeam:
 
 @contextmanager
 def process_team(size: int) -> Iterator[ProcessTeam]:
-    """Starts the processes, fresh ones that share nothing with this one, and ends them."""
+    """Start the processes, fresh ones that share nothing with this one, and end them afterwards."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(size)
     ours, theirs = zip(*(spawn.Pipe() for _ in range(size)), strict=True)

@@ -1,4 +1,4 @@
-"""Executions in every situation, to be moved from store to store; and one life that has something of everything."""
+"""Executions in every situation, for moves from store to store; and one life that has something of everything."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -33,16 +33,16 @@ METADATA: Final = {"b": 1.0, "a": [1, 2.50, "  x  y "], "ключ": "\u2028\x00"
 
 
 def export_of(store: Store, execution_id: str) -> ExportedExecution:
-    """An export that must succeed."""
+    """Return an export that must succeed."""
     exported = store.export(execution_id)
     assert exported is not None
     return exported
 
 
 def story(store: Store) -> Iterator[str]:
-    """A life in which everything happens. Stops after each write and tells the execution's id.
+    """Live a life in which everything happens, and yield the execution's id after each write.
 
-    Told to two stores on one clock, it leaves the same in both, except for the id.
+    Two stores on one clock that live it hold the same, except for the id.
     """
     made = store.create(
         NewExecution(

@@ -14,16 +14,16 @@ class Suite:
 
     @pytest.fixture
     def clock(self) -> ManualClock:
-        """The clock of `store`."""
+        """Return the clock of `store`."""
         return ManualClock()
 
     @pytest.fixture
     def store(self, clock: ManualClock) -> Iterator[Store]:
-        """An empty store on `clock`. The backend's test class overrides this."""
+        """Return an empty store on `clock`. The backend's test class overrides this."""
         raise NotImplementedError("override the fixture `store`")
 
     @pytest.fixture
     def other_store(self, clock: ManualClock) -> Iterator[Store]:
-        """An empty store on the same clock, to and from which executions are moved."""
+        """Return an empty store on the same clock, to and from which executions are moved."""
         with MemoryStore(clock=clock) as store:
             yield store

@@ -12,7 +12,10 @@ SWITCH_SECONDS = 1e-6  # threads take turns after a few instructions, so that a 
 
 
 def together(*calls: Callable[[], T]) -> list[T | Exception]:
-    """Calls all of them at once, each in a thread of its own; returns what each returned or raised, in their order."""
+    """Call all of them at once, each in a separate thread.
+
+    Return what each returned or raised, in their order.
+    """
     started: list[int] = []
     outcomes: list[T | Exception] = [TimeoutError("the call did not end")] * len(calls)
 
@@ -39,17 +42,17 @@ def together(*calls: Callable[[], T]) -> list[T | Exception]:
 
 
 def succeeded(outcomes: Sequence[T | Exception]) -> list[T]:
-    """What the calls returned that did not raise."""
+    """Return the results of the calls that did not raise."""
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
 
 
 def raised(outcomes: Sequence[T | Exception]) -> list[type[Exception]]:
-    """The types of what the calls raised."""
+    """Return the types of the errors that the calls raised."""
     return [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)]
 
 
 def all_succeeded(outcomes: Sequence[T | Exception]) -> list[T]:
-    """What the calls returned; raises what one of them raised."""
+    """Return the results of the calls; raise what one of them raised."""
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
