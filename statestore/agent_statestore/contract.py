@@ -46,8 +46,8 @@ class StorePrimitives(ABC):
       trip and then writes, from what it read, in a second one.
     * An instance is safe to share between threads, and to use on both sides of a `fork`.
     * Time is the store's clock (see `agent_statestore.clock`), never the caller's.
-    * A *live lease* is one whose `lease_until` is after now. The tokens of one execution grow by one with each claim,
-      for ever, also across release and expiry.
+    * A *live lease* is one whose `lease_expires_at` is after now. The tokens of one execution grow by one with each
+      claim, for ever, also across release and expiry.
     * Returned records share nothing with what is stored.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
     * The audit trail of an execution grows in the same atomic step as the change that it records. It gets one entry for

@@ -23,7 +23,7 @@ class AbsentDriver(ModuleNotFoundError):
 
 @contextmanager
 def driver(package: str, *, extra: str) -> Iterator[None]:
-    """Declare the driver of what is imported or connected inside the block.
+    """Declare the driver that the block imports or connects to.
 
     Raise `AbsentDriver` where exactly that package is missing. Any other missing module is a fault, and stays one.
     """

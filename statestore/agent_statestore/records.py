@@ -1,4 +1,4 @@
-"""What is read from a store: frozen records, keyword-only, with aware datetimes checked on entry.
+"""The records that are read from a store: frozen, keyword-only, with aware datetimes checked on entry.
 
 A value typed `JSONValue` is anything that JSON carries. Each read decodes a separate copy, so mutating one changes
 nothing that is stored.
@@ -93,7 +93,7 @@ class AuditEvent(StrEnum):
 
 
 class SignalKind(StrEnum):
-    """What may be put into an execution's mailbox."""
+    """The kinds of signals that an execution's mailbox takes."""
 
     ANSWER = "answer"
     APPROVAL = "approval"

@@ -28,7 +28,7 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """The steps and decisions of an execution, without its contents."""
+    """The step timings and the audit trail of an execution, without its contents."""
 
     steps: tuple[StepTiming, ...] = ()
     audit: tuple[AuditEntry, ...] = ()

@@ -1,4 +1,4 @@
-"""Whole contexts from what is stored."""
+"""Whole contexts, made from stored headers and parts."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType

@@ -42,7 +42,7 @@ class Database(Protocol):
 
 
 class LockingDatabase(Database, Protocol):
-    """What `agent_statestore.sql.locking` needs of a database besides single statements."""
+    """The operations that `agent_statestore.sql.locking` needs of a database besides single statements."""
 
     def write(self, work: Callable[[Transaction], Result]) -> Result:
         """Run `work` in a transaction, and again if the database undid it to resolve a conflict with another."""

@@ -60,7 +60,7 @@ class Shape:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether it is a new step of an execution that works and goes on. No such one waits for a bell."""
+        """Whether it is a new step of an execution that must be working and goes on. No such one waits for a bell."""
         return self.steps is StepShape.NEW and self.state is None
 
 
@@ -173,7 +173,7 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
 
     It gives no row if the checkpoint is refused, and else version, cancel_requested and due_now.
     """
-    # If the change sets several times, they are one. An ordinary step saves the cost of that.
+    # If the change sets several times, all of them are one moment. An ordinary step saves the cost of that.
     is_timed = shape.state is not None and (
         shape.state.is_paused or shape.state.is_over or shape.state is AgentState.IDLE
     )
