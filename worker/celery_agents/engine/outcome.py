@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.records import JSONValue, Wait
 from agent_statestore.states import AgentState
-from celery_agents.engine.pauses.states import STATE_OF_WAIT
 
 
 class Ending(StrEnum):

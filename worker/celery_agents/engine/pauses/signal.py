@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.records import JSONValue, Signal, SignalKind, Wait, WaitKind
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.pause import pause
-from celery_agents.engine.pauses.states import STATE_OF_WAIT
 
 _SIGNALS: Final = {
     WaitKind.INPUT: SignalKind.ANSWER,
