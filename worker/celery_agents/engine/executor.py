@@ -60,8 +60,8 @@ class TurnGate(Protocol):
         """Return the context as it would be had the execution not waited for its turn."""
         ...
 
-    def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
-        """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
+    def enter(self, attempt: Attempt, turns: Turns, waits: tuple[Wait, ...]) -> None:
+        """Return when it is this execution's turn; otherwise pause, and unwind. `waits` are what the claim found."""
         ...
 
     def pass_on(self, left: ExecutionSummary, now: datetime) -> None:
@@ -147,7 +147,7 @@ class Executor:
                 course.stop(Outcome(ending=Ending.CANCELLED))
             attempt.limits.check_deadline()
             if agent.turns.may_wait:
-                self.turns.enter(attempt, agent.turns, claim.context.waiting)
+                self.turns.enter(attempt, agent.turns, claim.context.waits)
             value = self._called(agent, attempt, agent.decode_input(context.input))
             if course.stopped is None:
                 course.enter_end()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_statestore import AgentState, FormatTooNew, InvalidRecord, SignalKind, WaitKind
+from agent_statestore import AgentState, Checkpoint, FormatTooNew, InvalidRecord, SignalKind, Wait, WaitKind
 from agent_statestore.query import Query
 from celery_agents import Registry, Run, SessionBusy, agent, enqueue
 from celery_agents.engine.outcome import Ending, Outcome
@@ -347,6 +347,26 @@ def test_in_a_session_one_works_after_the_other_in_the_order_of_creation(line: L
     line.execute(executions[0])
     assert line.answer_bells() == executions[1:]
     assert calls.made == [0, 1, 2, 3]
+
+
+def test_all_that_an_execution_was_paused_on_is_kept_while_it_waits_for_its_turn(line: Line) -> None:
+    def works(run: Run, input: str | None) -> None:
+        if input is not None:
+            line.execute(input)
+
+    limited = line.agent(works, concurrency=1)
+    second = line.begin(limited)
+    at = line.context(second).created_at
+    waits = (
+        Wait(kind=WaitKind.TIMER, key="sleep", asked_at=at, wake_at=at),
+        Wait(kind=WaitKind.EVENT, key="paid", prompt={"order": 7}, asked_at=at),
+    )
+    line.store.checkpoint(second, Checkpoint(state=AgentState.WAITING, waits=waits))
+    gate = line.executor.turns
+    line.execute(line.begin(limited, second))
+    stepped_back = line.context(second)
+    assert turn_of(line, second) == "concurrency"
+    assert gate.unwrapped(stepped_back).waits == waits
 
 
 def test_an_older_one_that_is_paused_keeps_its_turn(line: Line) -> None:

@@ -45,22 +45,23 @@ class _Stepped:
     looks: int = 0
     is_promised: bool = False
     crashes: int = 0
-    paused_on: Wait | None = None
+    paused_on: tuple[Wait, ...] = ()
 
     @classmethod
-    def of(cls, waiting: Wait | None) -> "_Stepped":
+    def of(cls, waits: tuple[Wait, ...]) -> "_Stepped":
         """Return what the pause that the execution comes from kept; nothing if it comes from elsewhere."""
         # The name alone does not tell: an agent may give its questions any name.
+        waiting = waits[0] if waits else None
         own = waiting is not None and (waiting.kind, waiting.key) in _PAUSES
         if waiting is None or not own or not isinstance(waiting.prompt, dict):
-            return cls(paused_on=waiting)
+            return cls(paused_on=waits)
         kept = waiting.prompt
         return cls(
             since=waiting.asked_at,
             looks=kept["looks"],
             is_promised=kept["promised"],
             crashes=kept["crashes"],
-            paused_on=None if kept["paused_on"] is None else _read(kept["paused_on"]),
+            paused_on=tuple(_read(wait) for wait in kept["paused_on"]),
         )
 
     def prompt(self, reason: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class _Stepped:
             "looks": self.looks,
             "promised": self.is_promised,
             "crashes": self.crashes,
-            "paused_on": None if self.paused_on is None else _written(self.paused_on),
+            "paused_on": [_written(wait) for wait in self.paused_on],
         }
 
 
@@ -84,15 +85,14 @@ class Gate:
 
     def unwrapped(self, context: AgentContext) -> AgentContext:
         """Return the context as it would be had the execution not waited for its turn."""
-        stepped = _Stepped.of(context.waiting)
-        waits = () if stepped.paused_on is None else (stepped.paused_on,)
-        return replace(context, waits=waits, crashes=context.crashes + stepped.crashes)
+        stepped = _Stepped.of(context.waits)
+        return replace(context, waits=stepped.paused_on, crashes=context.crashes + stepped.crashes)
 
-    def enter(self, attempt: Attempt, turns: Turns, waiting: Wait | None) -> None:
-        """Return when it is this execution's turn; otherwise pause, and unwind. `waiting` is what the claim found."""
+    def enter(self, attempt: Attempt, turns: Turns, waits: tuple[Wait, ...]) -> None:
+        """Return when it is this execution's turn; otherwise pause, and unwind. `waits` are what the claim found."""
         if not turns.may_wait:
             return
-        stepped = _Stepped.of(waiting)
+        stepped = _Stepped.of(waits)
         # This claim is no crash; the claims before it were.
         stepped = replace(stepped, crashes=max(attempt.context.crashes - 1, 0))
         was_woken = False
