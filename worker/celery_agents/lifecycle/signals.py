@@ -23,7 +23,6 @@ _STEP_ROOM_BYTES: Final = 512
 # This sets events apart from the signals that executions send to each other, whose ids are no secret.
 _EVENT_ID: Final = "event {}"
 _LONGEST_EVENT_ID: Final = 255 - len(_EVENT_ID.format(""))
-_LONGEST_PROBLEM: Final = 500
 
 
 class NoQuestionAsked(QuestionNotAsked):
@@ -275,13 +274,6 @@ def _send(
 
 def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:
     """Return what is wrong with a value, one sentence per fault; an empty list if it fits."""
-    import jsonschema  # here, because every celery command imports this module and few need it
+    from celery_agents.define import json_schema  # here: every celery command imports this module, and few need it
 
-    kind = jsonschema.Draft202012Validator
-    try:
-        faults = sorted(kind(dict(schema), format_checker=kind.FORMAT_CHECKER).iter_errors(value), key=str)
-    except RecursionError:
-        return [f"{what}: nested too deeply"]
-    return [
-        f"{'.'.join(str(part) for part in fault.path) or what}: {fault.message}"[:_LONGEST_PROBLEM] for fault in faults
-    ]
+    return json_schema.problems(schema, value, what)
