@@ -35,6 +35,9 @@ STATE_OF_WAIT: Final = {
     WaitKind.CHILD: AgentState.WAITING,
 }
 
+# The largest priority that a message can carry on any broker.
+_HIGHEST_PRIORITY: Final = 255
+
 
 def new_execution_id() -> str:
     """Return a UUIDv7: unique, and ordered by time of creation."""
@@ -75,8 +78,12 @@ class NewExecution:
                 require_name(name, value)
         if not isinstance(self.metadata, Mapping):
             raise InvalidRecord("metadata", "needs a mapping")
-        if self.priority is not None and (isinstance(self.priority, bool) or not isinstance(self.priority, int)):
+        if self.priority is None:
+            return
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise InvalidRecord("priority", "needs an integer")
+        if not 0 <= self.priority <= _HIGHEST_PRIORITY:
+            raise InvalidRecord("priority", f"needs 0 to {_HIGHEST_PRIORITY}, not {self.priority}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,6 +194,7 @@ def test_a_broker_that_is_away_costs_no_ring(
     clock.advance(timedelta(minutes=1))
     with monkeypatch.context() as patch:
         patch.setattr(runtime.app, "send_task", _refuse)
+        patch.setattr("celery_agents.host.bell.broker_answers", lambda _: False)
         assert Sweeper(runtime).sweep().rung == 0
     clock.advance(timedelta(seconds=runtime.settings.publish_grace_seconds))
     assert Sweeper(runtime).sweep().rung == 1

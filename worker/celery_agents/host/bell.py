@@ -73,6 +73,19 @@ def _ring(
     return True
 
 
+def broker_answers(app: Celery) -> bool:
+    """Return whether the broker can be reached at all: then a bell that failed has a fault of its own."""
+    with broker_gate:
+        try:
+            with app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=app.conf.broker_connection_timeout)
+                connection.default_channel.close()
+        except Exception as error:  # noqa: BLE001 - each transport raises what its driver raises
+            log.debug("the broker does not answer: %s", error)
+            return False
+        return True
+
+
 class _SentUnderAgentsName:
     """Publishes Celery's `task-sent` event with the agent's name.
 

@@ -21,6 +21,7 @@ from celery_agents.errors import ConfigurationError
 from celery_agents.host import bell
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.live_states import send_live_state
+from celery_agents.host.routes import check_queue
 from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.lifecycle.ends import Ends
 from celery_agents.settings import Settings
@@ -90,6 +91,12 @@ class Runtime:
         if rung:
             bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
 
+    def check_queue(self, queue: str | None) -> None:
+        """Raise `InvalidRecord` for a queue on which no bell could ever be rung. None is the default queue."""
+        queue = queue or self.settings.queue
+        if queue is not None:
+            check_queue(self.app, queue)
+
     def load_agents(self) -> None:
         """Import the modules that the app is configured to import; they define the agents."""
         self.app.loader.import_default_modules()
@@ -124,6 +131,7 @@ class Runtime:
                     subscribers=(*((send_live_state,) if settings.events else ()), *self.subscribers),
                     interrupts=(SoftTimeLimitExceeded,),
                     ring=self.ring,
+                    check_queue=self.check_queue,
                 )
             return self._executor
 

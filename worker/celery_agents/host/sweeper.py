@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.records import Due
 from agent_statestore.states import AgentState
 from celery_agents.engine.patience import Outage
 from celery_agents.host import bell, owner
@@ -22,13 +23,74 @@ log = logging.getLogger(__name__)
 # message of a revoked task, so without a limit such an execution would be rung for ever.
 _ANNOUNCEMENTS: Final = 12
 
+# After how many bells that could not be rung, and none that could, a sweep stops trying. A fault that no connection
+# shows (a full disk) would otherwise cost the time of each bell's tries.
+_FRUITLESS: Final = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """The result of one sweep, in numbers of executions."""
+    """The result of one sweep, in numbers of executions. `mute` are those whose bells could not be rung."""
 
     rung: int = 0
     cancelled: int = 0
+    mute: int = 0
+
+
+class _Bells:
+    """The bells that one sweep rings. One that cannot be rung keeps no other waiting.
+
+    It is rung again later and later, as if it had been rung (`marks`): what became due with it, or later, is not held
+    up by it. Bells of the same agent, queue and priority share its fate in this sweep.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._mute_kinds: set[tuple[str, str | None, int | None]] = set()
+        self._rung: list[tuple[str, int]] = []
+        self._mute: list[tuple[str, int]] = []
+        self._is_broker_away = False
+
+    @property
+    def are_fruitless(self) -> bool:
+        """Whether nothing can be rung, so that the rest waits for a later sweep."""
+        return self._is_broker_away or (not self._rung and len(self._mute_kinds) >= _FRUITLESS)
+
+    @property
+    def marks(self) -> list[tuple[str, int]]:
+        """The (execution, token) pairs that a later sweep should ring after a longer time only."""
+        return [*self._rung, *self._mute]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many bells were rung, and how many could not be."""
+        return len(self._rung), len(self._mute)
+
+    def ring(self, due: Due) -> None:
+        """Ring one bell."""
+        kind = (due.agent_id, due.queue, due.priority)
+        if kind in self._mute_kinds:
+            self._mute.append((due.execution_id, due.token))
+            return
+        if self._try(due):
+            self._rung.append((due.execution_id, due.token))
+        elif not bell.broker_answers(self._runtime.app):
+            self._is_broker_away = True
+        elif self._try(due):  # the broker may have come back a moment ago
+            self._rung.append((due.execution_id, due.token))
+        else:
+            self._mute_kinds.add(kind)
+            self._mute.append((due.execution_id, due.token))
+
+    def _try(self, due: Due) -> bool:
+        return bell.ring(
+            self._runtime.app,
+            self._runtime.settings,
+            execution_id=due.execution_id,
+            agent_id=due.agent_id,
+            queue=due.queue,
+            priority=due.priority,
+        )
 
 
 class Sweeper:
@@ -53,7 +115,7 @@ class Sweeper:
         """Ring the bells of one batch of due executions."""
         store, settings, ends = self._runtime.store, self._runtime.settings, self._runtime.ends
         grace = timedelta(seconds=settings.publish_grace_seconds)
-        rung: list[tuple[str, int]] = []
+        bells = _Bells(self._runtime)
         cancelled = 0
         for due in store.take_due(settings.sweep_batch, grace):
             try:
@@ -75,18 +137,12 @@ class Sweeper:
                 continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)
-            if not bell.ring(
-                self._runtime.app,
-                settings,
-                execution_id=due.execution_id,
-                agent_id=due.agent_id,
-                queue=due.queue,
-                priority=due.priority,
-            ):
+            bells.ring(due)
+            if bells.are_fruitless:
                 break  # the rest would wait as long for the broker; they are due again after the grace
-            rung.append((due.execution_id, due.token))
-        bell.mark_rung(store, settings, rung)
-        return Swept(rung=len(rung), cancelled=cancelled)
+        bell.mark_rung(store, settings, bells.marks)
+        rung, mute = bells.counts
+        return Swept(rung=rung, cancelled=cancelled, mute=mute)
 
     def _settle_untold(self, execution_id: str) -> None:
         """Settle an end that no worker announces. The execution's relatives need no worker to be told."""

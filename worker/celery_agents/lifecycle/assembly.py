@@ -8,7 +8,7 @@ from celery_agents.define.registry import Registry
 from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.lifecycle.relatives import Family
-from celery_agents.lifecycle.ring import Ring
+from celery_agents.lifecycle.ring import CheckQueue, Ring
 from celery_agents.lifecycle.turns.gate import Gate
 
 
@@ -17,12 +17,18 @@ def left_to_a_sweeper(summary: ExecutionSummary) -> None:
     del summary
 
 
+def any_queue(queue: str | None) -> None:
+    """Accept every queue: nobody rings on it."""
+    del queue
+
+
 def make_executor(
     *,
     store: Store,
     registry: Registry,
     keeper: LeaseKeeper | None = None,
     ring: Ring = left_to_a_sweeper,
+    check_queue: CheckQueue = any_queue,
     limits: Defaults | None = None,
     **options: Any,
 ) -> Executor:
@@ -34,7 +40,12 @@ def make_executor(
         keeper=keeper or LeaseKeeper(store),
         limits=limits,
         relatives=Family(
-            store=store, registry=registry, ring=ring, first_ring=limits.first_ring, max_depth=limits.max_depth
+            store=store,
+            registry=registry,
+            ring=ring,
+            check_queue=check_queue,
+            first_ring=limits.first_ring,
+            max_depth=limits.max_depth,
         ),
         turns=Gate(store=store, registry=registry, ring=ring),
         **options,

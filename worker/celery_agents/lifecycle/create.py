@@ -51,6 +51,7 @@ def create(
         start_at=start_at,
         first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
     )
+    services.check_queue(new.queue)
     if session_id is not None and turns.rejects(session_id):
         context = admission.create(services.store, turns, new)
     else:

@@ -14,17 +14,18 @@ from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions
 from celery_agents.errors import SpawnTooDeep
-from celery_agents.lifecycle.ring import Ring
+from celery_agents.lifecycle.ring import CheckQueue, Ring
 from celery_agents.lifecycle.turns import admission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The engine's `Relatives`, on a store. `ring` publishes a bell."""
+    """The engine's `Relatives`, on a store. `ring` publishes a bell, `check_queue` says on which queues none can be."""
 
     store: Store
     registry: Registry
     ring: Ring
+    check_queue: CheckQueue
     first_ring: timedelta
     max_depth: int
     _generations: dict[str, int] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Family:
         """Return the child to create; see `Relatives.wanted`."""
         found = self.registry.agent(agent) if isinstance(agent, str) else agent
         self._check_depth(parent, found.name)
+        self.check_queue(options.queue or found.queue)
         encoded = found.encode_input(value)
         metadata = deadlines.added_to(options.metadata, deadline)
         return NewExecution(

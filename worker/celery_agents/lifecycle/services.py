@@ -36,6 +36,10 @@ class Services(Protocol):
         """Publish the bell of an execution that can go on at once. A sweeper makes up for a failure."""
         ...
 
+    def check_queue(self, queue: str | None) -> None:
+        """Raise `InvalidRecord` for a queue on which no bell could ever be rung. None is the default queue."""
+        ...
+
     def load_agents(self) -> None:
         """Import the modules that define agents, if the host knows any."""
         ...

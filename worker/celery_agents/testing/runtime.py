@@ -25,6 +25,9 @@ class LocalRuntime:
     def load_agents(self) -> None:
         """A test's agents belong to no app that could import them."""
 
+    def check_queue(self, queue: str | None) -> None:
+        """A test's bells need no queue."""
+
     def ring(self, summary: ExecutionSummary) -> None:
         """Notes that the execution can go on; once, however often it is rung."""
         if summary.execution_id not in self.bells:
