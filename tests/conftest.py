@@ -20,6 +20,12 @@ from tests.services.process import found
 from tests.services.redis import RedisServer, RedisTLSServer, find_redis, find_redis_with_tls, find_valkey
 from tests.services.redis_cluster import RedisCluster
 from tests.services.redis_sentinel import RedisSentinel
+from tests.services.warm import preload
+
+
+def pytest_configure() -> None:
+    """Before any test wants a process."""
+    preload()
 
 
 @pytest.fixture

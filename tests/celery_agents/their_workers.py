@@ -41,7 +41,7 @@ def worker(folder: Path, options: str, *, log: str = "worker.log", **settings: s
     """A worker of the installation in the folder, ready."""
     arguments = f"celery -A celery_agents worker -l INFO --without-mingle --without-gossip {options}"
     env = their_environment(folder, **settings)
-    return Command(arguments, cwd=folder, env=env, log=folder / log).wait_for("ready.")
+    return Command(arguments, cwd=folder, env=env, log=folder / log, warm=True).wait_for("ready.")
 
 
 def start(client: Runtime, name: str, value: Any, **fields: Any) -> Execution:

@@ -77,7 +77,7 @@ def start_worker(name: str, pool: str, folder: Path, env: dict[str, str]) -> Wor
     """Starts a worker, and does not wait for it."""
     container = _client().containers.run(
         _image(),
-        ["python", *WorkerProcess.command(name, pool)[1:]],
+        ["python", "-m", "celery", *WorkerProcess.command(name, pool)],
         detach=True,
         init=False,
         network_mode="host",

@@ -1,12 +1,10 @@
 """pytest-celery's nodes as local processes: they stand where it expects containers, and need no Docker."""
 
 import contextlib
-import ctypes
 import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from pytest_celery import CeleryTestContainer, CeleryWorkerContainer, RedisConta
 
 from tests.crash.ledger import FOLDER_VARIABLE, WORKER_VARIABLE
 from tests.services.freezing import wait_until_frozen
-from tests.services.machine import Patience, machine, wait_for_exit
+from tests.services.machine import Patience, machine, usual_start_seconds, wait_for_exit
 from tests.services.redis import RedisServer
+from tests.services.warm import WarmProcess
 
 ROOT = Path(__file__).parents[2]
 # As on a usual machine; see `machine`.
@@ -134,17 +133,17 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         self._log_before_start = 0
         self._started_at = 0.0
         self._start_seconds: float | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: WarmProcess | None = None
 
     @classmethod
     def command(
         cls, *args: str, debugpy: bool = False, wait_for_client: bool = True, **kwargs: dict[str, Any]
     ) -> list[str]:
-        """The command line of a worker, given its name and its pool."""
+        """The command line of a worker after `celery`, given its name and its pool."""
         del debugpy, wait_for_client, kwargs
         name, pool = args
         return [
-            *(sys.executable, "-m", "celery", "-A", "celery_agents", "worker"),
+            *("-A", "celery_agents", "worker"),
             *("-P", pool, "-c", "2", "-n", f"{name}@%h", "-E", "-l", "INFO"),
             # They only make the start faster.
             *("--without-mingle", "--without-gossip"),
@@ -155,17 +154,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         assert self._process is None
         self._log_before_start = self._log.stat().st_size if self._log.exists() else 0
         self._started_at, self._start_seconds = time.monotonic(), None
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._arguments,
-                env=self._environ,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_the_tests,
-            )
+        self._process = WarmProcess(self._arguments, cwd=self._folder, env=self._environ, log=self._log)
 
     @property
     def status(self) -> str:
@@ -185,7 +174,7 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
         """Whether it takes messages by now. How long that took is noted as a measurement of the machine."""
         if self._start_seconds is None and self.ready_prompt in self._logs_of_this_start():
             self._start_seconds = time.monotonic() - self._started_at
-            machine.note_start(self._start_seconds)
+            machine.note_start(self._start_seconds, usual_start_seconds(self._process))
         return self._start_seconds is not None
 
     def kill(self, signal: str | int | None = None) -> None:
@@ -276,13 +265,6 @@ class WorkerProcess(ProcessMixin, CeleryWorkerContainer):
 
 
 _SIGKILL = signal.SIGKILL
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_the_tests() -> None:
-    """A test run that is itself killed leaves no worker behind (Linux). Celery does the same for its pool children."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 def _signal_number(given: str | int | None) -> int:

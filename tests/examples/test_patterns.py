@@ -150,7 +150,7 @@ def on_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         app = make_app()
         runtime = runtime_of(app)
         arguments = "celery -A celery_agents worker -l INFO -P threads -c 4 --without-mingle --without-gossip"
-        with Command(arguments, cwd=folder, env=env, log=folder / "worker.log").wait_for("ready."):
+        with Command(arguments, cwd=folder, env=env, log=folder / "worker.log", warm=True).wait_for("ready."):
             yield runtime
         runtime.store.close()
         app.close()

@@ -142,7 +142,7 @@ class Watched:
 
     def _start(self, name: str, arguments: str, env: Mapping[str, str]) -> Command:
         log = self.folder / f"{name}-{time.monotonic_ns()}.log"
-        return self._stack.enter_context(Command(arguments, cwd=self.folder, env=self.env | env, log=log))
+        return self._stack.enter_context(Command(arguments, cwd=self.folder, env=self.env | env, log=log, warm=True))
 
 
 def reached(gates: Path, name: str) -> None:

@@ -13,7 +13,8 @@ from typing import Self, TypeVar
 
 import psutil
 
-from tests.services.machine import READY, Patience, machine, wait_for_exit, without_settings
+from tests.services.machine import READY, Patience, machine, usual_start_seconds, wait_for_exit, without_settings
+from tests.services.warm import WarmProcess
 
 ROOT = Path(__file__).parents[2]
 # As on a usual machine; see `machine`.
@@ -42,14 +43,28 @@ def environment(**values: str) -> dict[str, str]:
 
 
 class Command:
-    """A running command, in a session of its own, with its output in a file."""
+    """A running command, in a session of its own, with its output in a file. A `warm` one is forked; see `warm`."""
+
+    process: "subprocess.Popen[bytes] | WarmProcess"
 
     def __init__(
-        self, arguments: str | list[str], *, cwd: Path, env: Mapping[str, str], log: Path, user: str | None = None
+        self,
+        arguments: str | list[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        log: Path,
+        user: str | None = None,
+        warm: bool = False,
     ) -> None:
         self.arguments = shlex.split(arguments) if isinstance(arguments, str) else arguments
         self.log = log
         self._started_at = time.monotonic()
+        if warm:
+            assert self.arguments[0] == "celery", self.arguments
+            assert user is None
+            self.process = WarmProcess(self.arguments[1:], cwd=cwd, env=env, log=log)
+            return
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.arguments,
@@ -74,7 +89,7 @@ class Command:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output}") from error
         if text == READY:
-            machine.note_start(time.monotonic() - self._started_at)
+            machine.note_start(time.monotonic() - self._started_at, usual_start_seconds(self.process))
         return self
 
     def wait(self, seconds: float = WAIT_SECONDS) -> int:

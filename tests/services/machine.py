@@ -1,13 +1,13 @@
 """How slow this machine is at this moment. Every limit on a wait for processes is stretched by it.
 
 The unit is the start of a worker of ours. One is started and timed when a session first needs to know; afterwards each
-worker that a test starts anyway is a further measurement, so that limits follow the load.
+worker that a test starts anyway is a further measurement, so that limits follow the load. A start with all imports and
+a warm one (see `warm`) are each held against their own usual time.
 """
 
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-ROOT = Path(__file__).parents[2]
+from tests.services.warm import WarmProcess
 
-# What the start of a worker takes where the limits were chosen: two cores that do nothing but run these tests.
+# What the start of a worker takes where the limits were chosen: two cores that do nothing but run these tests. That of
+# the first process of the warm server takes as long as a start in the usual way, for it waits for all imports.
 USUAL_START_SECONDS: Final = 3.0
+USUAL_WARM_START_SECONDS: Final = 0.4
 # No machine on which the tests can be run at all takes longer.
 SLOWEST_START_SECONDS: Final = 240.0
 # How many of the latest starts count. The slowest of them does: a limit that is too long costs nothing.
@@ -26,10 +28,7 @@ REMEMBERED: Final = 6
 # Tells processes that a test starts what their own limits are to be stretched by.
 VARIABLE: Final = "TESTS_SLOWNESS"
 
-WORKER: Final = (
-    *(sys.executable, "-m", "celery", "-A", "celery_agents", "worker", "-P", "threads", "-c", "2", "-l", "INFO"),
-    *("--without-mingle", "--without-gossip"),
-)
+WORKER: Final = "-A celery_agents worker -P threads -c 2 -l INFO --without-mingle --without-gossip"
 READY: Final = "ready."
 
 
@@ -41,7 +40,7 @@ class Machine:
     """
 
     def __init__(self, told: str | None = None) -> None:
-        self._starts: deque[float] = deque(maxlen=REMEMBERED)
+        self._factors: deque[float] = deque(maxlen=REMEMBERED)
         self._factor = None if told is None else float(told)
         self._is_told = told is not None
 
@@ -54,8 +53,8 @@ class Machine:
     def slowness(self) -> float:
         """How many times as long as usual things take: at least 1. Starts a worker to find out, if nobody has yet."""
         if self._factor is None:
-            if not self._starts:
-                self.note_start(time_of_a_start())
+            if not self._factors:
+                self.note_start(*time_of_a_start())
             self._factor = self._measured()
         return self._factor
 
@@ -64,36 +63,38 @@ class Machine:
         """The factor with the starts noted in this test, for what depends on nothing that was derived before."""
         return self.slowness if self._is_told else max(self.slowness, self._measured())
 
-    def note_start(self, seconds: float) -> None:
-        """A worker took so long from its start until it was ready."""
-        self._starts.append(seconds)
+    def note_start(self, seconds: float, usual_seconds: float = USUAL_START_SECONDS) -> None:
+        """A worker took so long from its start until it was ready, which is usually a matter of `usual_seconds`."""
+        self._factors.append(seconds / usual_seconds)
 
     def begin_test(self) -> None:
         """From here on the latest measurements count."""
-        if self._starts and not self._is_told:
+        if self._factors and not self._is_told:
             self._factor = self._measured()
 
     def _measured(self) -> float:
-        return max(1.0, max(self._starts) / USUAL_START_SECONDS)
+        return max(1.0, *self._factors)
 
 
-def time_of_a_start() -> float:
-    """How many seconds a worker on the embedded defaults takes from its start until it is ready."""
+def usual_start_seconds(process: object) -> float:
+    """How long a worker usually takes from its start until it is ready, if this is its process."""
+    return USUAL_WARM_START_SECONDS if isinstance(process, WarmProcess) and process.is_warm else USUAL_START_SECONDS
+
+
+def time_of_a_start() -> tuple[float, float]:
+    """How many seconds a worker on the embedded defaults takes from its start until it is ready; how many usually."""
     with tempfile.TemporaryDirectory(prefix="agents-machine-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "log"
         env = without_settings(os.environ) | {"AGENTS_HOME": f"{folder}/home", "PYTHONUNBUFFERED": "1"}
         began = time.monotonic()
-        with log.open("wb") as output:
-            worker = subprocess.Popen(
-                WORKER, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+        worker = WarmProcess(WORKER.split(), cwd=Path(folder), env=env, log=log)
         try:
             while READY not in log.read_text(errors="replace"):
                 taken = time.monotonic() - began
                 if worker.poll() is not None or taken > SLOWEST_START_SECONDS:
                     raise RuntimeError(f"a worker is not ready after {taken:.0f} s:\n{log.read_text()}")
                 time.sleep(0.02)
-            return time.monotonic() - began
+            return time.monotonic() - began, usual_start_seconds(worker)
         finally:
             worker.kill()
             worker.wait()
@@ -129,7 +130,7 @@ class Patience:
         return f"{scaled(self.seconds):.0f} s"
 
 
-def wait_for_exit(process: subprocess.Popen[Any], seconds: float) -> int:
+def wait_for_exit(process: subprocess.Popen[Any] | WarmProcess, seconds: float) -> int:
     """The exit status of a process. Raises `subprocess.TimeoutExpired` if it does not end."""
     patience = Patience(seconds)
     while not patience.is_over:

@@ -10,7 +10,7 @@ from tests.services.machine import USUAL_START_SECONDS, Machine, Patience, scale
 
 
 def test_a_worker_is_started_once_to_find_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = iter([4 * USUAL_START_SECONDS])
+    starts = iter([(4 * USUAL_START_SECONDS, USUAL_START_SECONDS)])
     monkeypatch.setattr(module, "time_of_a_start", lambda: next(starts))
     machine = Machine()
     assert not machine.is_measured
@@ -30,7 +30,7 @@ def test_what_is_noted_within_a_test_counts_from_the_next_one_on() -> None:
     machine.note_start(3 * USUAL_START_SECONDS)
     assert (machine.slowness, machine.latest) == (1.0, 3.0)
     machine.begin_test()
-    assert machine.slowness == 3.0
+    assert machine.slowness == pytest.approx(3.0)
 
 
 def test_a_load_that_is_over_is_forgotten() -> None:
@@ -76,4 +76,14 @@ def test_a_process_that_does_not_end_is_told_apart_from_one_that_does(monkeypatc
 @pytest.mark.crash
 def test_a_worker_s_start_is_timed_whatever_the_settings_around_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTS_BROKER_URL", "amqp://nowhere")
-    assert time_of_a_start() > 0.1
+    first, second = time_of_a_start(), time_of_a_start()
+    assert first[0] > 0.01
+    assert second[0] > 0.01
+    assert second[1] == module.USUAL_WARM_START_SECONDS
+
+
+def test_a_warm_start_is_held_against_its_own_usual_time() -> None:
+    machine = Machine()
+    machine.note_start(USUAL_START_SECONDS)
+    machine.note_start(3 * module.USUAL_WARM_START_SECONDS, module.USUAL_WARM_START_SECONDS)
+    assert machine.slowness == pytest.approx(3.0)

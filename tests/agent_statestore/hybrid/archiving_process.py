@@ -1,4 +1,4 @@
-"""A process that archives, to be killed at a named step. `python archiving_process.py HOT COLD STEP SABOTAGE`.
+"""A process that archives, to be killed at a named step.
 
 It settles what is over in the hot store, and kills itself, as `kill -9` does, right after the step: `export`, `restore`
 (the copy is committed) or `drop_archived`. With `SABOTAGE` "drop-first" the original is let go of before the copy is
@@ -41,7 +41,3 @@ def main(hot_url: str, cold_url: str, step: str, sabotage: str) -> None:
         for summary in store.find(Query(states=[AgentState.COMPLETED, AgentState.FAILED])).items:
             store.settle(summary.execution_id)
     sys.exit("it should have died")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,8 +1,7 @@
 """Archiving by processes that are killed at each step: nothing is lost, nothing is there twice."""
 
+import multiprocessing
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from agent_statestore import AgentState, Checkpoint, open_store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.testing.contract.removing import filled
 from agent_statestore.testing.kit.builders import BOOM, GRACE
+from tests.agent_statestore.hybrid.archiving_process import main
 from tests.agent_statestore.hybrid.hybrid_life import digest_of, found, where
+from tests.services.machine import scaled
 from tests.services.redis import RedisServer
 
-PROGRAM = Path(__file__).with_name("archiving_process.py")
 STEPS = ["export", "restore", "drop_archived"]
 
 pytestmark = pytest.mark.crash
@@ -51,17 +51,10 @@ def announcing(store: HybridStore, number: int) -> str:
 
 def killed(urls: tuple[str, str], step: str, sabotage: str = "") -> None:
     """Runs a process that archives until it dies at this step."""
-    folder = str(PROGRAM.parents[3])
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *urls, step, sabotage],
-        cwd=folder,
-        env={"PYTHONPATH": folder},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = multiprocessing.get_context("forkserver").Process(target=main, args=(*urls, step, sabotage))
+    process.start()
+    process.join(scaled(60))
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -140,9 +140,9 @@ def _create_in(url: str, start: Any, results: Any) -> None:
 
 
 def test_several_processes_may_use_a_new_file_at_once(sqlite_url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    start, results = spawn.Barrier(6), spawn.Queue()
-    processes = [spawn.Process(target=_create_in, args=(sqlite_url, start, results)) for _ in range(6)]
+    server = multiprocessing.get_context("forkserver")
+    start, results = server.Barrier(6), server.Queue()
+    processes = [server.Process(target=_create_in, args=(sqlite_url, start, results)) for _ in range(6)]
     for process in processes:
         process.start()
     made = [results.get(timeout=60) for _ in processes]

@@ -246,7 +246,9 @@ def test_two_real_beats_start_one_execution_per_tick(client: Runtime, tmp_path: 
     env["PYTHONPATH"] += f":{tmp_path}"
 
     def command(arguments: str, name: str) -> Command:
-        return Command(f"celery -A celery_agents {arguments}", cwd=tmp_path, env=env, log=tmp_path / f"{name}.log")
+        return Command(
+            f"celery -A celery_agents {arguments}", cwd=tmp_path, env=env, log=tmp_path / f"{name}.log", warm=True
+        )
 
     def stored() -> int:
         return len(client.store.find(Query(limit=100)).items)

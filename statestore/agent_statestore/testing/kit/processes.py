@@ -51,11 +51,14 @@ class ProcessTeam:
 
 @contextmanager
 def process_team(size: int) -> Iterator[ProcessTeam]:
-    """Start the processes, fresh ones that share nothing with this one, and end them afterwards."""
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(size)
-    ours, theirs = zip(*(spawn.Pipe() for _ in range(size)), strict=True)
-    processes = [spawn.Process(target=_member, args=(pipe, barrier), daemon=True) for pipe in theirs]
+    """Start the processes, which share nothing with this one, and end them afterwards.
+
+    They come from multiprocessing's fork server: what a conftest names by `set_forkserver_preload` is imported once.
+    """
+    server = multiprocessing.get_context("forkserver")
+    barrier = server.Barrier(size)
+    ours, theirs = zip(*(server.Pipe() for _ in range(size)), strict=True)
+    processes = [server.Process(target=_member, args=(pipe, barrier), daemon=True) for pipe in theirs]
     for process in processes:
         process.start()
     try:

@@ -344,10 +344,10 @@ def _migrate_often(url: str, start: multiprocessing.synchronize.Barrier, targets
 
 
 def test_migrating_at_once_does_no_harm(url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(2)
+    server = multiprocessing.get_context("forkserver")
+    start = server.Barrier(2)
     ways = (("head", "0001", "head"), ("head", "base", "head"))
-    processes = [spawn.Process(target=_migrate_often, args=(url, start, way)) for way in ways]
+    processes = [server.Process(target=_migrate_often, args=(url, start, way)) for way in ways]
     for process in processes:
         process.start()
     for process in processes:

@@ -163,7 +163,7 @@ def test_a_killed_migration_is_repeated(kind: str, request: pytest.FixtureReques
         migrate(url, "base")
         start(url, "0001")
         first = described(url)
-        process = multiprocessing.get_context("spawn").Process(target=_migrate_and_die, args=(url,))
+        process = multiprocessing.get_context("forkserver").Process(target=_migrate_and_die, args=(url,))
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
