@@ -15,6 +15,13 @@ def client(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Client]
         yield Client(port)
 
 
+@pytest.fixture(params=SERVERS)
+def open_client(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Client]:
+    """Reaches a server that lets every identified sender do everything."""
+    for port in SERVERS[request.param](runtime, permit=lambda *_: True):
+        yield Client(port)
+
+
 @pytest.fixture
 def asking(runtime: Runtime) -> Agent:
     def asking(run: Run, secret: str) -> Any:

@@ -120,8 +120,8 @@ class Client:
 
 
 def begun(runtime: Runtime, agent: Agent, value: Any = None) -> Execution:
-    """An execution that a worker has brought to its first pause."""
-    execution = enqueue(agent, value, runtime=runtime, metadata={"token": "my-secret"})
+    """An execution of ada's that a worker has brought to its first pause."""
+    execution = enqueue(agent, value, runtime=runtime, user_id="ada", metadata={"token": "my-secret"})
     work(runtime, execution)
     return execution
 

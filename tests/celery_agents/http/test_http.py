@@ -13,7 +13,7 @@ import pytest
 from agent_statestore import AgentState, AuditEvent, ExecutionSummary
 from celery_agents import Agent, enqueue
 from celery_agents.host.runtime import Runtime
-from celery_agents.http import Act, ExecutionsASGI, ExecutionsWSGI
+from celery_agents.http import Act, ExecutionsASGI, ExecutionsWSGI, is_own
 from tests.celery_agents.http.serving import NOBODY, SERVERS, Client, begun, error_of, work
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -88,12 +88,12 @@ def test_an_answer_is_recorded_with_its_sender(client: Client, runtime: Runtime,
     assert error_of((status, value)) == (400, "InvalidAnswer")
     assert value["error"]["problems"] == ["answer: 'viel' is not of type 'integer'"]
     assert error_of(client("POST", path, {"answer": 1, "key": "other"})) == (409, "NoQuestionAsked")
-    answered = client("POST", path, {"answer": 42, "key": "ask", "reason": "gezählt"}, sender="zoe")
+    answered = client("POST", path, {"answer": 42, "key": "ask", "reason": "gezählt"})
     assert answered == (200, {"execution_id": execution.id, "result": "answered"})
     assert error_of(client("POST", path, {"answer": 43})) == (409, "AlreadyAnswered")
 
     (signal,) = execution.context().signals
-    assert (signal.payload, signal.sender, signal.reason) == (42, "zoe", "gezählt")
+    assert (signal.payload, signal.sender, signal.reason) == (42, "ada", "gezählt")
     work(runtime, execution)
     assert execution.wait(0) == 42
     assert error_of(client("POST", path, {"answer": 43})) == (410, "ExecutionOver")
@@ -138,8 +138,9 @@ def test_a_rejection(client: Client, runtime: Runtime, paying: Agent) -> None:
 
 
 def test_of_two_approvers_at_once_one_wins_and_the_other_is_told(
-    client: Client, runtime: Runtime, paying: Agent
+    open_client: Client, runtime: Runtime, paying: Agent
 ) -> None:
+    client = open_client
     for _ in range(5):
         execution = begun(runtime, paying)
         path = f"/executions/{execution.id}"
@@ -193,7 +194,7 @@ def test_a_cancel_may_be_repeated(client: Client, runtime: Runtime, paying: Agen
         assert client("POST", path, {"reason": "no"}) == (200, {"execution_id": execution.id, "result": "cancelled"})
     assert execution.state is AgentState.CANCELLED
 
-    running = enqueue(paying, runtime=runtime)
+    running = enqueue(paying, runtime=runtime, user_id="ada")
     claim = runtime.store.claim(running.id, "host/1/0", timedelta(minutes=1))
     assert claim is not None
     path = f"/executions/{running.id}/cancel"
@@ -252,21 +253,72 @@ def test_a_fault_in_identifying_refuses_and_tells_nothing_of_it(
     assert execution.state is AgentState.WAITING_FOR_APPROVAL
 
 
+EVERYTHING = {
+    ("GET", ""): None,
+    ("HEAD", ""): None,
+    ("POST", "/cancel"): {},
+    ("POST", "/approve"): {"digest": "0"},
+    ("POST", "/reject"): {"digest": "0"},
+    ("POST", "/answer"): {"answer": 1},
+    ("POST", "/events/paid"): {},
+}
+
+
+def replies(client: Client, execution_id: str, sender: str) -> list[tuple[int, bytes, dict[str, str]]]:
+    """What somebody sees of an execution at each endpoint: status, body and headers, with the id and the time gone."""
+    seen = []
+    for (method, below), body in EVERYTHING.items():
+        status, content, headers = client.whole(method, f"/executions/{execution_id}{below}", body, sender=sender)
+        headers.pop("date", None)
+        seen.append((status, content.replace(execution_id.encode(), b"ID"), headers))
+    return seen
+
+
+def test_without_a_rule_an_execution_is_its_users_own_and_nobody_elses(
+    client: Client, runtime: Runtime, paying: Agent
+) -> None:
+    mine = enqueue(paying, runtime=runtime, user_id="ada")
+    nobodys = enqueue(paying, runtime=runtime)
+    for execution in (mine, nobodys):
+        work(runtime, execution)
+    unknown = replies(client, NOBODY, "eve")
+
+    assert {status for status, _, _ in unknown} == {404}
+    for execution, sender in ((mine, "eve"), (mine, "Ada"), (mine, "adam"), (nobodys, "ada"), (nobodys, "None")):
+        assert replies(client, execution.id, sender) == unknown, sender
+        assert execution.context().signals == ()
+    assert client("GET", f"/executions/{mine.id}")[0] == 200
+    assert client("POST", f"/executions/{mine.id}/cancel", {})[0] == 200
+
+
 @pytest.mark.parametrize("kind", SERVERS)
-def test_a_rule_of_the_applications_own_is_asked_first(runtime: Runtime, paying: Agent, kind: str) -> None:
-    execution = begun(runtime, paying)
+def test_a_rule_of_the_applications_own_replaces_that(runtime: Runtime, paying: Agent, kind: str) -> None:
+    seen, hidden = begun(runtime, paying), enqueue(paying, runtime=runtime, user_id="eve")
     asked: list[tuple[str, Act, str]] = []
 
     def permit(sender: str, act: Act, summary: ExecutionSummary) -> bool:
         asked.append((sender, act, summary.execution_id))
-        return act is Act.LOOK
+        return act is Act.LOOK and summary.execution_id == seen.id
 
     for port in SERVERS[kind](runtime, permit=permit):
-        client, path = Client(port), f"/executions/{execution.id}"
-        assert client("GET", path)[0] == 200
+        client, path = Client(port), f"/executions/{seen.id}"
+        assert client("GET", path, sender="eve")[0] == 200
+        # Who may look at it learns nothing from a 403.
         for below in ("/cancel", "/approve", "/reject", "/answer", "/events/paid"):
-            assert error_of(client("POST", path + below, {})) == (403, "Forbidden")
-        assert error_of(client("GET", f"/executions/{NOBODY}")) == (404, "ExecutionNotFound")
-    assert [act for _, act, _ in asked] == [Act.LOOK, Act.CANCEL, Act.APPROVE, Act.REJECT, Act.ANSWER, Act.SEND_EVENT]
-    assert {(sender, execution_id) for sender, _, execution_id in asked} == {("ada", execution.id)}
-    assert execution.context().signals == ()
+            assert error_of(client("POST", path + below, {}, sender="eve")) == (403, "Forbidden")
+        assert {each for _, each, _ in asked} == set(Act)
+        assert {(sender, execution_id) for sender, _, execution_id in asked} == {("eve", seen.id)}
+        assert replies(client, hidden.id, "eve") == replies(client, NOBODY, "eve")
+    assert seen.context().signals == hidden.context().signals == ()
+
+
+def test_a_rule_may_begin_with_the_default(runtime: Runtime, paying: Agent) -> None:
+    def permit(sender: str, act: Act, summary: ExecutionSummary) -> bool:
+        return is_own(sender, act, summary) or sender == "support"
+
+    mine = begun(runtime, paying)
+    for port in SERVERS["wsgi"](runtime, permit=permit):
+        statuses = {
+            who: Client(port)("GET", f"/executions/{mine.id}", sender=who)[0] for who in ("ada", "support", "eve")
+        }
+    assert statuses == {"ada": 200, "support": 200, "eve": 404}

@@ -11,7 +11,7 @@ function in `endpoints` -> `celery_agents.Execution` -> `problems` turns an erro
 from celery_agents.http.asgi import ExecutionsASGI
 from celery_agents.http.handler import Executions
 from celery_agents.http.messages import Reply, Request
-from celery_agents.http.permission import Act, Permit
+from celery_agents.http.permission import Act, Permit, is_own
 from celery_agents.http.wsgi import ExecutionsWSGI
 
-__all__ = ["Act", "Executions", "ExecutionsASGI", "ExecutionsWSGI", "Permit", "Reply", "Request"]
+__all__ = ["Act", "Executions", "ExecutionsASGI", "ExecutionsWSGI", "Permit", "Reply", "Request", "is_own"]

@@ -10,7 +10,7 @@ from celery_agents.current import current_runtime
 from celery_agents.http import endpoints
 from celery_agents.http.endpoints import Endpoint, EndpointCall
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
-from celery_agents.http.permission import Act, Permit
+from celery_agents.http.permission import Act, Permit, is_own, is_permitted
 from celery_agents.http.problems import Refused, reply_to
 from celery_agents.lifecycle.services import Services
 
@@ -43,8 +43,10 @@ _ROUTES: Final = {
 class Executions:
     """The endpoints, for frameworks that give neither a WSGI environ nor an ASGI scope. Thread-safe.
 
-    `runtime` defaults to the current app's runtime. `permit` is asked before anything is done; without it, every
-    identified sender may do everything. A body of more than `max_body_bytes` is refused with 413.
+    `runtime` defaults to the current app's runtime. `permit` is asked before anything is done; by default a sender may
+    do everything with executions whose `user_id` is the sender's name, and nothing with others (`is_own`). The reply to
+    a sender who may not even look at an execution is that of an unknown one: 404. A body of more than `max_body_bytes`
+    is refused with 413.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Executions:
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self._runtime = runtime
-        self._permit = permit
+        self._permit = permit or is_own
 
     def handle(self, request: Request, sender: str | None) -> Reply:
         """Return the reply to a request. Refuse it with 401 if `sender` is None or an empty name. Never raise.
@@ -84,7 +86,7 @@ class Executions:
         if not _ID.fullmatch(execution_id):
             raise ExecutionNotFound(execution_id[:80])
         execution = Execution(execution_id, self._runtime or current_runtime())
-        if self._permit is not None and not self._permit(sender, route.act, execution.summary()):
+        if not is_permitted(self._permit, sender, route.act, execution.summary()):
             raise Refused(403, "Forbidden", f"{sender!a:.80} may not do this")
         return route.endpoint(EndpointCall(execution=execution, sender=sender, request=request, name=name))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
+from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import ExecutionSummary
 
 
@@ -18,5 +19,27 @@ class Act(StrEnum):
     CANCEL = "cancel"
 
 
-# Called with the sender's name, the act and the execution; False refuses with 403.
+# Called with the sender's name, the act and the execution. False refuses: with 404, as if there were no such execution,
+# unless the sender may look at it; then with 403.
 Permit: TypeAlias = Callable[[str, Act, ExecutionSummary], bool]
+
+
+def is_own(sender: str, act: Act, summary: ExecutionSummary) -> bool:
+    """Return whether the execution is the sender's: its `user_id` is the sender's name. This is the default rule.
+
+    An execution without a `user_id` is nobody's.
+    """
+    del act
+    return summary.user_id is not None and summary.user_id == sender
+
+
+def is_permitted(permit: Permit, sender: str, act: Act, summary: ExecutionSummary) -> bool:
+    """Return whether the sender may do this. Raise `ExecutionNotFound` if the sender may not even look.
+
+    Otherwise a refusal would tell which executions there are.
+    """
+    if permit(sender, act, summary):
+        return True
+    if act is Act.LOOK or not permit(sender, Act.LOOK, summary):
+        raise ExecutionNotFound(summary.execution_id)
+    return False
