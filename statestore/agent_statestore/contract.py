@@ -79,9 +79,10 @@ class StorePrimitives(ABC):
     def create(self, new: NewExecution) -> AgentContext:
         """Store a new execution in state `idle` and return its context.
 
-        If this agent has used the `idempotency_key` before, nothing is written and the existing context is returned,
-        whatever its input; exactly one of several concurrent calls with one key creates. `due_at` becomes
-        now + `first_ring`, or `start_at`. Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        If this agent has used the `idempotency_key` before, nothing is written. The existing context is returned if its
+        input is the same JSON value and its parent the same; otherwise raise `IdempotencyConflict`
+        (`rules.creating.same_execution`). Exactly one of several concurrent calls with one key creates. `due_at`
+        becomes now + `first_ring`, or `start_at`. Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@
     |   |-- QuestionNotAsked    an answer that the execution does not wait for
     |   `-- AlreadyAnswered     the first answer won; this is the second
     |-- NoTransactions          a transactional step on a store that has no transactions to share
+    |-- IdempotencyConflict     the idempotency key of a new execution belongs to another one, with another input
     |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
     |-- InvalidRecord (also ValueError)
     |   |-- NotSerialisable     a value that JSON cannot carry
@@ -173,6 +174,25 @@ class NoTransactions(StoreError):
 
     def __str__(self) -> str:
         return f"the store at {self.url} has no transactions that a step could take part in: use a SQL store"
+
+
+class IdempotencyConflict(StoreError):
+    """`Store.create` was refused: an execution with another input, or another parent, was created with the key.
+
+    `execution_id` is the id of that execution.
+    """
+
+    def __init__(self, agent_id: str, idempotency_key: str, execution_id: str) -> None:
+        super().__init__(agent_id, idempotency_key, execution_id)
+        self.agent_id = agent_id
+        self.idempotency_key = idempotency_key
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return (
+            f"the idempotency key {self.idempotency_key!r} of agent {self.agent_id!r} belongs to execution "
+            f"{self.execution_id}, which has another input or another parent"
+        )
 
 
 class IdempotencyKeyTaken(StoreError):

@@ -50,12 +50,14 @@ def enqueue(
     """Start an execution of an agent, which is given as an object or by name.
 
     The input is checked against the agent's schema before anything is stored. A second call with the same
-    `idempotency_key` returns the first call's execution. With `start_at`, nothing runs before that moment. An execution
-    that does not end by its `deadline` fails, or asks if the agent has `on_limit="ask"`. If the broker cannot be
-    reached, the execution is stored nevertheless, and a sweeper starts it as soon as it can.
+    `idempotency_key` and the same input returns the first call's execution; with another input it raises
+    `IdempotencyConflict`. With `start_at`, nothing runs before that moment. An execution that does not end by its
+    `deadline` fails, or asks if the agent has `on_limit="ask"`. If the broker cannot be reached, the execution is
+    stored nevertheless, and a sweeper starts it as soon as it can.
 
-    Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`,
-    `StoreUnavailable`, and whatever the agent's `concurrency_key` raises. After any of them nothing is stored.
+    Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `IdempotencyConflict`, `NotSerialisable`, `ValueTooLarge`,
+    `InvalidRecord` (also for an `idempotency_key` that begins with "agents:"), `StoreUnavailable`, and whatever the
+    agent's `concurrency_key` raises. After any of them nothing is stored.
     """
     services = runtime or current_runtime()
     created = create(

@@ -35,6 +35,7 @@ from agent_statestore.records import (
     Turn,
     require_text,
 )
+from agent_statestore.rules.creating import same_execution
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
@@ -110,14 +111,14 @@ class HybridStore(Store):
             return self.hot.create(new)
         archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
         if archived is not None:
-            return self.get_context(archived.execution_id) or archived
+            return same_execution(self.get_context(archived.execution_id) or archived, new)
         created = self.hot.create(new)
         archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
         if archived is None or archived.execution_id == created.execution_id:
             return created
         if created.attempt == created.version == 0:
             self.hot.purge(created.execution_id)
-        return self.get_context(archived.execution_id) or archived
+        return same_execution(self.get_context(archived.execution_id) or archived, new)
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         return self._read(lambda store: store.get_context(execution_id))

@@ -48,6 +48,7 @@ from agent_statestore.records import (
     require_text,
 )
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
+from agent_statestore.rules.creating import same_execution
 from agent_statestore.rules.leases import (
     claim_changes,
     is_held_by,
@@ -94,7 +95,7 @@ class MemoryStore(Store):
             if new.idempotency_key is not None:
                 taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
                 if taken != execution_id:
-                    return self._context(taken)
+                    return same_execution(self._context(taken), new)
             execution = self._executions[execution_id] = StoredExecution(header)
             execution.note(AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
             return self._context(execution_id)

@@ -50,6 +50,7 @@ from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
 from agent_statestore.redis.watching import watch
+from agent_statestore.rules.creating import same_execution
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
@@ -153,7 +154,7 @@ class RedisStore(Store):
                 )
             existing = self.get_context(answers.text(answer))
             if existing is not None:
-                return existing
+                return same_execution(existing, new)
             # The execution is gone: deleted or expired between the two looks, or restored into another partition once.
             idempotency.free_if_gone(self._connection, self._keys, field, answers.text(answer))
 

@@ -16,6 +16,7 @@ from agent_statestore import (
     AlreadyAnswered,
     ExecutionNotFound,
     ExecutionOver,
+    IdempotencyConflict,
     InvalidRecord,
     QuestionNotAsked,
     StoreUnavailable,
@@ -244,10 +245,12 @@ def test_an_unreachable_broker_delays_the_execution_and_loses_nothing(
 
 
 def test_an_idempotency_key_starts_one_execution(runtime: Runtime, asking: Agent) -> None:
-    first, second = (enqueue(asking, number, idempotency_key="k", runtime=runtime) for number in (1, 2))
+    first, second = (enqueue(asking, 1, idempotency_key="k", runtime=runtime) for _ in range(2))
 
     assert first == second
-    assert first.context().input == 1
+    with pytest.raises(IdempotencyConflict, match=first.id):
+        enqueue(asking, 2, idempotency_key="k", runtime=runtime)
+    assert len(runtime.store.find().items) == 1
 
 
 def test_a_second_enqueue_under_a_key_does_not_move_the_start_time(runtime: Runtime, asking: Agent) -> None:

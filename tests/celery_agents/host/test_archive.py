@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from agent_statestore import AgentState, ManualClock, StoreUnavailable, open_store
+from agent_statestore import AgentState, IdempotencyConflict, ManualClock, StoreUnavailable, open_store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.moving.retention import Retention
 from celery_agents import Agent, Registry, Run, agent, enqueue, install
@@ -130,7 +130,9 @@ def test_an_execution_is_archived_once_its_end_is_announced(runtime: Runtime, si
     assert store.hot.get_summary(execution.id) is None
     assert execution.context().output == 1
     assert execution.cancel() is False
-    assert enqueue(simple, 2, runtime=runtime, idempotency_key="key").id == execution.id
+    assert enqueue(simple, 1, runtime=runtime, idempotency_key="key").id == execution.id
+    with pytest.raises(IdempotencyConflict):
+        enqueue(simple, 2, runtime=runtime, idempotency_key="key")
     published(runtime)
 
 

@@ -13,9 +13,9 @@ from celery.beat import PersistentScheduler, Scheduler
 from celery.schedules import BaseSchedule, crontab
 from celery.schedules import schedule as interval
 
-from agent_statestore import AgentState
+from agent_statestore import AgentState, InvalidRecord
 from agent_statestore.query import Query
-from celery_agents import InvalidInput, Run, agent, schedule
+from celery_agents import InvalidInput, Run, agent, enqueue, schedule
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import cron
 from celery_agents.host.cron import latest, tick_of
@@ -167,7 +167,7 @@ def test_an_entry_starts_an_execution_with_its_options(runtime: Runtime, reporti
         seconds=5
     )
     assert context.idempotency_key is not None
-    assert context.idempotency_key.startswith("daily @ 2")
+    assert "daily @ 2" in context.idempotency_key
 
 
 @pytest.mark.parametrize("when", [crontab(hour=3, minute=0), timedelta(days=20_000), 3_000_000])
@@ -177,6 +177,34 @@ def test_two_beats_start_one_execution_for_one_tick(runtime: Runtime, reporting:
     schedule(runtime.app, "daily", reporting, when, 7)  # as another process does
     assert sent_by(runtime) == first
     assert len(runtime.store.find().items) == 1
+
+
+def test_a_tick_that_another_beat_started_with_another_input_is_left_to_it(
+    runtime: Runtime, reporting: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (7, 8):
+        schedule(runtime.app, "daily", reporting, crontab(hour=3, minute=0), number)
+        started = sent_by(runtime)
+    assert started == [None]
+    assert [item.execution_id in caplog.text for item in runtime.store.find().items] == [True]
+    assert "daily: this tick was started before, with another input" in caplog.text
+
+
+def test_no_key_of_a_users_takes_the_place_of_a_tick(runtime: Runtime, reporting: Any) -> None:
+    schedule(runtime.app, "daily", reporting, crontab(hour=3, minute=0), 7)
+    (tick,) = sent_by(runtime)
+    assert tick is not None
+    made = runtime.store.get_context(tick)
+    assert made is not None
+    assert made.idempotency_key is not None
+    name = made.idempotency_key.partition("daily @ ")[2]
+    runtime.store.purge(tick)
+
+    forged = enqueue(reporting, 7, idempotency_key=f"daily @ {name}", runtime=runtime)
+    with pytest.raises(InvalidRecord, match="as only keys of the engine do"):
+        enqueue(reporting, 7, idempotency_key=made.idempotency_key, runtime=runtime)
+    (again,) = sent_by(runtime)
+    assert again not in (None, forged.id)
 
 
 def test_entries_of_one_agent_are_different_things(runtime: Runtime, reporting: Any) -> None:

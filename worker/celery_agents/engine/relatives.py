@@ -53,8 +53,11 @@ class Relatives(Protocol):
         """
         ...
 
-    def create(self, wanted: NewExecution) -> ExecutionSummary:
-        """Create a child, or find the one of the same step. Raise `InvalidRecord`, `SessionBusy`."""
+    def create(self, wanted: NewExecution, step: str) -> ExecutionSummary:
+        """Create the child of this step, or find the one that the same step has created.
+
+        Raise `InvalidRecord`, `SessionBusy`, and `JournalMismatch` if the one that is found has another input.
+        """
         ...
 
     def announce(self, child: ExecutionSummary, options: ChildOptions) -> None:

@@ -26,11 +26,12 @@ from celery.beat import BeatLazyFunc
 from celery.schedules import BaseSchedule, crontab, maybe_schedule, solar
 from celery.schedules import schedule as interval
 
-from agent_statestore.errors import InvalidRecord, StoreUnavailable
+from agent_statestore.errors import IdempotencyConflict, InvalidRecord, StoreUnavailable
 from agent_statestore.records import JSONValue, require_name
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.errors import ConfigurationError, SessionBusy
 from celery_agents.host.runtime import runtime_of
+from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.create import create
 
 log = logging.getLogger(__name__)
@@ -123,19 +124,26 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
         deadline_seconds: float | None = None,
         **options: Any,
     ) -> str | None:
-        """Return the execution's id; None if its session is busy and the agent rejects a second execution."""
+        """Return the execution's id; None if its session is busy and the agent rejects a second execution.
+
+        Return None also if the tick was started before with another input: by another beat, while a new version of the
+        entry was deployed.
+        """
         called = TASK_NAME if entry is None else entry
         try:
             created = create(
                 runtime_of(self.app),
                 agent,
                 input,
-                idempotency_key=f"{called} @ {self.request.id if tick is None else tick}",
+                tick_key=keys.of_tick(called, self.request.id if tick is None else tick),
                 deadline=None if deadline_seconds is None else timedelta(seconds=deadline_seconds),
                 **options,
             )
         except SessionBusy as busy:
             log.info("%s: this tick is skipped: %s", called, busy)
+            return None
+        except IdempotencyConflict as conflict:
+            log.error("%s: this tick was started before, with another input: %s", called, conflict)
             return None
         return created.execution_id
 

@@ -9,6 +9,7 @@ from agent_statestore.records import AgentContext, JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.define import deadline as deadlines
 from celery_agents.define.agent import AgentDefinition
+from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
 
@@ -26,8 +27,14 @@ def create(
     priority: int | None = None,
     start_at: datetime | None = None,
     deadline: datetime | timedelta | None = None,
+    tick_key: str | None = None,
 ) -> AgentContext:
-    """Create an execution and ring its bell. `celery_agents.enqueue` describes the parameters and errors."""
+    """Create an execution and ring its bell. `celery_agents.enqueue` describes the parameters and errors.
+
+    `tick_key` is the key of a schedule's tick (`keys.of_tick`), in place of a user's `idempotency_key`.
+    """
+    keys.check_given(idempotency_key)
+    keys.check_metadata(metadata)
     if isinstance(agent, str):
         services.load_agents()
         agent = services.registry.agent(agent)
@@ -45,7 +52,7 @@ def create(
         session_id=session_id,
         user_id=user_id,
         metadata=metadata or {},
-        idempotency_key=idempotency_key,
+        idempotency_key=idempotency_key if tick_key is None else tick_key,
         queue=queue or agent.queue,
         priority=priority,
         start_at=start_at,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from agent_statestore.checkpoint import NewExecution
+from agent_statestore.errors import IdempotencyConflict
 from agent_statestore.records import AgentContext, ExecutionSummary
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -13,7 +14,8 @@ from celery_agents.define import deadline as deadlines
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions
-from celery_agents.errors import SpawnTooDeep
+from celery_agents.errors import JournalMismatch, SpawnTooDeep
+from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.ring import CheckQueue, Ring
 from celery_agents.lifecycle.turns import admission
 
@@ -51,7 +53,7 @@ class Family:
             session_id=options.session_id or parent.session_id,
             user_id=options.user_id or parent.user_id,
             metadata=found.turns.added_to(metadata, partial(found.decode_input, encoded)),
-            idempotency_key=_key_of(parent.execution_id, key),
+            idempotency_key=keys.of_child(parent.execution_id, key),
             parent_execution_id=parent.execution_id,
             queue=options.queue or found.queue,
             priority=options.priority,
@@ -59,10 +61,15 @@ class Family:
             first_ring=self.first_ring,
         )
 
-    def create(self, wanted: NewExecution) -> ExecutionSummary:
+    def create(self, wanted: NewExecution, step: str) -> ExecutionSummary:
         """Create the child; see `Relatives.create`."""
         found = self.registry.find(wanted.agent_id)
-        return self.store.create(wanted) if found is None else admission.create(self.store, found.turns, wanted)
+        try:
+            return self.store.create(wanted) if found is None else admission.create(self.store, found.turns, wanted)
+        except IdempotencyConflict as conflict:
+            raise JournalMismatch(
+                step, f"before the process died, it started execution {conflict.execution_id} with another input"
+            ) from conflict
 
     def announce(self, child: ExecutionSummary, options: ChildOptions) -> None:
         """Ring the bell of the child; see `Relatives.announce`."""
@@ -106,12 +113,8 @@ def children_of(store: Store, execution_id: str) -> Iterator[str]:
             continue  # a step of attempt 0 was taken over from another execution, whose child it is
         if step.result is None:
             # The process died, or was cancelled, around the creation: the child may be there or not.
-            child = store.get_by_idempotency_key(step.action.input, _key_of(execution_id, step.name))
-            if child is not None:
+            child = store.get_by_idempotency_key(step.action.input, keys.of_child(execution_id, step.name))
+            if child is not None and child.parent_execution_id == execution_id:
                 yield child.execution_id
         elif step.result.success:
             yield step.result.output["execution_id"]
-
-
-def _key_of(parent_id: str, step: str) -> str:
-    return f"{parent_id}/{step}"

@@ -8,6 +8,7 @@ from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
 from agent_statestore.records import AgentContext, AuditEvent, Claim
+from agent_statestore.rules.creating import same_execution
 from agent_statestore.rules.leases import claim_changes, lease_of, may_claim
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.headers import Header, header_of
@@ -53,7 +54,8 @@ class LockedContexts(LockedBase):
             found, now_us = self._look(transaction, *asked)
             if found and found[0]:
                 header = header_of(found[0][0])
-                return self._context(header, transaction.finish(*self._queries(header["execution_id"])))
+                existing = self._context(header, transaction.finish(*self._queries(header["execution_id"])))
+                return same_execution(existing, new)
             header = encoded | _NO_PARTS | {"created_us": now_us, "updated_us": now_us, "audit_count": 0}
             if header["due_us"] is None:
                 header["due_us"] = now_us + first_ring_us

@@ -11,6 +11,7 @@ from agent_statestore.codec.signals import address_of
 from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
+from agent_statestore.rules.creating import same_execution
 from agent_statestore.rules.leases import may_claim
 from agent_statestore.rules.signals import check_signal
 from agent_statestore.sql.database import Database, DuplicateKey
@@ -57,7 +58,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             if new.idempotency_key is not None:
                 found = self.get_by_idempotency_key(new.agent_id, new.idempotency_key)
                 if found is not None:
-                    return found
+                    return same_execution(found, new)
         raise self._unexplained("create", execution_id)
 
     def get_context(self, execution_id: str) -> AgentContext | None:

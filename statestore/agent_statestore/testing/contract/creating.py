@@ -8,9 +8,9 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import ManualClock, from_us
-from agent_statestore.errors import ExecutionNotFound
+from agent_statestore.errors import ExecutionNotFound, IdempotencyConflict
 from agent_statestore.query import Query
-from agent_statestore.records import AgentContext, Memory
+from agent_statestore.records import AgentContext, JSONValue, Memory
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import (
@@ -110,13 +110,35 @@ class CreatingConformance(Suite):
         assert due_ids(store) == [execution_id]
         claim(store, execution_id)
 
-    def test_a_used_idempotency_key_returns_the_existing_execution_whatever_its_input(self, store: Store) -> None:
-        first = store.create_context("agent", "one", idempotency_key="key")
+    def test_a_used_idempotency_key_with_the_same_input_returns_the_existing_execution(self, store: Store) -> None:
+        first = store.create_context("agent", {"a": [1, "é"], "b": None}, idempotency_key="key")
         store.add_message(first.execution_id, "user", "hello")
-        again = store.create_context("agent", "two", session_id="other", idempotency_key="key")
+        again = store.create_context("agent", {"b": None, "a": (1, "é")}, session_id="other", idempotency_key="key")
         assert again == context_of(store, first.execution_id)
-        assert again.input == "one"
         assert [item.execution_id for item in store.find().items] == [first.execution_id]
+
+    def test_a_used_idempotency_key_with_another_input_or_parent_is_refused(self, store: Store) -> None:
+        of_input = create(store, input={"n": 1}, idempotency_key="input")
+        of_parent = create(store, input=1, idempotency_key="parent", parent_execution_id="one")
+        others: list[JSONValue] = [{"n": 2}, {"n": "1"}, {"n": True}, {"n": 1.0}, None]
+        cases: list[tuple[str, str, JSONValue, str | None]] = [
+            *(("input", of_input, value, None) for value in others),
+            ("input", of_input, {"n": 1}, "one"),
+            ("parent", of_parent, 1, "two"),
+            ("parent", of_parent, 1, None),
+        ]
+        for key, holder, value, parent in cases:
+            with pytest.raises(IdempotencyConflict) as refused:
+                create(store, input=value, idempotency_key=key, parent_execution_id=parent)
+            assert (refused.value.agent_id, refused.value.idempotency_key) == ("agent", key)
+            assert refused.value.execution_id == holder
+        store.update_state(of_input, AgentState.COMPLETED)
+        with pytest.raises(IdempotencyConflict):
+            create(store, input={"n": 2}, idempotency_key="input")
+        assert len(store.find().items) == 2
+        assert create(store, input={"n": 1}, idempotency_key="input") == of_input
+        store.delete_context(of_input)
+        assert create(store, input={"n": 2}, idempotency_key="input") != of_input
 
     def test_a_used_idempotency_key_returns_an_execution_that_is_over(self, store: Store) -> None:
         first = create(store, idempotency_key="key")

@@ -8,7 +8,14 @@ from functools import partial
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock
-from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, QuestionNotAsked, StepConflict
+from agent_statestore.errors import (
+    AlreadyAnswered,
+    ExecutionNotFound,
+    ExecutionOver,
+    IdempotencyConflict,
+    QuestionNotAsked,
+    StepConflict,
+)
 from agent_statestore.query import Query
 from agent_statestore.records import Checkpointed, Claim, JSONValue, Renewed, Result, Sent, SignalKind, WaitKind
 from agent_statestore.states import AgentState
@@ -111,14 +118,13 @@ class RaceConformance(Suite):
 
     def test_of_concurrent_creates_with_one_idempotency_key_exactly_one_creates(self, store: Store) -> None:
         for number in range(ROUNDS):
-            made = all_succeeded(
-                together(
-                    *(partial(store.create_context, "agent", n, idempotency_key=str(number)) for n in range(THREADS))
-                )
-            )
-            assert len({context.execution_id for context in made}) == 1
-            assert len({context.input for context in made}) == 1
-        assert len(store.find(Query(limit=1000)).items) == ROUNDS
+            same = [partial(store.create_context, "agent", "input", idempotency_key=str(number))] * THREADS
+            assert len({context.execution_id for context in all_succeeded(together(*same))}) == 1
+            others = (partial(store.create_context, "agent", n, idempotency_key=f"{number}'") for n in range(THREADS))
+            outcomes = together(*others)
+            assert len(succeeded(outcomes)) == 1
+            assert set(raised(outcomes)) == {IdempotencyConflict}
+        assert len(store.find(Query(limit=1000)).items) == 2 * ROUNDS
 
     def test_concurrent_writers_lose_nothing_and_leave_no_gap(self, store: Store) -> None:
         execution_id = create(store)

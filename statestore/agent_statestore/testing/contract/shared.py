@@ -65,7 +65,8 @@ def send_answer(store: Store, member: int, execution_id: str) -> bool:
 
 
 def create_once(store: Store, member: int, key: str) -> str:
-    return store.create_context("agent", member, idempotency_key=key).execution_id
+    del member
+    return store.create_context("agent", "input", idempotency_key=key).execution_id
 
 
 def take_all(store: Store, member: int) -> list[str]:

@@ -23,7 +23,7 @@ from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.wait import conclude
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions, name_of
 from celery_agents.engine.steps.taking import begin_step
-from celery_agents.errors import AgentsError, ChildFailed
+from celery_agents.errors import AgentsError, ChildFailed, JournalMismatch
 
 _AT_ONCE: Final = 50
 _MESSAGE: Final = 2_000
@@ -62,6 +62,8 @@ class Spawn:
                 # An intent of attempt 0 was taken over from another execution, whose child it meant.
                 is_intended = recorded is not None and recorded.attempt > 0
                 child = self._create(attempt, key, action, is_intended=is_intended)
+            except JournalMismatch:
+                raise  # the child goes on, and its intent must stay, by which a cancel finds it
             except (AgentsError, InvalidRecord) as error:
                 result = Result(success=False, error=describe(error))
             else:
@@ -82,7 +84,7 @@ class Spawn:
         if not is_intended:
             with attempt.course.lock:
                 attempt.recorder.record_intent(attempt.recorder.make_step(key, action, None, started=attempt.now()))
-        return attempt.ask_store(lambda: relatives.create(wanted))
+        return attempt.ask_store(lambda: relatives.create(wanted, key))
 
 
 def _child_of(key: str, result: Result) -> Child:
