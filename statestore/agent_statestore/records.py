@@ -106,8 +106,10 @@ class SignalKind(StrEnum):
 class ErrorInfo:
     """An error as data: enough to show it, and to raise it again.
 
-    `type` is `module:qualified_name`; `args` are the exception's arguments where JSON carries them, else None. `bases`
-    are the classes that it derives from, nearest first, for a process that does not have the class itself.
+    `type` is `module:qualified_name`; `args` are what its class is called with to make it again, None if unknown.
+    `bases` are the classes that it derives from, nearest first. `fields` are its attributes. `tuples` are the paths,
+    such as `("args", 1)`, of what was a tuple and is a list in JSON. `not_kept` names what JSON does not carry as it
+    was: a field by its name, an argument as `args[1]`. `members` are those of an exception group.
     """
 
     type: str
@@ -115,6 +117,12 @@ class ErrorInfo:
     args: tuple[JSONValue, ...] | None = None
     bases: tuple[str, ...] = ()
     traceback: str | None = None
+    fields: Mapping[str, JSONValue] = field(default_factory=dict)
+    tuples: tuple[tuple[str | int, ...], ...] = ()
+    not_kept: tuple[str, ...] = ()
+    members: "tuple[ErrorInfo, ...]" = ()
+    cause: "ErrorInfo | None" = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

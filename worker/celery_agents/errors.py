@@ -10,7 +10,7 @@
     |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
     |-- InvalidDecision         a loop agent decided repeatedly what cannot be done
     |-- UnknownTool             no tool of this name is registered here
-    |-- StepFailed              a recorded failure whose own exception class cannot be made again
+    |-- StepFailed              a recorded failure whose exception cannot be made again as it was
     |-- StepTimeout             a call overran its time
     |-- StepInterrupted         the process died during a call that must not be repeated
     |-- AnswerTimeout           nobody answered before the deadline
@@ -38,7 +38,7 @@
 Errors of the store (`agent_statestore.errors`) pass through unchanged. Constructors take facts; all survive pickling.
 """
 
-from typing import Final, Self
+from typing import Final
 
 
 class AgentsError(Exception):
@@ -148,18 +148,19 @@ class UnknownTool(AgentsError):
 
 
 class StepFailed(AgentsError):
-    """A step failed with an exception whose class cannot be made again from the journal."""
+    """A step failed with an exception that cannot be made again from the journal as it was.
+
+    It is also of that exception's class where it is loaded, else of the nearest of its `bases`; fields of the class go
+    before those of this one. `not_kept` names what JSON does not carry: a field by its name, an argument as `args[0]`.
+    """
+
+    bases: tuple[str, ...] = ()
+    not_kept: tuple[str, ...] = ()
 
     def __init__(self, type: str, message: str) -> None:  # noqa: A002 - the name of the recorded field
         super().__init__(type, message)
         self.type = type
         self.message = message
-        self.bases: tuple[str, ...] = ()
-
-    def with_bases(self, bases: tuple[str, ...]) -> Self:
-        """Record the names of the classes that the lost class derived from, and return this error."""
-        self.bases = bases
-        return self
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

@@ -31,17 +31,29 @@ def error_fields(error: ErrorInfo) -> Fields:
             "args": None if error.args is None else list(error.args),
             "bases": list(error.bases) or None,
             "traceback": error.traceback,
+            "fields": dict(error.fields) or None,
+            "tuples": [list(path) for path in error.tuples] or None,
+            "not_kept": list(error.not_kept) or None,
+            "members": [error_fields(member) for member in error.members] or None,
+            "cause": None if error.cause is None else error_fields(error.cause),
+            "notes": list(error.notes) or None,
         }
     )
 
 
 def error_of(fields: Fields) -> ErrorInfo:
     """Return the error of a stored envelope's fields."""
-    args = fields.get("args")
+    args, cause = fields.get("args"), fields.get("cause")
     return ErrorInfo(
         type=fields["type"],
         message=fields["message"],
         args=None if args is None else tuple(args),
         bases=tuple(fields.get("bases", ())),
         traceback=fields.get("traceback"),
+        fields=fields.get("fields", {}),
+        tuples=tuple(map(tuple, fields.get("tuples", ()))),
+        not_kept=tuple(fields.get("not_kept", ())),
+        members=tuple(map(error_of, fields.get("members", ()))),
+        cause=None if cause is None else error_of(cause),
+        notes=tuple(fields.get("notes", ())),
     )

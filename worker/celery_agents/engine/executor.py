@@ -20,11 +20,12 @@ from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.course import Course, never
 from celery_agents.engine.environment import Environment
 from celery_agents.engine.events import Announcements, EventKind, Subscriber
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.journal.recorder import Recorder, store_clock
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.engine.limits import Limits
 from celery_agents.engine.mailbox import Mailbox

@@ -12,7 +12,8 @@ from celery.states import READY_STATES
 from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.patience import Outage, Patience
 from celery_agents.errors import ExecutionFailed, StepFailed
@@ -179,7 +180,8 @@ def tellable(execution_id: str, error: Exception) -> Exception:
         info = describe(error)
         return ExecutionFailed(execution_id, info.type, info.message)
     if isinstance(error, StepFailed):
-        return StepFailed(error.type, error.message)  # without the bases that were added here: those do not pickle
+        info = describe(error)
+        return StepFailed(info.type, info.message)  # without the class that it is also of: that one is found nowhere
     return error
 
 

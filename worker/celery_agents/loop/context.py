@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_statestore.records import JSONValue
+from celery_agents.engine.journal.failures import describe
 from celery_agents.errors import StepFailed
 from celery_agents.loop.delegates import Usable
 
@@ -50,12 +51,11 @@ class LoopResult:
     @classmethod
     def of_failure(cls, name: str, error: Exception, **call: Any) -> "LoopResult":
         """That of something which failed."""
-        # Of a StepFailed the class could not be made again; the record knows its name.
-        kind, text = (
-            (error.type.rpartition(":")[2], error.message)
-            if isinstance(error, StepFailed)
-            else (type(error).__qualname__, str(error))
-        )
+        if isinstance(error, StepFailed):  # the record knows the name of the class that it stands in for
+            info = describe(error)
+            kind, text = info.type.rpartition(":")[2], info.message
+        else:
+            kind, text = type(error).__qualname__, str(error)
         kind = kind.rpartition(".")[2]
         return cls(
             name=name,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,6 +269,30 @@ class ContentsConformance(Suite):
             store.checkpoint(execution_id, place("x" * (store.max_value_bytes + ERROR_ROOM_BYTES)), lease)
         assert store.max_value_bytes <= refused.value.limit_bytes < refused.value.size_bytes
         assert context_of(store, execution_id) == before
+
+    def test_everything_of_an_error_comes_back(self, store: Store) -> None:
+        inner = ErrorInfo(type="b:C", message="cause", args=(2, "no"), fields={"errno": 2}, notes=("inner",))
+        error = ErrorInfo(
+            type="a:B",
+            message="m",
+            args=("m", [1, [2]]),
+            bases=("builtins:OSError",),
+            traceback="Traceback ...",
+            fields={"status": 429, "pair": ["a", "b"], "nothing": None},
+            tuples=(("args", 1), ("fields", "pair")),
+            not_kept=("request", "args[2]"),
+            members=(inner, ErrorInfo(type="c:D", message="", members=(inner,))),
+            cause=ErrorInfo(type="d:E", message="middle", cause=inner),
+            notes=("one", "two"),
+        )
+        execution_id, lease = claimed(store)
+        step = replace(done(1), result=Result(success=False, error=error))
+        store.checkpoint(execution_id, Checkpoint(steps=(step,)), lease)
+        store.update_state(execution_id, AgentState.FAILED, error=error, lease=lease)
+        context = context_of(store, execution_id)
+        assert context.steps[0].result is not None
+        assert context.steps[0].result.error == error
+        assert context.error == error
 
     def test_a_failure_can_be_recorded_even_over_the_limit(self, store: Store) -> None:
         execution_id, lease = claimed(store)

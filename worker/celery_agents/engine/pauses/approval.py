@@ -15,7 +15,8 @@ from agent_statestore.envelope import dump
 from agent_statestore.records import Action, JSONValue, Result, Signal, WaitKind
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
 

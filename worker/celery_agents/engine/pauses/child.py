@@ -17,7 +17,8 @@ from agent_statestore.records import Action, AgentStep, ExecutionSummary, Result
 from agent_statestore.states import AgentState
 from celery_agents.define.names import MARK
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.limit import enter_wait
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.wait import conclude

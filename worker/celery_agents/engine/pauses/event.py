@@ -13,7 +13,8 @@ from agent_statestore.records import Action, Result, WaitKind
 from celery_agents.define import types
 from celery_agents.define.names import check_event_name
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.errors import EventTimeout, InvalidResult, JournalMismatch

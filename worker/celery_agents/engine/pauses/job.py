@@ -17,7 +17,8 @@ from celery_agents.define import types
 from celery_agents.define.names import check_duration, check_event_name
 from celery_agents.define.retry import NO_RETRY, Retry
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.limit import enter_wait
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.signal import Standing, began

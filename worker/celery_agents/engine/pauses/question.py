@@ -15,7 +15,8 @@ from celery_agents.define import types
 from celery_agents.define.names import MARK
 from celery_agents.define.retry import NO_RETRY
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.signal import Waited
 from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.engine.steps.step import Step

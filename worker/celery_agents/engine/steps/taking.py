@@ -13,7 +13,8 @@ from celery_agents.define import types
 from celery_agents.define.crash_policy import CrashPolicy
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.events import EventKind
-from celery_agents.engine.journal.failures import describe, revive
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import as_seen_here, revive
 from celery_agents.engine.pauses.limit import keep_within_limits
 from celery_agents.engine.pauses.pause import pause_step
 from celery_agents.engine.pauses.sleep import sleep_in_place
@@ -100,7 +101,8 @@ class ReachedStep:
                 if failed.may_be_retried and step.retry.allows(error, tries) and attempt.may_retry():
                     self._wait_to_retry(tries)
                     continue
-                raise self._recorded_failure(error, started, tries) from error
+                failure = self._recorded_failure(error, started, tries)
+                break
             except StoreUnavailable as error:
                 # The transaction that the step was part of is gone. That was no fault of the step's: it counts as no
                 # try.
@@ -108,6 +110,7 @@ class ReachedStep:
                 tries -= 1
                 patience = patience or attempt.patience()
                 patience.wait(error)
+        raise failure  # out of the block above, so that it has the cause that is recorded, and no other
 
     def _do(self, work: OpenWork, started: datetime, tries: int) -> Any:
         """One try. Raise `_TryFailed`, through the work's block, which undoes what can be undone."""
@@ -168,7 +171,7 @@ class ReachedStep:
         """Record the failure. The error to raise is made from the record, as it will be after a crash."""
         info = describe(error)
         self._record(Result(success=False, error=info), started, tries)
-        return revive(info)
+        return as_seen_here(revive(info), error)
 
     def _record(self, result: Result, started: datetime, tries: int) -> None:
         recorder = self.attempt.recorder
