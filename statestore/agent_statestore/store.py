@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
-from agent_statestore.clock import SystemClock, from_us
 from agent_statestore.contract import StorePrimitives
 from agent_statestore.errors import ExecutionNotFound, StepConflict
 from agent_statestore.query import Query
@@ -108,7 +107,7 @@ class Store(StorePrimitives):
                 action=action or Action(kind="step"),
                 result=result,
                 attempt=summary.attempt,
-                timestamp=_now(),
+                timestamp=self.now(),
                 duration=duration,
             )
             try:
@@ -141,7 +140,7 @@ class Store(StorePrimitives):
             attempt=intent.attempt,
             tries=intent.tries,
             timestamp=intent.timestamp,
-            duration=_now() - intent.timestamp if duration is None else duration,
+            duration=self.now() - intent.timestamp if duration is None else duration,
         )
         self.checkpoint(execution_id, Checkpoint(steps=(step,)), lease)
         return step
@@ -156,7 +155,7 @@ class Store(StorePrimitives):
         lease: Lease | None = None,
     ) -> Message:
         """Append a message to the conversation history."""
-        message = Message(role=role, content=content, timestamp=_now(), metadata=metadata or {})
+        message = Message(role=role, content=content, timestamp=self.now(), metadata=metadata or {})
         self.checkpoint(execution_id, Checkpoint(messages=(message,)), lease)
         return message
 
@@ -227,7 +226,3 @@ class Store(StorePrimitives):
         if context is None:
             raise ExecutionNotFound(execution_id)
         return context
-
-
-def _now() -> datetime:
-    return from_us(SystemClock().now_us())

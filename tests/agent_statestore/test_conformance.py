@@ -177,11 +177,11 @@ class TestHybridOfMemory(HybridConformance):
 
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
-        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock))
 
     @pytest.fixture
     def neighbour(self, clock: ManualClock) -> Store:
-        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock))
 
 
 class TestHybridThatArchivesLater(HybridConformance):
@@ -190,11 +190,11 @@ class TestHybridThatArchivesLater(HybridConformance):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         later = timedelta(hours=1)
-        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=later, clock=clock)
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=later)
 
     @pytest.fixture
     def neighbour(self, clock: ManualClock) -> Store:
-        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+        return HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock))
 
 
 class TestHybrid(HybridConformance, SharedStoreConformance):

@@ -23,7 +23,7 @@ def open_hybrid(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clo
     archive_after = _seconds(url, options.get("archive_after", "0"))
     hot = open_store(options["hot"], max_value_bytes=max_value_bytes, clock=clock)
     cold = open_store(options["cold"], max_value_bytes=max_value_bytes, clock=clock)
-    return HybridStore(hot, cold, archive_after=archive_after, clock=clock)
+    return HybridStore(hot, cold, archive_after=archive_after)
 
 
 def _options(url: str) -> dict[str, str]:

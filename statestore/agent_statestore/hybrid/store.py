@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
-from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import (
     ExecutionNotFound,
@@ -75,13 +74,8 @@ class HybridStore(Store):
         archive_after: how long after its end an execution is archived.
     """
 
-    def __init__(
-        self, hot: Store, cold: Store, *, archive_after: timedelta = timedelta(0), clock: Clock | None = None
-    ) -> None:
-        """Take both stores over. Raise `InvalidRecord` and `UnsupportedURL`.
-
-        `clock` tells how long ago an execution ended, for which minutes do not matter.
-        """
+    def __init__(self, hot: Store, cold: Store, *, archive_after: timedelta = timedelta(0)) -> None:
+        """Take both stores over. Raise `InvalidRecord` and `UnsupportedURL`."""
         if archive_after < timedelta(0):
             raise InvalidRecord("archive_after", "needs a duration that is not negative")
         if hot is cold or (hot.is_shared and hot.url == cold.url):
@@ -94,7 +88,6 @@ class HybridStore(Store):
         self.keeps_deleted = cold.keeps_deleted
         self.has_transactions = hot.has_transactions
         self.max_value_bytes = hot.max_value_bytes
-        self._clock = clock or SystemClock()
         self._archiver = Archiver(hot, cold)
         self._background: Background | None = None
         self.hold_finished()
@@ -351,7 +344,7 @@ class HybridStore(Store):
 
     def _archived_before(self) -> datetime:
         """Return the time before which an execution must have ended to be archived now."""
-        now = from_us(self._clock.now_us())
+        now = self.hot.now()
         # Without a delay the clocks of hosts and servers need not agree.
         return now - self.archive_after if self.archive_after else now + _DAY
 

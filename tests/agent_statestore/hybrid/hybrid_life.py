@@ -37,7 +37,7 @@ def hybrid_of(kind: str, request: pytest.FixtureRequest, clock: ManualClock) -> 
         prefix = request.getfixturevalue("redis_prefix")
         hot = f"{request.getfixturevalue('redis_url')}?key_prefix={prefix}&completed_ttl=none&failed_ttl=none"
         cold = request.getfixturevalue("postgresql_migrated_url")
-    with HybridStore(open_store(hot, clock=clock), open_store(cold, clock=clock), clock=clock) as store:
+    with HybridStore(open_store(hot, clock=clock), open_store(cold, clock=clock)) as store:
         yield store
         store.clear()
 

@@ -122,7 +122,7 @@ def test_what_is_not_over_and_settled_stays_hot(store: HybridStore, clock: Manua
 
 
 def test_with_a_delay_executions_stay_hot_until_it_is_over(clock: ManualClock) -> None:
-    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR, clock=clock)
+    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR)
     execution_id = ended(store)
     store.settle(execution_id)
     clock.advance(HOUR)
@@ -134,7 +134,7 @@ def test_with_a_delay_executions_stay_hot_until_it_is_over(clock: ManualClock) -
 
 
 def test_archiving_by_hand_goes_as_far_back_as_it_is_told(clock: ManualClock) -> None:
-    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=YEAR, clock=clock)
+    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=YEAR)
     old = ended(store)
     at = context_of(store, old).ended_at
     assert at is not None
@@ -352,7 +352,7 @@ def test_one_place_under_two_names_loses_nothing(
     hot, cold = MemoryStore(clock=clock), MemoryStore(clock=clock)
     for name in ("_executions", "_by_idempotency_key", "_deleted", "_changed"):
         setattr(cold, name, getattr(hot, name))
-    store = HybridStore(hot, cold, clock=clock)
+    store = HybridStore(hot, cold)
     made = [ended(store) for _ in range(3)]
     store.tidy()
     assert found(hot) == found(cold) == made[::-1]
@@ -400,7 +400,7 @@ def test_an_execution_is_seen_exactly_once_while_it_moves_to_and_fro(store: Hybr
 
 def test_pages_of_both_stores_are_one_list(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     store, dice = (
-        HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR, clock=clock),
+        HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR),
         random.Random(7),
     )
     states = dict[str, AgentState]()
@@ -443,7 +443,7 @@ def test_pages_of_both_stores_are_one_list(clock: ManualClock, monkeypatch: pyte
 
 
 def test_the_longest_over_is_found_first_in_both_stores(clock: ManualClock) -> None:
-    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR, clock=clock)
+    store = HybridStore(MemoryStore(clock=clock), MemoryStore(clock=clock), archive_after=HOUR)
     made = []
     for _ in range(6):
         made.append(ended(store))
@@ -501,7 +501,7 @@ def test_the_activity_of_what_is_released_meanwhile_has_its_steps(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot, cold = MemoryStore(clock=clock), MemoryStore(clock=clock)
-    store = HybridStore(hot, cold, clock=clock)
+    store = HybridStore(hot, cold)
     execution_id = ended(store, AgentState.FAILED)
     before = store.get_activity([execution_id])[execution_id]
     assert before.steps
@@ -536,10 +536,10 @@ def test_what_a_death_left_of_comparing_the_stores_is_removed(
     with monkeypatch.context() as patch:
         patch.setattr(hot, "purge", die)
         with pytest.raises(Reached):
-            HybridStore(hot, cold, clock=clock).archive()
+            HybridStore(hot, cold).archive()
     assert len(found(hot)) == 2  # the execution, and what was made to compare
     clock.advance(HOUR)
     second = half_archived()
-    HybridStore(hot, cold, clock=clock).archive()
+    HybridStore(hot, cold).archive()
     assert found(hot) == []
     assert sorted(found(cold)) == sorted([first, second])

@@ -309,7 +309,7 @@ class ForgetfulStore(MemoryStore):
 
 @pytest.mark.parametrize("kind", [MemoryStore, ForgetfulStore])
 def test_removing_reaches_both_stores(clock: ManualClock, kind: type[MemoryStore], monkeypatch: Any) -> None:
-    store = HybridStore(ForgetfulStore(clock=clock), kind(clock=clock), clock=clock)
+    store = HybridStore(ForgetfulStore(clock=clock), kind(clock=clock))
     assert store.keeps_deleted is kind.keeps_deleted
 
     def make(place: str) -> str:

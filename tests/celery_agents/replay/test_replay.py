@@ -41,9 +41,7 @@ def make_store(name: str, clock: ManualClock, tmp_path: Path, request: pytest.Fi
     if name == "sqlite":
         return SQLStore(f"sqlite:///{tmp_path}/a.db", clock=clock)
     if name == "hybrid":
-        return HybridStore(
-            MemoryStore(clock=clock), SQLStore(f"sqlite:///{tmp_path}/cold.db", clock=clock), clock=clock
-        )
+        return HybridStore(MemoryStore(clock=clock), SQLStore(f"sqlite:///{tmp_path}/cold.db", clock=clock))
     if name == "redis":
         url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")
         return open_store(f"{url}?key_prefix={prefix}", clock=clock)
@@ -239,7 +237,7 @@ def test_a_fork_of_what_is_not_there_or_deleted_is_refused(anywhere: LocalAgents
 
 def test_an_archived_execution_is_forked_into_the_hot_store(clock: ManualClock, tmp_path: Path, story: Any) -> None:
     hot, cold = MemoryStore(clock=clock), SQLStore(f"sqlite:///{tmp_path}/cold.db", clock=clock)
-    with HybridStore(hot, cold, clock=clock) as store:
+    with HybridStore(hot, cold) as store:
         agents = LocalAgents(store=store, clock=clock)
         source = agents.start(story, "a").run()
         assert hot.get_summary(source.id) is None

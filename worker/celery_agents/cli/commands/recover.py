@@ -1,6 +1,6 @@
 """`agents recover`."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
@@ -80,13 +80,13 @@ def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason
     lease = _live_lease(runtime, summary)
     if lease is not None:
         if not (owner.is_dead(lease.owner) and runtime.store.release(lease, crashed=True)):
-            until = local_time(lease.expires_at, datetime.now(UTC))
+            until = local_time(lease.expires_at, runtime.store.now())
             raise _NothingToRecover(
                 f"execution {execution_id} is claimed by {lease.owner}, with a lease until {until}; if that process "
                 "dies, a worker recovers it by itself"
             )
-    elif not _may_be_claimed(summary):
-        raise _NothingToRecover(_what_it_waits_for(ctx, summary))
+    elif not _may_be_claimed(summary, now := runtime.store.now()):
+        raise _NothingToRecover(_what_it_waits_for(ctx, summary, now))
     # Unmarked: this is an extra message, and must not move a start time or the sweeper's next ring.
     rung = _ring(runtime, summary, mark=False)
     return f"Execution {execution_id} is free to be claimed{rung}."
@@ -100,19 +100,19 @@ def _live_lease(runtime: Runtime, summary: ExecutionSummary) -> Lease | None:
     return next((lease for lease in leases if lease.execution_id == summary.execution_id), None)
 
 
-def _may_be_claimed(summary: ExecutionSummary) -> bool:
+def _may_be_claimed(summary: ExecutionSummary, now: datetime) -> bool:
     """Return False for a pause that nothing has ended yet. A signal or a timer that has run out makes it due."""
-    is_due = summary.due_at is not None and summary.due_at <= datetime.now(UTC)
+    is_due = summary.due_at is not None and summary.due_at <= now
     return not summary.state.is_paused or summary.cancel_requested or is_due
 
 
-def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary) -> str:
+def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary, now: datetime) -> str:
     waiting = summary.waiting
     if waiting is None:
         return f"execution {summary.execution_id} is paused ({summary.state.value})"
     what = f"execution {summary.execution_id} waits for {waiting.kind.value} {one_line(waiting.key)!r}"
     if waiting.wake_at is not None:
-        what += f" until {local_time(waiting.wake_at, datetime.now(UTC))}"
+        what += f" until {local_time(waiting.wake_at, now)}"
     if waiting.kind is WaitKind.INPUT:
         what += f"; answer it with `{command_line(ctx, 'resume', summary.execution_id, 'ANSWER')}`"
     return what
