@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
@@ -33,6 +33,8 @@ from agent_statestore.records import (
 from agent_statestore.states import AgentState
 from agent_statestore.transactions import StepTransaction
 from agent_statestore.watch import PollingWatch, Watch
+
+DEFAULT_MAX_MAILBOX: Final = 1000
 
 
 class StorePrimitives(ABC):
@@ -64,6 +66,7 @@ class StorePrimitives(ABC):
         holds_finished: see `hold_finished`.
         max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
             A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
+        max_mailbox: how many signals an execution's mailbox holds; see `send`. It may be set at any time.
     """
 
     url: str
@@ -72,6 +75,7 @@ class StorePrimitives(ABC):
     has_transactions: bool = False
     holds_finished: bool = False
     max_value_bytes: int
+    max_mailbox: int = DEFAULT_MAX_MAILBOX
 
     # -- creating and reading ------------------------------------------------------------------------------------------
 
@@ -200,9 +204,15 @@ class StorePrimitives(ABC):
         """Put a signal into the mailbox, with the store's time as its `sent_at`.
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
-        sent before (success without any effect); `ExecutionOver`; for an answer or approval, `AlreadyAnswered` if one
-        of this kind and key was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind
-        and key, alone or among others. Events, ends of children and cancels are always accepted.
+        sent before (success without any effect); `ExecutionOver`; for an event, `MailboxFull` if the mailbox holds
+        `max_mailbox` signals or more; for an answer or approval, `AlreadyAnswered` if one of this kind and key was ever
+        accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind and key, alone or among
+        others. Ends of children and cancels are always accepted, only that a second cancel counts like an event: no
+        flood of events keeps out a person's answer or a cancel.
+
+        A signal that is consumed leaves nothing behind but its id, and that only as long as it may be sent again: an id
+        is remembered while the signal is among the last `max_mailbox` that were accepted. That a question was answered
+        is remembered for ever, with the id of its answer.
 
         If no lease lives and the execution is paused on this signal, alone or among others, or the signal is a cancel,
         then `due_at` becomes now, `not_before` is lifted, `rings` becomes 0, and `woke` is true. With a live lease the

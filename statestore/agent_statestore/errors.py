@@ -11,7 +11,8 @@
     |-- StepConflict            a gap in the step numbers, or a recorded step that would be overwritten
     |-- SignalRefused
     |   |-- QuestionNotAsked    an answer that the execution does not wait for
-    |   `-- AlreadyAnswered     the first answer won; this is the second
+    |   |-- AlreadyAnswered     the first answer won; this is the second
+    |   `-- MailboxFull         the execution has as many signals in its mailbox as there may be
     |-- NoTransactions          a transactional step on a store that has no transactions to share
     |-- IdempotencyConflict     the idempotency key of a new execution belongs to another one, with another input
     |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
@@ -163,6 +164,18 @@ class AlreadyAnswered(SignalRefused):
 
     def __str__(self) -> str:
         return f"question {self.key!r} of execution {self.execution_id} already has an answer"
+
+
+class MailboxFull(SignalRefused):
+    """The execution has `max_mailbox` signals in its mailbox that it has not taken yet; send it again later."""
+
+    def __init__(self, execution_id: str, key: str, max_mailbox: int) -> None:
+        super().__init__(execution_id, key)
+        self.args = (execution_id, key, max_mailbox)
+        self.max_mailbox = max_mailbox
+
+    def __str__(self) -> str:
+        return f"the mailbox of execution {self.execution_id} is full: it holds {self.max_mailbox} signals"
 
 
 class NoTransactions(StoreError):

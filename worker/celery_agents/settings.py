@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import pydantic
 from pydantic import Field
 
+from agent_statestore.contract import DEFAULT_MAX_MAILBOX
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.moving.retention import Retention
 from celery_agents.errors import ConfigurationError
@@ -73,6 +74,9 @@ class Settings(pydantic.BaseModel):
     max_depth: int = Field(16, ge=1, le=1000, description="Generations of executions that start each other.")
     max_value_bytes: int = Field(
         DEFAULT_MAX_VALUE_BYTES, ge=1024, le=1 << 30, description="Largest JSON value in bytes: input, result, message."
+    )
+    max_mailbox: int = Field(
+        DEFAULT_MAX_MAILBOX, ge=1, le=1_000_000, description="Signals that an execution's mailbox holds, not yet taken."
     )
     inline_wait_seconds: float = Field(
         5.0, ge=0, le=300, description="Longest retry delay that is slept in place; longer ones free the slot."

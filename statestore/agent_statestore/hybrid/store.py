@@ -92,6 +92,15 @@ class HybridStore(Store):
         self._background: Background | None = None
         self.hold_finished()
 
+    @property
+    def max_mailbox(self) -> int:
+        """That of the hot store."""
+        return self.hot.max_mailbox
+
+    @max_mailbox.setter
+    def max_mailbox(self, signals: int) -> None:
+        self.hot.max_mailbox = self.cold.max_mailbox = signals
+
     # -- creating and reading ------------------------------------------------------------------------------------------
 
     def create(self, new: NewExecution) -> AgentContext:

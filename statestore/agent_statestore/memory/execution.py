@@ -40,6 +40,18 @@ class StoredExecution:
         """Return the texts of the mailbox, oldest first."""
         return [signal.text for signal in self.signals.values() if signal.text is not None]
 
+    def waiting(self) -> int:
+        """Return how many signals are in the mailbox."""
+        return sum(signal.text is not None for signal in self.signals.values())
+
+    def forget_signals(self, remembered: int) -> None:
+        """Forget the ids of consumed signals, but not of the last ones, and not of answers."""
+        if len(self.signals) <= remembered:
+            return
+        for signal in list(self.signals.values())[:-remembered]:
+            if signal.text is None and not signal.is_answer:
+                del self.signals[signal.signal_id]
+
     def pending(self) -> set[str]:
         """Return the addresses of the signals in the mailbox."""
         return {address_of(signal.kind, signal.key) for signal in self.signals.values() if signal.text is not None}

@@ -224,6 +224,8 @@ class MemoryStore(Store):
                 signal,
                 sent=execution is not None and signal.signal_id in execution.signals,
                 answered=execution is not None and execution.was_answered(kind, key),
+                waiting=0 if execution is None else execution.waiting(),
+                max_mailbox=self.max_mailbox,
             )
             if repeated is not None:
                 return repeated
@@ -231,6 +233,7 @@ class MemoryStore(Store):
             changes, answer = signal_changes(execution.header, signal, now_us)
             stamped = stamp(text, now_us)
             execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, stamped)
+            execution.forget_signals(self.max_mailbox)
             noted = noted_as(signal)
             if noted is not None:
                 execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=stamped)

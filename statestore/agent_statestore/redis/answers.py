@@ -15,6 +15,7 @@ from agent_statestore.errors import (
     IllegalTransition,
     LeaseHeld,
     LeaseLost,
+    MailboxFull,
     QuestionNotAsked,
     StepConflict,
     StoreError,
@@ -141,7 +142,14 @@ def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[Expo
 
 
 def refuse(
-    answer: Sequence[Any], execution_id: str, *, token: int = 0, new_state: str = "", key: str = "", after: str = ""
+    answer: Sequence[Any],
+    execution_id: str,
+    *,
+    token: int = 0,
+    new_state: str = "",
+    key: str = "",
+    after: str = "",
+    limit: int = 0,
 ) -> NoReturn:
     """Raise the error that a script's status stands for."""
     status, *facts = (text(item) for item in answer)
@@ -151,6 +159,7 @@ def refuse(
         "LEASE_HELD": LeaseHeld(execution_id),
         "ALREADY_ANSWERED": AlreadyAnswered(execution_id, key),
         "NOT_ASKED": QuestionNotAsked(execution_id, key),
+        "MAILBOX_FULL": MailboxFull(execution_id, key, limit),
     }
     match status, facts:
         case "OVER", [state]:

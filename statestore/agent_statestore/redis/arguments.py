@@ -172,15 +172,20 @@ def restored(
 def _signals(signals: Iterable[ExportedSignal]) -> Iterator[tuple[str, str | int]]:
     """Yield the fields of `signals:<id>`; see `execution.lua`."""
     unconsumed: Counter[str] = Counter()
-    for signal in signals:
+    number = 0
+    for number, signal in enumerate(signals, 1):
         address = f"{signal.kind}:{signal.key}"
         yield f"s{signal.signal_id}", address
         if signal.is_answer:
             yield f"a{address}", 1
+        else:
+            yield f"c{number}", signal.signal_id
         if signal.text is not None:
             yield f"t{signal.signal_id}", signal.text
             unconsumed[address] += 1
-    yield from ((f"n{address}", number) for address, number in unconsumed.items())
+    if number:
+        yield "c", number
+    yield from ((f"n{address}", count) for address, count in unconsumed.items())
 
 
 def _audit_entry(row: AuditRow) -> str:

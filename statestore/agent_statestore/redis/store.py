@@ -317,10 +317,12 @@ class RedisStore(Store):
             noted_as(signal) or "",
             arguments.said(signal.sender),
             arguments.said(signal.reason),
+            self.max_mailbox,
+            "1" if signal.kind is SignalKind.EVENT else "0",
         )
         answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
         if answers.text(answer[0]) != "OK":
-            answers.refuse(answer, execution_id, key=signal.key)
+            answers.refuse(answer, execution_id, key=signal.key, limit=self.max_mailbox)
         return Sent(woke=answers.text(answer[1]) == "1")
 
     # -- ringing -------------------------------------------------------------------------------------------------------

@@ -3,19 +3,26 @@
 from agent_statestore.codec.signals import ANSWERING, address_of
 from agent_statestore.codec.waits import decode_awaited
 from agent_statestore.envelope import require_readable
-from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, QuestionNotAsked
+from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, MailboxFull, QuestionNotAsked
 from agent_statestore.records import Sent, Signal, SignalKind
 from agent_statestore.rules.leases import Changes, Header, is_leased
 from agent_statestore.states import AgentState
 
 
 def check_signal(
-    execution_id: str, header: Header | None, signal: Signal, *, sent: bool, answered: bool
+    execution_id: str,
+    header: Header | None,
+    signal: Signal,
+    *,
+    sent: bool,
+    answered: bool,
+    waiting: int,
+    max_mailbox: int,
 ) -> Sent | None:
     """Raise what keeps the signal out of the mailbox, in the contract's order; return None if nothing does.
 
     `sent` says whether the signal was accepted before; then return its outcome. `answered` says whether one of its kind
-    and key was accepted.
+    and key was accepted, and `waiting` how many signals are in the mailbox.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
@@ -24,6 +31,8 @@ def check_signal(
         return Sent(woke=False)
     if AgentState(header["state"]).is_over:
         raise ExecutionOver(execution_id, header["state"])
+    if waiting >= max_mailbox and _is_refused_by_full_mailbox(header, signal):
+        raise MailboxFull(execution_id, signal.key, max_mailbox)
     if signal.kind.value in ANSWERING:
         if answered:
             raise AlreadyAnswered(execution_id, signal.key)
@@ -43,6 +52,11 @@ def signal_changes(header: Header, signal: Signal, now_us: int) -> tuple[Changes
     if woke:
         changes |= {"due_us": now_us, "not_before_us": 0, "rings": 0}
     return changes, Sent(woke=woke)
+
+
+def _is_refused_by_full_mailbox(header: Header, signal: Signal) -> bool:
+    """Return whether anybody may send any number of such signals: a cancel says nothing new once one was sent."""
+    return signal.kind is SignalKind.EVENT or (signal.kind is SignalKind.CANCEL and bool(header["cancel_requested"]))
 
 
 def _is_awaited(header: Header, signal: Signal) -> bool:

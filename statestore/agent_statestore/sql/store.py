@@ -151,7 +151,8 @@ class SQLStore(Store):
         return self._transactions.open(execution_id, lease)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        return self._primitives.send(execution_id, signal, encode_signal(signal, self.max_value_bytes))
+        text = encode_signal(signal, self.max_value_bytes)
+        return self._primitives.send(execution_id, signal, text, self.max_mailbox)
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
         return self._primitives.take_due(limit, grace)

@@ -5,6 +5,7 @@ from agent_statestore.testing.contract.alike import AlikeConformance
 from agent_statestore.testing.contract.archiving import ArchivingConformance
 from agent_statestore.testing.contract.arriving import ArrivingConformance
 from agent_statestore.testing.contract.auditing import AuditConformance
+from agent_statestore.testing.contract.bounds import BoundsConformance
 from agent_statestore.testing.contract.chaining import ChainingConformance
 from agent_statestore.testing.contract.checkpoints import CheckpointConformance
 from agent_statestore.testing.contract.contents import ContentsConformance
@@ -44,6 +45,7 @@ class StoreConformance(
     TransitionConformance,
     EndingConformance,
     SignalConformance,
+    BoundsConformance,
     RingingConformance,
     RateConformance,
     RemovingConformance,

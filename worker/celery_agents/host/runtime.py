@@ -150,6 +150,7 @@ def _open(settings: Settings) -> Store:
             )
         cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
         store = HybridStore(store, cold, archive_after=settings.archive_after)
+    store.max_mailbox = settings.max_mailbox
     if isinstance(store, HybridStore):
         store.archive_in_background()
     return store

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from agent_statestore.errors import ExecutionOver
+from agent_statestore.errors import ExecutionOver, MailboxFull
 from agent_statestore.records import Signal, SignalKind
 from agent_statestore.store import Store
 from celery_agents.lifecycle.services import Services
@@ -32,4 +32,6 @@ def request_cancel(store: Store, execution_id: str, *, sender: str | None, reaso
         store.send(execution_id, signal)
     except ExecutionOver:
         return False
+    except MailboxFull:
+        return True  # it holds a cancel already, or this one would have been accepted
     return True

@@ -173,11 +173,17 @@ end
 next_arg = next_arg + counts[7]
 for at = next_arg, next_arg + counts[8] - 1 do
   local signal_id = ARGV[at]
-  if redis.call('ZREM', KEYS[10], signal_id) == 1 then
-    local address = 'n' .. redis.call('HGET', KEYS[11], 's' .. signal_id)
+  local arrived = redis.call('ZSCORE', KEYS[10], signal_id)
+  if arrived then
+    redis.call('ZREM', KEYS[10], signal_id)
+    local address = redis.call('HGET', KEYS[11], 's' .. signal_id)
     redis.call('HDEL', KEYS[11], 't' .. signal_id)
-    if redis.call('HINCRBY', KEYS[11], address, -1) == 0 then
-      redis.call('HDEL', KEYS[11], address)
+    if redis.call('HINCRBY', KEYS[11], 'n' .. address, -1) == 0 then
+      redis.call('HDEL', KEYS[11], 'n' .. address)
+    end
+    -- It is remembered if it is one of the last, or an answer.
+    if redis.call('HEXISTS', KEYS[11], 'c' .. arrived) == 0 and redis.call('HEXISTS', KEYS[11], 'a' .. address) == 0 then
+      redis.call('HDEL', KEYS[11], 's' .. signal_id)
     end
   end
 end

@@ -11,7 +11,9 @@
 --   KEYS[8]      entities:<id>  hash   name -> JSON
 --   KEYS[9]      rag:<id>       list   retrieved passages in order
 --   KEYS[10]     mailbox:<id>   zset   unconsumed signal id by arrival
---   KEYS[11]     signals:<id>   hash   "t<signal id>" -> text, while unconsumed;  "s<signal id>" -> address, for ever;
+--   KEYS[11]     signals:<id>   hash   "t<signal id>" -> text, while unconsumed;  "s<signal id>" -> address, while
+--                                      remembered;  "c" -> signals that were accepted;  "c<number>" -> the one of that
+--                                      number, if it is one of the last and no answer;
 --                                      "n<address>" -> unconsumed signals there;  "a<address>" -> 1 once answered;
 --                                      An address is "<kind>:<key>".  "seq" -> a number, of an older version
 --   KEYS[12]     audit:<id>     list   entries of the audit trail in order; see audit.lua

@@ -13,12 +13,15 @@
 -- ARGV[9]      ttl of a working execution in ms, or empty
 -- ARGV[10]     its name in the audit trail, or empty: it does not go there
 -- ARGV[11..12] sender and reason, as in audit.lua
+-- ARGV[13]     how many signals the mailbox holds; the ids of as many are remembered
+-- ARGV[14]     '1' if it is an event, else '0'
 --
--- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'ALREADY_ANSWERED'} or
--- {'NOT_ASKED'}.
+-- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'MAILBOX_FULL'},
+-- {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
-local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'awaited', 'format', 'token', 'owner')
+local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'awaited', 'format', 'token', 'owner',
+  'cancel_requested')
 if not h[1] then
   return {'NOT_FOUND'}
 end
@@ -33,6 +36,10 @@ if is_over(h[1]) then
   return {'OVER', h[1]}
 end
 local address, is_answer, is_cancel = ARGV[4] .. ':' .. ARGV[5], ARGV[7] == '1', ARGV[8] == '1'
+local max_mailbox = tonumber(ARGV[13])
+if (ARGV[14] == '1' or (is_cancel and h[7] == '1')) and redis.call('ZCARD', KEYS[10]) >= max_mailbox then
+  return {'MAILBOX_FULL'}
+end
 local awaited = false
 for _, each in ipairs(h[3] and cjson.decode(h[3]) or {}) do
   awaited = awaited or each == address
@@ -59,9 +66,21 @@ end
 redis.call('HSET', KEYS[11], 's' .. ARGV[3], address, 't' .. ARGV[3], stamped)
 redis.call('HINCRBY', KEYS[11], 'n' .. address, 1)
 local last = redis.call('ZRANGE', KEYS[10], -1, -1, 'WITHSCORES')[2]
-redis.call('ZADD', KEYS[10], text((last and tonumber(last) or 0) + 1), ARGV[3])
+local number = math.max(tonumber(redis.call('HGET', KEYS[11], 'c') or 0), last and tonumber(last) or 0) + 1
+redis.call('ZADD', KEYS[10], text(number), ARGV[3])
+redis.call('HSET', KEYS[11], 'c', text(number))
 if is_answer then
   redis.call('HSET', KEYS[11], 'a' .. address, '1')
+else
+  redis.call('HSET', KEYS[11], 'c' .. text(number), ARGV[3])
+end
+local old = 'c' .. text(number - max_mailbox)
+local forgotten = redis.call('HGET', KEYS[11], old)
+if forgotten then
+  redis.call('HDEL', KEYS[11], old)
+  if redis.call('HEXISTS', KEYS[11], 't' .. forgotten) == 0 then
+    redis.call('HDEL', KEYS[11], 's' .. forgotten)
+  end
 end
 if woke then
   redis.call('HSET', KEYS[1], 'not_before_us', '0', 'rings', '0')

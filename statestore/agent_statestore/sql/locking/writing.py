@@ -37,6 +37,10 @@ class LockedWriting(LockedBase):
         )
         self._sent = f"SELECT 1 FROM {tables.signals} WHERE execution_id = ? AND signal_id = ?"
         accepted = ", ".join(f"'{kind}'" for kind in ANSWERING)
+        self._forget_signals = (
+            f"DELETE FROM {tables.signals} WHERE execution_id = ? AND position <= ? AND data = '' "
+            f"AND kind NOT IN ({accepted})"
+        )
         self._answered = (
             f"SELECT 1 FROM {tables.signals} WHERE execution_id = ? AND kind = ? AND signal_key = ? "
             f"AND kind IN ({accepted}) LIMIT 1"  # literals, by which SQLite finds the index of these alone
@@ -86,7 +90,7 @@ class LockedWriting(LockedBase):
             transaction.write(self._consume, (execution_id, self.dialect.listed(change.consumed)))
         return outcome(header | changes, now_us)
 
-    def send(self, execution_id: str, signal: Signal, text: str) -> Sent:
+    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
         kind, key = signal.kind.value, signal.key
 
         def work(transaction: Transaction) -> Sent:
@@ -97,7 +101,15 @@ class LockedWriting(LockedBase):
                 (self._answered, (execution_id, kind, key)),
             )
             header = header_of(rows[0], LOOKED_AT) if rows else None
-            repeated = check_signal(execution_id, header, signal, sent=bool(sent), answered=bool(answered))
+            repeated = check_signal(
+                execution_id,
+                header,
+                signal,
+                sent=bool(sent),
+                answered=bool(answered),
+                waiting=0 if header is None else len(header["pending"]),
+                max_mailbox=max_mailbox,
+            )
             if repeated is not None:
                 return repeated
             assert header is not None
@@ -122,6 +134,8 @@ class LockedWriting(LockedBase):
             transaction.insert(
                 self._put_signal, [(execution_id, signal.signal_id, changes["signal_count"], kind, key, stamped)]
             )
+            if changes["signal_count"] > max_mailbox:
+                transaction.write(self._forget_signals, (execution_id, changes["signal_count"] - max_mailbox))
             return answer
 
         return self._database.write(work)

@@ -115,7 +115,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 return applied
         raise self._unexplained("checkpoint", execution_id)
 
-    def send(self, execution_id: str, signal: Signal, text: str) -> Sent:
+    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
         kind = signal.kind.value
         params = {
             "execution_id": execution_id,
@@ -126,6 +126,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             "data": text,
             "who": signal.sender,
             "why": signal.reason,
+            "max_mailbox": max_mailbox,
         }
         statement = send_statement(self._tables, signal.kind, noted_as(signal), self._database.now)
         signals = self._tables.signals
@@ -142,7 +143,15 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 params,
             )
             sent = any(same for (same,) in earlier)
-            applied = check_signal(execution_id, header, signal, sent=sent, answered=bool(earlier))
+            applied = check_signal(
+                execution_id,
+                header,
+                signal,
+                sent=sent,
+                answered=bool(earlier),
+                waiting=0 if header is None else len(header["pending"]),
+                max_mailbox=max_mailbox,
+            )
             if applied is not None:
                 return applied
         raise self._unexplained("send", execution_id)

@@ -246,6 +246,11 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
             f"forgotten AS (DELETE FROM {tables.memory} AS m USING head WHERE m.execution_id = head.execution_id "
             f"AND m.kind = '{WORKING}' AND m.name = ANY(CAST(:forget AS text[])))"
         )
+    if shape.consumed:
+        parts.append(
+            f"spent AS (UPDATE {tables.signals} AS s SET data = '' FROM head "
+            "WHERE s.execution_id = head.execution_id AND s.signal_id = ANY(CAST(:consumed AS text[])))"
+        )
     return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now FROM head"
 
 
@@ -356,6 +361,11 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
     conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
     if kind.value in ANSWERING:
         conditions.append(awaited)
+    has_room = "(SELECT count(*) FROM jsonb_object_keys(c.pending)) < :max_mailbox"
+    if kind is SignalKind.EVENT:
+        conditions.append(has_room)
+    elif is_cancel:
+        conditions.append(f"(c.cancel_requested = 0 OR {has_room})")
     # `agent_statestore.codec.stamp` in SQL.
     stamped = """CAST(:data AS text) || '"at":' || head.updated_us || '}'"""
     trail = ""
@@ -387,9 +397,13 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
         f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
         # The lease, the state and the wait are as they were before.
         "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
+        "c.pending, "
         f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
         f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
-        f"SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, {stamped} FROM head) "
+        f"SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, {stamped} FROM head), "
+        f"forgotten AS (DELETE FROM {tables.signals} AS old USING head WHERE old.execution_id = head.execution_id "
+        "AND head.signal_count > :max_mailbox AND old.position <= head.signal_count - :max_mailbox "
+        f"AND old.kind NOT IN ({quoted_kinds()}) AND NOT jsonb_exists(head.pending, old.signal_id)) "
         "SELECT woke FROM head"
     )
 
