@@ -33,6 +33,7 @@ class Engine:
     limits: Defaults = field(default_factory=lambda: Defaults(lease=LEASE))
     events: list[Event] = field(default_factory=list)
     draining: bool = False
+    exiting: bool = False
     interrupts: tuple[type[BaseException], ...] = ()
     store: Store = field(init=False)
 
@@ -55,8 +56,9 @@ class Engine:
             keeper=LeaseKeeper(self.store),
             limits=self.limits,
             is_draining=lambda: self.draining,
+            is_exiting=lambda: self.exiting,
             subscribers=(self.events.append,),
-            interrupts=self.interrupts,
+            interrupts=(Crash, *self.interrupts),
         )
         return executor.execute(execution_id, "host/1/0")
 

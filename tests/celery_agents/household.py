@@ -90,7 +90,7 @@ class Household(Engine):
             limits=self.limits,
             is_draining=lambda: self.draining,
             subscribers=(self.events.append,),
-            interrupts=self.interrupts,
+            interrupts=(Crash, *self.interrupts),
             ring=self._ring,
         )
 

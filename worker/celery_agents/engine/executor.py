@@ -75,8 +75,9 @@ class Executor:
     """Runs executions on a store. One per process; thread-safe.
 
     `relatives` starts children, `turns` says whose turn it is. `interrupts` are exceptions that come from outside into
-    a step (a time limit): they end the attempt, and say nothing about the step. `set_stage` makes what a test kit puts
-    in the place of the world of each claim; see `engine.stage`.
+    a step (a time limit): they end the attempt, and say nothing about the step. `is_exiting` says whether somebody has
+    asked the process to end; a `SystemExit` means that only then, and else is a failure of the agent's code.
+    `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
     """
 
     store: Store
@@ -88,6 +89,7 @@ class Executor:
     is_draining: Callable[[], bool] = never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
+    is_exiting: Callable[[], bool] = never
     jitter: random.Random = field(default_factory=random.SystemRandom)
     set_stage: SetStage | None = None
 
@@ -109,8 +111,8 @@ class Executor:
             finally:
                 if outcome is None:
                     # An exception that ends the process (SystemExit of a cold shutdown) passes through: give the lease
-                    # back, so that another process goes on at once. It counts as a crash, because a step that exits
-                    # by itself would do so for ever. What is still in flight beside it records nothing any more.
+                    # back, so that another process goes on at once. It counts as a crash, because what has killed the
+                    # process may do so for ever. What is still in flight beside it records nothing any more.
                     held.mark_lost()
                     self._give_back(claim, crashed=True)
             if outcome.ending in (Ending.DRAINED, Ending.UNKNOWN):
@@ -154,11 +156,11 @@ class Executor:
                 course.enter_end()
                 attempt.journal.check_all_reached()
                 return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
-        except course.interrupts as error:
-            if not isinstance(error, ExecutionStopped):
-                raise
-        except BaseException as error:  # noqa: BLE001 - recorded as the execution's failure
-            if course.stopped is None:
+        except BaseException as error:
+            if course.is_interrupt(error):
+                if not isinstance(error, ExecutionStopped):
+                    raise
+            elif course.stopped is None:  # recorded as the execution's failure
                 failure = error if isinstance(error, Exception) else revive(describe(error))
                 outcome = Outcome(ending=Ending.FAILED, error=failure)
         if course.interrupted_by is not None:
@@ -211,7 +213,7 @@ class Executor:
         """The attempt that this claim makes possible."""
         max_value_bytes = self.store.max_value_bytes
         context = self.turns.unwrapped(claim.context) if claim.context.waits else claim.context
-        course = Course(held, interrupts=self.interrupts, is_draining=self.is_draining)
+        course = Course(held, interrupts=self.interrupts, is_draining=self.is_draining, is_exiting=self.is_exiting)
         stage = None if self.set_stage is None else self.set_stage(claim, course)
         now = store_clock(claim) if stage is None else stage.now
         nesting = Nesting()

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
 
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.opening import open_store
@@ -20,6 +19,7 @@ from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import bell
 from celery_agents.host.drain import DrainFlag
+from celery_agents.host.exits import FROM_OUTSIDE, is_exiting
 from celery_agents.host.live_states import send_live_state
 from celery_agents.host.routes import check_queue
 from celery_agents.lifecycle.assembly import make_executor
@@ -129,7 +129,8 @@ class Runtime:
                     ),
                     is_draining=self.drain.is_set,
                     subscribers=(*((send_live_state,) if settings.events else ()), *self.subscribers),
-                    interrupts=(SoftTimeLimitExceeded,),
+                    interrupts=FROM_OUTSIDE,
+                    is_exiting=is_exiting,
                     ring=self.ring,
                     check_queue=self.check_queue,
                 )

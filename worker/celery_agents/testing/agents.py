@@ -92,6 +92,7 @@ class LocalAgents:
             ),
             ring=self.runtime.ring,
             jitter=random.Random(0),
+            interrupts=(Crash,),
             set_stage=self._set_stage,
         )
 

@@ -13,6 +13,7 @@ from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.run.async_run import drive
@@ -70,12 +71,13 @@ def replay(agent: AgentDefinition, recorded: AgentContext | Mapping[str, Any] | 
         attempt.journal.check_all_reached()
     except ExecutionStopped:
         pass
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         stage.raise_mismatch()
         if attempt.course.stopped is None:
             if context.error is None or describe(error).type != context.error.type:
                 raise
-            return Replayed(steps=len(stage.passed), error=error)
+            failure = error if isinstance(error, Exception) else revive(describe(error))
+            return Replayed(steps=len(stage.passed), error=failure)
     else:
         stage.raise_mismatch()
         return Replayed(steps=len(stage.passed), output=agent.encode_output(returned))

@@ -468,10 +468,11 @@ def test_progress_between_crashes_is_no_crash_loop(engine: Engine) -> None:
     assert outcome.output == "done"
 
 
-def test_a_step_that_ends_the_process_gives_the_lease_back_but_counts_as_a_crash(engine: Engine) -> None:
+def test_an_exit_that_was_asked_for_gives_the_lease_back_but_counts_as_a_crash(engine: Engine) -> None:
     def work(run: Run, input: None) -> None:
         run.step("exit", lambda: (_ for _ in ()).throw(SystemExit(1)))
 
+    engine.exiting = True
     execution_id = engine.start(engine.agent(work))
     with pytest.raises(SystemExit):
         engine.execute(execution_id)

@@ -196,7 +196,7 @@ def test_an_exit_in_one_branch_begins_nothing_more_and_keeps_what_ends_soon(engi
 
     def leave() -> None:
         exiting.set()
-        raise SystemExit
+        raise Crash
 
     def end_soon() -> str:
         exiting.wait(5)
@@ -215,7 +215,7 @@ def test_an_exit_in_one_branch_begins_nothing_more_and_keeps_what_ends_soon(engi
         retrying.parallel(wanted | {"last": partial(calls, "last")}, limit=3)
 
     execution_id = engine.start(engine.agent(work))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Crash):
         engine.execute(execution_id)
     tries = calls.made.count("try")
 
@@ -244,14 +244,14 @@ def test_what_does_not_end_soon_after_an_exit_records_nothing_beside_its_success
     def leave() -> None:
         begun.wait(5)
         if is_leaving:
-            raise SystemExit
+            raise Crash
 
     def work(run: Run, input: None) -> list[Any]:
         return run.parallel([slow, leave])
 
     is_leaving = True
     execution_id = engine.start(engine.agent(work))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Crash):
         engine.execute(execution_id)
     is_leaving = False
     outcome = engine.execute(execution_id)

@@ -18,7 +18,7 @@ from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.steps import parallel
-from tests.celery_agents.driving import LEASE, Calls, Engine
+from tests.celery_agents.driving import LEASE, Calls, Crash, Engine
 
 
 def square(number: int) -> int:
@@ -222,14 +222,14 @@ def test_an_exit_in_one_branch_ends_the_coroutines_of_the_others(
 
     def leave() -> None:
         begun.wait(5)
-        raise SystemExit
+        raise Crash
 
     def work(run: Run, input: None) -> Any:
         wanted: dict[str, Callable[[], Any]] = {"wait": wait, "leave": leave}
         return run.parallel(wanted)
 
     execution_id = engine.start(engine.agent(work))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Crash):
         engine.execute(execution_id)
     assert ended.wait(5)
     assert calls.made == ["cancelled"]

@@ -272,7 +272,7 @@ def test_options_replace_a_tools_own_timeout(engine: Engine) -> None:
     assert outcome.output == "done"
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [Crash, KeyboardInterrupt])
 def test_what_ends_the_process_passes_through_a_call_with_a_timeout(engine: Engine, kind: type[BaseException]) -> None:
     def leave() -> None:
         raise kind

@@ -15,7 +15,7 @@ from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Outcome
 from celery_agents.lifecycle.assembly import make_executor
-from tests.celery_agents.driving import Engine
+from tests.celery_agents.driving import Crash, Engine
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Line(Engine):
             limits=self.limits,
             is_draining=lambda: self.draining,
             subscribers=(self.events.append,),
-            interrupts=self.interrupts,
+            interrupts=(Crash, *self.interrupts),
             ring=self._ring,
         )
 

@@ -114,9 +114,9 @@ class Job:
             result = None
             if found is not None:
                 result = Result(success=True, output=self._as_json(key, found.output))
-        except attempt.course.interrupts:
-            raise  # not the poll's own: the process, or the whole attempt, is being ended
-        except BaseException as error:  # noqa: BLE001 - recorded as the failure of the wait
+        except BaseException as error:
+            if attempt.course.is_interrupt(error):
+                raise  # not the poll's own: the process, or the whole attempt, is being ended
             if isinstance(error, Interrupted):
                 attempt.course.enter_boundary()
             looks.failures += 1

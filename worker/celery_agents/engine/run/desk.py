@@ -16,6 +16,8 @@ from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
 
 from celery_agents.engine.course import Course
+from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.run import event_loop
 from celery_agents.engine.steps.calling import STOP_SECONDS
@@ -164,6 +166,8 @@ class Desk:
             self._jobs.put(_Sign.LOOK)
             raise
         except self._course.interrupts as error:
+            if not self._course.is_interrupt(error):
+                raise revive(describe(error)) from error  # its own, of a validator; the loop carries no such exception
             self._jobs.put(error)
             raise event_loop.Interrupted from error
         except StopIteration as error:

@@ -36,9 +36,9 @@ def settle(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     if step.crash_policy is CrashPolicy.RECONCILE:
         try:
             happened = _reconciled(step, attempt, intent)
-        except attempt.course.interrupts:
-            raise
-        except Exception:  # whatever the user's function raises: then it is not known, and a person is asked
+        except BaseException as error:  # whatever the user's function raises: then it is not known, a person is asked
+            if attempt.course.is_interrupt(error) or not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
+                raise
             log.warning(
                 "execution %s: whether step %r has happened could not be found out; a person is asked",
                 attempt.context.execution_id,

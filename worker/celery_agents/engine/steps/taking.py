@@ -119,8 +119,10 @@ class ReachedStep:
             with attempt.nesting.inside_step(key):
                 given = work.call() if attempt.stage is None else attempt.stage.call(key, work.call)
                 value, output = types.round_trip(self.step.returns, key, given)
-        except attempt.course.interrupts:
-            raise  # not the step's own: the process, or the whole attempt, is being ended
+        except attempt.course.interrupts as error:
+            if attempt.course.is_interrupt(error):
+                raise  # not the step's own: the process, or the whole attempt, is being ended
+            raise _TryFailed(error, may_be_retried=False) from error
         except Interrupted as error:
             attempt.course.enter_boundary()
             raise _TryFailed(error, may_be_retried=True) from error
