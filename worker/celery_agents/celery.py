@@ -14,6 +14,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from celery_agents.host.files_broker import Transport
 from celery_agents.host.install import install
+from celery_agents.host.runtime import runtime_of
 
 
 def make_app() -> Celery:
@@ -49,7 +50,9 @@ def make_app() -> Celery:
     # Agents live in the user's project. Celery itself puts that on the path only for its commands.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    return install(app)
+    install(app)
+    runtime_of(app).is_ready_made = True
+    return app
 
 
 def _folders(broker: Path) -> dict[str, object]:

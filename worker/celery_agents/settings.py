@@ -81,6 +81,9 @@ class Settings(pydantic.BaseModel):
     inline_wait_seconds: float = Field(
         5.0, ge=0, le=300, description="Longest retry delay that is slept in place; longer ones free the slot."
     )
+    enqueue_by_message: bool = Field(
+        False, description="Whether messages may start executions of agents that no `schedule()` of the app names."
+    )
     events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
 
     @classmethod

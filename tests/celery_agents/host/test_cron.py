@@ -214,13 +214,37 @@ def test_entries_of_one_agent_are_different_things(runtime: Runtime, reporting: 
 
 
 def test_a_repeated_message_without_a_tick_starts_nothing_new(runtime: Runtime, reporting: Any) -> None:
+    runtime.app.conf.agents_enqueue_by_message = True
     task = runtime.app.tasks[cron.TASK_NAME]
     first = task.apply(("report", 7), task_id="t1").get()
     assert task.apply(("report", 7), task_id="t1").get() == first
     assert task.apply(("report", 7), task_id="t2").get() != first
 
 
+def test_a_message_starts_only_what_the_schedule_names(
+    runtime: Runtime, reporting: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent(registry=runtime.registry, name="pays")(report)
+    schedule(runtime.app, "daily", reporting, crontab(hour=3, minute=0), 7, user_id="ann")
+    task = runtime.app.tasks[cron.TASK_NAME]
+    for args, kwargs in [(("pays", 7), {}), (("pays",), {"user_id": "ann"}), (("report", 7), {"user_id": "admin"})]:
+        caplog.clear()
+        assert task.apply(args, kwargs | {"entry": "forged\nline"}).get() is None
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert all(part in record.getMessage() for part in (args[0], "forged", "agents_enqueue_by_message"))
+        assert "\n" not in record.getMessage()
+    assert runtime.store.find().items == ()
+    assert task.apply(("report", 7), {"user_id": "ann"}).get() is not None
+
+
+def test_a_handwritten_schedule_names_agents_too(runtime: Runtime, reporting: Any) -> None:
+    entry = {"task": cron.TASK_NAME, "schedule": 60, "kwargs": {"agent": "report", "input": 7}}
+    runtime.app.conf.beat_schedule = {"by hand": entry, "another": {"task": "other", "schedule": 1}}
+    assert runtime.app.tasks[cron.TASK_NAME].apply((), entry["kwargs"]).get() is not None
+
+
 def test_a_tick_is_skipped_while_the_session_is_busy(runtime: Runtime) -> None:
+    runtime.app.conf.agents_enqueue_by_message = True
     agent(registry=runtime.registry, session_policy="reject")(report)
     task = runtime.app.tasks[cron.TASK_NAME]
     first = task.apply(("report", 7), {"session_id": "s"}).get()

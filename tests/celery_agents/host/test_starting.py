@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from celery_agents.celery import make_app
+from celery_agents.host.bootsteps import Preflight
 from tests.services.machine import scaled
 
 
@@ -115,3 +117,13 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert app.conf.result_backend == f"db+sqlite:///{tmp_path}/.agents/results.db"
     assert [entry.name for entry in tmp_path.iterdir()] == [".agents"]
     app.close()
+
+
+def test_a_worker_reads_the_serializer_that_bells_are_written_with() -> None:
+    check = Preflight._check_serializer
+    check("json", ["json"])
+    check("json", ["application/json"])
+    check("pickle", ["json", "pickle"])
+    for name, accepted in (("pickle", ["json"]), ("json", ["yaml"]), ("klingon", ["json"]), ("json", None)):
+        with pytest.raises(click.ClickException, match=name):
+            check(name, accepted)

@@ -57,7 +57,7 @@ def _ring(
             shadow=agent_id,
             argsrepr=f"('{execution_id}',)",
             kwargsrepr="{}",
-            serializer="json",
+            serializer=app.conf.task_serializer,
             **options,
         )
     except Exception as error:

@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 from celery import bootsteps
 from celery.worker import state as worker_state
+from kombu import serialization
 
 from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.hybrid import HybridStore
@@ -45,8 +46,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
                 f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
                 "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"
             )
-        if not {"json", "application/json"} & set(worker.app.conf.accept_content or ()):
-            raise click.ClickException("accept_content must contain json: executions' messages are JSON")
+        Preflight._check_serializer(worker.app.conf.task_serializer, worker.app.conf.accept_content)
         for part in Preflight._checked(store):
             warning = part.durability_warning()
             if warning:
@@ -58,6 +58,18 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
             log.warning(
                 "this worker knows no agent, and leaves every execution to others: name the modules that define them "
                 "in AGENTS_IMPORTS, or import them with your own app (imports, autodiscover_tasks)"
+            )
+
+    @staticmethod
+    def _check_serializer(name: str, accepted: Iterable[str] | None) -> None:
+        """Refuse a worker that would not read the bells that processes with the same configuration ring."""
+        known = serialization.registry.name_to_type
+        kind = known.get(name)
+        if kind is None:
+            raise click.ClickException(f"there is no serializer {name!r} (task_serializer)")
+        if kind not in {known.get(one, one) for one in accepted or ()}:
+            raise click.ClickException(
+                f"accept_content must contain {name}: task_serializer says that bells are {name}"
             )
 
     @staticmethod

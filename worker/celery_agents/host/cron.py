@@ -10,6 +10,8 @@ of the idempotency key. The name of a tick does not depend on the beat that send
   per interval, not two. A single beat never loses a tick to this: its ticks are at least an interval apart.
 * `solar`: the event itself.
 
+A worker starts only agents that the schedule of its app names, unless `agents_enqueue_by_message` allows any.
+
 Ticks of other schedules have no such name; there only a repeated message is recognised, by its task id.
 """
 
@@ -124,15 +126,27 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
         deadline_seconds: float | None = None,
         **options: Any,
     ) -> str | None:
-        """Return the execution's id; None if its session is busy and the agent rejects a second execution.
+        """Return the execution's id.
 
-        Return None also if the tick was started before with another input: by another beat, while a new version of the
-        entry was deployed.
+        Return None if the agent may not be started by a message, or if its session is busy and it rejects a second
+        execution. Return None also if the tick was started before with another input: by another beat, while a new
+        version of the entry was deployed.
         """
         called = TASK_NAME if entry is None else entry
+        runtime = runtime_of(self.app)
+        if not runtime.settings.enqueue_by_message and (agent, options.get("user_id")) not in _scheduled(self.app):
+            # A broker that others write to would let them start any agent as any user.
+            log.error(
+                "%.200r starts nothing: no schedule() of this worker's app names the agent %.200r for the user %.200r; "
+                "call schedule() in a module that workers import as well, or set agents_enqueue_by_message",
+                called,
+                agent,
+                options.get("user_id"),
+            )
+            return None
         try:
             created = create(
-                runtime_of(self.app),
+                runtime,
                 agent,
                 input,
                 tick_key=keys.of_tick(called, self.request.id if tick is None else tick),
@@ -146,6 +160,19 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
             log.error("%s: this tick was started before, with another input: %s", called, conflict)
             return None
         return created.execution_id
+
+
+def _scheduled(app: Celery) -> set[tuple[str, str | None]]:
+    """Return the agents that the app's schedule names, each with the user that it starts them for."""
+    found = set()
+    for entry in dict(app.conf.beat_schedule or {}).values():
+        planned = entry if isinstance(entry, Mapping) else vars(entry)
+        if planned.get("task") == TASK_NAME:
+            args, kwargs = planned.get("args") or (), planned.get("kwargs") or {}
+            named = args[0] if args else kwargs.get("agent")
+            if isinstance(named, str):
+                found.add((named, kwargs.get("user_id")))
+    return found
 
 
 @dataclass

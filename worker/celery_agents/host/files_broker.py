@@ -8,7 +8,6 @@ events. Here files appear whole, by a rename, and tables change under a lock.
 
 import fcntl
 import json
-import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 from kombu.transport import filesystem
 from kombu.utils.json import dumps
 
-log = logging.getLogger(__name__)
+from celery_agents.host.message_shapes import NO_JSON, tell_of_misshapen
 
 _Table = list[list[str]]
 
@@ -37,9 +36,9 @@ class Channel(filesystem.Channel):
     def _get(self, queue: str) -> Any:
         try:
             return super()._get(queue)
-        except ValueError as error:
+        except NO_JSON as error:
             # Not one of our messages. It is gone by now, so an error would gain nothing.
-            log.warning("a message that cannot be read was dropped from queue %s: %s", queue, error)
+            tell_of_misshapen(error)
             raise Empty from error
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:

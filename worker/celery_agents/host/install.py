@@ -15,6 +15,7 @@ from celery_agents.host.runtime import Runtime, bind, runtime_of
 
 # Named, not imported: they bring in Celery's worker and its pools, which a web process does not need.
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
+_SHIELD: Final = "celery_agents.host.shield"
 
 
 def install(app: Celery, *, registry: Registry | None = None, subscribers: Iterable[Subscriber] = ()) -> Celery:
@@ -36,7 +37,7 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
     bind(app, runtime)
     tasks.register(app)
     app.steps["worker"].add(f"{_BOOTSTEPS}:Preflight")
-    app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep"))
+    app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep", f"{_SHIELD}:Shield"))
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:

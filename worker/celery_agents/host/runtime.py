@@ -45,6 +45,8 @@ class Runtime:
         self.registry = registry
         self.drain = drain
         self.subscribers = subscribers
+        # Whether it is the app of this package, which takes no other messages than those that Celery itself makes.
+        self.is_ready_made = False
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._store: Store | None = None
