@@ -11,7 +11,7 @@ import pydantic
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import JSONValue
-from celery_agents.define import types
+from celery_agents.define import likeness, types
 from celery_agents.define.names import check_amount, check_count, check_duration
 from celery_agents.define.turns import Turns
 from celery_agents.errors import InvalidInput, RegistrationError
@@ -94,14 +94,19 @@ class AgentDefinition:
         return self.function(run, input)
 
     def encode_input(self, value: Any) -> JSONValue:
-        """Return the input as JSON, checked against the schema. Raise `InvalidInput`, which names the field."""
+        """Return the input as JSON, checked against the schema, and read from it as a worker will read it.
+
+        Raise `InvalidInput`, which names the field.
+        """
         try:
-            encoded = types.to_json(self._input, self._input.validate_python(value))
+            _, encoded = types.carried(self._input, self._input.validate_python(value), "input")
             dump(encoded, "input")
         except pydantic.ValidationError as error:
             raise InvalidInput(self.name, types.problems(error)) from error
         except NotSerialisable as error:
             raise InvalidInput(self.name, [str(error)]) from error
+        except likeness.Changed as error:
+            raise InvalidInput(self.name, [f"input: {error}"]) from error
         except ValueError as error:
             raise InvalidInput(self.name, [f"input: not JSON-serialisable: {error}"]) from error
         return encoded
@@ -109,13 +114,13 @@ class AgentDefinition:
     def decode_input(self, value: JSONValue) -> Any:
         """Return the typed input. Raise `InvalidInput` if the schema has changed since the input was stored."""
         try:
-            return types.from_json(self._input, value, "input")
+            return types.from_record(self._input, value, "input")
         except pydantic.ValidationError as error:
             raise InvalidInput(self.name, types.problems(error)) from error
 
     def encode_output(self, value: Any) -> JSONValue:
-        """Return the output as JSON. Raise `ValueError`."""
-        return types.to_json(self._output, value)
+        """Return the output as JSON. Raise `InvalidResult` for one that could not be read from it as it is."""
+        return types.round_trip(self._output, self.name, value)[1]
 
     @property
     def input_schema(self) -> dict[str, JSONValue]:

@@ -6,12 +6,13 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, Unpack, get_args, get_origin
 
 import pydantic
 
 from agent_statestore.records import JSONValue, Message
-from celery_agents.define import types
+from celery_agents.define import likeness, types
 from celery_agents.errors import InvalidArguments, RegistrationError
 
 
@@ -79,6 +80,11 @@ class Arguments:
         except pydantic.PydanticUserError as error:
             reason = str(error).partition("\n")[0]
             raise RegistrationError(name, f"the annotation of a parameter has no JSON form: {reason}") from error
+        self._adapters = {
+            key: types.adapter_for(hint, name)
+            for key, hint in collect.__annotations__.items()
+            if get_origin(hint) is not Unpack
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,10 +135,37 @@ class Arguments:
             raise InvalidArguments(self._name, [str(error)]) from error
         bound.apply_defaults()
         try:
-            described: dict[str, JSONValue] = types.to_json(types.ANY, by_name(bound))
+            return {name: self._described(name, value) for name, value in by_name(bound).items()}
+        except likeness.Changed as error:
+            raise InvalidArguments(self._name, [f"an argument cannot be recorded as it is: {error}"]) from error
         except ValueError as error:
             raise InvalidArguments(self._name, [f"an argument has no JSON form: {error}"]) from error
-        return described
+
+    def _described(self, name: str, value: Any) -> JSONValue:
+        """Return an argument as JSON, which tells apart what its annotation does. It need not be valid."""
+        if type(value) in (str, int, float, bool, NoneType):
+            return value
+        with contextlib.suppress(Exception):  # not what the annotation says, or not quite: it is validated at the call
+            if not isinstance(value, dict | list):
+                return types.carried(self._adapter(name), value, name)[1]
+        return types.lossless(value)
+
+    def read(self, arguments: Mapping[str, JSONValue]) -> dict[str, Any]:
+        """Return arguments that came as JSON, such as `describe` returns, as typed ones. Raise `InvalidArguments`."""
+        read: dict[str, Any] = {}
+        for name, value in arguments.items():
+            try:
+                read[name] = types.from_record(self._adapter(name), value, name)
+            except pydantic.ValidationError as error:
+                raise InvalidArguments(self._name, types.problems(error, name)) from error
+        return read
+
+    def _adapter(self, name: str) -> types.Adapter:
+        """Return the adapter of an argument of this name; all that `**kwargs` collects have one annotation."""
+        parameters = self._signature.parameters
+        if name not in parameters:
+            name = next((key for key, one in parameters.items() if one.kind is one.VAR_KEYWORD), name)
+        return self._adapters.get(name, types.ANY)
 
     def json_schema(self) -> dict[str, JSONValue]:
         adapter: types.Adapter = pydantic.TypeAdapter(self._collect)  # type: ignore[arg-type]

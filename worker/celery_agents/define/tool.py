@@ -128,6 +128,10 @@ class Tool(Generic[P, T]):
         """Return the arguments by name, as JSON, as the journal keeps them. Raise `InvalidArguments`."""
         return self._arguments.describe(args, kwargs)
 
+    def read_arguments(self, arguments: Mapping[str, JSONValue]) -> dict[str, Any]:
+        """Return arguments that a person gave, as JSON, as typed ones. Raise `InvalidArguments`."""
+        return self._arguments.read(arguments)
+
     def check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise `InvalidArguments` for arguments with which a call would fail."""
         self._arguments.bind(args, kwargs)

@@ -1,6 +1,11 @@
-"""Types to JSON and back, by annotation: values for the journal, and the schemas against which inputs are checked."""
+"""Types to JSON and back, by annotation: values for the journal, and the schemas against which inputs are checked.
+
+What comes back is what went in, type included; `carried` and `round_trip` refuse anything else. A value without an
+annotation is what JSON makes of it, and refused where that would lose something.
+"""
 
 import inspect
+import marshal
 import re
 import weakref
 from collections.abc import Callable
@@ -13,6 +18,7 @@ from pydantic_core import PydanticSerializationError
 from agent_statestore.envelope import dump
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue
+from celery_agents.define import annotations, likeness, marks
 from celery_agents.errors import InvalidResult, RegistrationError
 
 Adapter = pydantic.TypeAdapter[Any]
@@ -22,20 +28,31 @@ ANY: Adapter = pydantic.TypeAdapter(Any, config=pydantic.ConfigDict(ser_json_inf
 
 
 def adapter_for(annotation: Any, name: str) -> Adapter:
-    """Return the adapter of an annotation; a missing one means Any. Raise `RegistrationError` if pydantic has none."""
+    """Return the adapter of an annotation; a missing one means Any.
+
+    Raise `RegistrationError` if pydantic has none, or if no value of the type could come back from JSON as it was.
+    """
     if annotation is inspect.Parameter.empty or annotation is Any:
         return ANY
     try:
-        return _adapter_of(annotation) if _is_hashable(annotation) else pydantic.TypeAdapter(annotation)
+        return _adapter_of(annotation) if _is_hashable(annotation) else _new_adapter(annotation)
     except (pydantic.PydanticUserError, NameError) as error:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
+    except annotations.Uncarriable as error:
+        raise RegistrationError(name, f"the annotation {annotation!r} cannot be recorded: {error}") from error
 
 
 # Making an adapter takes ten times as long as a step, and functions that are defined anew for each execution have the
 # same annotations each time.
 @lru_cache(maxsize=1024)
 def _adapter_of(annotation: Any) -> Adapter:
-    return pydantic.TypeAdapter(annotation)
+    return _new_adapter(annotation)
+
+
+def _new_adapter(annotation: Any) -> Adapter:
+    adapter: Adapter = pydantic.TypeAdapter(annotation)
+    annotations.check(adapter)
+    return adapter
 
 
 def _is_hashable(annotation: Any) -> bool:
@@ -104,10 +121,12 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def to_json(adapter: Adapter, value: Any) -> JSONValue:
-    """Return the value as JSON-able Python. Raise `ValueError` with the reason if it has no JSON form."""
+    """Return the value as JSON-able Python, which need not say all of it. Raise `ValueError` if it has no JSON form."""
     try:
         # warnings="error" turns "this value is not of the annotated type" into an error instead of a log line.
-        return adapter.dump_python(value, mode="json", warnings="error" if adapter is not ANY else "none")
+        return adapter.dump_python(
+            value, mode="json", by_alias=adapter is not ANY, warnings="error" if adapter is not ANY else "none"
+        )
     except PydanticSerializationError as error:
         raise ValueError(_reason(value, error)) from error
 
@@ -121,32 +140,131 @@ def _reason(value: Any, error: PydanticSerializationError) -> str:
 
 
 def from_json(adapter: Adapter, value: JSONValue, field: str) -> Any:
-    """Return the typed value of JSON-able Python. Raise `pydantic.ValidationError`.
+    """Return the typed value of JSON from outside: an answer, an event. Raise `pydantic.ValidationError`.
 
     The value goes through JSON text, because pydantic's strict types accept a date's text, say, only from JSON.
     """
-    return value if adapter is ANY else adapter.validate_json(dump(value, field))
+    return value if adapter is ANY else _read(adapter, dump(value, field))
+
+
+def from_record(adapter: Adapter, value: JSONValue, field: str) -> Any:
+    """Return the typed value of what `carried` recorded. Raise `pydantic.ValidationError`."""
+    if adapter is ANY:
+        return value
+    text = dump(value, field)
+    return marks.marked(adapter).read(text) if marks.AS_KEY in text else _read(adapter, text)
+
+
+def _read(adapter: Adapter, text: str) -> Any:
+    # By name, too: not every alias is one for both directions.
+    return adapter.validate_json(text, by_alias=True, by_name=True)
+
+
+# The ways to write a value, tried in this order until one comes back as it was: with marks, by alias, and as pydantic
+# writes what is meant to be read again (no computed fields, JSON within JSON as text).
+_WAYS: Final = (
+    (False, True, False),
+    (False, True, True),
+    (False, False, True),
+    (True, True, True),
+    (True, False, True),
+)
+
+
+def lossless(value: Any) -> JSONValue:
+    """Return what JSON makes of a value, by alias. Raise `ValueError` where that loses something."""
+    output = ANY.dump_python(value, mode="json", by_alias=True, warnings="none")
+    lost = None if _is_equal(output, value) else likeness.lost_as_json(value, output)
+    if lost is not None:
+        raise likeness.Changed(lost)
+    return output
+
+
+def carried(adapter: Adapter, value: Any, field: str) -> tuple[Any, JSONValue]:
+    """Return a value as it comes back from its record, and the JSON to record.
+
+    Raise `ValueError`, with a sentence that has the path, for a value that would come back as another one, and whatever
+    a validator of the user's raises.
+    """
+    if adapter is ANY:
+        output = to_json(ANY, value)
+        lost = None if output is value or _is_equal(output, value) else likeness.lost_as_json(value, output)
+        if lost is not None:
+            raise likeness.Changed(lost)
+        return output, output
+    refused: Exception | None = None
+    for has_marks, by_alias, for_reading in _WAYS:
+        try:
+            if has_marks:
+                output = marks.marked(adapter).dump(value, by_alias=by_alias, round_trip=for_reading)
+            else:
+                output = adapter.dump_python(
+                    value, mode="json", by_alias=by_alias, round_trip=for_reading, warnings="error"
+                )
+            back = from_record(adapter, output, field)
+            if _is_plainly_same(value, back):
+                return back, output
+            found = likeness.difference(value, back)
+        except PydanticSerializationError as error:
+            refused = refused or ValueError(_reason(value, error)).with_traceback(error.__traceback__)
+            continue
+        except Exception as error:  # noqa: BLE001 - the first one is raised if no way is left
+            refused = refused or error
+            continue
+        if found is None:
+            return back, output
+        refused = refused or likeness.Changed(found)
+    assert refused is not None
+    raise refused
+
+
+_SCALARS: Final = frozenset({str, int, float, bool})
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+
+
+def _is_equal(output: JSONValue, value: Any) -> bool:
+    try:
+        return bool(output == value)
+    except Exception:  # noqa: BLE001 - of a foreign __eq__; then it is looked at in detail
+        return False
+
+
+def _is_plainly_same(given: Any, back: Any) -> bool:
+    """Return whether both are the same and of plain types; False also if that is not known.
+
+    `marshal` knows exactly these types, at the speed of C; in its format 0 the same values have the same bytes.
+    """
+    kind = type(given)
+    if given is back or kind is not type(back):
+        return given is back
+    if kind in _SCALARS:
+        return bool(given == back)
+    try:
+        return kind in _CONTAINERS and marshal.dumps(given, 0) == marshal.dumps(back, 0)
+    except ValueError:
+        return False
 
 
 def round_trip(returns: Adapter, key: str, value: Any) -> tuple[Any, JSONValue]:
-    """Return the result of a step as it will be after a crash, through JSON and back by its type, and its JSON.
+    """Return the result of a step as it will be after a crash, and its JSON. Raise `InvalidResult`.
 
-    Raise `InvalidResult`.
+    A validator of the user's that raises makes the result invalid, too: what it judges is done.
     """
     try:
-        output = to_json(returns, value)
-        return from_json(returns, output, key), output
+        return carried(returns, value, key)
     except pydantic.ValidationError as error:
         raise InvalidResult(key, problems(error)) from error
-    except InvalidRecord as error:
+    except (InvalidRecord, likeness.Changed) as error:
         raise InvalidResult(key, [str(error)]) from error
     except ValueError as error:
         raise InvalidResult(key, [f"not JSON-serialisable: {error}"]) from error
+    except Exception as error:
+        raise InvalidResult(key, [f"it cannot be recorded: {type(error).__name__}: {error}"]) from error
 
 
-def problems(error: pydantic.ValidationError) -> list[str]:
-    """Return one sentence per fault, each naming its field."""
+def problems(error: pydantic.ValidationError, *within: str) -> list[str]:
+    """Return one sentence per fault, each naming its field, which stands `within` others."""
     return [
-        f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']}"
+        f"{'.'.join(str(part) for part in (*within, *fault['loc'])) or 'value'}: {fault['msg']}"
         for fault in error.errors(include_url=False, include_input=False, include_context=False)
     ]

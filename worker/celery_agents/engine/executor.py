@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from agent_statestore.errors import StoreError
-from agent_statestore.records import AgentContext, Claim, ExecutionSummary, JSONValue, Wait
+from agent_statestore.records import AgentContext, Claim, ExecutionSummary, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.define.agent import AgentDefinition
@@ -35,7 +35,7 @@ from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
 from celery_agents.engine.steps.scope import Nesting
-from celery_agents.errors import DeadLetter, InvalidResult
+from celery_agents.errors import DeadLetter
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Executor:
             if course.stopped is None:
                 course.enter_end()
                 attempt.journal.check_all_reached()
-                return Outcome(ending=Ending.COMPLETED, output=_encoded(agent, value))
+                return Outcome(ending=Ending.COMPLETED, output=agent.encode_output(value))
         except BaseException as error:
             if course.is_interrupt(error):
                 if not isinstance(error, ExecutionStopped):
@@ -274,10 +274,3 @@ class Executor:
             events=events,
             retries=sum(step.tries - 1 for step in context.steps),
         )
-
-
-def _encoded(agent: AgentDefinition, value: object) -> JSONValue:
-    try:
-        return agent.encode_output(value)
-    except ValueError as error:
-        raise InvalidResult(agent.name, [f"not JSON-serialisable: {error}"]) from error

@@ -31,7 +31,7 @@ from celery.schedules import schedule as interval
 from agent_statestore.errors import IdempotencyConflict, InvalidRecord, StoreUnavailable
 from agent_statestore.records import JSONValue, require_name
 from celery_agents.define.agent import AgentDefinition
-from celery_agents.errors import ConfigurationError, SessionBusy
+from celery_agents.errors import ConfigurationError, InvalidInput, SessionBusy
 from celery_agents.host.runtime import runtime_of
 from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.create import create
@@ -93,7 +93,7 @@ def schedule(
     }
     kwargs: dict[str, Any] = {
         "agent": agent if isinstance(agent, str) else agent.name,
-        "input": input if isinstance(agent, str) else agent.encode_input(input),
+        "input": input if isinstance(agent, str) else _encoded(agent, input),
         "entry": name,
         **{option: value for option, value in options.items() if value is not None},
     }
@@ -102,6 +102,14 @@ def schedule(
         kwargs["tick"] = BeatLazyFunc(_Ticks(planned))
     sent: dict[str, Any] = {} if queue is None else {"queue": queue}
     app.add_periodic_task(planned, SimpleNamespace(name=TASK_NAME), kwargs=kwargs, name=name, **sent)
+
+
+def _encoded(agent: AgentDefinition, input: object) -> JSONValue:  # noqa: A002 - as above
+    """Return an input as a message carries it, to be encoded once more by the worker. Raise `InvalidInput`."""
+    encoded = agent.encode_input(input)
+    if agent.encode_input(encoded) != encoded:
+        raise InvalidInput(agent.name, ["input: a schedule would start it with another one; name it as plain JSON"])
+    return encoded
 
 
 class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types

@@ -219,7 +219,7 @@ def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue])
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         raise InvalidArguments(name, [f"arguments: needs all of them by name, not {arguments!r:.80}"])
     try:
-        edited: dict[str, JSONValue] = types.to_json(types.ANY, dict(arguments))
+        edited: dict[str, JSONValue] = types.lossless(dict(arguments))
         dump(edited, "arguments", services.store.max_value_bytes)
     except InvalidRecord:
         raise
@@ -233,7 +233,8 @@ def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue])
         # The execution may ask for another tool of this name: for another version, or for one that a function made
         # anew.
         if tool.name == name and asked.schema in (None, tool.json_schema):
-            tool.check_arguments((), edited)  # where the tool is known, check also what JSON Schema cannot say
+            # Where the tool is known, check also what JSON Schema cannot say.
+            tool.check_arguments((), tool.read_arguments(edited))
     return edited
 
 

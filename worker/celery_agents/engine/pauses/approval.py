@@ -109,7 +109,7 @@ class Approval:
             return Result(success=False, error=describe(ApprovalDenied(tool.name, signal.sender, reason)))
         if decision.arguments is not None:
             try:
-                tool.check_arguments((), decision.arguments)
+                tool.check_arguments((), tool.read_arguments(decision.arguments))
             except Exception as error:  # noqa: BLE001 - `InvalidArguments`, or of a validator of the user's
                 return Result(success=False, error=describe(error))
         assert signal.sent_at is not None  # the store has stamped what is in a mailbox

@@ -7,6 +7,7 @@ worker. A look is no step: it is repeated after a crash, so it must only look. W
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import NoneType
 from typing import Any, Final
 
 import pydantic
@@ -128,9 +129,11 @@ class Job:
 
     def _as_json(self, key: str, given: Any) -> JSONValue:
         """Return what came of the job as JSON, which the type that is asked for can be read from."""
+        if self.returns is not types.ANY and type(given) not in (dict, list, str, int, float, bool, NoneType):
+            return types.round_trip(self.returns, key, given)[1]
         _, output = types.round_trip(types.ANY, key, given)
         try:
-            types.from_json(self.returns, output, key)
+            types.from_record(self.returns, output, key)
         except pydantic.ValidationError as error:
             raise InvalidResult(key, types.problems(error)) from error
         return output
@@ -159,7 +162,7 @@ class Job:
         if result.error is not None:
             raise revive(result.error)
         try:
-            return types.from_json(self.returns, result.output, key)
+            return types.from_record(self.returns, result.output, key)
         except pydantic.ValidationError as error:
             raise JournalMismatch(
                 key, f"what came of the job does not fit the code's type: {'; '.join(types.problems(error))}"

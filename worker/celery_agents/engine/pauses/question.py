@@ -149,7 +149,7 @@ def question(
         dump(list(choices), "choices")
     if default is not MISSING:
         try:
-            dump(types.to_json(types.ANY, default), "default")
+            dump(types.carried(types.ANY, default, "default")[1], "default")
         except ValueError as error:
             raise NotSerialisable("default", str(error)) from error
     return Question(

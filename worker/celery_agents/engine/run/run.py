@@ -164,7 +164,7 @@ class BaseRun:
         options = self._options
         return Job(
             label=name,
-            submitted=types.to_json(types.ANY, submitted),
+            submitted=types.carried(types.ANY, submitted, name)[1],
             poll=poll,
             every=every,
             timeout=timeout,

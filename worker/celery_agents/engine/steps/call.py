@@ -34,12 +34,16 @@ class StepOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call that is to be made as a step of this name. `function` may be a `Tool`."""
+    """A call that is to be made as a step of this name. `function` may be a `Tool`.
+
+    `is_edited` says that a person gave its arguments, as JSON.
+    """
 
     name: str
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    is_edited: bool = False
 
     @classmethod
     def named_like(cls, function: Callable[..., Any]) -> "Call":
@@ -94,7 +98,7 @@ class Place:
         if self.approval is not None:
             edited = self.approval.get(self.attempt, self.approval_key)
             if edited is not None:
-                call = replace(call, args=(), kwargs=edited)
+                call = replace(call, args=(), kwargs=edited, is_edited=True)
         return reach(self.attempt, build(self.attempt, call, options), self.key)
 
 
@@ -138,6 +142,8 @@ def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: Step
     described = tool.describe_arguments(args, kwargs)
     # What cannot be recorded must not be done.
     dump(described, f"arguments of tool {tool.name!r}", attempt.max_value_bytes)
+    if call.is_edited:
+        kwargs = tool.read_arguments(kwargs)
 
     def look(this: Try, own: Reconcile | None = None) -> Any:
         return tool.look_whether_it_happened(_context_of(attempt, this), args, kwargs, own)

@@ -188,7 +188,7 @@ class ReachedStep:
         if result.error is not None:
             raise revive(result.error)
         try:
-            return types.from_json(self.step.returns, result.output, self.key)
+            return types.from_record(self.step.returns, result.output, self.key)
         except pydantic.ValidationError as error:
             raise JournalMismatch(
                 self.key, f"its recorded result does not fit the code's type: {'; '.join(types.problems(error))}"
