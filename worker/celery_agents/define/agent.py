@@ -99,7 +99,7 @@ class AgentDefinition:
         Raise `InvalidInput`, which names the field.
         """
         try:
-            _, encoded = types.carried(self._input, self._input.validate_python(value), "input")
+            encoded = types.accepted(self._input, value, "input")
             dump(encoded, "input")
         except pydantic.ValidationError as error:
             raise InvalidInput(self.name, types.problems(error)) from error

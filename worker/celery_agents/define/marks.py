@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import NoneType
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -102,10 +102,9 @@ def marked(adapter: Adapter) -> Marked:
     return known
 
 
+@lru_cache(maxsize=256)
 def _marked_class(kind: type) -> Marked:
-    from celery_agents.define.types import adapter_for
-
-    return marked(adapter_for(kind, kind.__qualname__))
+    return Marked(pydantic.TypeAdapter(kind))
 
 
 @dataclass
@@ -203,7 +202,7 @@ class _ClassNode:
     def write(self, value: Any, info: Any) -> JSONValue:
         if not isinstance(value, self.kind):
             raise PydanticSerializationUnexpectedValue(f"Expected {self.kind.__qualname__}")
-        kind = type(value)
+        kind: Any = type(value)
         if kind is self.kind:
             output = self._form.dump(value, by_alias=info.by_alias, round_trip=info.round_trip)
             # What looks like a mark is no mark, and gets one.

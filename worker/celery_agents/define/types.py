@@ -4,6 +4,7 @@ What comes back is what went in, type included; `carried` and `round_trip` refus
 annotation is what JSON makes of it, and refused where that would lose something.
 """
 
+import contextlib
 import inspect
 import marshal
 import re
@@ -216,6 +217,19 @@ def carried(adapter: Adapter, value: Any, field: str) -> tuple[Any, JSONValue]:
         refused = refused or likeness.Changed(found)
     assert refused is not None
     raise refused
+
+
+def accepted(adapter: Adapter, value: Any, field: str) -> JSONValue:
+    """Return the JSON to record of what was given: as it is, if it is of the type, else as validation makes it.
+
+    Raise as `carried` does, and `pydantic.ValidationError`.
+    """
+    valid = adapter.validate_python(value)
+    if not _is_plainly_same(value, valid):
+        # Validation may take a member of a union for another one.
+        with contextlib.suppress(Exception):
+            return carried(adapter, value, field)[1]
+    return carried(adapter, valid, field)[1]
 
 
 _SCALARS: Final = frozenset({str, int, float, bool})
