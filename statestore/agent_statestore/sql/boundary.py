@@ -25,6 +25,12 @@ _PACKET_TOO_LARGE: Final = 1153
 _CONSTRAINT_CLASS: Final = "23"
 _CONSTRAINT_IN_MYSQL: Final = {1048, 1169, 1216, 1217, 1364, 1451, 1452}
 _ABORTED: Final = "25P02"
+# The server takes no writes: it follows another one, or was fenced off before a fail-over. Nothing was done.
+READ_ONLY: Final = "25006"
+# It shuts down, has crashed, starts, or has lost the database.
+_GOING_AWAY: Final = {"57P01", "57P02", "57P03", "57P04"}
+# The same of MySQL and MariaDB: read-only in several ways (the third is a group's), shutting down, offline.
+_WRONG_IN_MYSQL: Final = {1290, 1792, 1836, 3100, 1053, 3032}
 
 _DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
 
@@ -76,6 +82,16 @@ def mysql_code_of(error: BaseException | None) -> int | None:
         return None
     code = error.args[0]
     return code if isinstance(code, int) else None
+
+
+def is_of_wrong_server(error: BaseException | None) -> bool:
+    """Return whether an error says that this server is the wrong one, or about to be.
+
+    After a fail-over the next connection may lead to the right one, while the sessions on the old server stay open.
+    """
+    original = error.orig if isinstance(error, DBAPIError) else error
+    state = sqlstate_of(original)
+    return state == READ_ONLY or state in _GOING_AWAY or mysql_code_of(original) in _WRONG_IN_MYSQL
 
 
 def _reason_of(error: BaseException | None) -> str:

@@ -11,10 +11,11 @@ import weakref
 from typing import Any, Final
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
+from agent_statestore.sql.boundary import is_of_wrong_server
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.pool import PooledSQLite, prepare_sqlite, sqlite_arguments
 
@@ -53,6 +54,7 @@ def create_step_engine(settings: SQLSettings) -> Engine:
         _begin_with_lock(engine)
     else:
         event.listen(engine, "checkout", _refuse_dropped)
+        event.listen(engine, "handle_error", _give_up_wrong_server)
         _forget_after_fork(engine)
     return engine
 
@@ -130,6 +132,12 @@ def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
         raise InvalidatePoolError from error
     if dropped:
         raise InvalidatePoolError
+
+
+def _give_up_wrong_server(context: ExceptionContext) -> None:
+    """Have SQLAlchemy close a connection to a server that is the wrong one, and all that lie idle in its pool."""
+    if is_of_wrong_server(context.original_exception):
+        context.is_disconnect = True
 
 
 def _socket_of(connection: Any) -> Any:

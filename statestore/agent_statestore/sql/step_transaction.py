@@ -16,7 +16,7 @@ from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.codec import EncodedCheckpoint, encode_checkpoint
 from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
 from agent_statestore.records import Checkpointed, Lease
-from agent_statestore.sql.boundary import is_driver_error, mysql_code_of, reraise, sqlstate_of
+from agent_statestore.sql.boundary import is_driver_error, is_of_wrong_server, mysql_code_of, reraise, sqlstate_of
 from agent_statestore.sql.engine import create_step_engine
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.fork_gate import sqlite_gate
@@ -150,6 +150,8 @@ class SQLStepTransaction:
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary tells the driver's errors from others, and raises both
+            if is_of_wrong_server(error):
+                self._connection.invalidate(error)
             reraise(error, self._settings)
         return applied
 

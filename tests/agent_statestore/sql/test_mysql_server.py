@@ -160,6 +160,10 @@ def test_a_read_only_server_is_unavailable_until_it_takes_writes_again(
         with pytest.raises(StoreUnavailable, match=r"read-only.*1290"):
             app.checkpoint(execution_id, Checkpoint(steps=(done(1),), state=AgentState.USING_TOOL), lease)
         assert summary_of(app, execution_id).state is AgentState.THINKING
+        with pytest.raises(StoreUnavailable, match="1290"), app.transaction(execution_id, lease) as step:
+            step.connection.exec_driver_sql("UPDATE agent_contexts SET priority = 1")
+        refused = step.connection
+        assert refused.invalidated or refused.closed
         run_on(mariadb_server, "SET GLOBAL read_only = 0")
         app.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
         assert app.purge(execution_id)

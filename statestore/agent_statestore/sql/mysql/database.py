@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from pymysql.err import MySQLError
 from sqlalchemy.exc import SQLAlchemyError
 
-from agent_statestore.sql.boundary import mysql_code_of, reraise
+from agent_statestore.sql.boundary import is_of_wrong_server, mysql_code_of, reraise
 from agent_statestore.sql.database import Params
 from agent_statestore.sql.engine import MAX_PACKET, create_pooled_engine
 from agent_statestore.sql.mysql.transaction import MySQLTransaction
@@ -26,8 +26,6 @@ Result = TypeVar("Result")
 _CONFLICTS: Final = frozenset({1213, 1020, 1062})
 _TRIES: Final = 8
 _PAUSE_SECONDS: Final = 0.002
-# The server takes no writes (any more): after a failover the next connection may lead to one that does.
-_READ_ONLY: Final = frozenset({1290, 1792, 1836, 3100})
 
 # READ COMMITTED, in which the writers work, would show each SELECT another state. A snapshot neither waits for their
 # locks nor holds them up.
@@ -89,8 +87,11 @@ class MySQLDatabase:
                 return result
             except BaseException as error:
                 # A connection that cannot be rolled back is closed, and the server then undoes what it began.
-                if not transaction.roll_back() or mysql_code_of(error) in _READ_ONLY:
+                is_wrong = is_of_wrong_server(error)
+                if not transaction.roll_back() or is_wrong:
                     pooled.invalidate()
+                if is_wrong:
+                    self._engine.dispose()  # all that lie idle lead there, too
                 raise
         finally:
             pooled.close()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from agent_statestore.sql.boundary import reraise, sqlstate_of
+from agent_statestore.sql.boundary import READ_ONLY, is_of_wrong_server, reraise, sqlstate_of
 from agent_statestore.sql.database import DuplicateKey, Params
 from agent_statestore.sql.postgresql.connections import PostgreSQLPool
 from agent_statestore.sql.settings import SQLSettings
@@ -41,7 +41,7 @@ class PostgreSQLDatabase:
         query = self._converted.get(statement)
         if query is None:
             query = self._converted[statement] = to_pyformat(statement).encode()
-        tries = 3
+        tries, knows_better_server = 3, True
         while True:
             tries -= 1
             try:
@@ -51,6 +51,12 @@ class PostgreSQLDatabase:
                 state = sqlstate_of(error)
                 if state in _TRANSIENT and tries:
                     continue
+                if is_of_wrong_server(error):
+                    # All that lie idle lead there, too.
+                    self._pool.dispose()
+                    if state == READ_ONLY and knows_better_server:
+                        knows_better_server = False
+                        continue
                 if state == "23505":
                     raise DuplicateKey from error
                 reraise(error, self.settings)
