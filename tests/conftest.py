@@ -15,6 +15,7 @@ from agent_statestore.sql import SQLStore
 from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
+from tests.services.pgbouncer import PgBouncer, find_pgbouncer
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
 from tests.services.process import found
 from tests.services.redis import RedisServer, RedisTLSServer, find_redis, find_redis_with_tls, find_valkey
@@ -196,6 +197,14 @@ def postgresql_server() -> Iterator[PostgresServer]:
     """A started PostgreSQL of the test's own, to be stopped, killed and restarted."""
     with _postgres_server(durable=True) as server:
         yield server.start()
+
+
+@pytest.fixture
+def pgbouncer(postgresql_migrated_url: str) -> Iterator[PgBouncer]:
+    """A started PgBouncer in transaction mode, in front of the test's own database with our schema."""
+    binary = found("PgBouncer", find_pgbouncer(), "install pgbouncer")
+    with PgBouncer(binary, postgresql_migrated_url) as pooler:
+        yield pooler.start()
 
 
 @contextlib.contextmanager

@@ -283,6 +283,19 @@ class StoreConfigurationError(StoreError):
     """The store cannot be opened as it is configured."""
 
 
+# What others call these backends.
+_SENTINELS = "redis+sentinel://host1:26379,host2:26379/0?service=mymaster"
+_CLUSTER = "redis+cluster://host1:6379,host2:6379"
+_MEANT = {
+    **dict.fromkeys(("pg", "pgsql", "postgres", "psql", "psycopg"), "postgresql://"),
+    **dict.fromkeys(("sentinel", "redis-sentinel", "rediss-sentinel", "redissentinel"), _SENTINELS),
+    **dict.fromkeys(("cluster", "redis-cluster", "rediss-cluster", "rediscluster"), _CLUSTER),
+    **dict.fromkeys(("sqlite3", "file", "db"), "sqlite:///file.db"),
+    "valkeys": "rediss://",
+    "mem": "memory://",
+}
+
+
 class UnknownScheme(StoreConfigurationError):
     """No installed backend takes this URL."""
 
@@ -292,7 +305,9 @@ class UnknownScheme(StoreConfigurationError):
         self.known = tuple(known)
 
     def __str__(self) -> str:
-        return f"unknown store scheme {self.scheme!r}; installed backends: {', '.join(self.known)}"
+        meant = _MEANT.get(self.scheme.partition("+")[0])
+        hint = "" if meant is None else f": write {meant}"
+        return f"unknown store scheme {self.scheme!r}{hint}; installed backends: {', '.join(self.known)}"
 
 
 class MissingDriver(StoreConfigurationError):

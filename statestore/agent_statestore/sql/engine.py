@@ -16,6 +16,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from agent_statestore.sql.boundary import is_of_wrong_server
+from agent_statestore.sql.driver_options import pymysql_arguments
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.pool import PooledSQLite, prepare_sqlite, sqlite_arguments
 
@@ -96,7 +97,8 @@ def _create(
     if settings.dialect == "mysql":
         from agent_statestore.sql.mysql import session
 
-        arguments = session.connect_arguments(autocommit=autocommit, answer_seconds=answer_seconds)
+        arguments = pymysql_arguments(settings.url)
+        arguments |= session.connect_arguments(autocommit=autocommit, answer_seconds=answer_seconds)
         engine = create_engine(settings.url, connect_args=arguments, **options)
 
         @event.listens_for(engine, "connect")
@@ -113,7 +115,7 @@ def _create(
         from agent_statestore.sql.postgresql import connections
 
         del dialect, record
-        return connections.connect(answer_seconds, *args, **kwargs)
+        return connections.connect(settings, answer_seconds, *args, **kwargs)
 
     return engine
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from agent_statestore.errors import UnsupportedURL
 from agent_statestore.masking import masked
+from agent_statestore.sql.driver_options import check_file_options, check_pymysql_options
 from agent_statestore.sql.tables import DEFAULT_PREFIX, Tables
 
 Dialect = Literal["sqlite", "postgresql", "mysql"]
@@ -31,6 +32,13 @@ _DIALECTS: Final[dict[str, Dialect]] = {
     "mariadb": "mysql",
 }
 _NAME: Final = "[a-z_][a-z0-9_]{0,30}"
+_SPELLINGS: Final = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "sqlite": "sqlite",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,12 @@ def _option(default: str, pattern: str, read: Callable[[str], Any], name: str | 
     return field(metadata={"option": _Option(default, pattern, read, name)})
 
 
+def _threshold(text: str) -> int | Literal["auto"] | None:
+    if text == "auto":
+        return "auto"
+    return None if text == "none" else int(text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQLSettings:
     """A store URL, taken apart: the driver's part of it, and the store's own options.
@@ -59,6 +73,9 @@ class SQLSettings:
       PostgreSQL, which `migrate` makes, or a database of MySQL, which must exist; `pool_size` (5 connections per
       process), `max_overflow` (10 more under load), `answer_timeout_ms` (30000; a statement that the server does not
       answer in this time counts as a lost connection, except for migrations and transactional steps);
+    * PostgreSQL: `prepare_threshold`, after how many uses of a statement a connection prepares it on the server
+      (`auto`: five, and never if a pooler stands in between, which may give each transaction another session; `none`:
+      never; or a number, for a pooler that knows about prepared statements, or is in session mode);
     * SQLite: `synchronous` (`FULL`: a checkpoint survives a power cut; `NORMAL`: the last ones may be lost then, but
       never to a killed process; `EXTRA`; `OFF`), `journal_mode` (`WAL`; one of `DELETE`, `TRUNCATE`, `PERSIST` for file
       systems without shared memory between processes, such as NFS: there readers and writers wait for each other),
@@ -76,6 +93,7 @@ class SQLSettings:
     pool_size: int = _option("5", "[0-9]{1,9}", int)
     max_overflow: int = _option("10", "[0-9]{1,9}", int)
     answer_timeout_ms: int = _option("30000", "[1-9][0-9]{0,8}", int)
+    prepare_threshold: int | Literal["auto"] | None = _option("auto", "auto|none|[0-9]{1,9}", _threshold)
     keeps_deleted: bool = _option("on", "on|off", "on".__eq__, "soft_delete")
 
     @property
@@ -97,7 +115,9 @@ def parse_url(url: str) -> SQLSettings:
         raise UnsupportedURL(shown, "it is not a database URL") from error
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise UnsupportedURL(shown, f"the driver must be one of {', '.join(sorted(_DRIVERS))}")
+        spelling = _SPELLINGS[parsed.drivername.partition("+")[0]]
+        known = ", ".join(sorted(_DRIVERS))
+        raise UnsupportedURL(shown, f"write {spelling}://; the driver must be one of {known}")
 
     def option(name: str, default: str, pattern: str) -> str:
         value = parsed.query.get(name, default)
@@ -105,27 +125,34 @@ def parse_url(url: str) -> SQLSettings:
             raise UnsupportedURL(shown, f"{value!r} is no {name}")
         return value
 
-    own = {"table_prefix", "schema"}
     read: dict[str, Any] = {}
     for one in fields(SQLSettings):
         declared: _Option | None = one.metadata.get("option")
         if declared is not None:
-            name = declared.name or one.name
-            own.add(name)
-            read[one.name] = declared.read(option(name, declared.default, declared.pattern))
+            read[one.name] = declared.read(option(declared.name or one.name, declared.default, declared.pattern))
     tables = Tables(
         option("table_prefix", DEFAULT_PREFIX, _NAME), option("schema", "", _NAME) if "schema" in parsed.query else None
     )
     settings = SQLSettings(
         shown_url=shown,
-        url=parsed.set(drivername=driver).difference_update_query(own),
+        url=parsed.set(drivername=driver).difference_update_query(own_options()),
         tables=tables,
         **read,
     )
     if settings.pool_size + settings.max_overflow == 0:
         raise UnsupportedURL(shown, "pool_size and max_overflow are both 0, which leaves no connection")
     _check_place(settings)
+    if settings.is_sqlite:
+        check_file_options(settings.url, shown, own_options())
+    elif settings.dialect == "mysql":
+        check_pymysql_options(settings.url, shown, own_options())
     return settings
+
+
+def own_options() -> set[str]:
+    """Return the names of the store's own options."""
+    declared = ((one.name, one.metadata.get("option")) for one in fields(SQLSettings))
+    return {"table_prefix", "schema"} | {option.name or name for name, option in declared if option is not None}
 
 
 def _check_place(settings: SQLSettings) -> None:

@@ -34,11 +34,12 @@ from agent_statestore.records import (
 from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.database import Database
+from agent_statestore.sql.driver_options import check_libpq_options
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading
 from agent_statestore.sql.schema import schema
-from agent_statestore.sql.settings import parse_url
+from agent_statestore.sql.settings import own_options, parse_url
 from agent_statestore.sql.single import SingleStatements
 from agent_statestore.sql.sqlite.database import SQLiteDatabase
 from agent_statestore.sql.sqlite.primitives import SQLitePrimitives, bind_sqlite
@@ -80,6 +81,7 @@ class SQLStore(Store):
                     from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
                     from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
 
+                    check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)
                 self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
                 bind = partial(BoundPostgreSQL, settings, clock)

@@ -74,6 +74,10 @@ def locate(url: str) -> Located:
     if "#" in rest:
         raise UnsupportedURL(masked(url), "a '#' must be written %23")
     place, _, query = rest.partition("?")
+    if ";" in place.rpartition("@")[2] or "://" in place.rpartition("@")[2]:
+        raise UnsupportedURL(
+            masked(url), f"a list of servers is written {_listed(kind)}: one scheme, and commas between the servers"
+        )
     netloc, _, database = place.partition("/")
     credentials, at, hosts = netloc.rpartition("@")
     if not kind and "," in hosts:
@@ -95,6 +99,12 @@ def locate(url: str) -> Located:
         return Located(_sentinels(shown, addresses, settings, own), replicas)
     address = addresses[0] if addresses else Address("localhost", _PORTS[kind])
     return Located(OneServer(Node(address, _pool_of(settings)(address)), shown), replicas)
+
+
+def _listed(kind: str) -> str:
+    if kind == "cluster":
+        return "redis+cluster://host1:6379,host2:6379"
+    return "redis+sentinel://host1:26379,host2:26379/0?service=mymaster"
 
 
 def located_by(client: redis.Redis | redis.RedisCluster) -> Located:

@@ -21,6 +21,9 @@ from agent_statestore.sql.settings import SQLSettings
 # How long a thread waits for a connection while all are in use.
 _WAIT_SECONDS: Final = 30.0
 
+# psycopg's own default.
+_PREPARE_THRESHOLD: Final = 5
+
 # The settings of libpq for a network that swallows packets; by default it would take the kernel's quarter of an hour to
 # notice. The URL's settings overrule them.
 _NETWORK: Final = {
@@ -59,11 +62,33 @@ class _NoAnswer(psycopg.OperationalError):
     """The server did not answer in time."""
 
 
-def connect(answer_seconds: float | None, *args: Any, **kwargs: Any) -> LimitedConnection:
+def connect(
+    settings: SQLSettings, answer_seconds: float | None, *args: Any, autocommit: bool = False, **kwargs: Any
+) -> LimitedConnection:
     """Open a connection whose statements must be answered within `answer_seconds` (None: at some time)."""
-    connection = LimitedConnection.connect(*args, **{**_NETWORK, **kwargs})
+    connection = LimitedConnection.connect(*args, autocommit=True, **{**_NETWORK, **kwargs})
     connection.answer_seconds = answer_seconds
+    try:
+        threshold = settings.prepare_threshold
+        if threshold == "auto":
+            threshold = None if _is_pooled(connection) else _PREPARE_THRESHOLD
+        connection.prepare_threshold = threshold
+        connection.autocommit = autocommit
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _is_pooled(connection: LimitedConnection) -> bool:
+    """Return whether something stands in between that is not the server: PgBouncer or its like.
+
+    In transaction mode each transaction may get another session. A statement that was prepared in one is missing in the
+    others, or worse: there the same name is another statement, which another process has prepared. A pooler invents the
+    number by which a client may cancel its statements, as it does not know yet which session that will be.
+    """
+    connection.prepare_threshold = None
+    return connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.pgconn.backend_pid,)
 
 
 def _limited(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
@@ -124,7 +149,7 @@ class PostgreSQLPool:
                     return PooledConnection(connection, home)
                 connection.close()
             answer_seconds = self._settings.answer_timeout_ms / 1000
-            connection = connect(answer_seconds, *self._arguments, autocommit=True, **self._options)
+            connection = connect(self._settings, answer_seconds, *self._arguments, autocommit=True, **self._options)
             return PooledConnection(connection, home)
         except BaseException:
             home.free.put(None)
