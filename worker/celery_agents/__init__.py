@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
     from celery_agents.engine.run.run import Run
+    from celery_agents.engine.thread_ends import at_thread_end
     from celery_agents.errors import (
         AgentsError,
         AnswerTimeout,
@@ -119,6 +120,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "action_from_chat",
     # running
     "install",
+    "at_thread_end",
     "Event",
     "EventKind",
     "enqueue",
@@ -188,6 +190,7 @@ _MODULES: Final = {
     "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),
     "engine.run.run": ("Run",),
+    "engine.thread_ends": ("at_thread_end",),
     "errors": (
         "AgentsError",
         "AnswerTimeout",

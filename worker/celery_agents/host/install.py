@@ -8,8 +8,9 @@ from celery import Celery, signals, states
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.types import is_async
 from celery_agents.engine.events import Subscriber
+from celery_agents.engine.thread_ends import at_thread_end
 from celery_agents.errors import ConfigurationError
-from celery_agents.host import tasks
+from celery_agents.host import django, tasks
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime, bind, runtime_of
 
@@ -36,6 +37,7 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
     runtime = Runtime(app, registry or default_registry, DrainFlag(), subscribers)
     bind(app, runtime)
     tasks.register(app)
+    at_thread_end(django.close_connections)
     app.steps["worker"].add(f"{_BOOTSTEPS}:Preflight")
     app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep", f"{_SHIELD}:Shield"))
     _rank_revoked_over_custom_states()

@@ -10,7 +10,7 @@ import inspect
 import queue
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
 from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
@@ -21,6 +21,7 @@ from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.run import event_loop
 from celery_agents.engine.steps.calling import STOP_SECONDS
+from celery_agents.engine.thread_ends import EndingThreads
 from celery_agents.errors import NotAwaited
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Desk:
         self._course = course
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._helpers = helpers
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: EndingThreads | None = None
         self._in_pool: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._is_free = True
@@ -66,7 +67,7 @@ class Desk:
                 self._jobs.put((future, lambda: context.run(self._guarded, job)))
                 return future
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="step")
+                self._pool = EndingThreads(self._helpers, thread_name_prefix="step")
             try:
                 future = self._pool.submit(context.run, self._guarded, job)
             except RuntimeError as error:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from celery_agents.engine.run import loop_watch
+from celery_agents.engine.thread_ends import EndingThreads
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def event_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             loop = asyncio.new_event_loop()
+            loop.set_default_executor(EndingThreads(thread_name_prefix="agents-to-thread"))
             thread = threading.Thread(target=_run, args=(loop,), name="agents-event-loop", daemon=True)
             try:
                 thread.start()

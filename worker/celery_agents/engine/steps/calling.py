@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.run import event_loop
+from celery_agents.engine.thread_ends import end_thread
 from celery_agents.errors import StepTimeout
 
 # How long a call that overran its time is waited for after it was told to end.
@@ -93,7 +94,7 @@ class _ThreadedCall:
         A call into the kernel has to return first.
         """
         if not self._gate.acquire(timeout=STOP_SECONDS):
-            return False
+            return self.wait(0)
         try:
             if self._ended.locked():
                 thread = ctypes.c_ulong(self._thread.ident or 0)
@@ -126,6 +127,8 @@ class _ThreadedCall:
         except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
             self._error = error
         self._ended.release()
+        # Nobody waits for this, nor interrupts it: the gate stays shut.
+        end_thread()
         self._gate.release()
 
 

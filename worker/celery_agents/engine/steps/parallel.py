@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Final, TypeVar
 
 from celery_agents.engine.attempt import Attempt
@@ -10,6 +10,7 @@ from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.steps.calling import STOP_SECONDS
 from celery_agents.engine.steps.taking import ReachedStep
+from celery_agents.engine.thread_ends import EndingThreads
 
 DEFAULT_LIMIT: Final = 16
 
@@ -26,7 +27,7 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
     done: dict[str, Future[Any]] = {}
     if open_steps:
         with attempt.nesting.beside_each_other([one.key for one in open_steps]) as waits:
-            pool = ThreadPoolExecutor(min(limit, len(open_steps)), thread_name_prefix="step")
+            pool = EndingThreads(min(limit, len(open_steps)), thread_name_prefix="step")
             try:
                 for one in open_steps:
                     # A copy each: a context can be entered once at a time.
