@@ -18,6 +18,7 @@ from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_da
 from tests.services.pgbouncer import PgBouncer, find_pgbouncer
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
 from tests.services.process import found
+from tests.services.rabbitmq import RabbitMQServer, find_rabbitmq
 from tests.services.redis import RedisServer, RedisTLSServer, find_redis, find_redis_with_tls, find_valkey
 from tests.services.redis_cluster import RedisCluster
 from tests.services.redis_sentinel import RedisSentinel
@@ -279,3 +280,13 @@ def mariadb_server() -> Iterator[MariaDBServer]:
 def _mariadb_server(*, durable: bool) -> MariaDBServer:
     hint = "set TEST_MARIADB_URL, or install mariadb-server-core and mariadb-client-core"
     return MariaDBServer(found("MariaDB", find_mariadb(), hint), durable=durable)
+
+
+# -- RabbitMQ ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rabbitmq_server() -> Iterator[RabbitMQServer]:
+    """A started RabbitMQ of the test's own, to be stopped, killed and restarted."""
+    with RabbitMQServer(found("RabbitMQ", find_rabbitmq(), "install rabbitmq-server")) as server:
+        yield server.start()

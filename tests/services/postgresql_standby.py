@@ -59,3 +59,9 @@ def fence(server: PostgresServer) -> None:
             "the fence is up",
             lambda: connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",),
         )
+
+
+def url_of(*servers: PostgresServer, options: str = "") -> str:
+    """The URL of a store on whichever of the servers is to be had, in this order."""
+    hosts = "&".join(f"host=127.0.0.1:{server.port}" for server in servers)
+    return f"postgresql+psycopg://postgres@/postgres?{hosts}{options}"

@@ -11,7 +11,7 @@ from agent_statestore.sql import SQLStore
 from agent_statestore.sql.postgresql.connections import LimitedConnection
 from agent_statestore.testing.kit.builders import claim, create, done
 from tests.services.postgresql import PostgresServer
-from tests.services.postgresql_standby import PostgresStandby, fence
+from tests.services.postgresql_standby import PostgresStandby, fence, url_of
 
 
 @pytest.fixture
@@ -20,11 +20,6 @@ def standby(postgresql_server: PostgresServer) -> Iterator[PostgresStandby]:
         store.migrate()
     with PostgresStandby(postgresql_server) as standby:
         yield standby.start()
-
-
-def url_of(*servers: PostgresServer, options: str = "") -> str:
-    hosts = "&".join(f"host=127.0.0.1:{server.port}" for server in servers)
-    return f"postgresql+psycopg://postgres@/postgres?{hosts}{options}"
 
 
 def claimed_for_long(store: SQLStore) -> tuple[str, Lease]:
