@@ -166,6 +166,16 @@ class StorePrimitives(ABC):
         """
 
     @abstractmethod
+    def forgive(self, lease: Lease, crashes: int) -> bool:
+        """Lower the `crashes` of a leased execution to at most this number, and change nothing else.
+
+        The holder calls it with what it found before its own claim when its process may be killed for no fault of the
+        execution (a deploy that does not wait for a long step): the claim then counts as no crash. A `release` after it
+        is made with `crashed`, as the claim must not be taken back twice. Return False, and change nothing, if the
+        lease is stale, has run out or was given back. Repeating is safe.
+        """
+
+    @abstractmethod
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         """Return the live leases whose owner starts with `owner_prefix`; `ttl` is the time that is left of them."""
 

@@ -172,6 +172,9 @@ class HybridStore(Store):
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
         return self.hot.release(lease, crashed=crashed)
 
+    def forgive(self, lease: Lease, crashes: int) -> bool:
+        return self.hot.forgive(lease, crashes)
+
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         return self.hot.find_leases(owner_prefix)
 

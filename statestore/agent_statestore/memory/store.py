@@ -189,6 +189,14 @@ class MemoryStore(Store):
             header.update(release_changes(header, crashed=crashed, now_us=now_us))
             return True
 
+    def forgive(self, lease: Lease, crashes: int) -> bool:
+        with self._changed:
+            header = self._header_under(lease, self._clock.now_us())
+            if header is None:
+                return False
+            header["crashes"] = min(header["crashes"], crashes)
+            return True
+
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         with self._changed:
             now_us = self._clock.now_us()

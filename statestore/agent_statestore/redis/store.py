@@ -234,6 +234,10 @@ class RedisStore(Store):
         values = (self._now(), execution_id, lease.token, "1" if crashed else "0")
         return bool(self._connection.run(script("release"), self._keys.execution_and_shared(execution_id), values))
 
+    def forgive(self, lease: Lease, crashes: int) -> bool:
+        values = (self._now(), lease.token, crashes)
+        return bool(self._connection.run(script("forgive"), self._keys.own(lease.execution_id)[:1], values))
+
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         now = self._now()
         calls = [

@@ -30,6 +30,8 @@ class SingleStatements:
         held = f"WHERE execution_id = :execution_id AND token = :token AND lease_until_us > {now}"
         self._release = f"{give_up}, crashes = CASE WHEN crashes > 0 THEN crashes - 1 ELSE 0 END {held}"
         self._break = f"{give_up} {held}"
+        fewer = "CASE WHEN crashes > :crashes THEN :crashes ELSE crashes END"
+        self._forgive = f"UPDATE {contexts} SET crashes = {fewer} {held}"
         self._settle = (
             f"UPDATE {contexts} SET due_us = NULL WHERE execution_id = :execution_id AND {IS_OVER} "
             "AND deleted_us IS NULL"
@@ -42,6 +44,11 @@ class SingleStatements:
         """Give a lease up; see `StorePrimitives.release`."""
         params = {"execution_id": lease.execution_id, "token": lease.token, "now": now_us}
         return bool(self._database.change(self._break if crashed else self._release, params))
+
+    def forgive(self, lease: Lease, crashes: int, now_us: int | None) -> bool:
+        """Count a claim as no crash; see `StorePrimitives.forgive`."""
+        params = {"execution_id": lease.execution_id, "token": lease.token, "now": now_us, "crashes": crashes}
+        return bool(self._database.change(self._forgive, params))
 
     def settle(self, execution_id: str) -> None:
         """Clear the due time of an execution that is over; see `StorePrimitives.settle`."""

@@ -136,6 +136,9 @@ class SQLStore(Store):
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
         return self._single.release(lease, crashed, self._primitives.now_us())
 
+    def forgive(self, lease: Lease, crashes: int) -> bool:
+        return self._single.forgive(lease, crashes, self._primitives.now_us())
+
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
         return self._reading.leases(owner_prefix, self._primitives.now_us())
 

@@ -1,5 +1,6 @@
 """Claim, renew, release."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -34,7 +35,7 @@ from agent_statestore.testing.kit.suite import Suite
 
 
 class LeaseConformance(Suite):
-    """`claim`, `renew`, `release`, `find_leases`."""
+    """`claim`, `renew`, `release`, `forgive`, `find_leases`."""
 
     def test_the_store_tells_its_time(self, store: Store, clock: ManualClock) -> None:
         assert store.now() == from_us(clock.now_us())
@@ -210,6 +211,43 @@ class LeaseConformance(Suite):
         execution_id, lease = claimed(store)
         store.release(lease)
         assert summary_of(store, execution_id).crashes == 0
+
+    def test_a_forgiven_claim_counts_as_no_crash_however_it_ends(self, store: Store, clock: ManualClock) -> None:
+        execution_id, lease = claimed(store)
+        assert store.release(lease, crashed=True) is True
+        for ends in ("its lease runs out", "it is broken", "it is forgiven twice"):
+            lease = claim(store, execution_id).lease
+            before = context_of(store, execution_id)
+            assert before.crashes == 2, ends
+            assert store.forgive(lease, 1) is True, ends
+            assert context_of(store, execution_id) == replace(before, crashes=1), ends
+            if ends == "it is forgiven twice":
+                assert store.forgive(lease, 1) is True
+            if ends == "its lease runs out":
+                clock.advance(TTL)
+            else:
+                assert store.release(lease, crashed=True) is True, ends
+            assert summary_of(store, execution_id).crashes == 1, ends
+
+    def test_forgiving_never_adds_a_crash(self, store: Store) -> None:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+        assert store.forgive(lease, 3) is True
+        assert summary_of(store, execution_id).crashes == 0
+
+    def test_a_lost_lease_forgives_nothing(self, store: Store, clock: ManualClock) -> None:
+        expired, given_back, deleted, finished, claimed_anew = (claimed(store) for _ in range(5))
+        store.release(given_back[1], crashed=True)
+        store.delete_context(deleted[0])
+        store.update_state(finished[0], AgentState.COMPLETED, lease=finished[1])
+        clock.advance(TTL)
+        claim(store, claimed_anew[0], "host:2")
+        lost = (expired, given_back, deleted, finished, claimed_anew)
+        before = [store.get_context(execution_id) for execution_id, _ in lost]
+        assert [store.forgive(lease, 0) for _, lease in lost] == [False] * len(lost)
+        unknown = replace(expired[1], execution_id="unknown")
+        assert store.forgive(unknown, 0) is False
+        assert [store.get_context(execution_id) for execution_id, _ in lost] == before
 
     def test_a_broken_lease_and_an_expired_one_count_as_crashes(self, store: Store, clock: ManualClock) -> None:
         execution_id, lease = claimed(store)
