@@ -72,3 +72,37 @@ def test_who_waits_under_a_lease_is_told_when_it_runs_out_while_the_store_is_awa
     with keeper.keep(claimed(store).lease, module.time.monotonic()) as held, held.telling(told.set):
         assert told.wait(5)
         assert held.is_lost
+
+
+def test_a_claim_is_forgiven_once_the_worker_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, draining, told = MemoryStore(clock=ManualClock()), threading.Event(), threading.Event()
+    execution_id = store.create_context("agent", None).execution_id
+    before = store.claim(execution_id, "host/1/0", timedelta(seconds=15))
+    assert before is not None
+    store.release(before.lease, crashed=True)
+    claim = store.claim(execution_id, "host/1/0", timedelta(seconds=15))
+    assert claim is not None
+    forgive, fails = store.forgive, [True]
+
+    def forgives(lease: Any, crashes: int) -> bool:
+        if fails.pop() if fails else False:
+            raise StoreUnavailable("memory", "away")
+        told.set()
+        return forgive(lease, crashes)
+
+    def crashes() -> int:
+        summary = store.get_summary(execution_id)
+        assert summary is not None
+        return summary.crashes
+
+    monkeypatch.setattr(store, "forgive", forgives)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    with LeaseKeeper(store, draining.is_set).keep(claim.lease, module.time.monotonic()) as held:
+        held.crashes_before = claim.context.crashes - 1
+        assert not told.wait(0.1)
+        assert crashes() == 2
+        draining.set()
+        assert told.wait(5)
+        wait_until("it counts no more", lambda: crashes() == 1)
+        held.give_back(store, crashed=False)
+    assert crashes() == 1, "the claim was taken back twice"

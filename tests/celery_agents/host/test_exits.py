@@ -87,4 +87,4 @@ def test_an_exit_from_outside_gives_the_lease_back(tmp_path: Path, client: Runti
     assert execution.state is AgentState.THINKING
     context = client.store.get_context(execution.id)
     assert context is not None
-    assert (context.owner, context.crashes) == (None, 1)
+    assert (context.owner, context.crashes) == (None, 0)

@@ -77,7 +77,8 @@ class Executor:
     `relatives` starts children, `turns` says whose turn it is. `interrupts` are exceptions that come from outside into
     a step (a time limit): they end the attempt, and say nothing about the step. `is_exiting` says whether somebody has
     asked the process to end; a `SystemExit` means that only then, and else is a failure of the agent's code.
-    `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
+    `is_announced` says, of an attempt that ends with its process, whether a shutdown announced that: then it counts as
+    no crash. `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
     """
 
     store: Store
@@ -87,6 +88,7 @@ class Executor:
     turns: TurnGate
     limits: Defaults = field(default_factory=Defaults)
     is_draining: Callable[[], bool] = never
+    is_announced: Callable[[], bool] = never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
     is_exiting: Callable[[], bool] = never
@@ -104,6 +106,7 @@ class Executor:
         if claim is None:
             return None
         with self.keeper.keep(claim.lease, requested_at) as held:
+            held.crashes_before = claim.context.crashes - 1
             outcome: Outcome | None = None
             try:
                 agent = self.registry.find(claim.context.agent_id)
@@ -112,11 +115,12 @@ class Executor:
                 if outcome is None:
                     # An exception that ends the process (SystemExit of a cold shutdown) passes through: give the lease
                     # back, so that another process goes on at once. It counts as a crash, because what has killed the
-                    # process may do so for ever. What is still in flight beside it records nothing any more.
+                    # process may do so for ever; not if the worker shuts down. What is still in flight beside it
+                    # records nothing any more.
                     held.mark_lost()
-                    self._give_back(claim, crashed=True)
+                    self._give_back(held, crashed=not self.is_announced())
             if outcome.ending in (Ending.DRAINED, Ending.UNKNOWN):
-                self._give_back(claim, crashed=False)
+                self._give_back(held, crashed=False)
             return replace(outcome, token=claim.lease.token)
 
     def _work(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Outcome:
@@ -199,13 +203,13 @@ class Executor:
         )
         return Outcome(ending=Ending.UNKNOWN)
 
-    def _give_back(self, claim: Claim, *, crashed: bool) -> None:
+    def _give_back(self, held: HeldLease, *, crashed: bool) -> None:
         try:
-            self.store.release(claim.lease, crashed=crashed)
+            held.give_back(self.store, crashed=crashed)
         except StoreError as error:
             log.warning(
                 "the lease on execution %s could not be given back and runs out by itself: %s",
-                claim.lease.execution_id,
+                held.lease.execution_id,
                 error,
             )
 

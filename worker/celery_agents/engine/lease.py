@@ -2,6 +2,9 @@
 
 It lives in the process that executes (not in a worker's parent, which would go on renewing for a frozen child), and is
 started again after a fork. Where nothing is executed for a while, it ends.
+
+When the worker begins to shut down, it also tells the store that the death of these claims would be no crash: whoever
+shuts down may not have the patience to wait for a long step.
 """
 
 import logging
@@ -12,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from agent_statestore.errors import StoreUnavailable
+from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.records import Lease
 from agent_statestore.store import Store
 from celery_agents.engine.patience import Outage
@@ -20,6 +23,8 @@ from celery_agents.engine.patience import Outage
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 2.0
+# How often it is looked whether the worker shuts down. The flag is memory, shared with the worker's parent process.
+_LOOK_SECONDS: Final = 0.5
 
 
 class HeldLease:
@@ -36,6 +41,10 @@ class HeldLease:
         self._lost = False
         # Whether somebody asked for the execution to be cancelled.
         self.cancel_requested = False
+        # The crashes that the store counted before this claim; None until they are known.
+        self.crashes_before: int | None = None
+        self._is_forgiven = False
+        self._counting = threading.Lock()
         self._listeners: set[Callable[[], None]] = set()
 
     @property
@@ -56,6 +65,19 @@ class HeldLease:
     def wait(self, seconds: float) -> None:
         """Sleeps, but not past the moment when the lease is lost or a cancel is asked for."""
         self._changed.wait(seconds)
+
+    def forgive(self, store: Store) -> None:
+        """Make the store count this claim as no crash, however it ends. Raise `StoreError`."""
+        if self._is_forgiven or self.crashes_before is None:
+            return
+        with self._counting:
+            store.forgive(self.lease, self.crashes_before)
+            self._is_forgiven = True
+
+    def give_back(self, store: Store, *, crashed: bool) -> None:
+        """Release the lease. Raise `StoreError`."""
+        with self._counting:  # a claim that was forgiven is not taken back as well
+            store.release(self.lease, crashed=crashed or self._is_forgiven)
 
     @contextmanager
     def telling(self, listener: Callable[[], None]) -> Iterator[None]:
@@ -82,15 +104,17 @@ def _tell_of_ends(held: list[HeldLease]) -> None:
 
 
 class LeaseKeeper:
-    """Renews all held leases every third of their ttl."""
+    """Renews all held leases every third of their ttl. `is_draining` says that the worker shuts down."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, is_draining: Callable[[], bool] | None = None) -> None:
         self._store = store
+        self._is_draining = is_draining
         self._lock = threading.Lock()
         self._held: dict[str, HeldLease] = {}
         self._wake = threading.Event()
         self._pid: int | None = None
         self._renewing = Outage(log, "the renewal of leases")
+        self._forgiving = Outage(log, "telling the store that a shutdown is no crash")
 
     @contextmanager
     def keep(self, lease: Lease, requested_at: float) -> Iterator[HeldLease]:
@@ -115,7 +139,7 @@ class LeaseKeeper:
     def _loop(self, wake: threading.Event) -> None:
         next_at: float | None = None
         while True:
-            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else max(next_at - time.monotonic(), 0.0))
+            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else self._pause_seconds(next_at))
             wake.clear()
             with self._lock:
                 held = list(self._held.values())
@@ -126,6 +150,8 @@ class LeaseKeeper:
                 next_at = None
                 self._renewing.forget()
                 continue
+            if self._is_draining is not None and self._is_draining():
+                self._forgive(held)
             interval = min(one.lease.ttl.total_seconds() for one in held) / 3
             now = time.monotonic()
             if next_at is None:
@@ -133,6 +159,23 @@ class LeaseKeeper:
             next_at = min(next_at, now + interval)
             if now >= next_at:
                 next_at = now + (interval if self._renew(held) else min(interval, 1.0))
+
+    def _pause_seconds(self, next_at: float) -> float:
+        seconds = max(next_at - time.monotonic(), 0.0)
+        return seconds if self._is_draining is None else min(seconds, _LOOK_SECONDS)
+
+    def _forgive(self, held: list[HeldLease]) -> None:
+        """Forgive all that are not forgiven yet; the next look tries again."""
+        for one in held:
+            try:
+                one.forgive(self._store)
+            except StoreError as error:
+                self._forgiving.failed(error)
+                return
+            except Exception:
+                log.exception("a claim could not be forgiven, trying again")
+                return
+        self._forgiving.succeeded()
 
     def _renew(self, held: list[HeldLease]) -> bool:
         """One renewal of all; False if the store could not be reached."""

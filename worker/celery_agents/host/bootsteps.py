@@ -38,6 +38,10 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
             raise click.ClickException(str(error)) from error
         runtime.drain.clear()
 
+    def close(self, parent: Any) -> None:
+        """Drain, also where no signal tells of the shutdown (`app.control.shutdown()`): the pool is stopped next."""
+        runtime_of(parent.app).drain.set()
+
     @staticmethod
     def _check(runtime: Runtime, worker: Any) -> None:
         store = runtime.store

@@ -39,6 +39,8 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         del emit_retry
+        # Celery tells of a cold shutdown only after this.
+        runtime_of(self.task.app).drain.set()
         if pool.__class__.__module__ == "celery.concurrency.solo":
             # A cold shutdown. Celery's own attempt to end the job raises NotImplementedError here, inside the step that
             # this very thread is working on, and the step would record it as its failure. Of the exceptions that end a
@@ -46,9 +48,7 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
             # traceback.
             raise WorkerTerminate(EX_FAILURE)
         if pool.__class__.__module__ == "celery.concurrency.thread":
-            # A thread cannot be ended. Celery tells of the shutdown only after this, so start the drain here.
-            runtime_of(self.task.app).drain.set()
-            return
+            return  # a thread cannot be ended
         # Not as one of Celery's retries: it would write that over what the next attempt tells in another worker.
         super().cancel(pool, signal, emit_retry=False)
 

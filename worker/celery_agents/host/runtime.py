@@ -130,6 +130,7 @@ class Runtime:
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
                     is_draining=self.drain.is_set,
+                    is_announced=self.drain.announces_end,
                     subscribers=(*((send_live_state,) if settings.events else ()), *self.subscribers),
                     interrupts=FROM_OUTSIDE,
                     is_exiting=is_exiting,

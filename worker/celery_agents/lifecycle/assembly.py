@@ -1,10 +1,12 @@
 """The executor that every host needs: the engine, with the ports that this package fills."""
 
+from collections.abc import Callable
 from typing import Any
 
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
+from celery_agents.engine.course import never
 from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.lifecycle.relatives import Family
@@ -30,6 +32,7 @@ def make_executor(
     ring: Ring = left_to_a_sweeper,
     check_queue: CheckQueue = any_queue,
     limits: Defaults | None = None,
+    is_draining: Callable[[], bool] | None = None,
     **options: Any,
 ) -> Executor:
     """Return an executor whose children and turns live on the same store. `options` are other fields of `Executor`."""
@@ -37,7 +40,8 @@ def make_executor(
     return Executor(
         store=store,
         registry=registry,
-        keeper=keeper or LeaseKeeper(store),
+        keeper=keeper or LeaseKeeper(store, is_draining),
+        is_draining=is_draining or never,
         limits=limits,
         relatives=Family(
             store=store,
