@@ -101,7 +101,7 @@ from agent_statestore.redis import RedisStore
 from celery_agents import Complete, ExecutionFailed, Retry, Run, UseTool, tool
 from celery_agents.engine.events import EventKind
 from celery_agents.engine.executor import Defaults
-from celery_agents.engine.journal.failures import revive
+from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.approval import digest_of
 from celery_agents.errors import StepFailed
 from tests.celery_agents.driving import Calls, Engine
