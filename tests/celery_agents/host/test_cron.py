@@ -3,6 +3,7 @@
 import pickle
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ from tests.celery_agents.their_workers import client_of
 from tests.services.commands import Command, environment, wait_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@dataclass
+class Kept:
+    reason: str
+
+
+@dataclass
+class Dropped:
+    reason: str
 
 
 def at(text: str) -> datetime:
@@ -327,3 +338,13 @@ def test_two_real_beats_start_one_execution_per_tick(client: Runtime, tmp_path: 
     assert sent >= 1.5 * len(executions) - 2
     keys = [summary.idempotency_key for summary in executions]
     assert len(set(keys)) == len(keys)
+
+
+def test_a_typed_input_that_the_message_would_change_is_refused_when_it_is_scheduled(runtime: Runtime) -> None:
+    def work(run: Run, input: Kept | Dropped) -> None:
+        raise NotImplementedError
+
+    planned = agent(registry=runtime.registry)(work)
+    schedule(runtime.app, "daily", planned, 60, input=Kept("a"))
+    with pytest.raises(InvalidInput, match="plain JSON"):
+        schedule(runtime.app, "nightly", planned, 60, input=Dropped("a"))
