@@ -5,12 +5,13 @@ then waits for ever as soon as it needs one. A program that forks while its thre
 Celery's prefork pool does when it replaces a child, must therefore fork between their calls.
 """
 
-import logging
 import time
 from threading import get_ident
 from typing import Final
 
-_LOGGER: Final = logging.getLogger(__name__)
+from agent_statestore.plain_text import line_logger
+
+_LOGGER: Final = line_logger(__name__)
 
 # A fork that has waited this long goes ahead: a child at risk is better than a parent that stands still for ever.
 PATIENCE_SECONDS: Final = 30.0

@@ -5,7 +5,6 @@ in between leaves both, with equal contents, and the next sweep finishes the mov
 `restore` refuses a copy that has not come further and `drop_archived` an original that has.
 """
 
-import logging
 import random
 import time
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from agent_statestore.checkpoint import NewExecution
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import LeaseHeld, SchemaMismatch, StoreError, StoreUnavailable, UnsupportedURL
 from agent_statestore.hybrid.outage import ColdStoreOutage
+from agent_statestore.plain_text import line_logger
 from agent_statestore.query import Query
 from agent_statestore.store import Store
 
-_LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
+_LOGGER: Final = line_logger("agent_statestore.hybrid")
 
 # An execution that cannot be archived is tried again after this, or by the next process: another version of this
 # process may read or store it, and a fault of the cold store's server may be gone soon.

@@ -1,13 +1,14 @@
 """Archiving beside the executions, so that none of them waits for the archive."""
 
-import logging
 import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Final
 
-_LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
+from agent_statestore.plain_text import line_logger
+
+_LOGGER: Final = line_logger("agent_statestore.hybrid")
 
 # While the archive is slow, executions beyond this number are left to the sweep.
 _MOST_WAITING: Final = 1000

@@ -1,10 +1,11 @@
 """An outage of the cold store: what is logged, and when to try again."""
 
-import logging
 import time
 from typing import Final
 
-_LOGGER: Final = logging.getLogger("agent_statestore.hybrid")
+from agent_statestore.plain_text import line_logger
+
+_LOGGER: Final = line_logger("agent_statestore.hybrid")
 
 # A process that ends many executions must not wait for a connection timeout at each of them.
 RETRY_SECONDS: Final = 30.0

@@ -1,6 +1,5 @@
 """How long executions are kept after their end, or after their deletion, before they are purged for good."""
 
-import logging
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
@@ -10,10 +9,11 @@ from typing import Final, Self
 
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 
-_LOGGER: Final = logging.getLogger(__name__)
+_LOGGER: Final = line_logger(__name__)
 
 _DURATION: Final = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

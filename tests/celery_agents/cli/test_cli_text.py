@@ -126,3 +126,47 @@ def test_only_columns_that_may_be_cut_are_cut() -> None:
     assert lines(100)[1] == f"{'x' * 10}  5  {'a' * 20}  日本語日本語"
     assert lines(41)[1] == f"{'x' * 10}  5  {'a' * 20}  日 …"
     assert lines(10)[1].startswith("x" * 10 + "  5  aa…  ")
+
+
+LOOK_ALIKE = {
+    "nothing": "pay ann",
+    "zero width": "pay a\u200bnn",
+    "joiner": "pay a\u200dnn",
+    "filler": "pay ann\u3164",
+    "braille blank": "pay\u2800ann",
+    "no-break space": "pay\u00a0ann",
+    "em space": "pay\u2003ann",
+    "bidi": "pay \u202enna\u202c",
+    "isolate": "pay \u2066ann\u2069",
+    "mark": "pay ann\u200e",
+    "tag": "pay ann\U000e0041",
+    "variation": "pay ann\ufe0f",
+    "grapheme joiner": "pay a\u034fnn",
+    "soft hyphen": "pay a\u00adnn",
+    "C1": "pay ann\x9b2K",
+    "escape": "pay ann\x1b[2K",
+    "delete": "pay ann\x7f",
+    "literal": "pay a\\u200bnn",
+    "composed": "pay Zo\u00eb",
+    "decomposed": "pay Zoe\u0308",
+}
+
+
+def test_no_two_approvals_look_alike() -> None:
+    shown = {name: text.exact({"to": value}) for name, value in LOOK_ALIKE.items()}
+    assert len(set(shown.values())) == len(shown)
+    for name, line in shown.items():
+        visible = line.replace("ë", "e")
+        assert visible.isascii(), (name, line)
+        assert visible.isprintable(), (name, line)
+    assert text.exact({"to": "Zoë 🦊"}) == '{"to": "Zoë 🦊"}'
+
+
+def test_json_carries_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {**LOOK_ALIKE, "surrogates": "\ud800", "plain": "Zoë 漢字 🦊"}
+    as_json.write(values)
+    out = capsys.readouterr().out
+    assert json.loads(out) == values
+    for character in "\x1b\x7f\x9b\u200b\u202e\u2066\u200e\u3164\u2028\U000e0041":
+        assert character not in out
+    assert "Zoë 漢字 🦊" in out

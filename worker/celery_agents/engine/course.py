@@ -4,7 +4,6 @@ Steps may be taken side by side, each in a thread of its own (`run.parallel`, as
 under `Course.lock`, and their records are written one after the other, as the numbers of steps have no gaps.
 """
 
-import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -12,12 +11,13 @@ from contextlib import AbstractContextManager
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.errors import StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Wait
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.patience import Outage, Patience
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

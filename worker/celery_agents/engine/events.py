@@ -1,15 +1,15 @@
 """What the engine tells its subscribers: logs, monitors and metrics listen here; the engine knows none of them."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, AgentStep, Wait
 from agent_statestore.states import AgentState
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 
 class EventKind(StrEnum):

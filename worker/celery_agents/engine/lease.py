@@ -7,7 +7,6 @@ When the worker begins to shut down, it also tells the store that the death of t
 shuts down may not have the patience to wait for a long step.
 """
 
-import logging
 import os
 import threading
 import time
@@ -16,11 +15,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Lease
 from agent_statestore.store import Store
 from celery_agents.engine.patience import Outage
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 _IDLE_SECONDS: Final = 2.0
 # How often it is looked whether the worker shuts down. The flag is memory, shared with the worker's parent process.

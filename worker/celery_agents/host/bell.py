@@ -3,7 +3,6 @@
 It carries the execution's id, and no input or secret. Losing it, or getting it five times, changes nothing.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,10 +12,11 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from agent_statestore.fork_gate import ForkGate
+from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
 from celery_agents.settings import Settings
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 TASK_NAME: Final = "agents.execute"
 

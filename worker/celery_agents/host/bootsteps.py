@@ -1,6 +1,5 @@
 """The parts of every worker: a check before it starts, and sweeper and housekeeper in its parent process."""
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from kombu import serialization
 
 from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.hybrid import HybridStore
+from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
 from celery_agents.errors import AgentsError
 from celery_agents.host import pool_pipes
@@ -19,7 +19,7 @@ from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.sweeper import Sweeper
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The pools whose tasks run in other processes than the worker's own, and so do not see its memory.
 _FORKING_POOLS = ("celery.concurrency.prefork", "celery.concurrency.processes")

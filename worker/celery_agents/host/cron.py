@@ -15,7 +15,6 @@ A worker starts only agents that the schedule of its app names, unless `agents_e
 Ticks of other schedules have no such name; there only a repeated message is recognised, by its task id.
 """
 
-import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from celery.schedules import BaseSchedule, crontab, maybe_schedule, solar
 from celery.schedules import schedule as interval
 
 from agent_statestore.errors import IdempotencyConflict, InvalidRecord, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import JSONValue, require_name
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.errors import ConfigurationError, InvalidInput, SessionBusy
@@ -36,7 +36,7 @@ from celery_agents.host.runtime import runtime_of
 from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.create import create
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 TASK_NAME: Final = "agents.enqueue"
 

@@ -3,17 +3,17 @@
 It runs beside the sweeper and not in it, so that no bell waits for an archive that is slow or away.
 """
 
-import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from celery_agents.engine.patience import Outage
 from celery_agents.host.runtime import Runtime
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The oldest of thousands go first, and each goes in a separate transaction: there is no hurry.
 _PURGE_EVERY_SECONDS: Final = 60.0

@@ -1,18 +1,18 @@
 """Live states for Flower: an engine event becomes a custom Celery event, which Flower shows as the task's state."""
 
-import logging
 from typing import Final
 
 from celery import Celery, current_task
 from kombu.exceptions import OperationalError
 
+from agent_statestore.plain_text import line_logger
 from agent_statestore.states import AgentState
 from celery_agents.engine.events import Event, EventKind
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.patience import Outage
 from celery_agents.host.bell import broker_gate
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 _telling: Final = Outage(log, "telling monitors of live states")
 

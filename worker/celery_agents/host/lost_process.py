@@ -5,7 +5,6 @@ lease is broken or runs out, and another process goes on with it under the same 
 the FAILURE would keep it for ever.
 """
 
-import logging
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -15,10 +14,11 @@ from celery.platforms import EX_FAILURE
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from agent_statestore.plain_text import line_logger
 from celery_agents.host.bell import broker_gate
 from celery_agents.host.runtime import runtime_of
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The pool reports a hard time limit through `on_timeout`, and through `on_failure` as well, in either order.
 _PROCESS_LOST = (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)

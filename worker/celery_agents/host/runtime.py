@@ -1,6 +1,5 @@
 """The parts that belong together in one process: a Celery app, its settings, its registry and one store."""
 
-import logging
 import os
 import threading
 import weakref
@@ -11,6 +10,7 @@ from celery import Celery
 
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.opening import open_store
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
@@ -26,7 +26,7 @@ from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.lifecycle.ends import Ends
 from celery_agents.settings import Settings
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 _runtimes: "weakref.WeakKeyDictionary[Any, Runtime]" = weakref.WeakKeyDictionary()
 

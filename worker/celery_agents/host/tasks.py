@@ -1,6 +1,5 @@
 """The Celery task that a bell calls. It runs one claim of one execution and translates the outcome for Celery."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from celery.exceptions import Ignore, SoftTimeLimitExceeded, TaskPredicate
 from celery.states import READY_STATES
 
 from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
 from celery_agents.engine.journal.failures import describe
@@ -17,12 +17,12 @@ from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.patience import Outage, Patience
 from celery_agents.errors import ExecutionFailed, StepFailed
-from celery_agents.host import bell
+from celery_agents.host import bell, task_log
 from celery_agents.host.cron import EnqueueTask
 from celery_agents.host.owner import this_process
 from celery_agents.host.runtime import Runtime, runtime_of
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 1.0
@@ -187,5 +187,6 @@ def tellable(execution_id: str, error: Exception) -> Exception:
 
 def register(app: Celery) -> None:
     """Register the tasks on an app."""
+    task_log.keep_plain()
     app.register_task(ExecuteTask())
     app.register_task(EnqueueTask())

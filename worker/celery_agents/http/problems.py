@@ -1,6 +1,5 @@
 """Errors as replies: a status and `{"error": {"type": ..., "message": ...}}`, and never a traceback."""
 
-import logging
 from typing import Final
 
 from agent_statestore.errors import (
@@ -14,11 +13,12 @@ from agent_statestore.errors import (
     StoreUnavailable,
     ValueTooLarge,
 )
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import JSONValue
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
 from celery_agents.http.messages import Reply
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The first class that fits counts.
 _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (

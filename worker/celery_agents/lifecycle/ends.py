@@ -1,6 +1,5 @@
 """The end of an execution, told to those whom it concerns: its parent, its children, and the next in line."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +8,7 @@ from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, StoreError, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary, Signal, SignalKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -17,7 +17,7 @@ from celery_agents.lifecycle.relatives import children_of
 from celery_agents.lifecycle.ring import Ring
 from celery_agents.lifecycle.turns.line import pass_turn_on
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # What a parent is told, in place of the state, when a child was deleted before it ended.
 _DELETED: Final = "deleted"

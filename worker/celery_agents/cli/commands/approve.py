@@ -8,7 +8,7 @@ import click
 from agent_statestore.records import JSONValue, Wait
 from celery_agents.cli.invocation import command_line, execution_of, os_user
 from celery_agents.cli.output.approval_text import call_text
-from celery_agents.cli.output.text import compact, one_line
+from celery_agents.cli.output.text import exact, one_line
 from celery_agents.cli.parameters import parse_json
 from celery_agents.client.execution import Execution
 from celery_agents.lifecycle.signals import approval_of, question_of, shown
@@ -109,4 +109,4 @@ def _show(ctx: click.Context, asked: Wait, arguments: dict[str, JSONValue] | Non
 
     print_approval(make_console(ctx), asked, None, datetime.now(UTC))
     if arguments is not None:
-        click.echo(f"  with these arguments instead: {compact(arguments)}")
+        click.echo(f"  with these arguments instead: {exact(arguments)}")

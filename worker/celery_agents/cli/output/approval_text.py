@@ -6,17 +6,17 @@ import click
 
 from agent_statestore.records import JSONValue, Wait
 from celery_agents.cli.invocation import command_line
-from celery_agents.cli.output.text import compact, one_line, printable
+from celery_agents.cli.output.text import exact, one_line, revealed
 from celery_agents.lifecycle.signals import shown
 
 
 def call_text(asked: Wait, arguments: JSONValue = None) -> str:
     """Return the call that asks for approval on one line, with other arguments if given: `pay {"amount": 30}`."""
     call = shown(asked)
-    return f"{one_line(str(call['tool']))} {compact(call['arguments'] if arguments is None else arguments)}"
+    return f"{revealed(one_line(str(call['tool'])))} {exact(call['arguments'] if arguments is None else arguments)}"
 
 
 def deciding_lines(ctx: click.Context, execution_id: str, asked: Wait) -> list[str]:
     """Return the commands that approve this very call and no other, and that reject it, ready to be copied."""
     options = [f"--key {shlex.quote(asked.key)}", f"--digest {shlex.quote(str(shown(asked)['digest']))}"]
-    return [printable(command_line(ctx, command, execution_id, *options)) for command in ("approve", "reject")]
+    return [revealed(command_line(ctx, command, execution_id, *options)) for command in ("approve", "reject")]

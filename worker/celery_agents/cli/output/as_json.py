@@ -4,20 +4,24 @@ Moments are ISO 8601 in UTC, durations are numbers of seconds, and states and ki
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 
+from agent_statestore.plain_text import is_unseen
 from agent_statestore.records import AgentContext, AgentStep, AuditEntry, ErrorInfo, ExecutionSummary, JSONValue, Page
 from agent_statestore.stats import Stats
 
 if TYPE_CHECKING:
     from celery_agents.replay import Difference
+
+_BEYOND_ASCII: Final = re.compile("[^\x00-\x7e]")
 
 Record: TypeAlias = ExecutionSummary | AgentStep | AuditEntry | ErrorInfo
 
@@ -51,9 +55,18 @@ def of_difference(difference: "Difference") -> dict[str, JSONValue]:
 
 
 def write(value: JSONValue, *, indent: int | None = 2) -> None:
-    """Print one JSON document, on one line without `indent`. Use pure ASCII where the output cannot carry more."""
+    """Print one JSON document, on one line without `indent`. Use pure ASCII where the output cannot carry more.
+
+    What nobody sees is always written as JSON's escapes: a terminal obeys some of it, and a program reads the same.
+    """
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
-    click.echo(json.dumps(value, ensure_ascii=encoding != "utf8", indent=indent))
+    text = json.dumps(value, ensure_ascii=encoding != "utf8", indent=indent)
+    click.echo(text if text.isascii() and "\x7f" not in text else _BEYOND_ASCII.sub(_escaped, text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    # Outside of texts JSON is ASCII, so that whatever is found stands in a text.
+    return json.dumps(match[0])[1:-1].replace("\x7f", "\\u007f") if is_unseen(match[0]) else match[0]
 
 
 def write_line(value: JSONValue) -> None:

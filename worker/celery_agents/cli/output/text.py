@@ -1,23 +1,43 @@
 """Foreign text, made safe and short for a terminal. Knows nothing of rich."""
 
 import json
-import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from agent_statestore.plain_text import shown
 from agent_statestore.records import JSONValue
 
-# A model often writes agents' outputs. An escape sequence in them must not reach the terminal, and a bidirectional
-# override must not make a question read differently from what it says.
-_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Lines and columns, and what joins letters of some scripts and parts of one picture.
+_KEPT: Final = "\n\t\u200c\u200d\ufe0e\ufe0f"
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters made visible; newlines and tabs stay."""
-    return _UNPRINTABLE.sub(_escape, text)
+    """Return the text with what nobody sees written out; newlines and tabs stay.
+
+    A model often writes agents' outputs. An escape sequence in them must not reach the terminal, and a bidirectional
+    override must not make a question read differently from what it says.
+    """
+    return shown(text, _KEPT)
+
+
+def revealed(text: str) -> str:
+    """Return the printable text in which no two texts look alike for what they hold beside their letters.
+
+    For what a person approves: joiners, unusual blanks, and marks that stand beside their letter are written out, too.
+    """
+    if text.isascii():
+        return printable(text)
+    is_composed = unicodedata.is_normalized("NFC", text)
+    return "".join(
+        f"\\u{ord(one):04x}"
+        if (unicodedata.category(one) == "Zs" and one != " ") or (unicodedata.combining(one) and not is_composed)
+        else shown(one, "\n\t")
+        for one in text
+    )
 
 
 def one_line(text: str) -> str:
@@ -28,6 +48,11 @@ def one_line(text: str) -> str:
 def compact(value: JSONValue) -> str:
     """Return a JSON value on one line."""
     return printable(json.dumps(value, ensure_ascii=False))
+
+
+def exact(value: JSONValue, indent: int | None = None) -> str:
+    """Return a JSON value for a person who approves of it: nothing in it looks like something else."""
+    return revealed(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def readable(value: JSONValue) -> str:
@@ -80,8 +105,3 @@ def _coarse(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return f"{int(seconds)}s"
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -7,14 +7,14 @@ task has time to come to its next step before another one gets its result.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 from typing import Any, Final
 
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentStep
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # How many rounds of the event loop a task may need to come from the end of an await to its next step.
 _ROUNDS: Final = 8

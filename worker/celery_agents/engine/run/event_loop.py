@@ -5,17 +5,17 @@ its own, started when first needed, and again after a fork.
 """
 
 import asyncio
-import logging
 import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from agent_statestore.plain_text import line_logger
 from celery_agents.engine.run import loop_watch
 from celery_agents.engine.thread_ends import EndingThreads
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 T = TypeVar("T")
 

@@ -1,13 +1,14 @@
 """Tells of code that blocks the event loop, and with it every async execution of the process."""
 
 import asyncio
-import logging
 import sys
 import threading
 import time
 import traceback
 
-log = logging.getLogger(__name__)
+from agent_statestore.plain_text import line_logger
+
+log = line_logger(__name__)
 
 # How long the loop may take to answer. Tests shorten it.
 blocked_after_seconds = 2.0

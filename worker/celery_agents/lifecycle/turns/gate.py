@@ -5,13 +5,13 @@ The journal does not see the pause. The prompt of the pause keeps what the execu
 the execution waits for a free place afterwards. It keeps the crashes as well, which a pause clears.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn, TypeVar
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, ExecutionSummary, SignalKind, Wait, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -24,7 +24,7 @@ from celery_agents.engine.pauses.sleep import sleep_in_place
 from celery_agents.lifecycle.ring import Ring
 from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line, pass_turn_on
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 R = TypeVar("R")
 

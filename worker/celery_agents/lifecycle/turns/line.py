@@ -1,6 +1,5 @@
 """Who works and who waits, as the store shows it, and waking the next one. `lifecycle.turns` has the argument."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
+from agent_statestore.plain_text import line_logger
 from agent_statestore.query import Query
 from agent_statestore.records import ExecutionSummary, Signal, SignalKind, WaitKind
 from agent_statestore.states import ACTIVE, WORKING, AgentState
@@ -16,7 +16,7 @@ from celery_agents.define.registry import Registry
 from celery_agents.define.turns import SessionPolicy, Turns, key_of
 from celery_agents.lifecycle.ring import Ring
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The key that an execution waits for when it has stepped back, and the name of the reason in the prompt of that wait.
 TURN_KEY: Final = "agents.turn"
