@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
@@ -31,10 +31,37 @@ from agent_statestore.records import (
     Turn,
 )
 from agent_statestore.states import AgentState
-from agent_statestore.transactions import StepTransaction
 from agent_statestore.watch import PollingWatch, Watch
 
 DEFAULT_MAX_MAILBOX: Final = 1000
+
+
+class StepTransaction(Protocol):
+    """An open transaction: the writes through `connection` and the one checkpoint commit together, or not at all.
+
+    Leaving its block without a checkpoint, or with an error, rolls everything back.
+    """
+
+    @property
+    def connection(self) -> Any:
+        """The `sqlalchemy.Connection` of the transaction. The caller must neither commit nor roll it back."""
+        ...
+
+    @property
+    def was_applied(self) -> bool:
+        """Whether the checkpoint turned out to be a repetition: it was committed before, with all that belongs to it.
+
+        The writes through `connection` since then are rolled back.
+        """
+        ...
+
+    def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
+        """Apply the checkpoint under the lease and commit. Raise what `StorePrimitives.checkpoint` raises.
+
+        After `StoreUnavailable` it is unknown whether it was committed. Doing the whole again, in a new transaction and
+        with the same `checkpoint_id`, is safe: see `was_applied`.
+        """
+        ...
 
 
 class StorePrimitives(ABC):
@@ -215,10 +242,11 @@ class StorePrimitives(ABC):
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
         sent before (success without any effect); `ExecutionOver`; for an event, `MailboxFull` if the mailbox holds
-        `max_mailbox` signals or more; for an answer or approval, `AlreadyAnswered` if one of this kind and key was ever
-        accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind and key, alone or among
-        others. Ends of children and cancels are always accepted, only that a second cancel counts like an event: no
-        flood of events keeps out a person's answer or a cancel.
+        `max_mailbox` signals or more; for an answer or approval, `AlreadyAnswered` if one of this kind, key and round
+        was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind, key and round,
+        alone or among others. Ends of children and cancels are always accepted, only that a second cancel counts like
+        an event: no flood of events keeps out a person's answer or a cancel. So a question whose answer was of no use
+        is asked again under the same key and the next round, and what comes for an earlier round is refused.
 
         A signal that is consumed leaves nothing behind but its id, and that only as long as it may be sent again: an id
         is remembered while the signal is among the last `max_mailbox` that were accepted. That a question was answered

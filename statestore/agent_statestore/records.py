@@ -7,11 +7,14 @@ nothing that is stored.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from agent_statestore.errors import InvalidRecord
+from agent_statestore.plain_text import require_sender
 from agent_statestore.states import AgentState
+from agent_statestore.states import AuditEvent as AuditEvent
+from agent_statestore.states import SignalKind as SignalKind
+from agent_statestore.states import WaitKind as WaitKind
 
 JSONValue: TypeAlias = Any
 
@@ -66,40 +69,18 @@ def require_text(field_name: str, value: object) -> None:
         raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
 
 
-class WaitKind(StrEnum):
-    """What a paused execution waits for."""
-
-    INPUT = "input"
-    APPROVAL = "approval"
-    TIMER = "timer"
-    EVENT = "event"
-    CHILD = "child"
+# It stands between a key and a round where both are one key of a backend's. No key contains it.
+ROUND_MARK: Final = "\x1f"
 
 
-class AuditEvent(StrEnum):
-    """What an entry of the audit trail records.
-
-    `CREATED`: the execution was created. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
-    person's answer, approval or cancel was accepted. `RECEIVED`: an event of a named sender was accepted. `DELETED`: it
-    was deleted (and not yet purged).
-    """
-
-    CREATED = "created"
-    CLAIMED = "claimed"
-    MOVED = "moved"
-    DECIDED = "decided"
-    RECEIVED = "received"
-    DELETED = "deleted"
-
-
-class SignalKind(StrEnum):
-    """The kinds of signals that an execution's mailbox takes."""
-
-    ANSWER = "answer"
-    APPROVAL = "approval"
-    EVENT = "event"
-    CHILD = "child"
-    CANCEL = "cancel"
+def require_round(key: str, round: object) -> None:  # noqa: A002 - the field's name
+    """Raise `InvalidRecord` for a round that does not count from 1, and for a key that leaves no room for it."""
+    if isinstance(round, bool) or not isinstance(round, int) or round < 1:
+        raise InvalidRecord("round", f"rounds are counted from 1, not {round!r:.80}")
+    if ROUND_MARK in key:
+        raise InvalidRecord("key", "must not contain the character U+001F")
+    if round > 1 and len(f"{key}{ROUND_MARK}{round}") > 255:
+        raise InvalidRecord("key", f"is too long for round {round}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +150,7 @@ class AgentStep:
     `attempt` is the claim under which it was recorded, `tries` how often its function was called. An intent that is
     `in_flight` was written right before such a call: whoever finds it cannot know how far the call came. `said` and
     `remembered` count the messages and facts that the agent's own code had written by then; None where nobody counted.
+    `round` is that of the question which the step asks, and `refused` why the round before had no use; see `Wait`.
     """
 
     step_number: int
@@ -183,6 +165,8 @@ class AgentStep:
     in_flight: bool = False
     said: int | None = None
     remembered: int | None = None
+    round: int = 1
+    refused: str | None = None
 
     def __post_init__(self) -> None:
         if self.step_number < 1:
@@ -240,6 +224,9 @@ class Wait:
     `key` is the journal key of the waiting step: an answer names it. `prompt` is the question as shown to a person.
     `schema` is a JSON Schema for the answer. At `wake_at` the execution goes on even if nothing came (a timer, or a
     deadline); None means that it waits for ever.
+    A question whose answer is of no use is asked anew: its `round` grows by one, and `refused` says what was wrong with
+    the answer to the round before. An answer belongs to one round. `answer_type` is how the code that asks names the
+    type of the answer, for a process that has this code, too.
     """
 
     kind: WaitKind
@@ -248,9 +235,14 @@ class Wait:
     schema: Mapping[str, JSONValue] | None = None
     asked_at: datetime
     wake_at: datetime | None = None
+    round: int = 1
+    refused: str | None = None
+    answer_type: JSONValue = None
 
     def __post_init__(self) -> None:
         require_name("key", self.key)
+        require_round(self.key, self.round)
+        require_text("refused", self.refused)
         require_aware("asked_at", self.asked_at)
         require_aware("wake_at", self.wake_at)
 
@@ -259,7 +251,9 @@ class Wait:
 class Signal:
     """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
 
-    `key` names the wait that it is for. `sender` and `reason` record who sent it and why. `sent_at` is the store's time
+    `key` and `round` name the wait that it is for. `sender` and `reason` record who sent it and why, as
+    far as the caller told. `channel` ("http", "command line", "python") and `os_user`, the system's name of the user
+    under which the sending process ran, are what that process itself knows. `sent_at` is the store's time
     at which it was accepted: the store fills it in, whatever a sender writes there. It is None only before that.
     """
 
@@ -270,12 +264,17 @@ class Signal:
     sender: str | None = None
     reason: str | None = None
     sent_at: datetime | None = None
+    round: int = 1
+    channel: str | None = None
+    os_user: str | None = None
 
     def __post_init__(self) -> None:
         require_name("signal_id", self.signal_id)
         if self.key or self.kind is not SignalKind.CANCEL:
             require_name("key", self.key)
-        require_text("sender", self.sender)
+        require_round(self.key, self.round)
+        for name in ("sender", "channel", "os_user"):
+            require_sender(name, getattr(self, name))
         require_text("reason", self.reason)
         require_aware("sent_at", self.sent_at)
 

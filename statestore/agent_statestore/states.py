@@ -1,4 +1,4 @@
-"""The states of an execution and the transitions between them, declared once.
+"""The states of an execution and the transitions between them, declared once; and the kinds of what moves it.
 
 Every backend checks `TRANSITIONS` on every write, inside the same atomic operation that applies the write.
 """
@@ -60,3 +60,39 @@ def may_move(current: AgentState, new: AgentState) -> bool:
 def sources_of(new: AgentState) -> frozenset[AgentState]:
     """Return the states from which `new` may be reached, as a backend needs them for a conditional write."""
     return frozenset(state for state in AgentState if may_move(state, new))
+
+
+class WaitKind(StrEnum):
+    """What a paused execution waits for."""
+
+    INPUT = "input"
+    APPROVAL = "approval"
+    TIMER = "timer"
+    EVENT = "event"
+    CHILD = "child"
+
+
+class AuditEvent(StrEnum):
+    """What an entry of the audit trail records.
+
+    `CREATED`: the execution was created. `CLAIMED`: a worker took it. `MOVED`: a write changed its state. `DECIDED`: a
+    person's answer, approval or cancel was accepted. `RECEIVED`: an event of a named sender was accepted. `DELETED`: it
+    was deleted (and not yet purged).
+    """
+
+    CREATED = "created"
+    CLAIMED = "claimed"
+    MOVED = "moved"
+    DECIDED = "decided"
+    RECEIVED = "received"
+    DELETED = "deleted"
+
+
+class SignalKind(StrEnum):
+    """The kinds of signals that an execution's mailbox takes."""
+
+    ANSWER = "answer"
+    APPROVAL = "approval"
+    EVENT = "event"
+    CHILD = "child"
+    CANCEL = "cancel"

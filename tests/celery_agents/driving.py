@@ -92,17 +92,17 @@ class Engine:
         assert context is not None
         return context
 
-    def answer(self, execution_id: str, value: Any, key: str = "ask") -> None:
+    def answer(self, execution_id: str, value: Any, key: str = "ask", *, round: int = 1) -> None:
         """Answers a question."""
-        self.send(execution_id, SignalKind.ANSWER, key, value)
+        self.send(execution_id, SignalKind.ANSWER, key, value, round=round)
 
     def cancel(self, execution_id: str) -> None:
         """Asks for a cancel."""
         self.send(execution_id, SignalKind.CANCEL, "", None)
 
-    def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any) -> None:
+    def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any, *, round: int = 1) -> None:
         """Puts a signal into the mailbox."""
-        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload)
+        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload, round=round)
         self.store.send(execution_id, signal)
 
 

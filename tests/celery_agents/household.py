@@ -136,9 +136,9 @@ class Household(Engine):
                 self.bell(one.execution_id)
         raise AssertionError("it never becomes quiet")
 
-    def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any) -> None:
+    def send(self, execution_id: str, kind: SignalKind, key: str, payload: Any, *, round: int = 1) -> None:
         """Puts a signal into the mailbox, as a client does: no worker dies of it."""
-        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload)
+        signal = Signal(signal_id=uuid4().hex, kind=kind, key=key, payload=payload, round=round)
         MemoryStore.send(self.store, execution_id, signal)
 
     def event(self, execution_id: str, name: str, payload: Any = None) -> None:

@@ -175,7 +175,7 @@ def test_an_approval_is_asked_for_and_given_through_any_store(
     assert engine.context(execution_id).state is AgentState.WAITING_FOR_APPROVAL
     assert calls.made == []
     engine.store = open_again()  # another process
-    digest = digest_of("approve pay", "pay", {"amount": 30})
+    digest = digest_of(execution_id, "approve pay", "pay", {"amount": 30})
     engine.send(execution_id, SignalKind.APPROVAL, "approve pay", {"approved": True, "digest": digest})
     outcome = engine.execute(execution_id)
 

@@ -11,7 +11,7 @@ from agent_statestore.codec.contents import decode_message, encode_message
 from agent_statestore.codec.contexts import decode_context
 from agent_statestore.codec.failures import ERROR_ROOM_BYTES
 from agent_statestore.codec.headers import HEADER_FIELDS, NEVER_US, decode_summary, encode_new
-from agent_statestore.codec.signals import decode_signal, encode_signal, noted_as, stamp
+from agent_statestore.codec.signals import decode_signal, encode_signal, mailbox_key, noted_as, stamp
 from agent_statestore.codec.steps import WITHOUT_INTENT, EncodedStep, decode_step, encode_step
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "encode_new",
     "encode_signal",
     "encode_step",
+    "mailbox_key",
     "noted_as",
     "stamp",
 ]

@@ -4,7 +4,7 @@ from typing import Final
 
 from agent_statestore.clock import from_us
 from agent_statestore.envelope import seal, unseal
-from agent_statestore.records import AuditEvent, Signal, SignalKind
+from agent_statestore.records import ROUND_MARK, AuditEvent, Signal, SignalKind
 
 # Only the first signal of these kinds under one key is ever accepted.
 ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
@@ -13,8 +13,16 @@ ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
 _DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
 
 
+def mailbox_key(key: str, round: int) -> str:  # noqa: A002 - the field's name
+    """Return the key under which a mailbox keeps what is for this round: rounds of one key are kept apart."""
+    return key if round == 1 else f"{key}{ROUND_MARK}{round}"
+
+
 def address_of(kind: str, key: str) -> str:
-    """Return what a signal is for, as one text. A kind contains no colon, so two addresses are never mixed up."""
+    """Return what a signal is for, as one text; `key` is a `mailbox_key`.
+
+    A kind contains no colon, so two addresses are never mixed up.
+    """
     return f"{kind}:{key}"
 
 
@@ -36,6 +44,9 @@ def encode_signal(signal: Signal, max_bytes: int) -> str:
             "payload": signal.payload,
             "sender": signal.sender,
             "reason": signal.reason,
+            "round": None if signal.round == 1 else signal.round,
+            "channel": signal.channel,
+            "os_user": signal.os_user,
             "at": _ANY_US,
         },
         "signal",
@@ -60,6 +71,9 @@ def decode_signal(text: str | bytes) -> Signal:
         sender=fields.get("sender"),
         reason=fields.get("reason"),
         sent_at=from_us(fields["at"]),
+        round=fields.get("round", 1),
+        channel=fields.get("channel"),
+        os_user=fields.get("os_user"),
     )
 
 

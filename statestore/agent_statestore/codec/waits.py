@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from agent_statestore.clock import from_us, to_us
-from agent_statestore.codec.signals import address_of
+from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.envelope import Fields, dump, load, present, seal, unseal
 from agent_statestore.records import SignalKind, Wait, WaitKind
 
@@ -19,7 +19,11 @@ WAIT_SIGNAL: Final = {
 
 def addresses_of(waits: Sequence[Wait]) -> tuple[str, ...]:
     """Return the addresses of the signals that end a pause on these waits."""
-    return tuple(address_of(WAIT_SIGNAL[wait.kind], wait.key) for wait in waits if wait.kind in WAIT_SIGNAL)
+    return tuple(
+        address_of(WAIT_SIGNAL[wait.kind], mailbox_key(wait.key, wait.round))
+        for wait in waits
+        if wait.kind in WAIT_SIGNAL
+    )
 
 
 def encode_awaited(addresses: Sequence[str]) -> str | None:
@@ -56,6 +60,9 @@ def _fields_of(wait: Wait) -> Fields:
             "schema": None if wait.schema is None else dict(wait.schema),
             "at": to_us(wait.asked_at),
             "wake": None if wait.wake_at is None else to_us(wait.wake_at),
+            "round": None if wait.round == 1 else wait.round,
+            "refused": wait.refused,
+            "type": wait.answer_type,
         }
     )
 
@@ -69,4 +76,7 @@ def _wait_of(fields: Fields) -> Wait:
         schema=fields.get("schema"),
         asked_at=from_us(fields["at"]),
         wake_at=None if wake is None else from_us(wake),
+        round=fields.get("round", 1),
+        refused=fields.get("refused"),
+        answer_type=fields.get("type"),
     )

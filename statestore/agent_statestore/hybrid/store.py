@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     ExecutionNotFound,
     IdempotencyKeyTaken,
@@ -38,7 +39,6 @@ from agent_statestore.rules.creating import same_execution
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
-from agent_statestore.transactions import StepTransaction
 from agent_statestore.watch import Watch
 
 T = TypeVar("T")

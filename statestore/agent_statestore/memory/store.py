@@ -18,6 +18,7 @@ from agent_statestore.codec import (
     encode_checkpoint,
     encode_new,
     encode_signal,
+    mailbox_key,
     noted_as,
     stamp,
 )
@@ -225,7 +226,7 @@ class MemoryStore(Store):
         text = encode_signal(signal, self.max_value_bytes)
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
-            kind, key = signal.kind.value, signal.key
+            kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
             repeated = check_signal(
                 execution_id,
                 None if execution is None else execution.header,

@@ -14,6 +14,7 @@ from agent_statestore.codec import (
     encode_checkpoint,
     encode_new,
     encode_signal,
+    mailbox_key,
     noted_as,
 )
 from agent_statestore.codec.exported import ExportedExecution
@@ -313,7 +314,7 @@ class RedisStore(Store):
             execution_id,
             signal.signal_id,
             signal.kind.value,
-            signal.key,
+            mailbox_key(signal.key, signal.round),
             encode_signal(signal, self.max_value_bytes),
             "1" if signal.kind in _ANSWERS else "0",
             "1" if signal.kind is SignalKind.CANCEL else "0",

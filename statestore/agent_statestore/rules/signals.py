@@ -1,6 +1,6 @@
 """When a signal is accepted, and how it changes the header."""
 
-from agent_statestore.codec.signals import ANSWERING, address_of
+from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
 from agent_statestore.codec.waits import decode_awaited
 from agent_statestore.envelope import require_readable
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, MailboxFull, QuestionNotAsked
@@ -21,8 +21,8 @@ def check_signal(
 ) -> Sent | None:
     """Raise what keeps the signal out of the mailbox, in the contract's order; return None if nothing does.
 
-    `sent` says whether the signal was accepted before; then return its outcome. `answered` says whether one of its kind
-    and key was accepted, and `waiting` how many signals are in the mailbox.
+    `sent` says whether the signal was accepted before; then return its outcome. `answered` says whether one of its
+    kind, key and round was accepted, and `waiting` how many signals are in the mailbox.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
@@ -61,4 +61,4 @@ def _is_refused_by_full_mailbox(header: Header, signal: Signal) -> bool:
 
 def _is_awaited(header: Header, signal: Signal) -> bool:
     """Return whether the execution waits for this signal, among others."""
-    return address_of(signal.kind, signal.key) in decode_awaited(header["awaited"])
+    return address_of(signal.kind, mailbox_key(signal.key, signal.round)) in decode_awaited(header["awaited"])

@@ -91,7 +91,7 @@ class StepTransactions:
 
 
 class SQLStepTransaction:
-    """A step transaction on a SQL store; see `agent_statestore.transactions.StepTransaction`."""
+    """A step transaction on a SQL store; see `agent_statestore.contract.StepTransaction`."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract import StepTransaction
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.query import EVERYTHING, Query
@@ -47,7 +48,6 @@ from agent_statestore.sql.step_transaction import BoundDatabase, StepTransaction
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
-from agent_statestore.transactions import StepTransaction
 
 
 class SQLStore(Store):

@@ -13,6 +13,7 @@ from celery_agents import ApprovalDenied, Run, agent, tool
 from celery_agents.cli.invocation import os_user
 from celery_agents.cli.output.approval_text import deciding_lines
 from celery_agents.cli.output.rendering import note_of
+from celery_agents.lifecycle.decider import process_user
 from tests.celery_agents.cli.cli_driving import CLI, in_background, refused
 from tests.services.machine import scaled
 
@@ -85,7 +86,8 @@ def test_approve_sends_who_and_why_and_rings(cli: CLI) -> None:
     refused(cli("reject", paying), "already has an answer")
     cli.execute(paying)
     assert cli.json("show", paying)["output"] == "paid 30 to Zoë"
-    assert "approved by ann: as agreed" in cli("show", paying).stdout
+    by = f"ann (command line, {process_user()})"
+    assert f"approved by {by}: as agreed" in cli("show", paying).stdout
     audit = cli("audit", paying).stdout
     assert "approved pay" in audit
     assert "as agreed" in audit

@@ -116,8 +116,8 @@ def test_what_people_allowed_counts_after_every_crash_and_each_answer_once() -> 
         ]
 
 
-@pytest.mark.parametrize("answer", [0, -3, "lots", True, None, {"more": 3}])
-def test_a_person_who_allows_nothing_lets_it_fail_and_is_not_asked_again(answer: Any, calls: Calls) -> None:
+@pytest.mark.parametrize("nonsense", [[], [-3, "lots", True, None, {"more": 3}]])
+def test_a_person_who_allows_nothing_lets_it_fail_and_is_not_asked_again(nonsense: list[Any], calls: Calls) -> None:
     home = Household()
 
     def work(run: Run, input: None) -> None:
@@ -133,8 +133,10 @@ def test_a_person_who_allows_nothing_lets_it_fail_and_is_not_asked_again(answer:
 
     execution_id = home.start(home.agent(work, max_steps=2, on_limit="ask"))
     home.work()
-    home.answer(execution_id, answer, "limit steps 1")
-    home.work(within=timedelta(minutes=5))
+    for rounds, answer in enumerate((*nonsense, 0), 1):
+        calls.made.clear()
+        home.answer(execution_id, answer, "limit steps 1", round=rounds)
+        home.work(within=timedelta(minutes=5))
 
     assert failure_of(home, execution_id) == MaxStepsExceeded.__name__
     assert calls.made == ["MaxStepsExceeded"] * 6

@@ -162,9 +162,10 @@ def test_an_execution_that_cannot_be_swept_does_not_keep_the_others_waiting(
     runtime: Runtime, simple: Agent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from celery_agents.lifecycle.cancel import request_cancel
+    from celery_agents.lifecycle.decider import Decider
 
     newer = enqueue(simple, 1, runtime=runtime)
-    request_cancel(runtime.store, newer.id, sender=None, reason=None)
+    request_cancel(runtime.store, newer.id, by=Decider())
     clock.advance(timedelta(minutes=1))
     healthy = runtime.store.create_context(simple.name, 1, first_ring=timedelta(0)).execution_id
     published(runtime)
@@ -179,9 +180,10 @@ def test_an_execution_that_cannot_be_swept_does_not_keep_the_others_waiting(
 
 def test_a_cancel_whose_sender_died_is_finished_by_the_sweeper(runtime: Runtime, simple: Agent) -> None:
     from celery_agents.lifecycle.cancel import request_cancel
+    from celery_agents.lifecycle.decider import Decider
 
     execution = enqueue(simple, 1, runtime=runtime)
-    request_cancel(runtime.store, execution.id, sender=None, reason=None)
+    request_cancel(runtime.store, execution.id, by=Decider())
     assert execution.state is AgentState.IDLE
     assert Sweeper(runtime).sweep().cancelled == 1
     assert execution.state is AgentState.CANCELLED

@@ -31,7 +31,13 @@ def test_an_execution_is_shown_with_its_question_and_without_its_contents(
     seen = json.loads(content)
     assert (seen["execution_id"], seen["agent_id"], seen["state"]) == (execution.id, "asking", "waiting_for_input")
     assert (seen["step_count"], seen["is_over"], seen["error"], seen["approval"]) == (1, False, None, None)
-    assert seen["question"] == {"key": "ask", "prompt": "Wie viel €?", "schema": {"type": "integer"}}
+    assert seen["question"] == {
+        "key": "ask",
+        "round": 1,
+        "refused": None,
+        "prompt": "Wie viel €?",
+        "schema": {"type": "integer"},
+    }
     assert seen["waits_for"].keys() == {"kind", "key", "since", "until"}
     assert headers["content-type"] == "application/json"
     assert headers["cache-control"] == "no-store"
@@ -46,6 +52,8 @@ def test_an_approval_is_shown_with_its_digest_and_schema(client: Client, runtime
     assert wait is not None
     assert seen["approval"] == {
         "key": "approve pay",
+        "round": 1,
+        "refused": None,
         "tool": "pay",
         "description": "Sends money.",
         "arguments": {"to": "Zoë", "amount": 30},
@@ -86,7 +94,9 @@ def test_an_answer_is_recorded_with_its_sender(client: Client, runtime: Runtime,
 
     status, value = client("POST", path, {"answer": "viel"})
     assert error_of((status, value)) == (400, "InvalidAnswer")
-    assert value["error"]["problems"] == ["answer: 'viel' is not of type 'integer'"]
+    assert value["error"]["problems"] == [
+        "value: Input should be a valid integer, unable to parse string as an integer"
+    ]
     assert error_of(client("POST", path, {"answer": 1, "key": "other"})) == (409, "NoQuestionAsked")
     answered = client("POST", path, {"answer": 42, "key": "ask", "reason": "gezählt"})
     assert answered == (200, {"execution_id": execution.id, "result": "answered"})

@@ -1,7 +1,9 @@
 """What people send to an execution: approvals, refusals, events; and what is refused where it is given."""
 
 import asyncio
+import os
 import pickle
+import pwd
 import threading
 from datetime import date
 from typing import Any
@@ -18,6 +20,7 @@ from agent_statestore import (
     InvalidRecord,
     NotSerialisable,
     QuestionNotAsked,
+    Signal,
     SignalKind,
     ValueTooLarge,
     WaitKind,
@@ -430,7 +433,7 @@ def test_a_bad_event_is_refused_by_name(runtime: Runtime, waiting: Execution) ->
     with pytest.raises(ValueTooLarge, match="payload"):
         waiting.send_event("paid", "x" * 1600)
     assert waiting.context().signals == ()
-    waiting.send_event("paid", "x" * 1400, event_id="é" * 249)
+    waiting.send_event("paid", "x" * 1300, event_id="é" * 249)
     work(runtime, waiting)
     assert [step.name for step in waiting.steps()] == ["event paid"]
 
@@ -476,7 +479,9 @@ def test_a_decision_past_the_client_that_is_malformed_approves_of_nothing(
     )
     runtime.store.send(asked.id, signal)
     work(runtime, asked)
-    assert asked.wait(0) == "pay was refused: the decision is malformed"
+    again = asked.approval
+    assert again is not None
+    assert (again.round, again.refused) == (2, "round 1, the answer: the decision is malformed")
     assert ledger == []
 
 
@@ -495,3 +500,86 @@ def test_an_uncaught_refusal_fails_the_execution(runtime: Runtime) -> None:
     with pytest.raises(ExecutionFailed, match="wipe was refused by ada") as failure:
         execution.wait(0)
     assert failure.value.type == "celery_agents.errors:ApprovalDenied"
+
+
+# -- who decides -------------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_shown_for_one_execution_approves_no_twin(runtime: Runtime, paying: Agent, ledger: Ledger) -> None:
+    one, twin = (enqueue(paying, 1, runtime=runtime) for _ in range(2))
+    for execution in (one, twin):
+        work(runtime, execution)
+    shown = one.approval
+    assert shown is not None
+    with pytest.raises(NoApprovalAsked):
+        twin.approve(key=shown.key, digest=shown.prompt["digest"])
+    one.approve(digest=shown.prompt["digest"])
+    work(runtime, one)
+    work(runtime, twin)
+    assert len(ledger) == 1
+    assert twin.approval is not None
+
+
+def test_what_the_process_knows_is_recorded_beside_what_the_caller_says(
+    runtime: Runtime, asked: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "USERNAME"):
+        monkeypatch.setenv(name, "the boss")
+    process_user = pwd.getpwuid(os.getuid()).pw_name
+    asked.approve(sender="the boss", reason="I am")
+
+    (decided,) = [entry for entry in runtime.store.get_audit(asked.id) if entry.event is AuditEvent.DECIDED]
+    assert decided.signal is not None
+    told = decided.signal
+    assert (decided.by, told.sender, told.channel, told.os_user) == ("the boss", "the boss", "python", process_user)
+    work(runtime, asked)
+    approval = asked.steps()[0]
+    assert approval.result is not None
+    assert approval.result.output["channel"] == "python"
+    assert approval.result.output["os_user"] == process_user
+
+
+UNFIT = {
+    "empty": "",
+    "too long": "a" * 256,
+    "a line end": "ann\nbob approved",
+    "an escape": "ann\x1b[2K",
+    "C1": "ann\x9b2K",
+    "bidi": "ann\u202egnp.exe",
+    "an invisible space": "a\u200bnn",
+    "a soft hyphen": "an\u00adn",
+    "a filler": "ann\u3164",
+    "a variation selector": "ann\ufe0f",
+    "a tag": "ann\U000e0041",
+    "a line separator": "ann\u2028bob",
+    "unassigned": "ann\U000fffff",
+    "a lone surrogate": "ann\ud800",
+    "no text": 5,
+}
+
+
+def test_a_sender_reads_as_what_it_is_whatever_is_sent(runtime: Runtime, asked: Execution) -> None:
+    ways: dict[str, Any] = {
+        "answer": lambda sender: asked.resume(1, key="x", sender=sender),
+        "approve": lambda sender: asked.approve(sender=sender),
+        "reject": lambda sender: asked.reject(sender=sender),
+        "event": lambda sender: asked.send_event("e", sender=sender),
+        "cancel": lambda sender: asked.cancel(sender=sender),
+        "delete": lambda sender: asked.delete(sender=sender),
+        "the store": lambda sender: runtime.store.send(
+            asked.id, Signal(signal_id="x", kind=SignalKind.CANCEL, sender=sender)
+        ),
+    }
+    before = asked.context()
+    for way, send in ways.items():
+        for what, sender in UNFIT.items():
+            with pytest.raises(InvalidRecord) as refused:
+                send(sender)
+            assert "sender" in str(refused.value), (way, what)
+    assert asked.context() == before
+
+
+def test_a_sender_is_kept_in_one_form(runtime: Runtime, asked: Execution) -> None:
+    asked.send_event("e", sender="Zoe\u0308")
+    (entry,) = [entry for entry in runtime.store.get_audit(asked.id) if entry.event is AuditEvent.RECEIVED]
+    assert entry.by == "Zo\u00eb"

@@ -10,6 +10,7 @@ import click
 from celery_agents.client.execution import Execution
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, runtime_of
+from celery_agents.lifecycle.decider import COMMAND_LINE
 
 
 def app_runtime(ctx: click.Context) -> Runtime:
@@ -37,7 +38,7 @@ def shared_runtime(ctx: click.Context) -> Runtime:
 
 def execution_of(ctx: click.Context, execution_id: str) -> Execution:
     """Return the handle of an execution; its first call shows whether the execution exists."""
-    return Execution(execution_id.strip(), shared_runtime(ctx))
+    return Execution(execution_id.strip(), shared_runtime(ctx), COMMAND_LINE)
 
 
 def command_line(ctx: click.Context, command: str, *arguments: str) -> str:

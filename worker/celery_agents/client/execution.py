@@ -13,6 +13,7 @@ from celery_agents.client.watch import AsyncWatch
 from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
+from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, question_of
 
@@ -23,9 +24,11 @@ LOOK_ANYWAY_SECONDS: Final = 30.0
 class Execution:
     """One execution, seen from the outside. Cheap to make; every call looks at the store."""
 
-    def __init__(self, execution_id: str, services: Services) -> None:
+    def __init__(self, execution_id: str, services: Services, channel: str = PYTHON) -> None:
+        """`channel` is recorded with each decision that is sent through this handle."""
         self.id = execution_id
         self._services = services
+        self._channel = channel
 
     def __repr__(self) -> str:
         return f"<Execution {self.id}>"
@@ -128,16 +131,24 @@ class Execution:
         return self._services.store.watch(self.id)
 
     def resume(
-        self, answer: JSONValue, *, key: str | None = None, sender: str | None = None, reason: str | None = None
+        self,
+        answer: JSONValue,
+        *,
+        key: str | None = None,
+        round: int | None = None,  # noqa: A002 - the field's name
+        sender: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Answer the question that the execution waits for; the execution goes on at once on any worker.
 
-        `key` names the question (`Wait.key`), in case the execution asks another one by now. `sender` and `reason` are
-        recorded. Raises `InvalidAnswer` for an answer that does not fit the question's schema, `QuestionNotAsked` (also
+        `key` names the question (`Wait.key`), in case the execution asks another one by now, and `round` the time of
+        asking (`Wait.round`): an answer that the worker finds of no use is recorded, and the question is asked anew.
+        `sender` (at most 255 characters, none of them invisible) and `reason` are recorded, with the system's user of
+        this process. Raises `InvalidAnswer` for an answer that does not fit the question, `QuestionNotAsked` (also
         where the execution waits for an approval), `AlreadyAnswered` (the first of several answers wins),
         `ExecutionOver`, `ExecutionNotFound`.
         """
-        signals.answer(self._services, self.summary(), answer, key=key, sender=sender, reason=reason)
+        signals.answer(self._services, self.summary(), answer, key=key, round=round, by=self._decider(sender, reason))
 
     def approve(
         self,
@@ -159,7 +170,12 @@ class Execution:
         first of several decisions wins), `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.approve(
-            self._services, self.summary(), key=key, digest=digest, arguments=arguments, sender=sender, reason=reason
+            self._services,
+            self.summary(),
+            key=key,
+            digest=digest,
+            arguments=arguments,
+            by=self._decider(sender, reason),
         )
 
     def reject(
@@ -174,7 +190,7 @@ class Execution:
 
         Parameters and errors are the same as for `approve`.
         """
-        signals.reject(self._services, self.summary(), key=key, digest=digest, sender=sender, reason=reason)
+        signals.reject(self._services, self.summary(), key=key, digest=digest, by=self._decider(sender, reason))
 
     def send_event(
         self, name: str, payload: JSONValue = None, *, event_id: str | None = None, sender: str | None = None
@@ -185,7 +201,7 @@ class Execution:
         before, so sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
         `ExecutionNotFound`.
         """
-        signals.send_event(self._services, self.id, name, payload, event_id=event_id, sender=sender)
+        signals.send_event(self._services, self.id, name, payload, event_id=event_id, by=self._decider(sender, None))
 
     def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Cancel the execution for good; return False if it was over already.
@@ -193,7 +209,7 @@ class Execution:
         If nothing runs the execution, it is cancelled when this returns; otherwise it ends at its next step boundary.
         Raises `ExecutionNotFound`.
         """
-        return cancel(self._services, self.id, sender=sender, reason=reason)
+        return cancel(self._services, self.id, by=self._decider(sender, reason))
 
     def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Delete the execution, even while a worker has it; return False if it was not there.
@@ -203,6 +219,9 @@ class Execution:
         too. `Store.delete_context` says what is kept of it, including `sender` and `reason`.
         """
         return delete.delete(self._services, self.id, sender=sender, reason=reason)
+
+    def _decider(self, sender: str | None, reason: str | None) -> Decider:
+        return Decider(sender=sender, reason=reason, channel=self._channel)
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Look whenever something may have changed, for the last time when `timeout` seconds have passed."""

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -11,7 +11,7 @@ import pydantic
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import JSONValue
-from celery_agents.define import likeness, types
+from celery_agents.define import answers, likeness, types
 from celery_agents.define.names import check_amount, check_count, check_duration
 from celery_agents.define.turns import Turns
 from celery_agents.errors import InvalidInput, RegistrationError
@@ -121,6 +121,10 @@ class AgentDefinition:
     def encode_output(self, value: Any) -> JSONValue:
         """Return the output as JSON. Raise `InvalidResult` for one that could not be read from it as it is."""
         return types.round_trip(self._output, self.name, value)[1]
+
+    def names(self) -> Mapping[str, Any]:
+        """Return what the function's code can name: the types of its questions among others."""
+        return answers.names_of(self.function)
 
     @property
     def input_schema(self) -> dict[str, JSONValue]:

@@ -136,6 +136,16 @@ class Tool(Generic[P, T]):
         """Raise `InvalidArguments` for arguments with which a call would fail."""
         self._arguments.bind(args, kwargs)
 
+    def problems(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Return what is wrong with arguments that a person gives, one sentence per fault; an empty list if they do."""
+        try:
+            self.check_arguments((), self.read_arguments(arguments))
+        except InvalidArguments as error:
+            return error.problems
+        except Exception as error:  # noqa: BLE001 - whatever a validator of the user's raises: they will not do
+            return [f"{type(error).__name__}: {error}"]
+        return []
+
     def needs_approval(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Return whether a person must approve this call. Invalid arguments need no approval: the call fails."""
         if isinstance(self._requires_approval, bool):

@@ -1,6 +1,5 @@
 """From a claim to an outcome: calls the agent's function and records how it ended."""
 
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, Claim, ExecutionSummary, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -37,7 +37,7 @@ from celery_agents.engine.stage import SetStage
 from celery_agents.engine.steps.scope import Nesting
 from celery_agents.errors import DeadLetter
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +257,7 @@ class Executor:
                 max_retries=self.limits.max_retries,
                 inline_wait_seconds=self.limits.inline_wait_seconds,
                 jitter=self.jitter,
+                names=agent.names,
             ),
             stage=stage,
             now=now,

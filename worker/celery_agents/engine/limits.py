@@ -69,12 +69,12 @@ class Limits:
         return None if first is None else first + timedelta(seconds=min(self._added[_SECONDS], _LONGEST_SECONDS))
 
     def read(self, steps: Iterable[AgentStep]) -> list[str]:
-        """Take in what was added, from the journal; return the keys of the steps that say so."""
-        extensions = [step for step in steps if step.action.kind == LIMIT and step.result is not None]
-        for step in extensions:
-            assert step.result is not None
-            self.take_in(step.action.input, step.result.output)
-        return [step.name for step in extensions]
+        """Take in what was added, from the journal; return the keys of the steps that say so, or that ask for it."""
+        asked = [step for step in steps if step.action.kind == LIMIT]
+        for step in asked:
+            if step.result is not None:
+                self.take_in(step.action.input, step.result.output)
+        return [step.name for step in asked]
 
     def take_in(self, asked: Mapping[str, JSONValue], more: float) -> None:
         """Take in an answer: `asked` is the input of the step that records it; nothing more is a refusal."""

@@ -19,11 +19,11 @@ class Mailbox:
     taken: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, kind: SignalKind, key: str) -> Signal | None:
+    def take(self, kind: SignalKind, key: str, round: int = 1) -> Signal | None:  # noqa: A002 - the field's name
         """Return the oldest signal of this address; it is taken."""
         with self._lock:
             for signal in self.signals:
-                if (signal.kind, signal.key) == (kind, key):
+                if (signal.kind, signal.key, signal.round) == (kind, key, round):
                     self.signals.remove(signal)
                     self.taken.__dict__.setdefault("ids", []).append(signal.signal_id)
                     return signal

@@ -6,12 +6,13 @@ open stays open until Python collects it.
 """
 
 import functools
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-log = logging.getLogger(__name__)
+from agent_statestore.plain_text import line_logger
+
+log = line_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")

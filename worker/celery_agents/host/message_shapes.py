@@ -5,16 +5,16 @@ a timer or a callback, and end the worker. Such a message may even be put back a
 """
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
+from agent_statestore.plain_text import line_logger
 from celery_agents.host.bell import TASK_NAME as EXECUTE
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # What kombu raises for a text that is no JSON, or has its markers of types around something else.
 NO_JSON: Final = (ValueError, RecursionError, TypeError, AttributeError, LookupError)

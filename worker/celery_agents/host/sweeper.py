@@ -3,12 +3,12 @@
 Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to the queue twice is harmless.
 """
 
-import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from agent_statestore.errors import StoreError, StoreUnavailable
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Due
 from agent_statestore.states import AgentState
 from celery_agents.engine.patience import Outage
@@ -16,8 +16,12 @@ from celery_agents.host import bell, owner
 from celery_agents.host.live_states import announce_cancel
 from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle.cancel import request_cancel
+from celery_agents.lifecycle.decider import Decider
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
+
+# Whoever revoked the task: Celery does not say.
+_REVOKE: Final = Decider(sender="celery", reason="the task was revoked", channel="celery")
 
 # How often workers are asked to announce the end of an execution that nobody has announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
@@ -191,9 +195,7 @@ class Sweeper:
             if summary.state is not AgentState.CANCELLED:
                 self.void_revokes.add(task_id)
             return False
-        if not summary.cancel_requested and not request_cancel(
-            store, task_id, sender="celery", reason="the task was revoked"
-        ):
+        if not summary.cancel_requested and not request_cancel(store, task_id, by=_REVOKE):
             return False
         log.info("execution %s: its task was revoked, so it is cancelled", task_id)
         if ends.finish_cancel(task_id) and not self._tell_of_cancel(task_id):

@@ -8,7 +8,7 @@ from agent_statestore.errors import ExecutionOver
 from agent_statestore.records import JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.client.execution import Execution
-from celery_agents.http.bodies import ANYTHING, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
+from celery_agents.http.bodies import ANYTHING, NUMBER_OR_NULL, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
 from celery_agents.http.messages import Reply, Request
 from celery_agents.http.views import view
 
@@ -32,9 +32,19 @@ def look(call: EndpointCall) -> Reply:
 
 
 def answer(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/answer: `answer`, and optionally `key` and `reason`."""
-    given = read(call.request, required={"answer": ANYTHING}, optional={"key": TEXT_OR_NULL, "reason": TEXT_OR_NULL})
-    call.execution.resume(given["answer"], key=given.get("key"), sender=call.sender, reason=given.get("reason"))
+    """POST /executions/{id}/answer: `answer`, and optionally `key`, `round` and `reason`."""
+    given = read(
+        call.request,
+        required={"answer": ANYTHING},
+        optional={"key": TEXT_OR_NULL, "round": NUMBER_OR_NULL, "reason": TEXT_OR_NULL},
+    )
+    call.execution.resume(
+        given["answer"],
+        key=given.get("key"),
+        round=given.get("round"),
+        sender=call.sender,
+        reason=given.get("reason"),
+    )
     return _done(call, "answered")
 
 

@@ -12,6 +12,7 @@ from celery_agents.http.endpoints import Endpoint, EndpointCall
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Act, Permit, is_own, is_permitted
 from celery_agents.http.problems import Refused, reply_to
+from celery_agents.lifecycle.decider import HTTP
 from celery_agents.lifecycle.services import Services
 
 # The form of every id that a store gives. Nothing else is ever looked up.
@@ -85,7 +86,7 @@ class Executions:
             raise too_large(self.max_body_bytes)
         if not _ID.fullmatch(execution_id):
             raise ExecutionNotFound(execution_id[:80])
-        execution = Execution(execution_id, self._runtime or current_runtime())
+        execution = Execution(execution_id, self._runtime or current_runtime(), HTTP)
         if not is_permitted(self._permit, sender, route.act, execution.summary()):
             raise Refused(403, "Forbidden", f"{sender!a:.80} may not do this")
         return route.endpoint(EndpointCall(execution=execution, sender=sender, request=request, name=name))

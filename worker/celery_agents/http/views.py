@@ -33,13 +33,17 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
 
 def _question(asked: Wait) -> dict[str, JSONValue]:
     schema = None if asked.schema is None else dict(asked.schema)
-    return {"key": asked.key, "prompt": asked.prompt, "schema": schema}
+    return {"key": asked.key, **_round(asked), "prompt": asked.prompt, "schema": schema}
 
 
 def _approval(asked: Wait) -> dict[str, JSONValue]:
     call = shown(asked)
     told = {name: call[name] for name in ("tool", "description", "arguments", "digest")}
-    return {"key": asked.key, **told, "schema": None if asked.schema is None else dict(asked.schema)}
+    return {"key": asked.key, **_round(asked), **told, "schema": None if asked.schema is None else dict(asked.schema)}
+
+
+def _round(asked: Wait) -> dict[str, JSONValue]:
+    return {"round": asked.round, "refused": asked.refused}
 
 
 def _times(waiting: Wait) -> dict[str, JSONValue]:

@@ -1,16 +1,15 @@
 """Cancel, a signal that is final. Whoever finds a cancelled execution without a lease records its end at once."""
 
-from uuid import uuid4
-
 from agent_statestore.errors import ExecutionOver, MailboxFull
-from agent_statestore.records import Signal, SignalKind
+from agent_statestore.records import SignalKind
 from agent_statestore.store import Store
+from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
 
-def cancel(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
+def cancel(services: Services, execution_id: str, *, by: Decider) -> bool:
     """Cancel an execution for good; see `Execution.cancel`."""
-    if not request_cancel(services.store, execution_id, sender=sender, reason=reason):
+    if not request_cancel(services.store, execution_id, by=by):
         return False
     if services.ends.finish_cancel(execution_id):
         services.ends.try_to_tell_of(execution_id)
@@ -20,16 +19,10 @@ def cancel(services: Services, execution_id: str, *, sender: str | None, reason:
     return True
 
 
-def request_cancel(store: Store, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
+def request_cancel(store: Store, execution_id: str, *, by: Decider) -> bool:
     """Put a cancel into the mailbox; return False if the execution is over. Raise `ExecutionNotFound`."""
-    signal = Signal(
-        signal_id=uuid4().hex,
-        kind=SignalKind.CANCEL,
-        sender=sender,
-        reason=reason,
-    )
     try:
-        store.send(execution_id, signal)
+        store.send(execution_id, by.signal(SignalKind.CANCEL))
     except ExecutionOver:
         return False
     except MailboxFull:

@@ -3,21 +3,22 @@
 The store deletes, and knows nothing of relatives. Nobody is told of what it deletes by itself (`Store.delete_context`).
 """
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
+from celery_agents.lifecycle.decider import named
 from celery_agents.lifecycle.services import Services
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 
 def delete(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
     """Delete an execution; see `Execution.delete`."""
     store = services.store
-    return _remove(services, execution_id, partial(store.delete_context, execution_id, by=sender, reason=reason))
+    return _remove(services, execution_id, partial(store.delete_context, execution_id, by=named(sender), reason=reason))
 
 
 def purge(services: Services, execution_id: str) -> bool:

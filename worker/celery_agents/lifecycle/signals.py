@@ -6,16 +6,17 @@ against the code once more.
 
 from collections.abc import Mapping
 from typing import Any, Final
-from uuid import uuid4
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
-from agent_statestore.records import ExecutionSummary, JSONValue, Signal, SignalKind, Wait, WaitKind, require_name
+from agent_statestore.records import ExecutionSummary, JSONValue, SignalKind, Wait, WaitKind, require_name
 from agent_statestore.store import Store
 from celery_agents.define import types
+from celery_agents.define.answers import expected_by
 from celery_agents.define.names import check_event_name
 from celery_agents.engine.pauses.approval import Ruling
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
+from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
 # The bytes that the record of a step holds besides its values: names, times, counts.
@@ -70,8 +71,8 @@ def answer(
     value: JSONValue,
     *,
     key: str | None,
-    sender: str | None,
-    reason: str | None,
+    round: int | None = None,  # noqa: A002 - the field's name
+    by: Decider,
 ) -> None:
     """Answer a question; see `Execution.resume`."""
     _require_alive(summary)
@@ -80,15 +81,15 @@ def answer(
         if asked is None:
             raise NoQuestionAsked(summary.execution_id, "", what_it_does(summary))
         key = asked.key
-    if asked is not None and asked.key == key:
+    if asked is not None and asked.key == key and round in (None, asked.round):
+        round = asked.round  # noqa: A001 - likewise
         # The record of the step holds both. Refuse here what would not fit there.
         dump([asked.prompt, value], "answer", _room(services))
-        if asked.schema is not None:
-            problems = _problems(asked.schema, value, "answer")
-            if problems:
-                raise InvalidAnswer(asked.key, problems)
+        problems = _problems_of_answer(services, summary, asked, value)
+        if problems:
+            raise InvalidAnswer(asked.key, problems)
     try:
-        _send(services, summary, SignalKind.ANSWER, key, value, sender=sender, reason=reason)
+        _send(services, summary, SignalKind.ANSWER, key, value, round=1 if round is None else round, by=by)
     except QuestionNotAsked as error:
         raise NoQuestionAsked(summary.execution_id, key, what_it_does(summary)) from error
 
@@ -100,13 +101,12 @@ def approve(
     key: str | None,
     digest: str | None,
     arguments: Mapping[str, JSONValue] | None,
-    sender: str | None,
-    reason: str | None,
+    by: Decider,
 ) -> str:
     """Approve a tool call and return the key of its approval; see `Execution.approve`."""
     asked = _asked(services.store, summary, key, digest)
     edited = None if arguments is None else _edited(services, asked, arguments)
-    _decide(services, summary, asked, approved=True, arguments=edited, sender=sender, reason=reason)
+    _decide(services, summary, asked, approved=True, arguments=edited, by=by)
     return asked.key
 
 
@@ -116,17 +116,16 @@ def reject(
     *,
     key: str | None,
     digest: str | None,
-    sender: str | None,
-    reason: str | None,
+    by: Decider,
 ) -> str:
     """Reject a tool call and return the key of its approval; see `Execution.reject`."""
     asked = _asked(services.store, summary, key, digest)
-    _decide(services, summary, asked, approved=False, arguments=None, sender=sender, reason=reason)
+    _decide(services, summary, asked, approved=False, arguments=None, by=by)
     return asked.key
 
 
 def send_event(
-    services: Services, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, sender: str | None
+    services: Services, execution_id: str, name: str, payload: JSONValue, *, event_id: str | None, by: Decider
 ) -> None:
     """Send an event; see `Execution.send_event`."""
     check_event_name(name)
@@ -137,13 +136,8 @@ def send_event(
     # The payload will stand in the record of the step that takes it. The key and the input of that step are the event's
     # name.
     dump([payload, name, name], "payload", _room(services))
-    signal = Signal(
-        signal_id=uuid4().hex if event_id is None else _EVENT_ID.format(event_id),
-        kind=SignalKind.EVENT,
-        key=name,
-        payload=payload,
-        sender=sender,
-    )
+    signal_id = None if event_id is None else _EVENT_ID.format(event_id)
+    signal = by.signal(SignalKind.EVENT, name, payload, signal_id=signal_id)
     if services.store.send(execution_id, signal).woke:
         summary = services.store.get_summary(execution_id)
         if summary is None:
@@ -189,14 +183,13 @@ def _decide(
     *,
     approved: bool,
     arguments: dict[str, JSONValue] | None,
-    sender: str | None,
-    reason: str | None,
+    by: Decider,
 ) -> None:
     decision = Ruling(approved=approved, digest=_digest_of(asked), arguments=arguments)
     # The record of the step holds a refusal twice: as a sentence, and as the error's arguments.
-    dump([shown(asked)["arguments"], arguments, [sender, reason] * 2], "decision", _room(services))
+    dump([shown(asked)["arguments"], arguments, [by.sender, by.reason] * 2], "decision", _room(services))
     try:
-        _send(services, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), sender=sender, reason=reason)
+        _send(services, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), round=asked.round, by=by)
     except QuestionNotAsked as error:
         raise NoApprovalAsked(summary.execution_id, f'it does not wait for the approval "{asked.key}" any more') from (
             error
@@ -233,8 +226,9 @@ def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue])
         # The execution may ask for another tool of this name: for another version, or for one that a function made
         # anew.
         if tool.name == name and asked.schema in (None, tool.json_schema):
-            # Where the tool is known, check also what JSON Schema cannot say.
-            tool.check_arguments((), tool.read_arguments(edited))
+            problems = tool.problems(edited)  # where the tool is known, check also what JSON Schema cannot say
+            if problems:
+                raise InvalidArguments(name, problems)
     return edited
 
 
@@ -258,19 +252,23 @@ def _send(
     key: str,
     payload: JSONValue,
     *,
-    sender: str | None,
-    reason: str | None,
+    round: int,  # noqa: A002 - the field's name
+    by: Decider,
 ) -> None:
-    signal = Signal(
-        signal_id=uuid4().hex,
-        kind=kind,
-        key=key,
-        payload=payload,
-        sender=sender,
-        reason=reason,
-    )
-    if services.store.send(summary.execution_id, signal).woke:
+    if services.store.send(summary.execution_id, by.signal(kind, key, payload, round=round)).woke:
         services.ring(summary)
+
+
+def _problems_of_answer(services: Services, summary: ExecutionSummary, asked: Wait, value: JSONValue) -> list[str]:
+    """Return what is wrong with an answer: by the worker's own check where the agent is known, else by the schema."""
+    if asked.answer_type is not None and services.registry.find(summary.agent_id) is None:
+        services.load_agents()
+    agent = services.registry.find(summary.agent_id)
+    if agent is not None and asked.answer_type is not None:
+        expected = expected_by(asked.answer_type, asked.schema, agent.names())
+        if expected is not None:
+            return expected.problems(value, "answer")
+    return [] if asked.schema is None else _problems(asked.schema, value, "answer")
 
 
 def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:

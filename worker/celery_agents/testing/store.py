@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.contract import StepTransaction
 from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.store import Store
-from agent_statestore.transactions import StepTransaction
 from celery_agents.testing.crashes import Crashes, When
 
 

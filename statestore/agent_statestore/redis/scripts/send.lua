@@ -6,7 +6,7 @@
 -- ARGV[2]      execution id
 -- ARGV[3]      signal id
 -- ARGV[4]      kind
--- ARGV[5]      key
+-- ARGV[5]      key, with the round from the second on (`codec.signals.mailbox_key`)
 -- ARGV[6]      text, to be completed by the time
 -- ARGV[7]      '1' if it answers a question, of which only the first answer counts, else '0'
 -- ARGV[8]      '1' if it is a cancel, else '0'

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent_statestore.clock import Clock
 from agent_statestore.codec import EncodedCheckpoint, noted_as, stamp
-from agent_statestore.codec.signals import ANSWERING, address_of
+from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
 from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint, checkpoint_changes, outcome
 from agent_statestore.rules.signals import check_signal, signal_changes
@@ -91,7 +91,7 @@ class LockedWriting(LockedBase):
         return outcome(header | changes, now_us)
 
     def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
-        kind, key = signal.kind.value, signal.key
+        kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
 
         def work(transaction: Transaction) -> Sent:
             (rows, sent, answered), now_us = self._look(

@@ -7,7 +7,7 @@ from typing import Any, Final
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as
-from agent_statestore.codec.signals import address_of
+from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
@@ -116,13 +116,13 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         raise self._unexplained("checkpoint", execution_id)
 
     def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
-        kind = signal.kind.value
+        kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
         params = {
             "execution_id": execution_id,
             "signal_id": signal.signal_id,
             "kind": kind,
-            "signal_key": signal.key,
-            "address": address_of(kind, signal.key),
+            "signal_key": key,
+            "address": address_of(kind, key),
             "data": text,
             "who": signal.sender,
             "why": signal.reason,

@@ -203,6 +203,33 @@ class SignalConformance(Suite):
         store.send(execution_id, signal(ENDED_BY[kind], "next"))
 
     @every_question
+    def test_a_new_round_of_a_question_takes_its_own_answer(
+        self, store: Store, clock: ManualClock, kind: WaitKind
+    ) -> None:
+        first = signal(ENDED_BY[kind], payload="first")
+        second = replace(signal(ENDED_BY[kind], payload="second"), round=2)
+        execution_id, lease = claimed(store)
+        again = replace(wait(kind), round=2, refused="'first' is no number")
+        store.checkpoint(execution_id, pause(kind), lease)
+        with pytest.raises(QuestionNotAsked):
+            store.send(execution_id, second)
+        store.send(execution_id, first)
+        lease = claim(store, execution_id).lease
+        store.checkpoint(execution_id, replace(pause(kind, consumed=(first.signal_id,)), waits=(again,)), lease)
+        assert summary_of(store, execution_id).waiting == again
+        assert is_asleep(store, execution_id)
+        with pytest.raises(AlreadyAnswered):
+            store.send(execution_id, signal(ENDED_BY[kind]))
+        with pytest.raises(QuestionNotAsked):
+            store.send(execution_id, replace(second, round=3))
+        assert store.send(execution_id, second) == Sent(woke=True)
+        with pytest.raises(AlreadyAnswered):
+            store.send(execution_id, replace(second, signal_id="another"))
+        taken = claim(store, execution_id).context
+        assert taken.signals == (stamped(second, clock),)
+        assert taken.waiting == again
+
+    @every_question
     def test_only_exactly_what_is_waited_for_can_be_answered(self, store: Store, kind: WaitKind) -> None:
         other = SignalKind.APPROVAL if kind is WaitKind.INPUT else SignalKind.ANSWER
         execution_id = paused(store, kind)

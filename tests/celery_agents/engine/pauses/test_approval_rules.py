@@ -325,9 +325,9 @@ def test_an_approved_call_keeps_its_crash_policy_and_its_key(engine: Engine) -> 
 
 
 def test_the_order_of_keys_makes_no_difference_and_everything_else_does() -> None:
-    one = digest_of("approve pay", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]})
+    one = digest_of("A", "approve pay", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]})
 
-    assert one == digest_of("approve pay", "pay", {"amounts": [1, 2], "to": {"owner": "Łukasz", "iban": "PL61"}})
+    assert one == digest_of("A", "approve pay", "pay", {"amounts": [1, 2], "to": {"owner": "Łukasz", "iban": "PL61"}})
     assert len(one) == 64
     others: list[tuple[str, dict[str, Any]]] = [
         ("refund", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]}),
@@ -337,6 +337,8 @@ def test_the_order_of_keys_makes_no_difference_and_everything_else_does() -> Non
         ("pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2], "more": None}),
         ("pay", {"iban": "PL61", "to": {"owner": "Łukasz"}, "amounts": [1, 2]}),
     ]
-    digests = {one, *(digest_of("approve pay", name, arguments) for name, arguments in others)}
-    again = digest_of("approve pay#2", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]})
-    assert len(digests | {again}) == 8
+    digests = {one, *(digest_of("A", "approve pay", name, arguments) for name, arguments in others)}
+    again = digest_of("A", "approve pay#2", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]})
+    twin = digest_of("B", "approve pay", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]})
+    anew = digest_of("A", "approve pay", "pay", {"to": {"iban": "PL61", "owner": "Łukasz"}, "amounts": [1, 2]}, 2)
+    assert len(digests | {again, twin, anew}) == 10

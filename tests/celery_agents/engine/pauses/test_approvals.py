@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from agent_statestore import AgentState, AlreadyAnswered, QuestionNotAsked
-from celery_agents import ApprovalDenied, ApprovalExpired, AsyncRun, InvalidArguments, Run, Tool, tool
+from celery_agents import ApprovalDenied, ApprovalExpired, AsyncRun, Run, Tool, tool
 from celery_agents.decorators import Agent
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.pauses.approval import digest_of
@@ -53,7 +53,7 @@ def test_a_call_waits_for_an_approval_of_exactly_what_is_shown(
         "tool": "pay",
         "description": "Moves money.",
         "arguments": arguments,
-        "digest": digest_of("approve pay", "pay", arguments),
+        "digest": digest_of(execution_id, "approve pay", "pay", arguments),
     }
     assert waiting.schema == pay.json_schema
     assert calls.made == []
@@ -72,6 +72,8 @@ def test_a_call_waits_for_an_approval_of_exactly_what_is_shown(
         "at": "2026-01-01T00:00:00+00:00",
         "digest": waiting.prompt["digest"],
         "arguments": None,
+        "channel": None,
+        "os_user": None,
     }
 
 
@@ -154,16 +156,15 @@ def test_edited_arguments_leave_out_what_has_a_default(engine: Engine, paying: A
         ({"to": {"iban": "DE02"}, "context": {}}, "context"),
     ],
 )
-def test_edited_arguments_that_do_not_fit_call_nothing(
+def test_edited_arguments_that_do_not_fit_call_nothing_and_are_asked_for_anew(
     engine: Engine, paying: Agent, calls: Calls, edited: Any, field: str
 ) -> None:
     execution_id = engine.start(paying)
     decide(engine, execution_id, asked(engine, execution_id), arguments=edited)
-    outcome = engine.execute(execution_id)
+    again = asked(engine, execution_id)
 
-    assert outcome is not None
-    assert isinstance(outcome.error, InvalidArguments)
-    assert field in str(outcome.error)
+    assert again.round == 2
+    assert field in str(again.refused)
     assert calls.made == []
 
 
@@ -238,10 +239,11 @@ def test_a_decision_that_slipped_past_the_clients_checks_approves_nothing(
     if isinstance(payload, dict) and payload.get("digest") == "{digest}":
         payload = payload | {"digest": waiting.prompt["digest"]}
     send(engine, execution_id, waiting.key, payload)
-    outcome = engine.execute(execution_id)
+    again = asked(engine, execution_id)
 
-    assert outcome is not None
-    assert isinstance(outcome.error, ApprovalDenied)
+    assert (again.key, again.round) == (waiting.key, 2)
+    assert again.refused is not None
+    assert again.refused.startswith("round 1, the answer of ada: the ")
     assert calls.made == []
 
 

@@ -206,6 +206,6 @@ def test_true_is_not_the_choice_1() -> None:
     home.answer(execution_id, True)
     home.work()
 
-    error = home.context(execution_id).error
-    assert error is not None
-    assert "InvalidAnswer" in error.type
+    waiting = home.context(execution_id).waiting
+    assert waiting is not None
+    assert (waiting.round, waiting.refused) == (2, "round 1, the answer: True is not one of [1, 2]")

@@ -6,11 +6,12 @@ from typing import Any
 import pydantic
 import pytest
 
-from agent_statestore import AgentState, AlreadyAnswered, QuestionNotAsked, SignalKind, WaitKind
+from agent_statestore import AgentState, AlreadyAnswered, Checkpoint, Lease, QuestionNotAsked, SignalKind, WaitKind
+from agent_statestore.records import Checkpointed
 from celery_agents import Retry, Run
 from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
-from celery_agents.errors import AnswerTimeout, DeadLetter, InvalidAnswer
+from celery_agents.errors import AnswerTimeout, DeadLetter
 from tests.celery_agents.driving import LEASE, Calls, Crash, Engine
 
 # -- asking ------------------------------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def test_an_answer_is_typed(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("options", "answer"), [({"schema": Choice}, {"count": "many"}), ({"choices": ["yes", "no"]}, "maybe")]
 )
-def test_an_answer_that_slipped_past_the_clients_check_fails_clearly(
+def test_an_answer_that_slipped_past_the_clients_check_is_asked_for_anew(
     engine: Engine, options: dict[str, Any], answer: Any
 ) -> None:
     def work(run: Run, input: None) -> None:
@@ -135,10 +136,48 @@ def test_an_answer_that_slipped_past_the_clients_check_fails_clearly(
     execution_id = engine.start(engine.agent(work))
     engine.execute(execution_id)
     engine.answer(execution_id, answer)
-    outcome = engine.execute(execution_id)
+    engine.execute(execution_id)
 
+    context = engine.context(execution_id)
+    waiting = context.waiting
+    assert waiting is not None
+    assert (context.state, waiting.key, waiting.round) == (AgentState.WAITING_FOR_INPUT, "ask", 2)
+    assert waiting.refused is not None
+    assert context.signals == ()
+
+
+def test_a_crash_between_the_refusal_and_the_pause_loses_neither_the_round_nor_the_reason(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(run: Run, input: None) -> Any:
+        return run.ask("?", schema=int, timeout=timedelta(days=2))
+
+    execution_id = engine.start(engine.agent(work))
+    engine.execute(execution_id)
+    first = engine.context(execution_id).waiting
+    engine.answer(execution_id, "many")
+    write = engine.store.checkpoint
+
+    def dying(execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
+        if checkpoint.waits:
+            raise Crash
+        return write(execution_id, checkpoint, lease)
+
+    engine.clock.advance(timedelta(hours=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.store, "checkpoint", dying)
+        engine.crash(execution_id)
+    engine.clock.advance(LEASE)
+    engine.execute(execution_id)
+    again = engine.context(execution_id).waiting
+    assert first is not None
+    assert again is not None
+    assert (again.round, again.asked_at, again.wake_at) == (2, first.asked_at, first.wake_at)
+    assert again.refused is not None
+    engine.answer(execution_id, 7, round=2)
+    outcome = engine.execute(execution_id)
     assert outcome is not None
-    assert isinstance(outcome.error, InvalidAnswer)
+    assert outcome.output == 7
 
 
 @pytest.mark.parametrize(("default", "expected"), [({"default": "no"}, "no"), ({}, AnswerTimeout)])

@@ -11,7 +11,7 @@ import pydantic
 import pytest
 from pydantic_core import core_schema
 
-from agent_statestore import AgentState
+from agent_statestore import AgentState, SignalKind
 from celery_agents import (
     CrashPolicy,
     Happened,
@@ -23,7 +23,7 @@ from celery_agents import (
     ToolContext,
     tool,
 )
-from celery_agents.errors import InvalidAnswer, InvalidResult
+from celery_agents.errors import InvalidResult
 from tests.celery_agents.driving import Calls, Crash, Engine
 
 # -- what a person answers ---------------------------------------------------------------------------------------------
@@ -77,12 +77,17 @@ def test_a_person_may_let_it_fail(engine: Engine, calls: Calls) -> None:
 @pytest.mark.parametrize(
     "answer", ["perhaps", None, 7, {"output": {"number": "many"}}, {"output": {"number": 1}, "more": 1}, ["retry"]]
 )
-def test_a_nonsensical_answer_fails_the_step_and_repeats_nothing(engine: Engine, calls: Calls, answer: Any) -> None:
+def test_a_nonsensical_answer_is_asked_for_anew_and_repeats_nothing(engine: Engine, calls: Calls, answer: Any) -> None:
     execution_id, _ = interrupted(engine, calls)
-    outcome = answered(engine, execution_id, answer)
+    answered(engine, execution_id, answer)
 
-    assert isinstance(outcome.error, InvalidAnswer)
-    assert outcome.error.name == "order interrupted 1"
+    waiting = engine.context(execution_id).waiting
+    assert waiting is not None
+    assert (waiting.key, waiting.round) == ("order interrupted 1", 2)
+    engine.send(execution_id, SignalKind.ANSWER, waiting.key, "fail", round=2)
+    outcome = engine.execute(execution_id)
+    assert outcome is not None
+    assert isinstance(outcome.error, StepInterrupted)
     assert calls.made == ["Ü"]
 
 

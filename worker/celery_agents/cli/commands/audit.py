@@ -8,7 +8,8 @@ from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import AuditEntry, SignalKind
 from celery_agents.cli.invocation import shared_runtime
 from celery_agents.cli.output import as_json
-from celery_agents.cli.output.text import compact, one_line
+from celery_agents.cli.output.step_text import decider_text
+from celery_agents.cli.output.text import compact, exact, one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -68,7 +69,7 @@ def _cells(entry: AuditEntry, is_wide: bool) -> "list[Text]":
         Text(_what(entry)),
         _states(entry, is_wide),
         Text(str(entry.attempt)),
-        Text(one_line(entry.by or "")),
+        Text(one_line(_who(entry))),
         Text(one_line(entry.reason or "")),
     ]
     return [*cells, Text(one_line(entry.worker or ""))] if is_wide else cells
@@ -82,11 +83,16 @@ def _what(entry: AuditEntry) -> str:
     if signal.kind is SignalKind.APPROVAL and isinstance(signal.payload, dict):
         decided = "approved" if signal.payload.get("approved") is True else "rejected"
         arguments = signal.payload.get("arguments")
-        edited = "" if arguments is None else f", with {compact(arguments)}"
+        edited = "" if arguments is None else f", with {exact(arguments)}"
         return f"{decided} {one_line(signal.key.removeprefix('approve '))}{edited}"
     key = f" {one_line(signal.key)}" if signal.key else ""
     payload = "" if signal.payload is None else f": {compact(signal.payload)}"
     return f"{signal.kind.value}{key}{payload}"
+
+
+def _who(entry: AuditEntry) -> str:
+    signal = entry.signal
+    return entry.by or "" if signal is None else decider_text(entry.by, signal.channel, signal.os_user)
 
 
 def _states(entry: AuditEntry, is_wide: bool) -> "Text":

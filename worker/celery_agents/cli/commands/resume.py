@@ -59,7 +59,7 @@ def resume(
                 break
             except (InvalidAnswer, click.UsageError) as error:
                 click.echo(f"{one_line(str(error))}", err=True)
-    click.echo(f'Answered "{asked.key}" of execution {execution.id}; it goes on.')
+    click.echo(f'Answered "{one_line(asked.key)}" of execution {execution.id}; it goes on.')
 
 
 def _asked(ctx: click.Context, summary: ExecutionSummary, key: str | None) -> Wait:
@@ -78,7 +78,7 @@ def _asked(ctx: click.Context, summary: ExecutionSummary, key: str | None) -> Wa
 
 def _send(execution: Execution, asked: Wait, answer: JSONValue, sender: str | None, reason: str | None) -> None:
     try:
-        execution.resume(answer, key=asked.key, sender=sender, reason=reason)
+        execution.resume(answer, key=asked.key, round=asked.round, sender=sender, reason=reason)
     except InvalidAnswer as error:
         if isinstance(answer, str):
             raise

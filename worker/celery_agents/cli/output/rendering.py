@@ -12,7 +12,18 @@ from agent_statestore.states import AgentState
 from celery_agents.cli.output.approval_text import call_text
 from celery_agents.cli.output.step_text import outcome_text
 from celery_agents.cli.output.table import Column, table_lines
-from celery_agents.cli.output.text import age, compact, local_time, one_line, printable, readable, short_type, took
+from celery_agents.cli.output.text import (
+    age,
+    compact,
+    exact,
+    local_time,
+    one_line,
+    printable,
+    readable,
+    revealed,
+    short_type,
+    took,
+)
 from celery_agents.lifecycle.signals import shown
 
 _WIDE_COLUMNS: Final = 110
@@ -128,6 +139,8 @@ def print_question(console: Console, waiting: Wait, answer_with: str | None, now
     say(console, indented(readable(waiting.prompt)))
     for line in answer_hints(waiting):
         say(console, indented(line, "dim"))
+    if waiting.refused is not None:
+        say(console, indented(f"asked again: {one_line(waiting.refused)}", "yellow"))
     if waiting.wake_at is not None:
         say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
     if answer_with:
@@ -138,10 +151,12 @@ def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] |
     """Print the call whose approval an execution waits for, and the commands to approve and to reject it."""
     call = shown(waiting)
     say(console, Text(f'approval "{one_line(waiting.key)}":', style="bold magenta"))
-    say(console, indented(f"{one_line(str(call['tool']))} {readable(call['arguments'])}"))
+    say(console, indented(f"{revealed(one_line(str(call['tool'])))} {exact(call['arguments'], indent=2)}"))
     if call["description"]:
-        say(console, indented(printable(str(call["description"])), "dim"))
+        say(console, indented(revealed(str(call["description"])), "dim"))
     say(console, indented(f"digest {one_line(str(call['digest']))}", "dim"))
+    if waiting.refused is not None:
+        say(console, indented(f"asked again: {one_line(waiting.refused)}", "yellow"))
     if waiting.wake_at is not None:
         say(console, indented(f"until {local_time(waiting.wake_at, now)}", "dim"))
     if decide_with:

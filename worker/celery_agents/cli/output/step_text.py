@@ -1,11 +1,13 @@
 """The outcome of a step in words. Knows nothing of rich."""
 
 from agent_statestore.records import Action, AgentStep, JSONValue
-from celery_agents.cli.output.text import compact, one_line, short_type
+from celery_agents.cli.output.text import compact, exact, one_line, short_type
 
 
 def outcome_text(step: AgentStep) -> str:
     """Return how a step ended, on one line."""
+    if step.result is None and step.refused is not None:
+        return f"asked again: {one_line(step.refused)}"
     if step.result is None:
         return "in flight, no result yet" if step.in_flight else "begun, no result yet"
     if step.result.error is not None:
@@ -23,7 +25,8 @@ def _told(action: Action, output: JSONValue) -> str | None:
             what = action.input.get("limit", "") if isinstance(action.input, dict) else action.input
             return f"{compact(more)} more {what}"
         case "approval", {"by": by, "reason": reason, "arguments": arguments}:
-            return approved_text(by, reason, arguments)
+            who = decider_text(by, output.get("channel"), output.get("os_user"))
+            return approved_text(who, reason, arguments)
         case "spawn", {"execution_id": execution_id, "agent_id": agent_id}:
             return f"{agent_id} {execution_id}"
         case "event", {"payload": payload}:
@@ -33,7 +36,14 @@ def _told(action: Action, output: JSONValue) -> str | None:
     return None
 
 
+def decider_text(by: str | None, channel: str | None, os_user: str | None) -> str:
+    """Return who decided: the name that was given, and what the sending process knew unless it says the same."""
+    if os_user is None or os_user == by:
+        return by or ""
+    return f"{by or 'somebody'} ({channel}, {os_user})"
+
+
 def approved_text(by: str | None, reason: str | None, arguments: JSONValue) -> str:
     """Return "approved by ann: as agreed, with {"amount": 20}"."""
     text = "approved" + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
-    return text if arguments is None else f"{text}, with {compact(arguments)}"
+    return text if arguments is None else f"{text}, with {exact(arguments)}"

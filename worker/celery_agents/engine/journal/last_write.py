@@ -42,7 +42,7 @@ class LastWrite:
 
     def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Outcome:
         """Write that the execution waits, which gives the lease back; called by `Course.pause`."""
-        paused = self._recorder.write(steps=intents, state=state, waits=(waiting,))
+        paused = self._recorder.write(steps=intents, state=state, waits=(waiting,), reason=waiting.refused)
         return Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now)
 
     def end(self, outcome: Outcome) -> Outcome:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint, new_checkpoint_id
+from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
@@ -17,6 +18,7 @@ from agent_statestore.errors import (
     StoreError,
     StoreUnavailable,
 )
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import (
     Action,
     AgentContext,
@@ -31,7 +33,6 @@ from agent_statestore.records import (
 )
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
-from agent_statestore.transactions import StepTransaction
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.memory import RunMemory
@@ -40,7 +41,7 @@ from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The store does not have what it confirmed, as after a fail-over to a replica that was behind; or it lost a claim like
 # that, and somebody else writes under the same token. The next attempt reads what is there, and goes on from that.
@@ -213,6 +214,7 @@ class Recorder:
         output: JSONValue = None,
         error: ErrorInfo | None = None,
         announce_within: timedelta | None = None,
+        reason: str | None = None,
         checkpoint_id: str | None = None,
     ) -> Checkpoint:
         return Checkpoint(
@@ -229,6 +231,7 @@ class Recorder:
             error=error,
             consumed=tuple(getattr(self._mailbox.taken, "ids", ())),
             announce_within=announce_within,
+            reason=reason,
             after_checkpoint=self._last_checkpoint,
         )
 

@@ -17,6 +17,7 @@ from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
+from celery_agents.engine.pauses.rounds import Round
 from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
 
@@ -31,13 +32,14 @@ class Ruling(pydantic.BaseModel):
     arguments: dict[str, Any] | None = None
 
 
-def digest_of(key: str, tool: str, arguments: Mapping[str, JSONValue]) -> str:
-    """What an approval is bound to: SHA-256 of its key, the tool's name and its exact arguments.
+def digest_of(execution_id: str, key: str, tool: str, arguments: Mapping[str, JSONValue], round: int = 1) -> str:  # noqa: A002 - the field's name
+    """Return what an approval is bound to: SHA-256 of its execution, key and round, the tool, and its exact arguments.
 
-    Of its key, so that it differs where an execution asks for the same call again: a page that shows the first must
-    not approve of the second.
+    So it differs where another execution asks for the same call, or the same one asks again: a page that shows one must
+    not approve of another.
     """
-    text = dump({"arguments": _sorted(dict(arguments)), "key": key, "tool": tool}, "arguments")
+    asked = {"arguments": _sorted(dict(arguments)), "execution": execution_id, "key": key, "round": round, "tool": tool}
+    text = dump(asked, "arguments")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -62,7 +64,7 @@ class Approval:
         Raises `ApprovalDenied`, `ApprovalExpired`, and `JournalMismatch` if the code asks for another call than the
         one that was shown.
         """
-        tool, digest = self.tool, digest_of(key, self.tool.name, self.arguments)
+        tool = self.tool
         action = Action(kind="approval", tool=tool.name, input=dict(self.arguments))
         recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
@@ -70,48 +72,52 @@ class Approval:
         waiting = attempt.recorder.waiting
         if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.APPROVAL, key):
             shown = waiting.prompt
-            if shown["digest"] != digest:
+            if (shown["tool"], _sorted(shown["arguments"])) != (tool.name, _sorted(dict(self.arguments))):
                 raise JournalMismatch(
                     key, f"a person was shown {shown['arguments']!r}, but the code now calls it with {self.arguments!r}"
                 )
-        waited = wait(
-            attempt,
-            WaitKind.APPROVAL,
-            key,
-            timeout=self.timeout,
-            prompt={
-                "tool": tool.name,
-                "description": tool.description,
-                "arguments": dict(self.arguments),
-                "digest": digest,
-            },
-            schema=tool.json_schema,
-        )
-        if waited.signal is None:
-            result = Result(success=False, error=describe(ApprovalExpired(tool.name)))
-        else:
-            result = self._judged(waited.signal, digest)
-        return self._replayed(conclude(attempt, key, action, result, waited.since))
+        asked = Round.of(recorded)
+        while True:
+            digest = digest_of(attempt.context.execution_id, key, tool.name, self.arguments, asked.number)
+            waited = wait(
+                attempt,
+                WaitKind.APPROVAL,
+                key,
+                timeout=self.timeout,
+                prompt={
+                    "tool": tool.name,
+                    "description": tool.description,
+                    "arguments": dict(self.arguments),
+                    "digest": digest,
+                },
+                schema=tool.json_schema,
+                asked=asked,
+            )
+            if waited.signal is None:
+                result = Result(success=False, error=describe(ApprovalExpired(tool.name)))
+                break
+            decision = self._judged(waited.signal, digest)
+            if isinstance(decision, Result):
+                result = decision
+                break
+            asked = asked.refuse(attempt, key, action, waited.signal, decision, waited.since)
+        return self._replayed(conclude(attempt, key, action, result, waited.since, asked))
 
-    def _judged(self, signal: Signal, digest: str) -> Result:
-        """A decision that came past the client's own checks may still be wrong. Then nothing is approved."""
+    def _judged(self, signal: Signal, digest: str) -> Result | list[str]:
+        """Return the decision; or what is wrong with one that came past the client's checks. It approves nothing."""
         tool = self.tool
         try:
             decision = Ruling.model_validate(signal.payload)
         except pydantic.ValidationError:
-            return Result(
-                success=False, error=describe(ApprovalDenied(tool.name, signal.sender, "the decision is malformed"))
-            )
+            return ["the decision is malformed"]
         if not decision.approved:
             return Result(success=False, error=describe(ApprovalDenied(tool.name, signal.sender, signal.reason)))
         if decision.digest != digest:
-            reason = "the approval is for other arguments"
-            return Result(success=False, error=describe(ApprovalDenied(tool.name, signal.sender, reason)))
+            return ["the approval is for another call"]
         if decision.arguments is not None:
-            try:
-                tool.check_arguments((), tool.read_arguments(decision.arguments))
-            except Exception as error:  # noqa: BLE001 - `InvalidArguments`, or of a validator of the user's
-                return Result(success=False, error=describe(error))
+            problems = tool.problems(decision.arguments)
+            if problems:
+                return problems
         assert signal.sent_at is not None  # the store has stamped what is in a mailbox
         return Result(
             success=True,
@@ -121,6 +127,8 @@ class Approval:
                 "at": signal.sent_at.isoformat(),
                 "digest": digest,
                 "arguments": decision.arguments,
+                "channel": signal.channel,
+                "os_user": signal.os_user,
             },
         )
 

@@ -9,6 +9,7 @@ from typing import Final
 from agent_statestore.records import Action, JSONValue, Result, WaitKind
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.limits import LIMIT, Reached
+from celery_agents.engine.pauses.rounds import Round
 from celery_agents.engine.pauses.signal import Standing, began, signal_or_pause
 
 # A limit that is a float cannot be raised beyond what a float can hold.
@@ -48,28 +49,31 @@ def _ask(attempt: Attempt, reached: Reached, *, in_step: bool, standing: Standin
             asked["during"] = {"step": standing.step, "since": standing.since.isoformat()}
         since = began(attempt, WaitKind.INPUT, key, key)
         attempt.course.enter_boundary()
-        waited = signal_or_pause(
-            attempt,
-            WaitKind.INPUT,
-            key,
-            since=since,
-            prompt={"question": f"{reached.error}. How many {what} more may it use? 0 lets it fail.", **asked},
-            schema=_ANSWER,
-            in_step=in_step,
-        )
-        assert waited.signal is not None, "a question without a deadline"
-        # A refusal is recorded too, so that code that goes on past the error is not asked about for ever.
-        more = _amount(waited.signal.payload)
-        action, result = Action(kind=LIMIT, input=asked), Result(success=True, output=more)
-        attempt.recorder.record(attempt.recorder.make_step(key, action, result, started=since))
+        action = Action(kind=LIMIT, input=asked)
+        intent = attempt.journal.step(key) if attempt.journal.has(key) else None
+        in_round = Round.of(intent)
+        while True:
+            waited = signal_or_pause(
+                attempt,
+                WaitKind.INPUT,
+                key,
+                since=since,
+                prompt={"question": f"{reached.error}. How many {what} more may it use? 0 lets it fail.", **asked},
+                schema=_ANSWER,
+                in_step=in_step,
+                asked=in_round,
+            )
+            assert waited.signal is not None, "a question without a deadline"
+            more = waited.signal.payload
+            if isinstance(more, int | float) and not isinstance(more, bool) and more >= 0:
+                break
+            problems = [f"{more!r:.200} is no number of at least 0"]
+            in_round = in_round.refuse(attempt, key, action, waited.signal, problems, since)
+        more = min(more, _MOST)
+        # A refusal to raise it is recorded too, so that code that goes on past the error is not asked for ever.
+        result = Result(success=True, output=more)
+        attempt.recorder.record(in_round.on(attempt.recorder.make_step(key, action, result, started=since)))
         attempt.journal.pass_by((key,))
         attempt.limits.take_in(asked, more)
     if not more:
         raise reached.error
-
-
-def _amount(answer: JSONValue) -> float:
-    """Return what a person adds. An answer that came past the client's check, and is no amount, adds nothing."""
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return 0
-    return min(max(answer, 0), _MOST)

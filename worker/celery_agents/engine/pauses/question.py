@@ -1,7 +1,7 @@
 """A question to a person: answered from the journal, from the mailbox, by its deadline, or by a pause."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final
@@ -12,17 +12,19 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import Action, JSONValue, Result, WaitKind
 from celery_agents.define import types
+from celery_agents.define.answers import Expected, name_of_type, same
 from celery_agents.define.names import MARK
 from celery_agents.define.retry import NO_RETRY
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
+from celery_agents.engine.pauses.rounds import Round
 from celery_agents.engine.pauses.signal import Waited
 from celery_agents.engine.pauses.wait import conclude, wait
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.taking import reach
 from celery_agents.engine.steps.work import PlainWork
-from celery_agents.errors import AnswerTimeout, InvalidAnswer, JournalMismatch
+from celery_agents.errors import AnswerTimeout, JournalMismatch
 
 
 class Missing(Enum):
@@ -36,15 +38,15 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question as the code asks it. `answer` is the type that an answer must have.
+    """A question as the code asks it. `expected` is what an answer must be, and `annotation` names its type.
 
     `escalate` is called, once, when the deadline has passed; the question then stands for the same time again.
     """
 
     name: str
     prompt: JSONValue
-    answer: types.Adapter
-    choices: tuple[JSONValue, ...] | None
+    expected: Expected
+    annotation: Any
     timeout: timedelta | None
     default: Any = MISSING
     escalate: Callable[[JSONValue], Any] | None = None
@@ -56,16 +58,36 @@ class Question:
         if recorded is not None and recorded.result is not None:
             self._escalate(attempt, key, only_if_recorded=True)
             return self._typed(key, recorded.result)
-        has_escalated = self._escalate(attempt, key, only_if_recorded=True)
-        waited = self._wait(attempt, key)
-        if waited.signal is None and self.escalate is not None and not has_escalated:
-            self._escalate(attempt, key, only_if_recorded=False)
-            waited = self._wait(attempt, key)
-        result = self._unanswered(key) if waited.signal is None else self._judged(key, waited.signal.payload)
-        return self._typed(key, conclude(attempt, key, action, result, waited.since))
+        has_escalated, asked = self._escalate(attempt, key, only_if_recorded=True), Round.of(recorded)
+        if has_escalated:
+            asked = replace(asked, since=None) if asked.since else asked  # it stands for the whole time again
+        while True:
+            waited = self._wait(attempt, key, asked)
+            if waited.signal is None and self.escalate is not None and not has_escalated:
+                has_escalated = self._escalate(attempt, key, only_if_recorded=False)
+                asked = replace(asked, since=None) if asked.since else asked
+                continue
+            if waited.signal is None:
+                result = self._unanswered(key)
+                break
+            problems = self.expected.problems(waited.signal.payload, key)
+            if not problems:
+                result = Result(success=True, output=waited.signal.payload)
+                break
+            asked = asked.refuse(attempt, key, action, waited.signal, problems, waited.since)
+        return self._typed(key, conclude(attempt, key, action, result, waited.since, asked))
 
-    def _wait(self, attempt: Attempt, key: str) -> Waited:
-        return wait(attempt, WaitKind.INPUT, key, timeout=self.timeout, prompt=self.prompt, schema=self.json_schema)
+    def _wait(self, attempt: Attempt, key: str, asked: Round) -> Waited:
+        return wait(
+            attempt,
+            WaitKind.INPUT,
+            key,
+            timeout=self.timeout,
+            prompt=self.prompt,
+            schema=self.expected.json_schema(),
+            asked=asked,
+            answer_type=name_of_type(self.annotation, attempt.environment.names()),
+        )
 
     def _escalate(self, attempt: Attempt, key: str, *, only_if_recorded: bool) -> bool:
         """Calls the callback as a step of its own; False if it is neither recorded nor to be called now."""
@@ -83,26 +105,6 @@ class Question:
         reach(attempt, step, attempt.journal.come_to(name, is_derived=True)).finish()
         return True
 
-    @property
-    def json_schema(self) -> dict[str, JSONValue] | None:
-        """What a client holds an answer against before it sends it."""
-        if self.choices is not None:
-            return {"enum": list(self.choices)}
-        return None if self.answer is types.ANY else self.answer.json_schema()
-
-    def _judged(self, key: str, payload: JSONValue) -> Result:
-        """An answer that came past the client's own check may still be wrong."""
-        try:
-            types.from_json(self.answer, payload, key)
-        except pydantic.ValidationError as error:
-            return Result(success=False, error=describe(InvalidAnswer(key, types.problems(error))))
-        except Exception as error:  # noqa: BLE001 - of a validator of the user's; the answer is taken nevertheless
-            return Result(success=False, error=describe(error))
-        if self.choices is not None and not any(_same(payload, choice) for choice in self.choices):
-            problem = f"{payload!r} is not one of {list(self.choices)!r}"
-            return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
-        return Result(success=True, output=payload)
-
     def _unanswered(self, key: str) -> Result:
         if self.default is MISSING:
             return Result(success=False, error=describe(AnswerTimeout(key)))
@@ -114,19 +116,14 @@ class Question:
     def _typed(self, key: str, result: Result) -> Any:
         if result.error is not None:
             raise revive(result.error)
-        if self.default is not MISSING and _same(result.output, self._default_as_json()):
+        if self.default is not MISSING and same(result.output, self._default_as_json()):
             return self.default  # which need not be a valid answer: None, say, for "nobody answered"
         try:
-            return types.from_json(self.answer, result.output, key)
+            return types.from_json(self.expected.adapter, result.output, key)
         except pydantic.ValidationError as error:
             raise JournalMismatch(
                 key, f"its recorded answer does not fit the code's type: {'; '.join(types.problems(error))}"
             ) from error
-
-
-def _same(one: JSONValue, other: JSONValue) -> bool:
-    """As JSON has it: true is not 1."""
-    return dump(one, "answer") == dump(other, "answer")
 
 
 def question(
@@ -155,8 +152,8 @@ def question(
     return Question(
         name=name,
         prompt=prompt,
-        answer=types.ANY if answer is MISSING else types.adapter_for(answer, name),
-        choices=choices,
+        expected=Expected(adapter=types.ANY if answer is MISSING else types.adapter_for(answer, name), choices=choices),
+        annotation=answer,
         timeout=timeout,
         default=default,
         escalate=escalate,

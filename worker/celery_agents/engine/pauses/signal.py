@@ -8,6 +8,7 @@ from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.records import JSONValue, Signal, SignalKind, Wait, WaitKind
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.pause import pause
+from celery_agents.engine.pauses.rounds import FIRST, Round
 
 _SIGNALS: Final = {
     WaitKind.INPUT: SignalKind.ANSWER,
@@ -33,7 +34,7 @@ class Waited:
     since: datetime
 
 
-def began(attempt: Attempt, kind: WaitKind, key: str, step: str) -> datetime:
+def began(attempt: Attempt, kind: WaitKind, key: str, step: str, asked: Round = FIRST) -> datetime:
     """Return when the execution first came to this wait: now, unless it was paused on it before this claim."""
     waiting = attempt.recorder.waiting
     if waiting is not None:
@@ -43,7 +44,7 @@ def began(attempt: Attempt, kind: WaitKind, key: str, step: str) -> datetime:
         if isinstance(during, dict) and during.get("step") == step:
             # A limit was reached meanwhile, and a person is asked whether to go on.
             return datetime.fromisoformat(during["since"])
-    return attempt.limits.began_waiting(step) or attempt.now()
+    return attempt.limits.began_waiting(step) or asked.since or attempt.now()
 
 
 def signal_or_pause(
@@ -56,13 +57,15 @@ def signal_or_pause(
     prompt: JSONValue = None,
     schema: dict[str, JSONValue] | None = None,
     in_step: bool = False,
+    asked: Round = FIRST,
+    answer_type: JSONValue = None,
 ) -> Waited:
     """Return the signal of this address, or that it is `wake_at`; otherwise unwind the agent.
 
     A signal is taken with the next write of this thread. `in_step` says that the caller is a step that is being taken.
     """
     wanted = _SIGNALS.get(kind)
-    signal = None if wanted is None else attempt.mailbox.take(wanted, key)
+    signal = None if wanted is None else attempt.mailbox.take(wanted, key, asked.number)
     if signal is not None:
         return Waited(signal=signal, since=since)
     if wake_at is not None and attempt.now() >= wake_at:
@@ -70,6 +73,16 @@ def signal_or_pause(
     return pause(
         attempt,
         STATE_OF_WAIT[kind],
-        Wait(kind=kind, key=key, prompt=prompt, schema=schema, asked_at=since, wake_at=wake_at),
+        Wait(
+            kind=kind,
+            key=key,
+            prompt=prompt,
+            schema=schema,
+            asked_at=since,
+            wake_at=wake_at,
+            round=asked.number,
+            refused=asked.refused,
+            answer_type=answer_type,
+        ),
         in_step=in_step,
     )

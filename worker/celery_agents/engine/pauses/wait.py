@@ -7,6 +7,7 @@ from agent_statestore.records import Action, JSONValue, Result, WaitKind, requir
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.pauses.limit import enter_wait
+from celery_agents.engine.pauses.rounds import FIRST, Round
 from celery_agents.engine.pauses.signal import Standing, Waited, began, signal_or_pause
 
 
@@ -20,19 +21,31 @@ def wait(
     prompt: JSONValue = None,
     schema: dict[str, JSONValue] | None = None,
     in_step: bool = False,
+    asked: Round = FIRST,
+    answer_type: JSONValue = None,
 ) -> Waited:
     """Return when there is a signal of this address or the `timeout` has passed; until then, unwind the agent.
 
     `key` is what a signal names, `step` the key of the waiting step where that is another. The timeout counts from when
-    the execution first came here. `in_step` says that the caller is a step that is being taken. Raise `LimitExceeded`,
-    and `InvalidRecord` for an invalid timeout.
+    the execution first came here. `asked` is the round of a question. `in_step` says that the caller is a step that is
+    being taken. Raise `LimitExceeded`, and `InvalidRecord` for an invalid timeout.
     """
-    since = began(attempt, kind, key, step or key)
+    since = began(attempt, kind, key, step or key, asked)
     wake_at = None if timeout is None else _after(timeout, since)
     # Before a signal is taken: what is taken goes with the next write, which may be the question whether to go on.
-    enter_wait(attempt, in_step=in_step, standing=Standing(step=step or key, since=since))
+    new_steps = 1 if asked.number == 1 else 0  # a question that is asked anew has its number already
+    enter_wait(attempt, in_step=in_step, standing=Standing(step=step or key, since=since), new_steps=new_steps)
     return signal_or_pause(
-        attempt, kind, key, since=since, wake_at=wake_at, prompt=prompt, schema=schema, in_step=in_step
+        attempt,
+        kind,
+        key,
+        since=since,
+        wake_at=wake_at,
+        prompt=prompt,
+        schema=schema,
+        in_step=in_step,
+        asked=asked,
+        answer_type=answer_type,
     )
 
 
@@ -47,14 +60,16 @@ def _after(timeout: timedelta, since: datetime) -> datetime:
     return wake_at
 
 
-def conclude(attempt: Attempt, key: str, action: Action, result: Result, since: datetime) -> Result:
+def conclude(
+    attempt: Attempt, key: str, action: Action, result: Result, since: datetime, asked: Round = FIRST
+) -> Result:
     """Record how a wait ended; return what is recorded, which is a failure if the result is too large for a step."""
     recorder = attempt.recorder
     with attempt.course.lock:
         try:
-            recorder.record(recorder.make_step(key, action, result, started=since))
+            recorder.record(asked.on(recorder.make_step(key, action, result, started=since)))
         except InvalidRecord as error:
             # What came is taken out of the mailbox. Unrecorded, a replay would wait for another one in its place.
             result = Result(success=False, error=describe(error))
-            recorder.record(recorder.make_step(key, action, result, started=since))
+            recorder.record(asked.on(recorder.make_step(key, action, result, started=since)))
     return result

@@ -3,24 +3,26 @@
 Only calls whose policy is not "retry" leave such an intent; see `celery_agents.define.crash_policy`.
 """
 
-import logging
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import pydantic
 
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentStep, JSONValue, Result, WaitKind
 from celery_agents.define import types
+from celery_agents.define.answers import Expected
 from celery_agents.define.crash_policy import CrashPolicy, Happened
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.pauses.rounds import Round
 from celery_agents.engine.pauses.wait import wait
 from celery_agents.engine.steps.calling import awaited
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.work import Try
-from celery_agents.errors import DeadLetter, InvalidAnswer, InvalidResult, StepInterrupted
+from celery_agents.errors import DeadLetter, InvalidResult, StepInterrupted
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 RETRY: Final = "retry"
 FAIL: Final = "fail"
@@ -79,42 +81,43 @@ def _reconciled(step: Step, attempt: Attempt, intent: AgentStep) -> Result | Non
 def _asked(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     # Each interrupted try is a question of its own: an answer counts once.
     key = f"{intent.name} interrupted {intent.tries}"
-    action = intent.action
-    waited = wait(
-        attempt,
-        WaitKind.INPUT,
-        key,
-        timeout=None,
-        prompt={
-            "question": f"The process died during {action.tool or intent.name!r}, which may have taken effect or not. "
-            f'Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with its result if it did, or '
-            f'"{FAIL}" to let it fail.',
-            "step": intent.name,
-            "tool": action.tool,
-            "input": action.input,
-            "begun_at": intent.timestamp.isoformat(),
-        },
-        schema=_answer_schema(step),
-        in_step=True,
-    )
-    assert waited.signal is not None, "a question without a deadline"
-    answer = waited.signal.payload
-    if answer == RETRY:
-        return None
-    if answer == FAIL:
-        return Result(success=False, error=describe(StepInterrupted(intent.name, waited.signal.reason or "")))
-    if not isinstance(answer, dict) or set(answer) != {"output"}:
-        problem = f'{answer!r:.80} is not "{RETRY}", "{FAIL}" or {{"output": ...}}'
-        return Result(success=False, error=describe(InvalidAnswer(key, [problem])))
-    try:
-        _, output = types.round_trip(step.returns, key, types.from_json(step.returns, answer["output"], key))
-    except pydantic.ValidationError as error:
-        return Result(success=False, error=describe(InvalidAnswer(key, types.problems(error))))
-    except InvalidResult as error:
-        return Result(success=False, error=describe(InvalidAnswer(key, error.problems)))
-    except Exception as error:  # noqa: BLE001 - of a validator of the user's; the answer is taken nevertheless
-        return Result(success=False, error=describe(error))
-    return Result(success=True, output=output)
+    action, asked = intent.action, Round.of(intent)
+    while True:
+        waited = wait(
+            attempt,
+            WaitKind.INPUT,
+            key,
+            timeout=None,
+            prompt={
+                "question": f"The process died during {action.tool or intent.name!r}, which may have taken effect or "
+                f'not. Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with its result if it '
+                f'did, or "{FAIL}" to let it fail.',
+                "step": intent.name,
+                "tool": action.tool,
+                "input": action.input,
+                "begun_at": intent.timestamp.isoformat(),
+            },
+            schema=_answer_schema(step),
+            in_step=True,
+            asked=asked,
+        )
+        assert waited.signal is not None, "a question without a deadline"
+        answer = waited.signal.payload
+        if answer == RETRY:
+            return None
+        if answer == FAIL:
+            return Result(success=False, error=describe(StepInterrupted(intent.name, waited.signal.reason or "")))
+        if isinstance(answer, dict) and set(answer) == {"output"}:
+            problems = Expected(adapter=step.returns).problems(answer["output"], key)
+            if not problems:
+                typed = types.from_json(step.returns, answer["output"], key)
+                try:
+                    return Result(success=True, output=types.round_trip(step.returns, key, typed)[1])
+                except InvalidResult as error:
+                    problems = error.problems
+        else:
+            problems = [f'{answer!r:.80} is not "{RETRY}", "{FAIL}" or {{"output": ...}}']
+        asked = asked.refuse(attempt, intent.name, action, waited.signal, problems, waited.since, intent)
 
 
 def _answer_schema(step: Step) -> dict[str, JSONValue]:

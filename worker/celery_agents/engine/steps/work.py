@@ -9,8 +9,8 @@ from inspect import iscoroutine
 from typing import Any, Protocol
 
 from agent_statestore.checkpoint import new_checkpoint_id
+from agent_statestore.contract import StepTransaction
 from agent_statestore.records import AgentStep
-from agent_statestore.transactions import StepTransaction
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.steps import calling
 
