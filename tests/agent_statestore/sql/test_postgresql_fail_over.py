@@ -73,6 +73,21 @@ def test_a_session_that_takes_no_writes_is_given_up_with_all_others(postgresql_m
         assert len(store.get_steps(execution_id)) == 2
 
 
+def test_who_only_reads_does_not_stay_on_a_server_that_takes_no_writes(postgresql_migrated_url: str) -> None:
+    """It would see an old state for ever, as nothing that it does is refused."""
+    with SQLStore(f"{postgresql_migrated_url}?pool_size=1&max_overflow=0") as store:
+        execution_id = create(store)
+        (old,) = sessions_of(store, 1)
+        assert store.get_summary(execution_id) is not None
+        assert sessions_of(store, 1) == [old]
+        old.execute("SET default_transaction_read_only = on")
+        assert store.get_summary(execution_id) is not None
+        assert store.get_summary(execution_id) is not None
+        (new,) = sessions_of(store, 1)
+        assert new is not old
+        assert old.closed
+
+
 @pytest.mark.full
 def test_no_session_on_the_wrong_server_is_used_again(
     postgresql_server: PostgresServer, standby: PostgresStandby

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.waiting import READY_NONE
 
 from agent_statestore.errors import StoreUnavailable
@@ -188,12 +189,27 @@ class PooledConnection:
         try:
             # A connection in the middle of a statement (a time limit came) would refuse the next one, or give it this
             # answer.
-            if connection.pgconn.transaction_status == TransactionStatus.IDLE and len(home.idle) < home.capacity:
+            pgconn = connection.pgconn
+            if (
+                pgconn.transaction_status == TransactionStatus.IDLE
+                and len(home.idle) < home.capacity
+                and not _takes_no_writes(pgconn)
+            ):
                 home.idle.append(connection)
             else:
                 connection.close()
         finally:
             home.free.put(None)
+
+
+def _takes_no_writes(pgconn: PGconn) -> bool:
+    """Return whether the server is a standby, or was fenced off, as it reports with its answers from version 14 on.
+
+    A write would be refused and the session given up. Who only reads would stay there, and see an old state for ever.
+    """
+    return pgconn.parameter_status(b"in_hot_standby") == b"on" or (
+        pgconn.parameter_status(b"default_transaction_read_only") == b"on"
+    )
 
 
 def _is_dropped(connection: LimitedConnection) -> bool:
