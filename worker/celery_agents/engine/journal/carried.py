@@ -1,6 +1,7 @@
 """Foreign values to JSON and back: which of them JSON carries as they are, and what is left of the others."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any, Final
 
 from agent_statestore.envelope import dump, load
@@ -34,14 +35,14 @@ class Carried:
             form, is_exact = _form(value, path, tuples)
             text = dump(form, name, self._max_value_bytes)
         except Exception:  # noqa: BLE001 - the value's own code may raise anything; it is named as not kept
-            is_exact, text = False, ""
+            form, is_exact, text = None, False, ""
         if not text or not self._room.take_text(text + name + "".join(map(str, tuples))):
             self._lose(name)
             return None, False
         if not is_exact:
             self._lose(name)
         self.tuples += tuples
-        return load(text), True
+        return form, True
 
     def _lose(self, name: str) -> None:
         if len(self.not_kept) < _MOST_NAMES:
@@ -89,7 +90,7 @@ def _form(value: object, path: Path, tuples: list[Path]) -> tuple[JSONValue, boo
 
 def with_tuples(values: Mapping[str, JSONValue], tuples: Iterable[Path]) -> dict[str, Any]:
     """Return the values with tuples where there were tuples."""
-    made: dict[str, Any] = load(dump(values, "values"))  # a copy, also of what is inside
+    made: dict[str, Any] = deepcopy(dict(values))
     for path in sorted(tuples, key=len, reverse=True):  # from the inside
         holder: Any = made
         for key in path[:-1]:
