@@ -56,6 +56,12 @@ class Settings(pydantic.BaseModel):
     watch_seconds: float = Field(
         1.0, ge=0.05, le=3600, description="How often each worker looks for dead processes on its host, and revokes."
     )
+    drain_seconds: float | None = Field(
+        None,
+        ge=1,
+        le=604_800,
+        description="How long a shutdown waits for steps in flight before it ends them; unset: until they end.",
+    )
     sweep_batch: int = Field(100, ge=1, le=10_000, description="How many due executions one sweep takes at most.")
     publish_grace_seconds: float = Field(
         10.0, ge=0.05, le=3600, description="When to ring for an execution whose creator never published it."

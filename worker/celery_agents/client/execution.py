@@ -203,13 +203,16 @@ class Execution:
         """
         signals.send_event(self._services, self.id, name, payload, event_id=event_id, by=self._decider(sender, None))
 
-    def cancel(self, *, sender: str | None = None, reason: str | None = None) -> bool:
+    def cancel(self, *, now: bool = False, sender: str | None = None, reason: str | None = None) -> bool:
         """Cancel the execution for good; return False if it was over already.
 
         If nothing runs the execution, it is cancelled when this returns; otherwise it ends at its next step boundary.
-        Raises `ExecutionNotFound`.
+        With `now` it does not wait for that (a step that hangs has none): it is cancelled when this returns, and so are
+        its children, and nothing that is still running is recorded. What a step does to the world outside may still
+        happen: a worker with a prefork pool kills the process within seconds, while on threads and solo the step keeps
+        its slot until its function returns. Raises `ExecutionNotFound`.
         """
-        return cancel(self._services, self.id, by=self._decider(sender, reason))
+        return cancel(self._services, self.id, by=self._decider(sender, reason), now=now)
 
     def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Delete the execution, even while a worker has it; return False if it was not there.

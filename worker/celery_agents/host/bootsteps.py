@@ -17,12 +17,10 @@ from celery_agents.errors import AgentsError
 from celery_agents.host import pool_pipes
 from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.runtime import Runtime, runtime_of
+from celery_agents.host.slots import FORKING_POOLS
 from celery_agents.host.sweeper import Sweeper
 
 log = line_logger(__name__)
-
-# The pools whose tasks run in other processes than the worker's own, and so do not see its memory.
-_FORKING_POOLS = ("celery.concurrency.prefork", "celery.concurrency.processes")
 
 
 class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries no types
@@ -45,7 +43,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
     @staticmethod
     def _check(runtime: Runtime, worker: Any) -> None:
         store = runtime.store
-        if not store.is_shared and worker.pool_cls.__module__ in _FORKING_POOLS:
+        if not store.is_shared and worker.pool_cls.__module__ in FORKING_POOLS:
             raise click.ClickException(
                 f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
                 "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"

@@ -16,6 +16,7 @@ from celery_agents.host.runtime import Runtime, bind, runtime_of
 
 # Named, not imported: they bring in Celery's worker and its pools, which a web process does not need.
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
+_DRAIN_STEP: Final = "celery_agents.host.drain_watch:DrainStep"
 _SHIELD: Final = "celery_agents.host.shield"
 
 
@@ -38,7 +39,7 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
     bind(app, runtime)
     tasks.register(app)
     at_thread_end(django.close_connections)
-    app.steps["worker"].add(f"{_BOOTSTEPS}:Preflight")
+    app.steps["worker"].update((f"{_BOOTSTEPS}:Preflight", _DRAIN_STEP))
     app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep", f"{_SHIELD}:Shield"))
     _rank_revoked_over_custom_states()
 

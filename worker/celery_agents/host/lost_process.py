@@ -25,7 +25,12 @@ _PROCESS_LOST = (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterru
 
 
 class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
-    """A request whose task lives on in the store when its process does not."""
+    """A request whose task lives on in the store when its process does not.
+
+    `is_killed` says that this worker has killed the process on purpose, and has said why.
+    """
+
+    is_killed = False
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = exc_info.exception
@@ -66,4 +71,5 @@ class ExecutionRequest(Request):  # type: ignore[misc] # Celery carries no types
 
     def _leave_to_recovery(self, reason: str) -> None:
         task_ready(self)
-        log.warning("execution %s: its process is gone (%s); another one goes on", self.id, reason)
+        if not self.is_killed:
+            log.warning("execution %s: its process is gone (%s); another one goes on", self.id, reason)

@@ -35,6 +35,11 @@ def host_prefix() -> str:
     return f"{_host()}{_SEPARATOR}"
 
 
+def pid_of(owner: str) -> int:
+    """Return the process id that an owner of this host names."""
+    return int(owner.rsplit(_SEPARATOR, 2)[1])
+
+
 def is_dead(owner: str) -> bool:
     """Return whether an owner on this host is certainly gone; False for other hosts, and wherever it is unknown."""
     if not owner.startswith(host_prefix()):

@@ -17,8 +17,15 @@ TEXT: Final = (str,)
 TEXT_OR_NULL: Final = (str, type(None))
 NUMBER_OR_NULL: Final = (int, type(None))
 OBJECT_OR_NULL: Final = (dict, type(None))
+BOOLEAN: Final = (bool,)
 ANYTHING: Final = (object,)
-_NAMES: Final = {str: "a text", int: "a whole number", dict: "an object", type(None): "null"}
+_NAMES: Final = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    dict: "an object",
+    type(None): "null",
+}
 
 
 def read(request: Request, *, required: Fields | None = None, optional: Fields | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from agent_statestore.errors import ExecutionOver
 from agent_statestore.records import JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.client.execution import Execution
-from celery_agents.http.bodies import ANYTHING, NUMBER_OR_NULL, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
+from celery_agents.http.bodies import ANYTHING, BOOLEAN, NUMBER_OR_NULL, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
 from celery_agents.http.messages import Reply, Request
 from celery_agents.http.views import view
 
@@ -83,9 +83,9 @@ def send_event(call: EndpointCall) -> Reply:
 
 
 def cancel(call: EndpointCall) -> Reply:
-    """POST /executions/{id}/cancel: optionally `reason`. May be repeated."""
-    given = read(call.request, optional={"reason": TEXT_OR_NULL})
-    accepted = call.execution.cancel(sender=call.sender, reason=given.get("reason"))
+    """POST /executions/{id}/cancel: optionally `reason`, `now`. May be repeated."""
+    given = read(call.request, optional={"reason": TEXT_OR_NULL, "now": BOOLEAN})
+    accepted = call.execution.cancel(sender=call.sender, reason=given.get("reason"), now=given.get("now", False))
     state = call.execution.state
     if state is AgentState.CANCELLED:
         return _done(call, "cancelled")

@@ -7,11 +7,12 @@ from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
 
-def cancel(services: Services, execution_id: str, *, by: Decider) -> bool:
+def cancel(services: Services, execution_id: str, *, by: Decider, now: bool = False) -> bool:
     """Cancel an execution for good; see `Execution.cancel`."""
     if not request_cancel(services.store, execution_id, by=by):
         return False
-    if services.ends.finish_cancel(execution_id):
+    ends = services.ends
+    if ends.cut_short(execution_id, by=by.sender, reason=by.reason) if now else ends.finish_cancel(execution_id):
         services.ends.try_to_tell_of(execution_id)
         summary = services.store.get_summary(execution_id)
         if summary is not None:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint
-from agent_statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, StoreError, StoreUnavailable
+from agent_statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, LeaseLost, StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
-from agent_statestore.records import ExecutionSummary, Signal, SignalKind
+from agent_statestore.records import AuditEvent, ExecutionSummary, Lease, Signal, SignalKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
@@ -21,6 +21,17 @@ log = line_logger(__name__)
 
 # What a parent is told, in place of the state, when a child was deleted before it ended.
 _DELETED: Final = "deleted"
+
+# Who ended an execution that nobody in particular cut short. No end that an engine or a sweeper records names anybody.
+_CUT_SHORT: Final = "a cancel at once"
+
+
+def was_cut_short(store: Store, execution_id: str) -> bool:
+    """Return whether a cancel ended the execution at once (`Ends.cut_short`), and not at a step boundary."""
+    return any(
+        entry.event is AuditEvent.MOVED and entry.to_state is AgentState.CANCELLED and entry.by is not None
+        for entry in store.get_audit(execution_id)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,41 @@ class Ends:
             pass
         return True
 
+    def cut_short(self, execution_id: str, *, by: str | None, reason: str | None) -> bool:
+        """Record that an execution whose cancel was asked for has ended now, whoever holds a lease on it.
+
+        The write takes the lease, so the store refuses every later write of its holder. Always return True.
+        """
+        checkpoint = Checkpoint(
+            state=AgentState.CANCELLED, announce_within=self.announce_within, by=by or _CUT_SHORT, reason=reason
+        )
+        while True:
+            try:
+                self.store.checkpoint(execution_id, checkpoint)
+            except LeaseHeld:
+                lease = self._lease_on(execution_id)
+                if lease is None:
+                    continue  # it was given back meanwhile
+                try:
+                    self.store.checkpoint(execution_id, checkpoint, lease)
+                except LeaseLost:
+                    continue  # the execution ended, or paused, or another process has claimed it
+            except ExecutionOver:
+                pass
+            return True
+
+    def _lease_on(self, execution_id: str) -> Lease | None:
+        summary = self.store.get_summary(execution_id)
+        if summary is None or summary.owner is None or summary.lease_expires_at is None:
+            return None
+        return Lease(
+            execution_id=execution_id,
+            token=summary.attempt,
+            owner=summary.owner,
+            ttl=timedelta(0),
+            expires_at=summary.lease_expires_at,
+        )
+
     def tell(self, summary: ExecutionSummary) -> None:
         """Tell of the end of an execution: tell its parent, the next in line, and its children if it was cancelled.
 
@@ -62,7 +108,8 @@ class Ends:
             tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id, summary.state.value))
         if summary.state is AgentState.CANCELLED:
             children = list(children_of(self.store, summary.execution_id))
-            tellings.extend(partial(self._cancel, child_id, summary.execution_id) for child_id in children)
+            now = bool(children) and was_cut_short(self.store, summary.execution_id)
+            tellings.extend(partial(self._cancel, child_id, summary.execution_id, now=now) for child_id in children)
         tellings.append(partial(self._pass_turn_on, summary))
         fault: StoreError | None = None
         for tell in tellings:
@@ -119,7 +166,7 @@ class Ends:
             if parent is not None:
                 self.ring(parent)
 
-    def _cancel(self, child_id: str, parent_id: str) -> None:
+    def _cancel(self, child_id: str, parent_id: str, *, now: bool) -> None:
         cancel = Signal(
             signal_id=f"cancel of {parent_id}",
             kind=SignalKind.CANCEL,
@@ -128,16 +175,19 @@ class Ends:
         )
         try:
             self.store.send(child_id, cancel)
-            self.store.checkpoint(
-                child_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
-            )
+            if now:
+                self.cut_short(child_id, by=cancel.sender, reason=cancel.reason)
+            else:
+                self.store.checkpoint(
+                    child_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
+                )
         except (ExecutionNotFound, ExecutionOver):
             return
         except LeaseHeld:
             return  # whoever works on it ends it at its next step boundary
         # This is not left to a worker, because these very descendants may take all of its slots.
         for grandchild_id in list(children_of(self.store, child_id)):
-            self._cancel(grandchild_id, child_id)
+            self._cancel(grandchild_id, child_id, now=now)
         child = self.store.get_summary(child_id)
         if child is not None:
             self.ring(child)
