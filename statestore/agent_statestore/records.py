@@ -322,8 +322,8 @@ class ExecutionSummary:
     `attempt` counts successful claims. `version` counts applied checkpoints. `due_at` is when the bell is rung next if
     nothing happens, and None when no bell is due. `waits` are the waits of a paused execution, in the order in which
     they were written; a claim leaves them. `owner` and `lease_expires_at` belong to the last claim and are None once
-    its lease was given back. `crashes` counts claims that ended without recording anything. `ended_at` is when the
-    execution was over.
+    its lease was given back. `crashes` counts claims in a row that have recorded nothing, the living one included.
+    `ended_at` is when the execution was over.
     """
 
     execution_id: str

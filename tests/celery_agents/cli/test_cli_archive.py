@@ -30,7 +30,7 @@ from agent_statestore.query import Query
 from celery_agents.cli.commands import copy as copying_command
 from celery_agents.cli.commands import purge as purging_command
 from celery_agents.cli.output import terminal
-from celery_agents.host.owner import this_process
+from celery_agents.host.owner import this_process, worker_text
 from tests.celery_agents.cli.cli_driving import CLI, make_app, refused
 from tests.services.machine import scaled
 
@@ -280,7 +280,7 @@ def test_audit_shows_who_and_why(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> N
     assert "thinking -> waiting_for_input" in wide[3]
     assert 'answer pay: "yes"' in wide[4]
     assert "ada  as agreed" in wide[4]
-    assert wide[3].endswith(this_process())
+    assert wide[3].endswith(worker_text(this_process()))
     entries = cli.json("audit", execution_id)
     assert [entry["position"] for entry in entries] == [1, 2, 3, 4, 5, 6]
     assert (entries[3]["event"], entries[3]["by"], entries[3]["signal"]["payload"]) == ("decided", "ada", "yes")

@@ -1,14 +1,20 @@
 """`agents list`, `show`, `watch`: what looks at executions."""
 
 import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
 from agent_statestore import Action, AgentState, Checkpoint
 from agent_statestore import Result as StepResult
+from agent_statestore.checkpoint import STATE_OF_WAIT
+from agent_statestore.records import Wait, WaitKind
 from celery_agents.cli.output import overview
 from celery_agents.client.execution import Execution
+from celery_agents.host.owner import this_process
 from tests.celery_agents.cli.cli_driving import CLI, in_background, refused
 
 # -- list --------------------------------------------------------------------------------------------------------------
@@ -117,6 +123,46 @@ def test_show_limits_steps_and_makes_control_characters_visible(cli: CLI) -> Non
 def test_show_an_unknown_execution(cli: CLI) -> None:
     refused(cli("show", "nope"), "there is no execution 'nope'")
     refused(cli("watch", "nope"), "there is no execution 'nope'")
+
+
+def test_show_says_who_has_it_and_how_many_died(cli: CLI) -> None:
+    ttl = timedelta(hours=1)
+    running = cli.enqueue("count", "1")
+    for deaths in range(3):
+        claim = cli.store.claim(running, this_process("celery@web/1"), ttl)
+        assert claim is not None
+        said = cli("show", running).stdout
+        assert re.search(rf"claimed by +celery@web/1 \(process {os.getpid()}\)\n", said), said
+        words = "" if deaths == 0 else f", {deaths} death{'s' * (deaths > 1)} in a row without a recorded step"
+        assert re.search(rf"steps +0, {deaths + 1} attempts?{words}\n", said), said
+        cli.store.release(claim.lease, crashed=True)
+    for _ in range(2):
+        claim = cli.store.claim(running, "host/1/0", ttl)
+        assert claim is not None
+        cli.store.release(claim.lease, crashed=True)
+    cli.execute(running)
+    said = cli("show", running).stdout
+    assert "6 attempts, 5 deaths in a row without a recorded step" in said
+    assert "given up as a dead letter: 5 attempts in a row died" in said
+
+
+def test_show_tells_a_moment_from_a_look(cli: CLI) -> None:
+    moment = datetime.now(UTC) + timedelta(minutes=57)
+    for kind, key, prompt, label in (
+        (WaitKind.CHILD, "some child", None, "looked at again"),
+        (WaitKind.EVENT, "agents.turn", None, "looked at again"),
+        (WaitKind.TIMER, "job", {"job": "job"}, "looked at again"),
+        (WaitKind.TIMER, "sleep", None, "goes on"),
+        (WaitKind.EVENT, "paid", None, "waits until"),
+        (WaitKind.INPUT, "ask", {"job": "?"}, "waits until"),
+    ):
+        paused = cli.enqueue("count", "1")
+        wait = Wait(kind=kind, key=key, prompt=prompt, asked_at=datetime.now(UTC), wake_at=moment)
+        cli.store.checkpoint(paused, Checkpoint(state=STATE_OF_WAIT[kind], waits=(wait,)))
+        said = cli("show", paused).stdout
+        found = [each for each in ("looked at again", "goes on", "waits until") if f"\n{each} " in said]
+        assert found == [label], (kind, key)
+        assert ("until" in cli("recover", paused).output) == (label != "looked at again"), (kind, key)
 
 
 # -- watch -------------------------------------------------------------------------------------------------------------

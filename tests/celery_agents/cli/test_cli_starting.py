@@ -1,6 +1,7 @@
 """`agents enqueue`, `resume`, `cancel`, `recover`: what changes an execution."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_statestore import SignalKind
+from agent_statestore import Checkpoint, SignalKind
+from agent_statestore.errors import LeaseLost
 from celery_agents.cli.invocation import os_user
 from celery_agents.host.owner import owner_of, this_process
 from celery_agents.host.runtime import runtime_of
@@ -175,7 +177,10 @@ def test_cancel(cli: CLI) -> None:
 
     assert "is cancelled." in cli("cancel", asking, "--reason", "asked twice").stdout
     assert "was cancelled already" in cli("cancel", asking).stdout
-    assert "next step boundary" in cli("cancel", running).stdout
+    said = cli("cancel", running).stdout
+    assert "next step boundary" in said
+    assert f"(process {os.getpid()}) has it, and recorded something for the last time " in said
+    assert f"If its step hangs: celery -A celery_agents agents cancel {running} --now" in said
     assert "cancel asked for" in cli("show", running).stdout
     cli.store.release(claim.lease)
     cli.execute(running)
@@ -183,6 +188,20 @@ def test_cancel(cli: CLI) -> None:
     cli.execute(done)
     refused(cli("cancel", done), "is over (completed)")
     refused(cli("cancel", "nope"), "there is no execution 'nope'")
+
+
+def test_cancel_at_once(cli: CLI) -> None:
+    asking, running = cli.enqueue("refund", "30"), cli.enqueue("count", "1")
+    claim = cli.store.claim(running, this_process("celery@web-1"), timedelta(minutes=1))
+    assert claim is not None
+    assert cli("cancel", asking, "--now").stdout == f"Execution {asking} is cancelled.\n"
+    said = cli("cancel", running, "--now", "--sender", "ada", "--reason", "it hangs").stdout
+    assert f"Execution {running} is cancelled." in said
+    assert f"It was executed by celery@web-1 (process {os.getpid()})." in said
+    with pytest.raises(LeaseLost):
+        cli.store.checkpoint(running, Checkpoint(), claim.lease)
+    *_, last = cli.store.get_audit(running)
+    assert (last.by, last.reason) == ("ada", "it hangs")
 
 
 # -- recover -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from celery_agents.host.owner import host_prefix, is_dead, owner_of, this_process
+from celery_agents.host.owner import host_prefix, is_dead, owner_of, pid_of, this_process, worker_text
 
 
 def test_the_own_process_lives() -> None:
@@ -54,3 +54,14 @@ def test_an_owner_differs_on_both_sides_of_a_fork() -> None:
     os.close(writing)
     with os.fdopen(reading) as pipe:
         assert pipe.read() != this_process()
+
+
+def test_an_owner_names_its_worker_for_people() -> None:
+    for node in ("celery@web-1", "a/b@c", "x" * 300):
+        owner = this_process(node)
+        assert owner.startswith(host_prefix())
+        assert (pid_of(owner), is_dead(owner)) == (os.getpid(), False), node
+        assert worker_text(owner) == f"{node[:100]} (process {os.getpid()})"
+    assert worker_text("web-1-0123456789ab/7/99") == "web-1 (process 7)"
+    for foreign in ("", "host", "host:7"):
+        assert worker_text(foreign) == foreign

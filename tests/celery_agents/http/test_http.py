@@ -210,6 +210,8 @@ def test_a_cancel_may_be_repeated(client: Client, runtime: Runtime, paying: Agen
     path = f"/executions/{running.id}/cancel"
     assert client("POST", path) == (200, {"execution_id": running.id, "result": "cancelling"})
     assert client("GET", f"/executions/{running.id}")[1]["cancel_requested"] is True
+    assert error_of(client("POST", path, {"now": "yes"}))[0] == 400
+    assert client("POST", path, {"now": True}) == (200, {"execution_id": running.id, "result": "cancelled"})
 
 
 def test_what_has_ended_otherwise_cannot_be_cancelled(client: Client, runtime: Runtime, asking: Agent) -> None:

@@ -149,7 +149,7 @@ class Executor:
         try:
             course.enter_boundary()
             if context.crashes > max_attempts:
-                raise DeadLetter(max_attempts)
+                raise DeadLetter(context.crashes - 1)  # this claim has not died
             if self._has_lost_parent(attempt):
                 course.stop(Outcome(ending=Ending.CANCELLED))
             attempt.limits.check_deadline()

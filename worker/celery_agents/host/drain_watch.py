@@ -14,11 +14,12 @@ from celery import bootsteps
 from celery.platforms import EX_FAILURE
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from celery_agents.engine.patience import Outage
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.slots import Slots
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 _LOOK_SECONDS: Final = 0.2
 _SAY_SECONDS: Final = 10.0
@@ -128,7 +129,7 @@ class DrainWatch:
         if not busy:
             return
         log.warning(
-            "shutting down since %.0f s, which is as long as agents_drain_seconds allows: ending %s; they go on elsewhere",
+            "shutting down since %.0f s, as long as agents_drain_seconds allows: ending %s, to go on elsewhere",
             drained_seconds,
             ", ".join(f"execution {request.id}" for request in busy),
         )

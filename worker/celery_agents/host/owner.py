@@ -1,7 +1,8 @@
 """The process that holds a lease, and whether it can be seen to be dead.
 
-An owner is `host/pid/started`. The host part also names the boot and the PID namespace, so that a process id is only
-looked up where it has a meaning: two containers on one machine do not take each other for dead.
+An owner is `host/node/pid/started`, or `host/pid/started` outside of a worker. The host part also names the boot and
+the PID namespace, so that a process id is only looked up where it has a meaning: two containers on one machine do not
+take each other for dead. The node is Celery's name of the worker, for people.
 """
 
 import os
@@ -13,21 +14,32 @@ from pathlib import Path
 import psutil
 
 _SEPARATOR = "/"
+_LONGEST_NODE = 100
 # Where only the wall clock tells the start of a process, that start moves when the clock is set. No process id is used
 # again within so short a time.
 _CLOCK_STEP_SECONDS = 5.0
 
 
-def this_process() -> str:
-    """Return the owner string of the calling process, also after a fork."""
-    return owner_of(os.getpid())
+def this_process(node: str | None = None) -> str:
+    """Return the owner string of the calling process, also after a fork. `node` names the worker that it belongs to."""
+    return owner_of(os.getpid(), node)
 
 
 @lru_cache(maxsize=8)
-def owner_of(pid: int) -> str:
+def owner_of(pid: int, node: str | None = None) -> str:
     """Return the owner string of a live process of this host."""
     ticks = _start_in_ticks(pid)
-    return _SEPARATOR.join((_host(), str(pid), ticks or f"{psutil.Process(pid).create_time():.2f}"))
+    named = (node[:_LONGEST_NODE],) if node else ()
+    return _SEPARATOR.join((_host(), *named, str(pid), ticks or f"{psutil.Process(pid).create_time():.2f}"))
+
+
+def worker_text(owner: str) -> str:
+    """Return an owner for people: its worker's name, or else its host's, and the process id."""
+    head, *process = owner.rsplit(_SEPARATOR, 2)
+    if len(process) < 2:
+        return owner  # of a holder that is no process of ours
+    host, _, node = head.partition(_SEPARATOR)
+    return f"{node or host.rpartition('-')[0] or host} (process {process[0]})"
 
 
 def host_prefix() -> str:

@@ -3,22 +3,23 @@
 A process can be killed; a thread cannot. So only a pool that forks can be made to let go of a function that hangs.
 """
 
-import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from celery.worker import state as worker_state
 
 from agent_statestore.errors import StoreError
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Lease
 from agent_statestore.states import AgentState
 from celery_agents.host import bell, owner
 from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle.ends import was_cut_short
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The pools whose tasks run in other processes than the worker's own, and so do not see its memory.
 FORKING_POOLS: Final = ("celery.concurrency.prefork", "celery.concurrency.processes")
@@ -85,9 +86,7 @@ class Slots:
     def _was_cut_short(self, execution_id: str) -> bool:
         store = self._runtime.store
         summary = store.get_summary(execution_id)
-        return (
-            summary is not None and summary.state is AgentState.CANCELLED and was_cut_short(store, execution_id)
-        )
+        return summary is not None and summary.state is AgentState.CANCELLED and was_cut_short(store, execution_id)
 
     def _empty(self, request: Any) -> None:
         if self.forks:
@@ -96,8 +95,8 @@ class Slots:
             kill(request)
         else:
             log.warning(
-                "execution %s was cancelled at once, but a %s pool cannot end its function: it keeps its slot until the "
-                "function returns, and nothing of it is recorded any more",
+                "execution %s was cancelled at once, but a %s pool cannot end its function: it keeps its slot until "
+                "the function returns, and nothing of it is recorded any more",
                 request.id,
                 self.pool,
             )
@@ -133,7 +132,5 @@ def send(request: Any, number: signal.Signals) -> None:
     """Send a signal to the process that works on a request, if it still does."""
     if request not in worker_state.active_requests:
         return
-    try:
+    with suppress(ProcessLookupError):
         os.kill(request.worker_pid, number)
-    except ProcessLookupError:
-        pass

@@ -159,7 +159,8 @@ class Sweeper:
         broken = 0
         for lease in store.find_leases(owner.host_prefix()):
             if owner.is_dead(lease.owner) and store.release(lease, crashed=True):
-                log.warning("execution %s: its process %s is dead, it is free again", lease.execution_id, lease.owner)
+                dead = owner.worker_text(lease.owner)
+                log.warning("execution %s: %s is dead, it is free again", lease.execution_id, dead)
                 broken += 1
         return broken
 

@@ -67,7 +67,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             longest_seconds=_MAX_BACKOFF_SECONDS,
         )
         try:
-            outcome = patience.ask(lambda: runtime.executor.execute(execution_id, this_process()))
+            outcome = patience.ask(lambda: runtime.executor.execute(execution_id, this_process(self.request.hostname)))
         except SoftTimeLimitExceeded:
             log.warning("execution %s: the soft time limit ended this attempt, the next goes on", execution_id)
             raise Ignore from None

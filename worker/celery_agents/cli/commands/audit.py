@@ -10,6 +10,7 @@ from celery_agents.cli.invocation import shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.step_text import decider_text
 from celery_agents.cli.output.text import compact, exact, one_line
+from celery_agents.host.owner import worker_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -72,7 +73,7 @@ def _cells(entry: AuditEntry, is_wide: bool) -> "list[Text]":
         Text(one_line(_who(entry))),
         Text(one_line(entry.reason or "")),
     ]
-    return [*cells, Text(one_line(entry.worker or ""))] if is_wide else cells
+    return [*cells, Text(one_line(worker_text(entry.worker or "")))] if is_wide else cells
 
 
 def _what(entry: AuditEntry) -> str:

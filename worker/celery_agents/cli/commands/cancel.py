@@ -5,7 +5,7 @@ import click
 from agent_statestore.errors import ExecutionOver
 from agent_statestore.states import AgentState
 from celery_agents.cli.invocation import command_line, execution_of, os_user, shared_runtime
-from celery_agents.cli.output.text import took
+from celery_agents.cli.output.text import one_line, took
 from celery_agents.host.owner import worker_text
 
 
@@ -27,20 +27,21 @@ def cancel(ctx: click.Context, execution_id: str, now: bool, reason: str | None,
     """
     execution = execution_of(ctx, execution_id)
     before = execution.summary()
+    holder = one_line(worker_text(before.owner or ""))
     accepted = execution.cancel(now=now, sender=sender or os_user(), reason=reason)
     state = execution.state
     if state is AgentState.CANCELLED:
         click.echo(f"Execution {execution.id} is cancelled." if accepted else f"{execution.id} was cancelled already.")
-        if now and accepted and before.owner is not None:
+        if now and accepted and holder:
             click.echo(
-                f"It was being executed by {worker_text(before.owner)}. A prefork pool kills the process within seconds; "
-                "on threads and solo its step keeps the slot until the function returns, and nothing more is recorded."
+                f"It was executed by {holder}. A prefork pool kills the process within seconds; on "
+                "threads and solo its step keeps the slot until the function returns, and nothing more is recorded."
             )
     elif accepted and not state.is_over:
         click.echo(f"Execution {execution.id} is being executed; it ends at its next step boundary.")
-        if before.owner is not None:
+        if holder:
             silent = took(shared_runtime(ctx).store.now() - before.updated_at)
-            click.echo(f"{worker_text(before.owner)} has it, and recorded something for the last time {silent} ago.")
+            click.echo(f"{holder} has it, and recorded something for the last time {silent} ago.")
         click.echo(f"If its step hangs: {command_line(ctx, 'cancel', execution.id, '--now')}")
     else:
         raise ExecutionOver(execution.id, state.value)

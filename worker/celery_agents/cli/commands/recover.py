@@ -9,6 +9,7 @@ from agent_statestore.records import ExecutionSummary, Lease, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents.cli.invocation import command_line, os_user, shared_runtime
 from celery_agents.cli.output.text import counted, local_time, one_line
+from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.host import bell, owner
 from celery_agents.host.runtime import Runtime
 from celery_agents.host.sweeper import Sweeper
@@ -82,8 +83,8 @@ def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason
         if not (owner.is_dead(lease.owner) and runtime.store.release(lease, crashed=True)):
             until = local_time(lease.expires_at, runtime.store.now())
             raise _NothingToRecover(
-                f"execution {execution_id} is claimed by {lease.owner}, with a lease until {until}; if that process "
-                "dies, a worker recovers it by itself"
+                f"execution {execution_id} is claimed by {owner.worker_text(lease.owner)}, with a lease until {until}; "
+                "if that process dies, a worker recovers it by itself"
             )
     elif not _may_be_claimed(summary, now := runtime.store.now()):
         raise _NothingToRecover(_what_it_waits_for(ctx, summary, now))
@@ -111,7 +112,7 @@ def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary, now: datet
     if waiting is None:
         return f"execution {summary.execution_id} is paused ({summary.state.value})"
     what = f"execution {summary.execution_id} waits for {waiting.kind.value} {one_line(waiting.key)!r}"
-    if waiting.wake_at is not None:
+    if waiting.wake_at is not None and not is_only_a_look(waiting):
         what += f" until {local_time(waiting.wake_at, now)}"
     if waiting.kind is WaitKind.INPUT:
         what += f"; answer it with `{command_line(ctx, 'resume', summary.execution_id, 'ANSWER')}`"

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent_statestore.records import AgentContext, JSONValue
+from agent_statestore.records import AgentContext, JSONValue, Wait, WaitKind
+from agent_statestore.states import AgentState
 from celery_agents.cli.invocation import command_line, execution_of, shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.approval_text import deciding_lines
 from celery_agents.cli.output.text import compact, counted, local_time, metadata_text, one_line, printable, readable
+from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.define import deadline
+from celery_agents.host.owner import worker_text
 from celery_agents.lifecycle.signals import approval_of, question_of
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
     waiting = context.waiting
     texts = {
         "agent": context.agent_id,
-        "steps": f"{context.step_count}, {counted(context.attempt, 'attempt')}" + _crashes(context),
+        "steps": f"{context.step_count}, {counted(context.attempt, 'attempt')}" + _crashes(context, now),
         "session": context.session_id,
         "user": context.user_id,
         "parent": context.parent_execution_id,
@@ -84,9 +87,9 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
         "created": local_time(context.created_at, now),
         "last write": local_time(context.updated_at, now),
         "waits for": None if waiting is None else wait_text(waiting),
-        "goes on": None if waiting is None or waiting.wake_at is None else local_time(waiting.wake_at, now),
+        **_waking(waiting, now),
         "rung next": None if context.due_at is None else local_time(context.due_at, now),
-        "claimed by": context.owner,
+        "claimed by": None if context.owner is None else worker_text(context.owner),
         "lease until": None if context.lease_expires_at is None else local_time(context.lease_expires_at, now),
     }
     rows = {"execution": Text(printable(context.execution_id)), "state": state}
@@ -106,8 +109,25 @@ def _deadline(context: AgentContext, now: datetime) -> str | None:
         return compact(given)
 
 
-def _crashes(context: AgentContext) -> str:
-    return f", {context.crashes} of them in a row without recording anything" if context.crashes > 1 else ""
+def _waking(waiting: Wait | None, now: datetime) -> dict[str, str]:
+    """Return what happens at a wait's moment, and when that is."""
+    if waiting is None or waiting.wake_at is None:
+        return {}
+    if is_only_a_look(waiting):
+        what = "looked at again"
+    else:
+        what = "goes on" if waiting.kind is WaitKind.TIMER else "waits until"
+    return {what: local_time(waiting.wake_at, now)}
+
+
+def _crashes(context: AgentContext, now: datetime) -> str:
+    """Return how many claims in a row died; the one that lives, and the one that gave up, are none of them."""
+    lives = context.lease_expires_at is not None and context.lease_expires_at > now
+    lives = lives or context.state is AgentState.FAILED
+    deaths = context.crashes - lives
+    if deaths < 1 or context.state in (AgentState.COMPLETED, AgentState.CANCELLED):
+        return ""
+    return f", {counted(deaths, 'death')} in a row without a recorded step"
 
 
 def _print_error(console: "Console", context: AgentContext) -> None:
