@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.exceptions import WorkerTerminate
 
 from agent_statestore import AgentState
 from celery_agents import ApprovalDenied, Run, agent, tool
@@ -51,7 +52,7 @@ def deciding_agents(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
 
     @tool(registry=registry, on_crash="ask")
     def launch() -> None:
-        raise SystemExit
+        raise WorkerTerminate  # as in a cold shutdown of solo
 
     @agent(registry=registry)
     def launching(run: Run, _: None) -> None:
@@ -247,7 +248,7 @@ def test_show_a_parent_and_its_children(cli: CLI) -> None:
 
 def test_show_a_step_in_flight_and_a_limit_that_was_raised(cli: CLI) -> None:
     launching = cli.enqueue("launching")
-    with pytest.raises(SystemExit):
+    with pytest.raises(WorkerTerminate):
         cli.execute(launching)
     assert "in flight, no result yet" in cli("show", launching).stdout
 

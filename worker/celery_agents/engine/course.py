@@ -4,7 +4,6 @@ Steps may be taken side by side, each in a thread of its own (`run.parallel`, as
 under `Course.lock`, and their records are written one after the other, as the numbers of steps have no gaps.
 """
 
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from typing import Final, NoReturn, ParamSpec, TypeVar
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Wait
+from celery_agents.engine.interrupts import Interrupts
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.patience import Outage, Patience
@@ -62,12 +62,9 @@ class Course:
         self.lock = threading.RLock()
         # What passes through a step and through the agent without being recorded as their failure; of an exit of the
         # process `is_interrupt` has the last word.
-        self.interrupts: tuple[type[BaseException], ...] = (
-            SystemExit,
-            KeyboardInterrupt,
-            ExecutionStopped,
-            *interrupts,
-        )
+        from_outside: tuple[type[BaseException], ...] = (ExecutionStopped, *interrupts)
+        self.interrupts: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, *from_outside)
+        self.is_interrupt = Interrupts(from_outside, is_exiting).include
         # What came from outside into the agent's code.
         self.interrupted_by: BaseException | None = None
         # What unwound the agent, if anything did.
@@ -78,8 +75,6 @@ class Course:
         # The keys of the steps that are in flight and of which not even an intent is recorded.
         self.unrecorded: set[str] = set()
         self.is_draining = is_draining
-        self._from_outside: tuple[type[BaseException], ...] = (ExecutionStopped, *interrupts)
-        self._is_exiting = is_exiting
         self._held = held
         self._is_pausing = False
         self._changed = threading.Condition(self.lock)
@@ -87,18 +82,6 @@ class Course:
         self._expecting = threading.Lock()
         self._expected = 0
         self.abandoned_by_interrupts: AbstractContextManager[None] = _AbandonedByInterrupts(self)
-
-    def is_interrupt(self, error: BaseException | None) -> bool:
-        """Return whether this came from outside into the agent's code, or unwinds it.
-
-        `SystemExit` and `KeyboardInterrupt` do only if somebody has asked the process to end. Otherwise the agent's
-        code raised them (an argument parser does): that is its own failure, and would be so on every attempt.
-        """
-        if isinstance(error, self._from_outside):
-            return True
-        if not isinstance(error, SystemExit | KeyboardInterrupt):
-            return False
-        return self._is_exiting() or (isinstance(error, KeyboardInterrupt) and _may_be_a_persons())
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
@@ -265,12 +248,6 @@ class Course:
         return written
 
 
-def _may_be_a_persons() -> bool:
-    """Return whether SIGINT raises `KeyboardInterrupt` here, as in a script or a test. In a worker it never does."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 # Classes, as every step goes through these blocks, and a generator takes four times as long.
 
 
@@ -313,6 +290,8 @@ class _AbandonedByInterrupts(AbstractContextManager[None]):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         course = self._course
-        if course.is_interrupt(error) and not isinstance(error, ExecutionStopped):
+        if error is None or isinstance(error, ExecutionStopped):
+            return
+        if course.is_interrupt(error):
             course.interrupted_by = course.interrupted_by or error
             course.abandon()
