@@ -10,6 +10,7 @@ from celery_agents.client.execution import Execution
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash
 from celery_agents.define.names import check_decorated
+from celery_agents.define.origin import name_for
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.retry import Retry
 from celery_agents.define.tool import RequiresApproval, Tool
@@ -99,7 +100,7 @@ def agent(
         check_decorated("agent", function)
         made = Agent(
             function,
-            name=name or function.__name__,
+            name=name or name_for(function),
             max_steps=max_steps,
             max_attempts=max_attempts,
             queue=queue,
@@ -166,7 +167,7 @@ def tool(
         retry = Retry(retries=retries, retry_on=kinds, first_delay=first_delay, max_delay=max_delay)
         made = Tool(
             function,
-            name=name or function.__name__,
+            name=name or name_for(function),
             retry=retry,
             timeout=timeout,
             on_crash=on_crash,

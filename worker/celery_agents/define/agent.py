@@ -1,6 +1,5 @@
 """The definition of an agent: a Python function `(run, input) -> output`, its schemas and its limits."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -13,6 +12,7 @@ from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import JSONValue
 from celery_agents.define import answers, likeness, types
 from celery_agents.define.names import check_amount, check_count, check_duration
+from celery_agents.define.origin import Origin, innermost, wear
 from celery_agents.define.turns import Turns
 from celery_agents.errors import InvalidInput, RegistrationError
 
@@ -82,13 +82,16 @@ class AgentDefinition:
         self.max_cost = max_cost
         self.on_limit = on_limit
         self.turns = Turns.of(name, session_policy, concurrency, concurrency_key, rate_limit)
-        self.is_async = types.is_async(function)
-        self.origin = f"{function.__module__}.{function.__qualname__}"
-        self.description = inspect.getdoc(function) or ""
+        # A plain decorator may stand between: what it returns is then a coroutine too.
+        self.is_async = types.is_async(function) or inspect.iscoroutinefunction(innermost(function))
+        limits = (max_steps, max_attempts, queue, deadline, max_tokens, max_cost, on_limit, self.turns)
+        self.made = Origin.of(function, *limits)
+        self.origin = self.made.name
+        self.description = inspect.getdoc(types.unwrap(function)) or ""
         annotation = types.hints(function).get(parameters[1].name, inspect.Parameter.empty)
         self._input = types.adapter_for(annotation, name)
         self._output = types.result_adapter(function)
-        functools.update_wrapper(self, function)
+        wear(self, function)
 
     def __call__(self, run: Any, input: Any) -> Any:  # noqa: A002 - the field's standard name
         return self.function(run, input)

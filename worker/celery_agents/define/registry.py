@@ -21,15 +21,17 @@ class Registry:
         self._made_anew: set[str] = set()
 
     def add_agent(self, agent: "AgentDefinition") -> None:
-        """Register an agent. The same function may be registered again (a reload); another function may not.
+        """Register an agent. The same function may be registered again, also after a reload; another one may not.
 
-        Raise `RegistrationError`, also for a name that no step could have.
+        Nor may what one function makes with other values or options: one of the agents would run in the place of the
+        other. Raise `RegistrationError`, also for a name that no step could have.
         """
         check_registered_name(agent.name)
         with self._lock:
             known = self._agents.get(agent.name)
-            if known is not None and known.origin != agent.origin:
-                raise RegistrationError(agent.name, f"{known.origin} is registered as an agent under this name already")
+            conflict = None if known is None else agent.made.conflict_with(known.made, "an agent")
+            if conflict is not None:
+                raise RegistrationError(agent.name, conflict)
             self._agents[agent.name] = agent
 
     def add_tool(self, tool: "Tool[..., Any]") -> None:
@@ -42,7 +44,7 @@ class Registry:
         with self._lock:
             known = self._tools.get(tool.name)
             if known is not None and known.origin != tool.origin:
-                raise RegistrationError(tool.name, f"{known.origin} is registered as a tool under this name already")
+                raise RegistrationError(tool.name, tool.made.conflict_with(known.made, "a tool") or "")
             if known is not None and known is not tool and known.is_sibling_of(tool):
                 self._made_anew.add(tool.name)
             else:
@@ -64,7 +66,8 @@ class Registry:
         """Return the tool of this name, or None. Raise `RegistrationError` if the name could mean several."""
         if name in self._made_anew:
             raise RegistrationError(
-                name, f"{self._tools[name].origin} was made several times, and may differ: give the tool, not its name"
+                name,
+                f"{self._tools[name].origin} was made several times, and may differ: give the tool, not its name",
             )
         return self._tools.get(name)
 

@@ -1,6 +1,5 @@
 """A tool: a function by which an agent acts on the world, with checked arguments and policies for its failures."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -12,6 +11,7 @@ from celery_agents.define import types
 from celery_agents.define.arguments import Arguments, ToolContext, by_name, context_parameter
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from celery_agents.define.names import check_duration
+from celery_agents.define.origin import Origin, wear
 from celery_agents.define.retry import Retry
 from celery_agents.errors import InvalidArguments, RegistrationError
 
@@ -61,8 +61,9 @@ class Tool(Generic[P, T]):
         self.timeout = timeout
         self.approval_timeout = approval_timeout
         self.function = function
-        self.description = inspect.getdoc(function) or ""
-        self.origin = f"{function.__module__}.{function.__qualname__}"
+        self.description = inspect.getdoc(types.unwrap(function)) or ""
+        self.made = Origin.of(function)
+        self.origin = self.made.name
         self._made_of = _what_it_is_made_of(function)
         self._requires_approval = requires_approval
         self.crash_policy, self.reconcile = crash_policy(name, on_crash)
@@ -71,7 +72,7 @@ class Tool(Generic[P, T]):
         )
         if self.reconcile is not None:
             self.check_reconcile(self.reconcile)
-        functools.update_wrapper(self, function)
+        wear(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         return cast(T, self.call(None, args, kwargs))

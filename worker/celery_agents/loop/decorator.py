@@ -7,6 +7,7 @@ from typing import Any
 
 from celery_agents.decorators import Agent, agent
 from celery_agents.define import types
+from celery_agents.define.origin import made_of
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.retry import NO_RETRY, Retry
 from celery_agents.define.tool import Tool
@@ -69,6 +70,7 @@ def loop_agent(
         work.__module__ = getattr(decide, "__module__", None) or type(decide).__module__
         work.__doc__ = inspect.getdoc(decide)
         work.__annotations__ = {"run": Run, "input": input, "return": output}
+        made_of(work, decide)
         return agent(name=definition.name, registry=definition.registry, **agent_options)(work)
 
     return register
