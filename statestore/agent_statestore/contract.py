@@ -78,6 +78,8 @@ class StorePrimitives(ABC):
     * A *live lease* is one whose `lease_expires_at` is after now. The tokens of one execution grow by one with each
       claim, for ever, also across release and expiry.
     * Returned records share nothing with what is stored.
+    * What is damaged (no JSON, a field or a step missing) is a state of that one execution: reading it raises
+      `ExecutionUnreadable`, lists show it as such (`ExecutionSummary.unreadable`), and no other execution notices.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
     * The audit trail of an execution grows in the same atomic step as the change that it records. It gets one entry for
       each creation, claim, accepted answer, approval or cancel, accepted event that names its sender, deletion, and
@@ -118,17 +120,21 @@ class StorePrimitives(ABC):
 
     @abstractmethod
     def get_context(self, execution_id: str) -> AgentContext | None:
-        """Return the whole context in one consistent look, or None. Raise `FormatTooNew`."""
+        """Return the whole context in one consistent look, or None. Raise `FormatTooNew` or `ExecutionUnreadable`."""
 
     @abstractmethod
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
-        """Return the header alone, or None: cheap, whatever the number of steps. Raise `FormatTooNew`."""
+        """Return the header alone, or None: cheap, whatever the number of steps. Raise `FormatTooNew`.
+
+        Of a damaged header it returns what can be read.
+        """
 
     @abstractmethod
     def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
         """Return the steps numbered above `after`, in order.
 
-        The result is empty for an unknown execution. The cost is that of the steps returned.
+        The result is empty for an unknown execution. The cost is that of the steps returned. Raise
+        `ExecutionUnreadable`.
         """
 
     @abstractmethod
@@ -172,8 +178,9 @@ class StorePrimitives(ABC):
         time, or a pause that nothing has ended yet). Otherwise the token grows by one, `crashes` grows by one, the
         state becomes `thinking`, `rings` becomes 0, and the lease and `due_at` end at now + ttl. Its `waits` and its
         mailbox stay, for the engine to look at; the returned context shows the new state. `version` stays. Raise
-        `FormatTooNew` with nothing changed. Not repeatable: a claim that succeeded without its answer arriving holds
-        the execution until the ttl has passed.
+        `FormatTooNew` with nothing changed. Raise `ExecutionUnreadable` if the context is damaged: with its `lease` the
+        execution can be ended, unless the damage is in what a claim itself needs. Not repeatable: a claim that has
+        succeeded without its answer arriving holds the execution until the ttl has passed.
         """
 
     @abstractmethod

@@ -7,15 +7,19 @@ values) are plain JSON inside an envelope or beside one, under the `format` of t
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from agent_statestore.errors import FormatTooNew, NotSerialisable, ValueTooLarge
+from agent_statestore.errors import ExecutionUnreadable, FormatTooNew, NotSerialisable, StoreError, ValueTooLarge
 from agent_statestore.records import JSONValue
 
 FORMAT: Final = 1
 DEFAULT_MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 
 Fields = dict[str, Any]
+T = TypeVar("T")
+
+# What decoding raises for texts and fields that nobody has written so.
+DAMAGE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 # For each older format, the function that brings an envelope of that kind one format further. The key is (kind of
 # record, format it starts from).
@@ -76,3 +80,19 @@ def require_readable(what: str, version: int) -> None:
     """Raise `FormatTooNew` for a format that only a newer version of this package knows."""
     if version > FORMAT:
         raise FormatTooNew(what, version, FORMAT)
+
+
+def reading(execution_id: str, part: str, decode: Callable[[], T]) -> T:
+    """Return what `decode` returns. Raise `ExecutionUnreadable`, which names the part, for what it cannot read."""
+    try:
+        return decode()
+    except DAMAGE as error:
+        raise ExecutionUnreadable(execution_id, part, reason_of_damage(error)) from error
+
+
+def reason_of_damage(error: Exception) -> str:
+    """Return a short reason. The damaged text itself, which may hold anything, is not part of it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON: {error.msg} at {error.pos}"
+    said = str(error) if isinstance(error, StoreError | KeyError) else ""
+    return f"{type(error).__name__} {said}".strip()[:200]

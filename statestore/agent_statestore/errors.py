@@ -20,6 +20,7 @@
     |   |-- NotSerialisable     a value that JSON cannot carry
     |   `-- ValueTooLarge       a value over the store's limit
     |-- FormatTooNew            written by a newer version of this package
+    |-- ExecutionUnreadable     what is stored of an execution is damaged
     |-- SchemaMismatch          the SQL schema is older or newer than this package
     `-- StoreConfigurationError
         |-- UnknownScheme       no backend for this URL
@@ -29,6 +30,8 @@
 
 Constructors take facts and keep them as attributes; `__str__` makes the sentence. All of them survive pickling.
 """
+
+from typing import Self
 
 
 class StoreError(Exception):
@@ -260,6 +263,28 @@ class FormatTooNew(StoreError):
             f"{self.what} has format version {self.found}, and this version of celery-agents reads up to "
             f"{self.supported}: upgrade celery-agents here"
         )
+
+
+class ExecutionUnreadable(StoreError):
+    """What is stored of an execution is damaged: no JSON, a field missing, steps that are not there.
+
+    `part` names the damaged part; `execution_id` is "" where a server reports the damage without it. When `claim`
+    raises it, the claim has succeeded: `lease` is the `Lease` with which the execution can be ended.
+    """
+
+    def __init__(self, execution_id: str, part: str, reason: str, lease: object = None) -> None:
+        super().__init__(execution_id, part, reason, lease)
+        self.execution_id = execution_id
+        self.part = part
+        self.reason = reason
+        self.lease = lease
+
+    def under(self, lease: object) -> Self:
+        """Return the same error with the lease of the claim that met it."""
+        return type(self)(self.execution_id, self.part, self.reason, lease)
+
+    def __str__(self) -> str:
+        return f"what is stored of execution {self.execution_id or '?'} is damaged: {self.part}: {self.reason}"
 
 
 class SchemaMismatch(StoreError):

@@ -284,9 +284,8 @@ class AuditEntry:
     """One entry of an execution's audit trail, which only ever grows.
 
     `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far, and `worker`
-    the owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, as
-    far as the caller told, and `reason` says why; the reason of a failure is its error. `signal` is the decision, or
-    the event.
+    the owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, if
+    told, and `reason` says why; the reason of a failure is its error. `signal` is the decision, or the event.
     """
 
     position: int
@@ -323,7 +322,7 @@ class ExecutionSummary:
     nothing happens, and None when no bell is due. `waits` are the waits of a paused execution, in the order in which
     they were written; a claim leaves them. `owner` and `lease_expires_at` belong to the last claim and are None once
     its lease was given back. `crashes` counts claims in a row that have recorded nothing, the living one included.
-    `ended_at` is when the execution was over.
+    `ended_at` is when it was over. `unreadable` says what is wrong with a damaged header, whose rest has defaults.
     """
 
     execution_id: str
@@ -349,6 +348,7 @@ class ExecutionSummary:
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None = None
+    unreadable: str | None = None
 
     @property
     def waiting(self) -> Wait | None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.contract import StorePrimitives
-from agent_statestore.errors import ExecutionNotFound, StepConflict
+from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, StepConflict
 from agent_statestore.query import Query
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
@@ -199,27 +199,30 @@ class Store(StorePrimitives):
         return tuple(context for context in contexts if context is not None)
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
-        """Return the step timings and the audit trails of these executions, from which statistics are made."""
-        return {
-            execution_id: Activity(
-                steps=tuple(
-                    StepTiming(
-                        name=step.name,
-                        success=None if step.result is None else step.result.success,
-                        duration=step.duration,
-                    )
-                    for step in self.get_steps(execution_id)
-                ),
-                audit=self.get_audit(execution_id),
-            )
-            for execution_id in execution_ids
-        }
+        """Return the step timings and the audit trails of these executions, from which statistics are made.
+
+        An execution whose steps or trail are damaged has none.
+        """
+        return {execution_id: self._activity_of(execution_id) for execution_id in execution_ids}
 
     def stats(
         self, *, since: datetime | None = None, until: datetime | None = None, agent_id: str | None = None
     ) -> Stats:
         """Return what the executions that were created in this span of time did; see `agent_statestore.stats`."""
         return collect_stats(self, since=since, until=until, agent_id=agent_id)
+
+    def _activity_of(self, execution_id: str) -> Activity:
+        try:
+            steps, audit = self.get_steps(execution_id), self.get_audit(execution_id)
+        except ExecutionUnreadable:
+            return Activity()
+        timings = (
+            StepTiming(
+                name=step.name, success=None if step.result is None else step.result.success, duration=step.duration
+            )
+            for step in steps
+        )
+        return Activity(steps=tuple(timings), audit=audit)
 
     def _context(self, execution_id: str) -> AgentContext:
         context = self.get_context(execution_id)

@@ -16,6 +16,7 @@ from agent_statestore import ManualClock, MemoryStore, Store, open_store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.sql import SQLStore
 from agent_statestore.testing import (
+    DamageConformance,
     KeepsDeletedConformance,
     NeighbourConformance,
     SharedStoreConformance,
@@ -23,6 +24,7 @@ from agent_statestore.testing import (
 )
 from agent_statestore.testing.contract.archiving import ArchivingConformance
 from agent_statestore.testing.contract.arriving import ArrivingConformance
+from agent_statestore.testing.contract.damage import Damage
 from agent_statestore.testing.contract.ending import EndingConformance
 from agent_statestore.testing.contract.finding import FindingConformance
 from agent_statestore.testing.contract.leases import LeaseConformance
@@ -35,6 +37,7 @@ from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.shared import SharedConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 from agent_statestore.testing.kit.processes import Reopen
+from tests.agent_statestore.damaging import damage_of
 from tests.conftest import fresh_database
 from tests.services.mariadb import fresh_mariadb_database
 
@@ -50,7 +53,15 @@ TWO_STORES = (
 )
 
 
-class TestMemoryStore(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
+class Damaged(DamageConformance):
+    """How the stores of this package are damaged."""
+
+    @pytest.fixture
+    def damage(self, store: Store) -> Damage:
+        return damage_of(store)
+
+
+class TestMemoryStore(Damaged, KeepsDeletedConformance, NeighbourConformance, StoreConformance):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return MemoryStore(clock=clock)
@@ -60,7 +71,7 @@ class TestMemoryStore(KeepsDeletedConformance, NeighbourConformance, StoreConfor
         return MemoryStore(clock=clock)
 
 
-class SQLStoreConformance(KeepsDeletedConformance, NeighbourConformance, SharedStoreConformance):
+class SQLStoreConformance(Damaged, KeepsDeletedConformance, NeighbourConformance, SharedStoreConformance):
     """The suite on a database of the class's own. Override `database_url`."""
 
     @pytest.fixture(scope="class")
@@ -121,7 +132,7 @@ class TestMariaDB(SQLStoreConformance):
             yield migrated(url)
 
 
-class RedisConformance(NeighbourConformance, SharedStoreConformance):
+class RedisConformance(Damaged, NeighbourConformance, SharedStoreConformance):
     """The suite on a server of `server_url`, in which each test has its own keys."""
 
     @pytest.fixture
@@ -161,7 +172,7 @@ class TestValkey(RedisConformance):
         return valkey_url
 
 
-class HybridConformance(KeepsDeletedConformance, NeighbourConformance, StoreConformance):
+class HybridConformance(Damaged, KeepsDeletedConformance, NeighbourConformance, StoreConformance):
     """The suite on a hot store over a cold one that keeps deleted executions."""
 
     # A lease on the hot store's execution is not taken along to the cold store, where its deletion is noted.

@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NotSerialisable": ("input", "NaN"),
     "ValueTooLarge": ("input", 11, 10),
     "FormatTooNew": ("execution e", 2, 1),
+    "ExecutionUnreadable": ("e", "input", "no JSON", None),
     "SchemaMismatch": ("sqlite:///f", None, "0001"),
     "StoreConfigurationError": ("why",),
     "UnknownScheme": ("mongo", ["memory", "redis"]),

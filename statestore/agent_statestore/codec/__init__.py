@@ -5,14 +5,14 @@ never looks into the texts. The header of an execution is a flat mapping whose n
 (`HEADER_FIELDS`): columns in SQL, hash fields in Redis.
 """
 
-from agent_statestore.codec.audit import AuditRow, decode_audit
+from agent_statestore.codec.audit import AuditRow, decode_audit, decode_trail
 from agent_statestore.codec.checkpoints import EncodedCheckpoint, encode_checkpoint
 from agent_statestore.codec.contents import decode_message, encode_message
 from agent_statestore.codec.contexts import decode_context
 from agent_statestore.codec.failures import ERROR_ROOM_BYTES
-from agent_statestore.codec.headers import HEADER_FIELDS, NEVER_US, decode_summary, encode_new
+from agent_statestore.codec.headers import HEADER_FIELDS, NEVER_US, decode_listed, decode_summary, encode_new
 from agent_statestore.codec.signals import decode_signal, encode_signal, mailbox_key, noted_as, stamp
-from agent_statestore.codec.steps import WITHOUT_INTENT, EncodedStep, decode_step, encode_step
+from agent_statestore.codec.steps import WITHOUT_INTENT, EncodedStep, decode_step, decode_steps, encode_step
 
 __all__ = [
     "ERROR_ROOM_BYTES",
@@ -24,10 +24,13 @@ __all__ = [
     "EncodedStep",
     "decode_audit",
     "decode_context",
+    "decode_listed",
     "decode_message",
     "decode_signal",
     "decode_step",
+    "decode_steps",
     "decode_summary",
+    "decode_trail",
     "encode_checkpoint",
     "encode_message",
     "encode_new",

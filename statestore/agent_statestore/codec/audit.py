@@ -1,9 +1,11 @@
 """Entries of the audit trail, as stored."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from agent_statestore.clock import from_us
 from agent_statestore.codec.signals import decode_signal
+from agent_statestore.envelope import reading
 from agent_statestore.records import AuditEntry, AuditEvent
 from agent_statestore.states import AgentState
 
@@ -37,3 +39,8 @@ def decode_audit(row: AuditRow) -> AuditEntry:
         reason=row.reason,
         signal=None if row.signal is None else decode_signal(row.signal),
     )
+
+
+def decode_trail(execution_id: str, rows: Iterable[AuditRow]) -> tuple[AuditEntry, ...]:
+    """Return the entries of an execution's audit trail. Raise `FormatTooNew` or `ExecutionUnreadable`."""
+    return reading(execution_id, "audit", lambda: tuple([decode_audit(row) for row in rows]))

@@ -8,8 +8,9 @@ from agent_statestore.codec.contents import decode_message, decode_rag
 from agent_statestore.codec.headers import summary_fields, text_of
 from agent_statestore.codec.signals import decode_signal
 from agent_statestore.codec.steps import decode_step
-from agent_statestore.envelope import load, unseal
-from agent_statestore.records import AgentContext, Memory
+from agent_statestore.envelope import load, reading, unseal
+from agent_statestore.errors import ExecutionUnreadable
+from agent_statestore.records import AgentContext, AgentStep, Memory
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -25,22 +26,46 @@ def decode_context(
     rag_context: Iterable[str | bytes] = (),
     signals: Iterable[str | bytes] = (),
 ) -> AgentContext:
-    """Return the context of a stored header and the parts in their order. `signals` are the unconsumed ones."""
+    """Return the context of a stored header and the parts in their order. `signals` are the unconsumed ones.
+
+    Raise `FormatTooNew`, and `ExecutionUnreadable` for a part that is damaged. The steps are compared with their number
+    in the header: tables that were restored from different times do not fit together.
+    """
+    execution_id = str(text_of(header.get("execution_id")))
+    known = reading(execution_id, "header", lambda: summary_fields(header))
     output = header.get("output")
-    noted = [unseal(text, "fact") for text in facts]
+    noted = reading(execution_id, "facts", lambda: [unseal(text, "fact") for text in facts])
     return AgentContext(
-        **summary_fields(header),
-        input=load(header["input"]),
-        output=None if output is None else load(output),
-        steps=tuple(decode_step(text) for text in steps),
-        memory=Memory(
-            conversation_history=tuple(decode_message(text) for text in messages),
-            working_memory={key: load(text) for key, text in working_memory.items()},
-            facts=tuple(fields.get("fact") for fields in noted),
-            run_facts=tuple(fields.get("fact") for fields in noted if fields.get("by_run")),
-            entities={key: load(text) for key, text in entities.items()},
+        **known,
+        input=reading(execution_id, "input", lambda: load(header["input"])),
+        output=None if output is None else reading(execution_id, "output", lambda: load(output)),
+        steps=_whole(
+            execution_id,
+            reading(execution_id, "steps", lambda: tuple([decode_step(text) for text in steps])),
+            known["step_count"],
         ),
-        rag_context=tuple(decode_rag(text) for text in rag_context),
-        signals=tuple(decode_signal(text) for text in signals),
+        memory=reading(
+            execution_id,
+            "memory",
+            lambda: Memory(
+                conversation_history=tuple(decode_message(text) for text in messages),
+                working_memory={key: load(text) for key, text in working_memory.items()},
+                facts=tuple(fields.get("fact") for fields in noted),
+                run_facts=tuple(fields.get("fact") for fields in noted if fields.get("by_run")),
+                entities={key: load(text) for key, text in entities.items()},
+            ),
+        ),
+        rag_context=reading(execution_id, "rag_context", lambda: tuple(decode_rag(text) for text in rag_context)),
+        signals=reading(execution_id, "signals", lambda: tuple(decode_signal(text) for text in signals)),
         last_checkpoint=text_of(header.get("checkpoint_id")) or "",
     )
+
+
+def _whole(execution_id: str, steps: tuple[AgentStep, ...], count: int) -> tuple[AgentStep, ...]:
+    """Return the steps if they are all there, numbered from 1 without a gap."""
+    if len(steps) != count:
+        raise ExecutionUnreadable(execution_id, "steps", f"{count} were recorded, and {len(steps)} are there")
+    for number, step in enumerate(steps, 1):
+        if step.step_number != number:
+            raise ExecutionUnreadable(execution_id, "steps", f"in place of number {number} is {step.step_number}")
+    return steps

@@ -1,15 +1,28 @@
 """The header of an execution: a flat mapping whose names are the same in every backend."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
 from agent_statestore.checkpoint import NewExecution
-from agent_statestore.clock import duration_us, from_us, to_us
+from agent_statestore.clock import EPOCH, duration_us, from_us, to_us
 from agent_statestore.codec.failures import error_of
 from agent_statestore.codec.waits import decode_waits
-from agent_statestore.envelope import FORMAT, Fields, dump, load, require_readable, unseal
+from agent_statestore.envelope import (
+    DAMAGE,
+    FORMAT,
+    Fields,
+    dump,
+    load,
+    reason_of_damage,
+    require_readable,
+    unseal,
+)
+from agent_statestore.errors import FormatTooNew
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
+
+T = TypeVar("T")
 
 # Larger than any real time in microseconds, and still exact in a double, the number type of Lua.
 NEVER_US: Final = 2**53 - 1
@@ -91,8 +104,77 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
 
 
 def decode_summary(header: Mapping[str, Any]) -> ExecutionSummary:
-    """Return the summary of a stored header."""
-    return ExecutionSummary(**summary_fields(header))
+    """Return the summary of a stored header; of a damaged one what can be read of it. Raise `FormatTooNew`."""
+    try:
+        return ExecutionSummary(**summary_fields(header))
+    except DAMAGE as error:
+        return _salvaged(header, reason_of_damage(error))
+
+
+def decode_listed(header: Mapping[str, Any]) -> ExecutionSummary:
+    """Return the summary of a stored header, for a list: a header of a newer format counts as damaged here."""
+    try:
+        return decode_summary(header)
+    except FormatTooNew as error:
+        return _salvaged(header, str(error))
+
+
+def _salvaged(header: Mapping[str, Any], reason: str) -> ExecutionSummary:
+    """Return what can be read of a header that cannot be read as a whole."""
+
+    def read(name: str, convert: Callable[[Any], T], default: T) -> T:
+        try:
+            value = header[name]
+            return default if value is None else convert(value)
+        except DAMAGE:
+            return default
+
+    state = read("state", lambda value: AgentState(_text(value)), AgentState.FAILED)
+    created_at = read("created_us", _moment, EPOCH)
+    return ExecutionSummary(
+        execution_id=read("execution_id", _text, "?"),
+        agent_id=read("agent_id", _text, "?"),
+        session_id=read("session_id", _text, None),
+        user_id=read("user_id", _text, None),
+        parent_execution_id=read("parent_execution_id", _text, None),
+        idempotency_key=read("idempotency_key", _text, None),
+        queue=read("queue", _text, None),
+        priority=read("priority", int, None),
+        metadata=read("metadata", _object, {}),
+        state=state,
+        waits=read("waits", decode_waits, ()),
+        error=read("error", lambda value: error_of(unseal(value, "error")), None),
+        version=read("version", int, 0),
+        attempt=read("token", int, 0),
+        crashes=read("crashes", int, 0),
+        step_count=read("step_count", int, 0),
+        cancel_requested=read("cancel_requested", lambda value: bool(int(value)), False),
+        owner=read("owner", _text, None),
+        lease_expires_at=read("lease_until_us", lambda value: _moment(value) if int(value) else None, None),
+        due_at=read("due_us", _moment, None),
+        created_at=created_at,
+        updated_at=read("updated_us", _moment, created_at),
+        ended_at=read("ended_us", _moment, None),
+        unreadable=reason,
+    )
+
+
+def _text(value: Any) -> str:
+    text = text_of(value)
+    if not isinstance(text, str):
+        raise TypeError
+    return text
+
+
+def _object(value: Any) -> dict[str, Any]:
+    loaded = load(value)
+    if not isinstance(loaded, dict):
+        raise TypeError
+    return loaded
+
+
+def _moment(value: Any) -> datetime:
+    return from_us(int(value))
 
 
 def summary_fields(header: Mapping[str, Any]) -> Fields:
@@ -104,14 +186,14 @@ def summary_fields(header: Mapping[str, Any]) -> Fields:
     lease_until_us, ended_us = int(header["lease_until_us"]), header.get("ended_us")
     return {
         "execution_id": execution_id,
-        "agent_id": text_of(header["agent_id"]),
+        "agent_id": _text(header["agent_id"]),
         "session_id": text_of(header.get("session_id")),
         "user_id": text_of(header.get("user_id")),
         "parent_execution_id": text_of(header.get("parent_execution_id")),
         "idempotency_key": text_of(header.get("idempotency_key")),
         "queue": text_of(header.get("queue")),
         "priority": None if priority is None else int(priority),
-        "metadata": load(header["metadata"]),
+        "metadata": _object(header["metadata"]),
         "state": AgentState(text_of(header["state"]) or ""),
         "waits": () if waits is None else decode_waits(waits),
         "error": None if error is None else error_of(unseal(error, "error")),

@@ -1,12 +1,13 @@
 """Conversion of steps to stored text and back."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from agent_statestore.clock import duration_us, from_us, to_us
 from agent_statestore.codec.failures import ERROR_ROOM_BYTES, error_fields, error_of
-from agent_statestore.envelope import Fields, present, seal, unseal
+from agent_statestore.envelope import Fields, present, reading, seal, unseal
 from agent_statestore.records import Action, AgentStep, Result, StepChanges
 
 # The engine records no intent for these actions, so that their steps are new ones. Stores may count on that, as long as
@@ -103,3 +104,8 @@ def decode_step(text: str | bytes) -> AgentStep:
             facts=changes["facts"],
         ),
     )
+
+
+def decode_steps(execution_id: str, texts: Iterable[str | bytes]) -> tuple[AgentStep, ...]:
+    """Return the stored steps of an execution. Raise `FormatTooNew` or `ExecutionUnreadable`."""
+    return reading(execution_id, "steps", lambda: tuple([decode_step(text) for text in texts]))

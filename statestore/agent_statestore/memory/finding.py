@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent_statestore.codec import decode_summary
+from agent_statestore.codec import decode_listed
 from agent_statestore.memory.execution import StoredExecution
 from agent_statestore.query import Cursor, Query, encode_cursor
 from agent_statestore.records import Page
@@ -23,7 +23,7 @@ def find_page(executions: Iterable[StoredExecution], query: Query) -> Page:
     found.sort(key=lambda item: item[0], reverse=not query.oldest_first)
     items = found[: query.limit]
     return Page(
-        items=tuple(decode_summary(header) for _, header in items),
+        items=tuple(decode_listed(header) for _, header in items),
         next_cursor=encode_cursor(items[-1][0]) if len(found) > query.limit else None,
     )
 

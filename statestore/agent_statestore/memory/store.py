@@ -11,10 +11,10 @@ from typing import Any
 from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from agent_statestore.codec import (
-    decode_audit,
     decode_context,
-    decode_step,
+    decode_steps,
     decode_summary,
+    decode_trail,
     encode_checkpoint,
     encode_new,
     encode_signal,
@@ -25,6 +25,7 @@ from agent_statestore.codec import (
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.errors import (
+    ExecutionUnreadable,
     IdempotencyKeyTaken,
 )
 from agent_statestore.memory.execution import StoredExecution, restored
@@ -126,7 +127,7 @@ class MemoryStore(Store):
         with self._changed:
             execution = self._executions.get(execution_id)
             steps = [] if execution is None else execution.steps[max(after, 0) :]
-        return tuple(decode_step(step.text) for step in steps)
+        return decode_steps(execution_id, [step.text for step in steps])
 
     def find(self, query: Query = EVERYTHING) -> Page:
         with self._changed:
@@ -143,7 +144,7 @@ class MemoryStore(Store):
             if execution is None and execution_id in self._deleted:
                 execution = self._deleted[execution_id][1]
             rows = [] if execution is None else list(execution.audit)
-        return tuple(decode_audit(row) for row in rows)
+        return decode_trail(execution_id, rows)
 
     def find_ended(
         self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
@@ -165,7 +166,11 @@ class MemoryStore(Store):
             execution.note(AuditEvent.CLAIMED, now_us, to_state=AgentState.THINKING)
             header["state"] = AgentState.THINKING.value
             self._changed.notify_all()
-            return Claim(lease=lease_of(header, ttl), context=self._context(execution_id), now=from_us(now_us))
+            lease = lease_of(header, ttl)
+            try:
+                return Claim(lease=lease, context=self._context(execution_id), now=from_us(now_us))
+            except ExecutionUnreadable as fault:
+                raise fault.under(lease) from fault
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         lost, cancelled = set(), set()

@@ -11,6 +11,7 @@ from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
+    ExecutionUnreadable,
     FormatTooNew,
     IllegalTransition,
     LeaseHeld,
@@ -21,7 +22,7 @@ from agent_statestore.errors import (
     StoreError,
 )
 from agent_statestore.records import AgentContext
-from agent_statestore.states import AgentState
+from agent_statestore.states import OVER
 
 # The fields that `decode_summary` reads, `execution_id` first: every header has it.
 SUMMARY_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in ("input", "output", "due_us"))
@@ -45,10 +46,11 @@ def pairs(flat: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return zip(map(text, flat[::2]), flat[1::2], strict=True)
 
 
-def summary_header(values: Sequence[Any]) -> Mapping[str, Any]:
+def summary_header(values: Sequence[Any], execution_id: str) -> Mapping[str, Any]:
     """Return the header that `get_summary.lua` answered."""
     *fields, due_us = values
-    return with_end({**dict(zip(SUMMARY_FIELDS, fields, strict=True)), "due_us": due_us})
+    header = {**dict(zip(SUMMARY_FIELDS, fields, strict=True)), "due_us": due_us}
+    return with_end(header | {"execution_id": execution_id})
 
 
 def with_end(header: dict[str, Any]) -> dict[str, Any]:
@@ -57,10 +59,8 @@ def with_end(header: dict[str, Any]) -> dict[str, Any]:
     An older version left it out, and did not clear it when it released a dead letter. Nothing is written to an
     execution after its end, so the last write was the end.
     """
-    if AgentState(text(header["state"])).is_over:
-        header["ended_us"] = header.get("ended_us") or header["updated_us"]
-    else:
-        header["ended_us"] = None
+    is_over = header.get("state") is not None and text(header["state"]) in OVER
+    header["ended_us"] = (header.get("ended_us") or header.get("updated_us")) if is_over else None
     return header
 
 
@@ -170,6 +170,8 @@ def refuse(
             raise IllegalTransition(execution_id, current, new_state)
         case "STEP_CONFLICT", [number, recorded]:
             raise StepConflict(execution_id, int(number), int(recorded))
+        case "UNREADABLE", [field]:
+            raise ExecutionUnreadable(execution_id, "header", f"its {field} is damaged")
         case "FORMAT_TOO_NEW", [found]:
             raise FormatTooNew(f"execution {execution_id}", int(found), FORMAT)
     raise errors[status]

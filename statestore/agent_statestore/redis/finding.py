@@ -1,11 +1,11 @@
 """The pages and lists of `find` and `find_ended`, read from the indexes of all partitions."""
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from agent_statestore.clock import to_us
-from agent_statestore.codec import decode_summary
+from agent_statestore.codec import decode_listed, decode_summary
 from agent_statestore.query import Cursor, Query, encode_cursor
 from agent_statestore.records import ExecutionSummary, Page
 from agent_statestore.redis.answers import SUMMARY_FIELDS, summary_header, text
@@ -61,7 +61,7 @@ def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
     begin, end = _bounds(query)
     sources = _sources(connection, keys, query, begin)
     batch = max(16, limit // 4)
-    found: list[ExecutionSummary] = []
+    found: list[tuple[ExecutionSummary, str]] = []
     last_entry = ""
     while len(found) <= limit:
         entries = []
@@ -72,12 +72,17 @@ def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
             last_entry = entry
         if not entries:
             break
-        summaries = read_summaries(connection, keys, [entry.partition(":")[2] for entry in entries])
-        found += [summary for summary in summaries if summary is not None and _matches(query, summary)]
-    items = tuple(found[:limit])
+        summaries = _read(connection, keys, [entry.partition(":")[2] for entry in entries], decode_listed)
+        found += [
+            (summary, entry)
+            for summary, entry in zip(summaries, entries, strict=True)
+            if summary is not None and _matches(query, summary)
+        ]
+    items = tuple(summary for summary, _ in found[:limit])
     if len(found) <= limit:
         return Page(items=items, next_cursor=None)
-    return Page(items=items, next_cursor=encode_cursor(Cursor(to_us(items[-1].created_at), items[-1].execution_id)))
+    created_us, _, execution_id = found[limit - 1][1].partition(":")  # the header may be damaged
+    return Page(items=items, next_cursor=encode_cursor(Cursor(int(created_us), execution_id)))
 
 
 def find_ended(
@@ -101,6 +106,15 @@ def find_ended(
 
 def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[str]) -> list[ExecutionSummary | None]:
     """Return the summaries of these executions, None where one is gone, in one round trip."""
+    return _read(connection, keys, execution_ids, decode_summary)
+
+
+def _read(
+    connection: Connection,
+    keys: Keys,
+    execution_ids: Sequence[str],
+    decode: Callable[[Mapping[str, Any]], ExecutionSummary],
+) -> list[ExecutionSummary | None]:
     calls = [
         (
             (keys.header(execution_id), *keys.of_partition(partition_of(execution_id), "due")),
@@ -109,7 +123,10 @@ def read_summaries(connection: Connection, keys: Keys, execution_ids: Sequence[s
         for execution_id in execution_ids
     ]
     answers = connection.run_each(script("get_summary"), calls)
-    return [None if answer is None else decode_summary(summary_header(answer)) for answer in answers]
+    return [
+        None if answer is None else decode(summary_header(answer, execution_id))
+        for answer, execution_id in zip(answers, execution_ids, strict=True)
+    ]
 
 
 def _merge(connection: Connection, sources: list[_Source], end: str, batch: int, wanted: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Executions on their way between stores: exported whole, stored whole, and let go of once another store has them."""
 
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.envelope import require_readable
+from agent_statestore.envelope import reading, require_readable
 from agent_statestore.errors import IdempotencyKeyTaken
 from agent_statestore.redis import answers, arguments, idempotency
 from agent_statestore.redis.keys import Card, Keys, idempotency_field, partition_of
@@ -12,7 +12,7 @@ from agent_statestore.redis.servers.connection import Connection
 def export(connection: Connection, keys: Keys, execution_id: str) -> ExportedExecution | None:
     """Return everything of an execution; see `StorePrimitives.export`."""
     parts = connection.run(script("export"), keys.execution(execution_id), (execution_id,))
-    return None if parts is None else answers.exported(parts)
+    return None if parts is None else reading(execution_id, "its contents", lambda: answers.exported(parts))
 
 
 def restore(connection: Connection, keys: Keys, now: str | int, exported: ExportedExecution, ttl_ms: str) -> bool:

@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Final
 
 from agent_statestore.clock import duration_us
 from agent_statestore.records import Due
@@ -11,6 +12,10 @@ from agent_statestore.redis.answers import text
 from agent_statestore.redis.keys import PARTITIONS, Card, Keys, partition_of
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Connection
+
+# The bell of an entry whose bell is lost.
+_NO_BELL: Final = ("0", "0", "0", "0")
+_BELL_PARTS: Final = len(_NO_BELL)
 
 
 def take_due(connection: Connection, keys: Keys, now: str | int, limit: int, grace: timedelta) -> tuple[Due, ...]:
@@ -81,15 +86,18 @@ def _deal(cards: int, partitions: Sequence[int], waiting: dict[int, int]) -> dic
 def _due(
     execution_id: str | bytes, due_us: str | bytes, bell: str | bytes, card_text: str | bytes
 ) -> tuple[float, Due]:
-    token, rings, cancel_requested, over = text(bell).split(":")
-    card = Card.parse(text(card_text))
+    """Return one entry. One whose bell or card is lost or damaged is rung like one that was never claimed."""
+    parts = text(bell).split(":")
+    token, rings, cancel_requested, over = parts if len(parts) == _BELL_PARTS and parts[0].isdigit() else _NO_BELL
+    fields = text(card_text).split("\0")
+    card = Card(*fields) if len(fields) == len(Card._fields) else Card(*[""] * len(Card._fields))
     return float(due_us), Due(
         execution_id=text(execution_id),
         agent_id=card.agent_id,
         queue=card.queue or None,
-        priority=int(card.priority) if card.priority else None,
+        priority=int(card.priority) if card.priority.isdigit() else None,
         token=int(token),
-        rings=int(rings),
+        rings=int(rings) if rings.isdigit() else 0,
         cancel_requested=cancel_requested == "1",
         over=over == "1",
     )

@@ -8,9 +8,9 @@ from typing import Final
 from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
 from agent_statestore.clock import Clock, duration_us, from_us, to_us
 from agent_statestore.codec import (
-    decode_audit,
     decode_context,
-    decode_step,
+    decode_steps,
+    decode_trail,
     encode_checkpoint,
     encode_new,
     encode_signal,
@@ -18,8 +18,8 @@ from agent_statestore.codec import (
     noted_as,
 )
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT
-from agent_statestore.errors import InvalidRecord
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
+from agent_statestore.errors import ExecutionUnreadable, InvalidRecord
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
@@ -169,7 +169,7 @@ class RedisStore(Store):
     def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
         key = self._keys.own(execution_id)[1]
         (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1)])
-        return tuple(decode_step(text) for text in texts)
+        return decode_steps(execution_id, texts)
 
     def find(self, query: Query = EVERYTHING) -> Page:
         return find_page(self._connection, self._keys, query)
@@ -186,7 +186,7 @@ class RedisStore(Store):
 
     def get_audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
         (entries,) = self._connection.send_each([("LRANGE", self._keys.audit(execution_id), 0, -1)])
-        return tuple(decode_audit(row) for row in answers.audit_rows(entries))
+        return decode_trail(execution_id, reading(execution_id, "audit", lambda: [*answers.audit_rows(entries)]))
 
     def find_ended(
         self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
@@ -208,7 +208,10 @@ class RedisStore(Store):
             answers.refuse(answer, execution_id)
         token, until_us, now_us = (int(number) for number in answer[1:4])
         lease = Lease(execution_id=execution_id, token=token, owner=owner, ttl=ttl, expires_at=from_us(until_us))
-        return Claim(lease=lease, context=answers.context(answer[4]), now=from_us(now_us))
+        try:
+            return Claim(lease=lease, context=answers.context(answer[4]), now=from_us(now_us))
+        except ExecutionUnreadable as fault:
+            raise fault.under(lease) from fault
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         by_partition: defaultdict[int, list[Lease]] = defaultdict(list)

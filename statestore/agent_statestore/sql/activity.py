@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from agent_statestore.codec import AuditRow, decode_audit
-from agent_statestore.envelope import unseal
+from agent_statestore.envelope import DAMAGE, unseal
 from agent_statestore.records import AuditEntry
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.tables import AUDIT_COLUMNS
@@ -69,7 +69,7 @@ class ActivityReading:
         )
 
     def of(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
-        """Return the timings and audit trails of these executions; see `Store.get_activity`."""
+        """Return the timings and audit trails of these executions; see `Store.get_activity`. Damage has none."""
         if not execution_ids:
             return {}
         ids: Any = json.dumps(list(execution_ids)) if self._dialect == "sqlite" else list(execution_ids)
@@ -88,7 +88,10 @@ class ActivityReading:
             )
         audit: defaultdict[str, list[AuditEntry]] = defaultdict(list)
         for execution_id, *row in self._database.run(self._audit, {"ids": ids}):
-            audit[execution_id].append(decode_audit(AuditRow(*row)))
+            try:
+                audit[execution_id].append(decode_audit(AuditRow(*row)))
+            except DAMAGE:
+                continue
         return {
             execution_id: Activity(steps=tuple(steps[execution_id]), audit=tuple(audit[execution_id]))
             for execution_id in execution_ids
@@ -99,8 +102,11 @@ class ActivityReading:
         rows = self._database.run(self._step, {"execution_id": execution_id, "step_number": number})
         read: list[StepTiming] = []
         for (text,) in rows:
-            fields = unseal(text, "step")
-            result = fields.get("result")
-            success = None if result is None else result["ok"]
-            read.append(StepTiming(name=name, success=success, duration=timedelta(microseconds=fields["took"])))
+            try:
+                fields = unseal(text, "step")
+                result = fields.get("result")
+                success = None if result is None else result["ok"]
+                read.append(StepTiming(name=name, success=success, duration=timedelta(microseconds=fields["took"])))
+            except DAMAGE:
+                continue  # a damaged step has no timing
         return read

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agent_statestore.clock import from_us, to_us
-from agent_statestore.codec import AuditRow, decode_audit, decode_step, decode_summary
+from agent_statestore.codec import AuditRow, decode_listed, decode_steps, decode_summary, decode_trail
 from agent_statestore.query import Cursor, Query, check_limit, encode_cursor
 from agent_statestore.records import AgentStep, AuditEntry, ExecutionSummary, Lease, Page
 from agent_statestore.sql.database import Database
@@ -93,17 +93,17 @@ class Reading:
     def summary(self, execution_id: str) -> ExecutionSummary | None:
         """Return the summary of an execution; see `StorePrimitives.get_summary`."""
         rows = self._database.run(self._summary, {"execution_id": execution_id})
-        return _summary_of(rows[0]) if rows else None
+        return decode_summary(_header_in(rows[0])) if rows else None
 
     def steps(self, execution_id: str, after: int) -> tuple[AgentStep, ...]:
         """Return the steps behind `after`; see `StorePrimitives.get_steps`."""
         rows = self._database.run(self._steps, {"execution_id": execution_id, "after": max(after, 0)})
-        return tuple(decode_step(text) for (text,) in rows)
+        return decode_steps(execution_id, [text for (text,) in rows])
 
     def audit(self, execution_id: str) -> tuple[AuditEntry, ...]:
         """Return the audit trail; see `StorePrimitives.get_audit`."""
         rows = self._database.run(self._audit, {"execution_id": execution_id})
-        return tuple(decode_audit(AuditRow(*row)) for row in rows)
+        return decode_trail(execution_id, [AuditRow(*row) for row in rows])
 
     def find(self, query: Query) -> Page:
         """Return one page of executions; see `StorePrimitives.find`."""
@@ -132,7 +132,7 @@ class Reading:
         rows = self._database.run(
             self._found(conditions, among, order, is_narrow=bool({"session_id", "user_id"} & params.keys())), params
         )
-        items = tuple(_summary_of(row) for row in rows[:limit])
+        items = tuple(decode_listed(_header_in(row)) for row in rows[:limit])
         if len(rows) <= limit:
             return Page(items=items, next_cursor=None)
         last = dict(zip(_SUMMARY_COLUMNS, rows[limit - 1], strict=True))
@@ -184,7 +184,7 @@ class Reading:
                 expires_at=from_us(until_us),
             )
             for execution_id, token, owner, until_us, at_us in rows
-            if until_us > at_us and owner.startswith(owner_prefix)
+            if isinstance(until_us, int) and until_us > at_us and owner.startswith(owner_prefix)
         )
 
     def _has_prefix(self, prefix: str) -> tuple[str, dict[str, str]]:
@@ -210,5 +210,5 @@ def _above(prefix: str) -> str | None:
     return kept[:-1] + chr(_BEHIND_SURROGATES if following == _FIRST_SURROGATE else following)
 
 
-def _summary_of(row: tuple[Any, ...]) -> ExecutionSummary:
-    return decode_summary(dict(zip(_SUMMARY_COLUMNS, row, strict=True)))
+def _header_in(row: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(_SUMMARY_COLUMNS, row, strict=True))

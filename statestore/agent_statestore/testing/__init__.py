@@ -14,6 +14,8 @@ By the classes that it inherits, the backend declares what it can do; nothing in
 * `KeepsDeletedConformance`: besides one of these, for a store with `keeps_deleted`.
 * `NeighbourConformance`: besides one of these, for a backend that keeps several stores on one server, under different
   prefixes. Override `neighbour`.
+* `DamageConformance`: besides one of these, for a backend whose test says how its data can be damaged. Override
+  `damage`.
 
 Executions are moved from the store to another one and back: to `other_store`, which is a `MemoryStore` unless the test
 class overrides it.
@@ -27,10 +29,17 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 from agent_statestore.testing.conformance import (  # noqa: E402
+    DamageConformance,
     KeepsDeletedConformance,
     NeighbourConformance,
     SharedStoreConformance,
     StoreConformance,
 )
 
-__all__ = ["KeepsDeletedConformance", "NeighbourConformance", "SharedStoreConformance", "StoreConformance"]
+__all__ = [
+    "DamageConformance",
+    "KeepsDeletedConformance",
+    "NeighbourConformance",
+    "SharedStoreConformance",
+    "StoreConformance",
+]

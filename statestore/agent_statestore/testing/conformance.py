@@ -10,6 +10,7 @@ from agent_statestore.testing.contract.chaining import ChainingConformance
 from agent_statestore.testing.contract.checkpoints import CheckpointConformance
 from agent_statestore.testing.contract.contents import ContentsConformance
 from agent_statestore.testing.contract.creating import CreatingConformance
+from agent_statestore.testing.contract.damage import DamageConformance
 from agent_statestore.testing.contract.deciding import DecisionConformance
 from agent_statestore.testing.contract.digests import DigestConformance
 from agent_statestore.testing.contract.ending import EndingConformance
@@ -30,7 +31,13 @@ from agent_statestore.testing.contract.transitions import TransitionConformance
 from agent_statestore.testing.contract.waits import WaitsConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 
-__all__ = ["KeepsDeletedConformance", "NeighbourConformance", "SharedStoreConformance", "StoreConformance"]
+__all__ = [
+    "DamageConformance",
+    "KeepsDeletedConformance",
+    "NeighbourConformance",
+    "SharedStoreConformance",
+    "StoreConformance",
+]
 
 
 class StoreConformance(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from agent_statestore.errors import StoreError
+from agent_statestore.errors import ExecutionUnreadable, StoreError
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, Claim, ExecutionSummary, Wait
 from agent_statestore.states import AgentState
@@ -35,6 +35,7 @@ from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
 from celery_agents.engine.steps.scope import Nesting
+from celery_agents.engine.unreadable import end_unreadable
 from celery_agents.errors import DeadLetter
 
 log = line_logger(__name__)
@@ -102,7 +103,10 @@ class Executor:
         given back on the way out; only a process that dies at once leaves that to recovery.
         """
         requested_at = time.monotonic()
-        claim = self.store.claim(execution_id, owner, self.limits.lease)
+        try:
+            claim = self.store.claim(execution_id, owner, self.limits.lease)
+        except ExecutionUnreadable as fault:
+            return end_unreadable(self.store, fault, self.limits.announce_within)
         if claim is None:
             return None
         with self.keeper.keep(claim.lease, requested_at) as held:

@@ -86,6 +86,10 @@ class _Bells:
             self._mute_kinds.add(kind)
             self._mute.append((due.execution_id, due.token))
 
+    def leave(self, due: Due) -> None:
+        """Leave an execution to a later sweep, and the more often that happens, the later."""
+        self._mute.append((due.execution_id, due.token))
+
     def _try(self, due: Due) -> bool:
         return bell.ring(
             self._runtime.app,
@@ -138,6 +142,7 @@ class Sweeper:
             except StoreError as error:
                 # An execution that cannot be read here (a newer format, say) must not keep the others waiting.
                 log.warning("execution %s could not be swept: %s", due.execution_id, error)
+                bells.leave(due)
                 continue
             if due.token and not due.over:
                 log.info("execution %s of agent %s goes on: ringing its bell", due.execution_id, due.agent_id)

@@ -7,7 +7,15 @@ from functools import partial
 from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint
-from agent_statestore.errors import ExecutionNotFound, ExecutionOver, LeaseHeld, LeaseLost, StoreError, StoreUnavailable
+from agent_statestore.errors import (
+    ExecutionNotFound,
+    ExecutionOver,
+    ExecutionUnreadable,
+    LeaseHeld,
+    LeaseLost,
+    StoreError,
+    StoreUnavailable,
+)
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AuditEvent, ExecutionSummary, Lease, Signal, SignalKind
 from agent_statestore.states import AgentState
@@ -107,7 +115,7 @@ class Ends:
         if summary.parent_execution_id is not None:
             tellings.append(partial(self._tell_parent, summary, summary.parent_execution_id, summary.state.value))
         if summary.state is AgentState.CANCELLED:
-            children = list(children_of(self.store, summary.execution_id))
+            children = self._children_of(summary.execution_id)
             now = bool(children) and was_cut_short(self.store, summary.execution_id)
             tellings.extend(partial(self._cancel, child_id, summary.execution_id, now=now) for child_id in children)
         tellings.append(partial(self._pass_turn_on, summary))
@@ -121,6 +129,14 @@ class Ends:
                 fault = error
         if fault is not None:
             raise fault
+
+    def _children_of(self, execution_id: str) -> list[str]:
+        """Return the children; none of an execution whose steps are damaged, for nobody will ever know them."""
+        try:
+            return list(children_of(self.store, execution_id))
+        except ExecutionUnreadable as error:
+            log.error("execution %s is cancelled, and its children go on: %s", execution_id, error)
+            return []
 
     def tell_of(self, execution_id: str) -> None:
         """Look up an execution and `tell` of its end; do nothing if it is gone."""
@@ -186,7 +202,7 @@ class Ends:
         except LeaseHeld:
             return  # whoever works on it ends it at its next step boundary
         # This is not left to a worker, because these very descendants may take all of its slots.
-        for grandchild_id in list(children_of(self.store, child_id)):
+        for grandchild_id in self._children_of(child_id):
             self._cancel(grandchild_id, child_id, now=now)
         child = self.store.get_summary(child_id)
         if child is not None:

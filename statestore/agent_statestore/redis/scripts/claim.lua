@@ -9,12 +9,20 @@
 -- ARGV[5]      ttl of a working execution in ms, or empty
 -- ARGV[6]      newest format that the caller reads
 --
--- Returns {'OK', token, lease_until_us, now_us, context as in get_context.lua}, {'FORMAT_TOO_NEW', format} or nil.
+-- Returns {'OK', token, lease_until_us, now_us, context as in get_context.lua}, {'FORMAT_TOO_NEW', format},
+-- {'UNREADABLE', name of a damaged field} or nil.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
-local h = redis.call('HMGET', KEYS[1], 'format', 'state', 'lease_until_us', 'not_before_us', 'token', 'crashes')
-if not h[1] then
+local h = redis.pcall('HMGET', KEYS[1], 'format', 'state', 'lease_until_us', 'not_before_us', 'token', 'crashes',
+  'created_us')
+if not h[1] and redis.call('EXISTS', KEYS[1]) == 0 then
   return nil
+end
+-- A damaged field must not end the script with an error, which would look like a fault of the server.
+for i, name in ipairs({'format', 'state', 'lease_until_us', 'not_before_us', 'token', 'crashes', 'created_us'}) do
+  if name == 'state' and not (h[i] and state_number(h[i])) or name ~= 'state' and not tonumber(h[i] or '') then
+    return {'UNREADABLE', name}
+  end
 end
 if tonumber(h[1]) > tonumber(ARGV[6]) then
   return {'FORMAT_TOO_NEW', h[1]}

@@ -7,8 +7,14 @@
 --
 -- Returns the values in that order, followed by due_us, or nil.
 
-local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
-if not values[1] then
+local values = redis.pcall('HMGET', KEYS[1], unpack(ARGV, 2))
+if values.err then
+  -- No hash: a damaged header, of which nothing can be read.
+  values = {}
+  for i = 1, #ARGV - 1 do
+    values[i] = false
+  end
+elseif not values[1] and redis.call('EXISTS', KEYS[1]) == 0 then
   return nil
 end
 values[#values + 1] = redis.call('ZSCORE', KEYS[2], ARGV[1])

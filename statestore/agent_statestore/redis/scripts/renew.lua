@@ -20,8 +20,8 @@ local until_us = now + tonumber(ARGV[2])
 local until_text = text(until_us)
 for n = 0, (#ARGV - 4) / 2 - 1 do
   local id, token, header = ARGV[5 + 2 * n], ARGV[6 + 2 * n], KEYS[4 + stride * n]
-  local h = redis.call('HMGET', header, 'token', 'lease_until_us', 'cancel_requested')
-  if h[1] ~= token or tonumber(h[2]) <= now then
+  local h = redis.pcall('HMGET', header, 'token', 'lease_until_us', 'cancel_requested')
+  if h[1] ~= token or (tonumber(h[2] or '') or 0) <= now then
     outcome[#outcome + 1] = '0'
   else
     redis.call('HSET', header, 'lease_until_us', until_text)

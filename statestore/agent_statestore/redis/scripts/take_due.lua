@@ -25,8 +25,9 @@ for i = 1, #due, 2 do
   else
     taken[#taken + 1] = id
     taken[#taken + 1] = due[i + 1]
-    taken[#taken + 1] = redis.call('HGET', KEYS[2], id)
-    taken[#taken + 1] = redis.call('HGET', KEYS[3], id)
+    -- Either may be missing where an entry was left without its execution; mark_rung then removes it.
+    taken[#taken + 1] = redis.call('HGET', KEYS[2], id) or ''
+    taken[#taken + 1] = redis.call('HGET', KEYS[3], id) or ''
   end
 end
 for i = 2, #taken, 4 do

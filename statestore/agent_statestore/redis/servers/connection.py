@@ -17,7 +17,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from agent_statestore.errors import StoreUnavailable
+from agent_statestore.errors import ExecutionUnreadable, StoreUnavailable
 from agent_statestore.masking import masked
 from agent_statestore.redis.scripts import Script
 from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
@@ -29,6 +29,16 @@ Client: TypeAlias = redis.Redis | RedisCluster
 Keys: TypeAlias = Sequence[bytes]
 Arguments: TypeAlias = Sequence[Word]
 
+# What a script or a command says of a key that holds something else than the store has written.
+_OF_DAMAGE: Final = (
+    "WRONGTYPE",
+    "attempt to compare",
+    "attempt to perform arithmetic",
+    "attempt to concatenate",
+    "attempt to index",
+    "bad argument #",
+    "not an integer",
+)
 _DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
 
 # Errors which say that a server is away, and nothing about the command.
@@ -159,9 +169,12 @@ class Connection:
         except _DRIVER_ERRORS as error:
             raise self._unavailable(error) from error
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def _unavailable(self, error: Exception) -> StoreUnavailable | ExecutionUnreadable:
         reason = text = str(error) or type(error).__name__
         # Redis 6 wraps what a script met into another error, so the words are looked at too.
+        if any(words in text for words in _OF_DAMAGE):
+            # A script met a key of another type, or a field that is no number: the server is well.
+            return ExecutionUnreadable("", "a key", text[:200])
         if isinstance(error, OutOfMemoryError) or "-OOM " in text:
             # Redis looks at its memory before a script's first write and never between two of its writes.
             reason = f"the server is out of memory (maxmemory), and nothing was written: {text}"

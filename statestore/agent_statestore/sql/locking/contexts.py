@@ -7,6 +7,7 @@ from typing import Final
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
+from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AuditEvent, Claim
 from agent_statestore.rules.creating import same_execution
 from agent_statestore.rules.leases import claim_changes, lease_of, may_claim
@@ -78,7 +79,7 @@ class LockedContexts(LockedBase):
         return self.get_context(rows[0][0]) if rows else None
 
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
-        def work(transaction: Transaction) -> Claim | None:
+        def work(transaction: Transaction) -> Claim | ExecutionUnreadable | None:
             (rows,), now_us = self._look(transaction, (self._locked_header, (execution_id,)))
             if not rows:
                 return None
@@ -93,13 +94,16 @@ class LockedContexts(LockedBase):
             changes["state"] = AgentState.THINKING.value
             self._update(transaction, execution_id, changes)
             header |= changes
-            return Claim(
-                lease=lease_of(header, ttl),
-                context=self._context(header, transaction.finish(*self._queries(execution_id))),
-                now=from_us(now_us),
-            )
+            lease, parts = lease_of(header, ttl), transaction.finish(*self._queries(execution_id))
+            try:
+                return Claim(lease=lease, context=self._context(header, parts), now=from_us(now_us))
+            except ExecutionUnreadable as fault:
+                return fault.under(lease)  # not raised here, where it would undo the claim
 
-        return self._database.write(work)
+        claim = self._database.write(work)
+        if isinstance(claim, ExecutionUnreadable):
+            raise claim
+        return claim
 
     def _put_header(self, transaction: Transaction, header: Header) -> None:
         """Note the session of a row, and then insert the row into `contexts`.

@@ -9,6 +9,7 @@ from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as
 from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.codec.waits import encode_awaited
+from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
 from agent_statestore.rules.creating import same_execution
@@ -31,6 +32,7 @@ from agent_statestore.sql.postgresql.writing import (
 from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import COLUMNS
 
+_TOKEN: Final = COLUMNS.index("token")
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
 
@@ -76,18 +78,18 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         params = {"execution_id": execution_id, "owner": owner, "ttl": duration_us(ttl), "now": self.now_us()}
         for _ in range(ROUNDS):
             for row in self._database.run(self._claim, params):
-                context, now_us = context_in(row), row[-1]
-                return Claim(
-                    lease=Lease(
-                        execution_id=execution_id,
-                        token=context.attempt,
-                        owner=owner,
-                        ttl=ttl,
-                        expires_at=from_us(now_us + duration_us(ttl)),
-                    ),
-                    context=context,
-                    now=from_us(now_us),
+                now_us = row[-1]
+                lease = Lease(
+                    execution_id=execution_id,
+                    token=row[_TOKEN],
+                    owner=owner,
+                    ttl=ttl,
+                    expires_at=from_us(now_us + duration_us(ttl)),
                 )
+                try:
+                    return Claim(lease=lease, context=context_in(row), now=from_us(now_us))
+                except ExecutionUnreadable as fault:
+                    raise fault.under(lease) from fault
             header, now_us = self._look(execution_id)
             if header is None:
                 return None

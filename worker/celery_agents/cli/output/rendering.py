@@ -46,12 +46,16 @@ def state_text(state: AgentState) -> Text:
     return Text(state.value, style=STATE_STYLES[state])
 
 
+def _stands(summary: ExecutionSummary) -> Text:
+    return Text("unreadable", style="bold red") if summary.unreadable else state_text(summary.state)
+
+
 def execution_lines(items: Sequence[ExecutionSummary], now: datetime, width: int) -> list[Text]:
     """Return a header and one line per execution; a wide terminal shows more columns."""
     cells: dict[Column, list[Text]] = {
         Column(name="execution"): [Text(printable(item.execution_id)) for item in items],
         Column(name="agent", least=8): [Text(one_line(item.agent_id)) for item in items],
-        Column(name="state"): [state_text(item.state) for item in items],
+        Column(name="state"): [_stands(item) for item in items],
         Column(name="steps", is_number=True): [Text(str(item.step_count)) for item in items],
         Column(name="age", is_number=True): [Text(age(item.created_at, now)) for item in items],
     }
@@ -63,6 +67,8 @@ def execution_lines(items: Sequence[ExecutionSummary], now: datetime, width: int
 
 def note_of(summary: ExecutionSummary) -> str:
     """Return what a person wants to know first: the error, the question, what is waited for, or the cancel."""
+    if summary.unreadable is not None:
+        return one_line(f"damaged: {summary.unreadable}")
     if summary.error is not None:
         return one_line(f"{short_type(summary.error.type)}: {summary.error.message}")
     if summary.cancel_requested and not summary.state.is_over:
