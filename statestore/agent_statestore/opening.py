@@ -7,6 +7,7 @@ from agent_statestore.clock import Clock
 from agent_statestore.drivers import AbsentDriver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import MissingDriver, UnknownScheme
+from agent_statestore.masking import masked
 from agent_statestore.store import Store
 
 GROUP = "agent_statestore.backends"
@@ -30,7 +31,8 @@ def open_store(
     backend = scheme.partition("+")[0]
     available = _backends()
     if backend not in available or "://" not in url:
-        raise UnknownScheme(scheme, sorted(available))
+        # Without `//` all of the URL may stand here, with its password.
+        raise UnknownScheme(masked(scheme), sorted(available))
     try:
         opener: Callable[..., Store] = available[backend].load()
         return opener(url, max_value_bytes=max_value_bytes, clock=clock)

@@ -1,13 +1,17 @@
 """What Flower shows of executions, from the first bell to the end, across pauses and crashes."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.flower.watched_agents import fail, research
 from tests.flower.watching import SECRET, Watched, open_gate, reached
 from tests.services.commands import wait_until
 from tests.services.machine import scaled
+from tests.services.redis import RedisServer
 
 pytestmark = pytest.mark.crash
 
@@ -153,3 +157,29 @@ def _assert_no_secret(watched: Watched, execution_id: str) -> None:
     for path in ("/api/tasks", f"/api/task/info/{execution_id}", f"/task/{execution_id}", "/tasks", "/metrics"):
         assert SECRET not in watched.flower.text(path), path
     assert SECRET not in watched.flower.text("/worker/one@here")
+
+
+def test_neither_flower_nor_celery_shows_a_password(redis_server: RedisServer, tmp_path: Path) -> None:
+    with Redis.from_url(redis_server.url) as client:
+        client.execute_command("ACL", "SETUSER", "ann", "on", ">hunter#@rosebud", "~*", "&*", "+@all")
+    url = redis_server.url.replace("redis://", "redis://ann:hunter%23%40rosebud@")
+    settings = {"AGENTS_BROKER_URL": url, "AGENTS_STORE_URL": url, "AGENTS_RESULT_BACKEND": url}
+    with contextlib.ExitStack() as stack:
+        watched = Watched(tmp_path, stack, settings)
+        wait_until("Flower up", watched.flower.is_up)
+        worker = watched.start_worker("one", "solo")
+        inspect = watched.app.control.inspect(timeout=scaled(5))
+        said = {
+            "inspect": json.dumps([inspect.conf(), inspect.stats(), inspect.report()]),
+            "report": watched.app.bugreport(),
+            "worker": worker.output,
+        }
+        said |= {
+            page: watched.flower.text(page)
+            for page in ("/api/workers?refresh=true", "/worker/one@here", "/broker", "/")
+        }
+        said["flower"] = "".join(log.read_text() for log in tmp_path.glob("flower-*.log"))
+
+    assert [what for what, text in said.items() if "hunter" in text or "rosebud" in text] == []
+    assert "agents_store_url" in said["/worker/one@here"]
+    assert "redis://ann:***@" in said["/worker/one@here"]

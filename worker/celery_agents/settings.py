@@ -7,7 +7,7 @@ start-up, and the error names it.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Self
 
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from agent_statestore.contract import DEFAULT_MAX_MAILBOX
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
+from agent_statestore.masking import masked
 from agent_statestore.moving.retention import Retention
 from celery_agents.errors import ConfigurationError
 
@@ -34,7 +35,8 @@ _OF_A_SERVICE: Final = re.compile(
 class Settings(pydantic.BaseModel):
     """The settings of one process."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    # Values may be URLs with passwords: pydantic's own messages, which tracebacks show, leave them out.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     store_url: str = Field("memory://", description="Where executions are kept; see `agent_statestore.open_store`.")
     archive_url: str | None = Field(
@@ -117,7 +119,7 @@ class Settings(pydantic.BaseModel):
             if fault["type"] == "extra_forbidden":
                 raise ConfigurationError(name, f"no such setting; {cls._meant_by(name)}") from error
             said = fault["msg"].removeprefix("Value error, ")
-            shown = "" if repr(fault["input"]) in said else f", not {fault['input']!r}"
+            shown = "" if repr(fault["input"]) in said else f", not {masked(repr(fault['input']))}"
             raise ConfigurationError(name, said + shown) from error
 
     @classmethod
@@ -138,6 +140,10 @@ class Settings(pydantic.BaseModel):
     def _check_retention(cls, text: str) -> str:
         Retention.parse(text)
         return text
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
 
     @property
     def kept_for(self) -> Retention:

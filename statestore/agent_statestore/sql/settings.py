@@ -113,6 +113,12 @@ def parse_url(url: str) -> SQLSettings:
         parsed = make_url(url)
     except ArgumentError as error:
         raise UnsupportedURL(shown, "it is not a database URL") from error
+    except ValueError:
+        # The parser's words are left out: they repeat what may be a piece of a password.
+        raise UnsupportedURL(shown, "a host or port is malformed") from None
+    if parsed.password is not None and url.partition("://")[2].partition(":")[2].count("@") > 1:
+        # The parser ends the password at the first. It would take the rest for the host, which errors show.
+        raise UnsupportedURL(shown, "an '@' in a password or an option must be written %40")
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         spelling = _SPELLINGS[parsed.drivername.partition("+")[0]]

@@ -22,9 +22,9 @@ from agent_statestore import (
     Wait,
     WaitKind,
 )
+from agent_statestore.masking import masked
 from agent_statestore.records import StepChanges
 from celery_agents.cli.output import as_json, text
-from celery_agents.cli.output.masking import without_secrets
 from celery_agents.cli.output.table import Column, table_lines
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -108,7 +108,7 @@ def test_control_characters_become_visible() -> None:
     ],
 )
 def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
-    assert without_secrets(url) == shown
+    assert masked(url) == shown
 
 
 def test_only_columns_that_may_be_cut_are_cut() -> None:

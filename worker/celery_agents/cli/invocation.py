@@ -10,6 +10,7 @@ import click
 from celery_agents.client.execution import Execution
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, runtime_of
+from celery_agents.host.server_urls import check_broker_url
 from celery_agents.lifecycle.decider import COMMAND_LINE
 
 
@@ -27,6 +28,7 @@ def app_runtime(ctx: click.Context) -> Runtime:
 def shared_runtime(ctx: click.Context) -> Runtime:
     """Return `app_runtime`, but refuse a store that only this process would see. Raise `ConfigurationError`."""
     runtime = app_runtime(ctx)
+    check_broker_url(runtime.app)
     if not runtime.store.is_shared:
         raise ConfigurationError(
             "agents_store_url",

@@ -5,12 +5,13 @@ from typing import Any, Final
 import click
 
 from agent_statestore.errors import StoreError
+from agent_statestore.masking import masked
 from celery_agents.cli.invocation import app_runtime
 from celery_agents.cli.output import as_json
-from celery_agents.cli.output.masking import without_secrets
 from celery_agents.cli.output.text import one_line
-from celery_agents.errors import AgentsError
+from celery_agents.errors import AgentsError, ConfigurationError
 from celery_agents.host.runtime import Runtime
+from celery_agents.host.server_urls import check_broker_url, shown_url
 
 _CONNECT_SECONDS: Final = 5.0
 
@@ -55,11 +56,17 @@ def _check_store(runtime: Runtime) -> dict[str, Any]:
 
 
 def _check_broker(runtime: Runtime) -> dict[str, Any]:
-    url, error = without_secrets(str(runtime.app.conf.broker_url or "")), None
+    url, error = shown_url(runtime.app.conf.broker_write_url), None
     try:
+        check_broker_url(runtime.app)
         with runtime.app.connection_for_write(connect_timeout=_CONNECT_SECONDS) as connection:
-            url = without_secrets(connection.as_uri(include_password=True))
+            url = url or connection.as_uri()
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
+    except ConfigurationError as fault:
+        error = str(fault)
+    except ValueError:
+        # It is about the URL, and repeats what may be a piece of a password.
+        error = "the URL is malformed"
     except Exception as fault:  # noqa: BLE001 - a transport raises what its driver raises, and kombu for an unknown one
-        error = f"{type(fault).__name__}: {without_secrets(one_line(str(fault)))}".removesuffix(": ")
+        error = f"{type(fault).__name__}: {masked(one_line(str(fault)))}".removesuffix(": ")
     return {"ok": error is None, "url": url, "error": error, "warning": None}

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
+from agent_statestore.masking import masked
 from celery_agents.cli.invocation import app_runtime
 from celery_agents.cli.output import as_json
-from celery_agents.cli.output.masking import without_secrets
 from celery_agents.host.runtime import Runtime
 from celery_agents.settings import PREFIX, Settings
 
@@ -69,9 +69,9 @@ def _row(app: Any, name: str, value: Any, default: Any, description: str) -> dic
     configured: Mapping[str, Any] = app.conf.table(censored=False)
     sources = (("environment", name.upper() in os.environ), ("configuration", name in configured), ("default", True))
     source = next(source for source, applies in sources if applies)
-    if isinstance(value, tuple):
-        value = list(value)
-    hidden = without_secrets(value) if isinstance(value, str) else value
+    if isinstance(value, (tuple, list)):
+        value = [masked(str(one)) for one in value]
+    hidden = masked(value) if isinstance(value, str) else value
     return {"name": name, "value": hidden, "source": source, "default": default, "description": description}
 
 

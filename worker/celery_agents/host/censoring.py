@@ -1,0 +1,60 @@
+"""Settings that Celery and Flower show, without the passwords in their URLs.
+
+Celery prints an app's whole configuration: in `celery report`, and in `celery inspect conf`, whose answer Flower's page
+of a worker shows. It hides settings whose names sound secret, and the passwords of broker and result backend. That
+leaves out `agents_store_url`, any URL that is a setting of the project's, and in an app with a namespace the broker's
+too, because the name is then another. A URL that it cannot take apart is shown whole, or makes the command fail.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from celery.app import utils
+
+from agent_statestore.masking import masked
+
+_filter_of_celery: Final[Callable[[Mapping[Any, Any]], dict[Any, Any]]] = utils.filter_hidden_settings
+_sanitize_of_celery: Final[Callable[..., Any]] = utils.sanitize_url
+
+
+def censor_urls() -> None:
+    """Mask the passwords of all URLs among the settings that Celery shows, in every app of this process.
+
+    Celery has no setting for this. Both functions are looked up in their module at each use; what they hide stays
+    hidden. The settings themselves do not change.
+    """
+    utils.filter_hidden_settings = _filter_hidden_settings
+    utils.sanitize_url = _sanitize_url
+
+
+@functools.wraps(_filter_of_celery)
+def _filter_hidden_settings(conf: Mapping[Any, Any]) -> dict[Any, Any]:
+    shown: dict[Any, Any] = {}
+    for key, value in conf.items():
+        safe = _without_passwords(value)
+        try:
+            shown.update(_filter_of_celery({key: safe}))
+        except Exception:  # noqa: BLE001 - kombu raises what its transports raise for a URL that they cannot read
+            shown[key] = safe
+    return shown
+
+
+@functools.wraps(_sanitize_of_celery)
+def _sanitize_url(url: Any, *args: Any, **options: Any) -> Any:
+    return _sanitize_of_celery(_without_passwords(url), *args, **options)
+
+
+def _without_passwords(value: Any) -> Any:
+    """Return the value with the passwords masked in every URL that it is or holds."""
+    match value:
+        case str():
+            return masked(value)
+        case bytes():
+            return masked(value.decode(errors="replace"))
+        case Mapping():
+            return {key: _without_passwords(held) for key, held in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_without_passwords(held) for held in value]
+        case _:
+            return value
