@@ -12,7 +12,7 @@ import pytest
 from agent_statestore import AgentState, InvalidRecord, ValueTooLarge
 from celery_agents import RegistrationError, Run, StepFailed, tool
 from celery_agents.engine.outcome import Ending
-from celery_agents.host.tasks import tellable
+from celery_agents.host.announcing import tellable
 from tests.celery_agents.driving import Calls, Crash, Engine
 
 

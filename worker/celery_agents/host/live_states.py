@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from celery import Celery, current_task
+from celery import current_task
 from kombu.exceptions import OperationalError
 
 from agent_statestore.plain_text import line_logger
@@ -10,7 +10,6 @@ from agent_statestore.states import AgentState
 from celery_agents.engine.events import Event, EventKind
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.patience import Outage
-from celery_agents.host.bell import broker_gate
 
 log = line_logger(__name__)
 
@@ -36,19 +35,6 @@ def send_live_state(event: Event) -> None:
         _telling.failed(error)
     else:
         _telling.succeeded()
-
-
-def announce_cancel(app: Celery, execution_id: str, worker_name: str) -> None:
-    """Tell the result backend and the monitors, in the name of a worker, that an execution is cancelled.
-
-    This is for executions whose task no worker runs any more, and whose messages the workers discard as revoked.
-    """
-    with broker_gate:
-        app.backend.mark_as_revoked(execution_id, reason="cancelled", store_result=True)
-        with app.events.default_dispatcher(hostname=worker_name) as dispatcher:
-            dispatcher.send(
-                "task-revoked", uuid=execution_id, retry=False, terminated=False, signum=None, expired=False
-            )
 
 
 def _changes_state(event: Event) -> bool:

@@ -13,7 +13,7 @@ from agent_statestore.records import Due
 from agent_statestore.states import AgentState
 from celery_agents.engine.patience import Outage
 from celery_agents.host import bell, owner
-from celery_agents.host.live_states import announce_cancel
+from celery_agents.host.announcing import announce_cancel, announce_end
 from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle.cancel import request_cancel
 from celery_agents.lifecycle.decider import Decider
@@ -26,6 +26,10 @@ _REVOKE: Final = Decider(sender="celery", reason="the task was revoked", channel
 # How often workers are asked to announce the end of an execution that nobody has announced. Workers discard every
 # message of a revoked task, so without a limit such an execution would be rung for ever.
 _ANNOUNCEMENTS: Final = 12
+
+# After how many such rings the sweeper announces the end by itself: either no worker takes the queue's messages, or the
+# result backend refuses the result.
+_TRIES: Final = 3
 
 # After how many bells that could not be rung, and none that could, a sweep stops trying. A fault that no connection
 # shows (a full disk) would otherwise cost the time of each bell's tries.
@@ -132,7 +136,8 @@ class Sweeper:
                     ends.try_to_tell_of(due.execution_id)
                     cancelled += 1
                     over = True
-                if over and due.execution_id in self._revoked and self._tell_of_cancel(due.execution_id):
+                # No bell brings about the end of a cancelled execution if no worker takes its queue's messages.
+                if over and (self._tell_of_cancel(due.execution_id) or self._tell_of_end(due)):
                     continue
                 if due.over and due.rings >= _ANNOUNCEMENTS:
                     self._settle_untold(due.execution_id)
@@ -215,7 +220,7 @@ class Sweeper:
         free slot.
         """
         store = self._runtime.store
-        summary = store.get_summary(execution_id)
+        summary = None if self._worker_name is None else store.get_summary(execution_id)
         if self._worker_name is None or summary is None or summary.state is not AgentState.CANCELLED:
             return False
         self._runtime.ends.tell(summary)
@@ -225,6 +230,25 @@ class Sweeper:
             log.warning("execution %s: its cancel will be announced once more: %s", execution_id, error)
             return False
         store.settle(execution_id)
+        return True
+
+    def _tell_of_end(self, due: Due) -> bool:
+        """Tell of an end that several bells could not bring about; return False if it is to be tried again."""
+        if self._worker_name is None or not due.over or due.rings < _TRIES:
+            return False
+        store = self._runtime.store
+        summary = store.get_summary(due.execution_id)
+        if summary is None or not summary.state.is_over:
+            return False
+        self._runtime.ends.tell(summary)
+        try:
+            announce_end(self._runtime.app, store, summary, self._worker_name)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
+            log.warning("execution %s: its end will be announced once more: %s", due.execution_id, error)
+            return False
+        store.settle(due.execution_id)
         return True
 
     def try_watch(self, revoked: set[str]) -> bool:

@@ -5,19 +5,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from celery import Celery, Task
-from celery.exceptions import Ignore, SoftTimeLimitExceeded, TaskPredicate
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.states import READY_STATES
 
 from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.states import AgentState
-from celery_agents.engine.journal.failures import describe
-from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.patience import Outage, Patience
-from celery_agents.errors import ExecutionFailed, StepFailed
 from celery_agents.host import bell, task_log
+from celery_agents.host.announcing import failure_of, tellable
 from celery_agents.host.cron import EnqueueTask
 from celery_agents.host.owner import this_process
 from celery_agents.host.runtime import Runtime, runtime_of
@@ -146,7 +144,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             self._tell_of_cancel(runtime, execution_id)
             raise Ignore
         if summary.state is AgentState.FAILED:
-            raise tellable(execution_id, _failure_of(summary))
+            raise tellable(execution_id, failure_of(summary))
         context = self._leaving_to_later(execution_id, lambda: runtime.store.get_context(execution_id))
         if context is None:
             raise Ignore  # deleted meanwhile
@@ -166,23 +164,6 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             runtime.store.settle(execution_id)
         except StoreUnavailable as error:
             log.warning("execution %s: its end will be announced once more: %s", execution_id, error)
-
-
-def _failure_of(summary: ExecutionSummary) -> Exception:
-    if summary.error is None:
-        return ExecutionFailed(summary.execution_id, "unknown", "no error was recorded")
-    return revive(summary.error)
-
-
-def tellable(execution_id: str, error: Exception) -> Exception:
-    """Return the error as Celery may get it: some of Celery's own exceptions do not mean a failure there."""
-    if isinstance(error, TaskPredicate):
-        info = describe(error)
-        return ExecutionFailed(execution_id, info.type, info.message)
-    if isinstance(error, StepFailed):
-        info = describe(error)
-        return StepFailed(info.type, info.message)  # without the class that it is also of: that one is found nowhere
-    return error
 
 
 def register(app: Celery) -> None:
