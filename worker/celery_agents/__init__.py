@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         StepTimeout,
         UnknownAgent,
         UnknownTool,
+        WaitInsideAgent,
     )
     from celery_agents.host.cron import schedule
     from celery_agents.host.install import install
@@ -138,6 +139,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "InvalidResult",
     "InvalidDecision",
     "UnknownTool",
+    "WaitInsideAgent",
     "StepFailed",
     "StepTimeout",
     "StepInterrupted",
@@ -226,6 +228,7 @@ _MODULES: Final = {
         "StepTimeout",
         "UnknownAgent",
         "UnknownTool",
+        "WaitInsideAgent",
     ),
     "host.cron": ("schedule",),
     "host.install": ("install",),

@@ -32,6 +32,7 @@
     |   |-- DeadlineExceeded    time
     |   `-- BudgetExceeded      tokens or cost
     |-- DeadLetter              given up: too many claims in a row ended without recording a step
+    |-- WaitInsideAgent         an agent's code waited for another execution in its slot
     |-- ExecutionFailed         raised by `Execution.wait` for a failed execution
     `-- ExecutionCancelled      raised by `Execution.wait` for a cancelled execution
 
@@ -423,6 +424,22 @@ class DeadLetter(AgentsError):
         return (
             f"given up as a dead letter: {self.attempts} attempts in a row died without recording a step "
             "(max_attempts); after mending the cause, release it with `agents recover EXECUTION_ID`"
+        )
+
+
+class WaitInsideAgent(AgentsError):
+    """An agent's own code waited for another execution, and held the slot that this one may need."""
+
+    def __init__(self, execution_id: str, inside: str) -> None:
+        super().__init__(execution_id, inside)
+        self.execution_id = execution_id
+        self.inside = inside
+
+    def __str__(self) -> str:
+        return (
+            f"execution {self.inside} must not wait for execution {self.execution_id} inside its agent or a step: it "
+            "would hold the slot that the other one may need. Start it with run.spawn and wait with run.gather, which "
+            "free the slot, or have it send an event and wait with run.wait_for"
         )
 
 

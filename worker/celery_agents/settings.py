@@ -92,6 +92,10 @@ class Settings(pydantic.BaseModel):
     enqueue_by_message: bool = Field(
         False, description="Whether messages may start executions of agents that no `schedule()` of the app names."
     )
+    allow_green: bool = Field(
+        False,
+        description="Whether a worker may run on a gevent or eventlet pool, in spite of what does not work there.",
+    )
     events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
 
     @classmethod

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 
 from celery_agents.celery import make_app
 from celery_agents.host.bootsteps import Preflight
+from celery_agents.host.runtime import runtime_of
 from tests.services.machine import scaled
 
 
@@ -127,3 +129,23 @@ def test_a_worker_reads_the_serializer_that_bells_are_written_with() -> None:
     for name, accepted in (("pickle", ["json"]), ("json", ["yaml"]), ("klingon", ["json"]), ("json", None)):
         with pytest.raises(click.ClickException, match=name):
             check(name, accepted)
+
+
+def test_a_green_pool_is_refused_unless_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is installed here, so the pools are named and not run."""
+    monkeypatch.setenv("AGENTS_HOME", str(tmp_path / "home"))
+    for pool in ("gevent", "eventlet"):
+        for allowed in (False, True):
+            app = make_app()
+            app.conf.agents_allow_green = allowed
+            runtime = runtime_of(app)
+            worker = SimpleNamespace(
+                pool_cls=type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"}), app=app
+            )
+            if allowed:
+                Preflight._check(runtime, worker)
+            else:
+                with pytest.raises(click.ClickException, match=f"the {pool} pool.*--pool=threads.*agents_allow_green"):
+                    Preflight._check(runtime, worker)
+            runtime.store.close()
+            app.close()

@@ -10,7 +10,8 @@ from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, 
 from agent_statestore.states import AgentState
 from agent_statestore.watch import Watch
 from celery_agents.client.watch import AsyncWatch
-from celery_agents.errors import ExecutionCancelled, ExecutionFailed
+from celery_agents.engine.steps.scope import execution_around
+from celery_agents.errors import ExecutionCancelled, ExecutionFailed, WaitInsideAgent
 from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.decider import PYTHON, Decider
@@ -83,7 +84,9 @@ class Execution:
     def wait(self, timeout: float | None = None) -> JSONValue:
         """Block until the execution is over and return its output. `timeout` is in seconds.
 
-        Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`.
+        Raises `ExecutionFailed`, `ExecutionCancelled`, `TimeoutError`, `ExecutionNotFound`. In the code of an agent it
+        raises `WaitInsideAgent`, as do all ways to wait, unless `timeout` is 0: the agent would hold the slot that the
+        other execution may need. There, `run.spawn` and `run.gather` wait without a slot.
         """
         return self._output(self._look_until(lambda summary: summary.state.is_over, timeout))
 
@@ -108,6 +111,7 @@ class Execution:
 
         An intent (a step without a result) is yielded once it has a result.
         """
+        check_outside_of_agents(self.id)
         seen = 0
         with self.watch() as watch:
             while True:
@@ -229,6 +233,8 @@ class Execution:
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Look whenever something may have changed, for the last time when `timeout` seconds have passed."""
         check_seconds(timeout)
+        if timeout is None or timeout > 0:
+            check_outside_of_agents(self.id)
         give_up_at = None if timeout is None else time.monotonic() + timeout
         if is_met(summary := self.summary()):
             return summary
@@ -311,6 +317,8 @@ class AsyncExecution:
     async def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         """Look at once, and then whenever something may have changed, until `timeout` seconds have passed."""
         check_seconds(timeout)
+        if timeout is None or timeout > 0:
+            check_outside_of_agents(self.id)
         summary = await self.summary()
         if is_met(summary):
             return summary
@@ -324,6 +332,7 @@ class AsyncExecution:
 
     async def __aiter__(self) -> AsyncIterator[AgentStep]:
         """Follow the execution live."""
+        check_outside_of_agents(self.id)
         seen = 0
         async with AsyncWatch(self._execution.watch) as watch:
             while True:
@@ -361,6 +370,13 @@ class AsyncExecution:
     async def delete(self, **options: Any) -> bool:
         """Delete the execution."""
         return await asyncio.to_thread(lambda: self._execution.delete(**options))
+
+
+def check_outside_of_agents(execution_id: str) -> None:
+    """Raise `WaitInsideAgent` where an agent's code would wait for this execution."""
+    inside = execution_around()
+    if inside is not None:
+        raise WaitInsideAgent(execution_id, inside)
 
 
 def check_seconds(timeout: float | None) -> None:

@@ -34,7 +34,7 @@ from celery_agents.engine.relatives import SPAWN, Relatives
 from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
-from celery_agents.engine.steps.scope import Nesting
+from celery_agents.engine.steps.scope import Nesting, executing
 from celery_agents.engine.unreadable import end_unreadable
 from celery_agents.errors import DeadLetter
 
@@ -159,7 +159,8 @@ class Executor:
             attempt.limits.check_deadline()
             if agent.turns.may_wait:
                 self.turns.enter(attempt, agent.turns, claim.context.waits)
-            value = self._called(agent, attempt, agent.decode_input(context.input))
+            with executing(context.execution_id):
+                value = self._called(agent, attempt, agent.decode_input(context.input))
             if course.stopped is None:
                 course.enter_end()
                 attempt.journal.check_all_reached()

@@ -23,6 +23,10 @@ from celery_agents.host.sweeper import Sweeper
 log = line_logger(__name__)
 
 
+# The pools in which one greenlet that does not yield holds up all others, the one that renews leases included.
+_GREEN_POOLS = ("celery.concurrency.gevent", "celery.concurrency.eventlet")
+
+
 class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries no types
     """Refuses to start a worker that could not work, with one sentence that says what to change."""
 
@@ -43,6 +47,13 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
     @staticmethod
     def _check(runtime: Runtime, worker: Any) -> None:
         store = runtime.store
+        pool = worker.pool_cls.__module__
+        if pool in _GREEN_POOLS and not runtime.settings.allow_green:
+            raise click.ClickException(
+                f"agents are not made for the {pool.rpartition('.')[2]} pool: a step that computes keeps leases "
+                "from being renewed, so it may run twice, and no call can be interrupted. Use --pool=threads, prefork "
+                "or solo (async agents wait without a thread each), or set agents_allow_green"
+            )
         if not store.is_shared and worker.pool_cls.__module__ in FORKING_POOLS:
             raise click.ClickException(
                 f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "

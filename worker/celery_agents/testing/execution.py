@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 from agent_statestore.clock import ManualClock
 from agent_statestore.records import AgentStep, ExecutionSummary
 from agent_statestore.states import AgentState
-from celery_agents.client.execution import Execution
+from celery_agents.client.execution import Execution, check_outside_of_agents
 from celery_agents.engine.relatives import SPAWN
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import what_it_does
@@ -63,11 +63,13 @@ class LocalExecution(Execution):
 
     def __iter__(self) -> Iterator[AgentStep]:
         """The steps, after everything that can go on has."""
+        check_outside_of_agents(self.id)
         self._agents.run()
         return iter(self.steps())
 
     def _look_until(self, is_met: Callable[[ExecutionSummary], bool], timeout: float | None) -> ExecutionSummary:
         del timeout
+        check_outside_of_agents(self.id)
         self._agents.run()
         summary = self.summary()
         if not is_met(summary):

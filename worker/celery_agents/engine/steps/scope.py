@@ -16,8 +16,26 @@ _inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", d
 # (id of the nesting, what steps wait for that others are taken beside).
 _put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
 
+# The execution whose agent the code that runs right now belongs to, in its steps and on its event loop, too.
+_execution_around: Final[ContextVar[str | None]] = ContextVar("execution_around", default=None)
+
 # How much of the names of steps an error shows.
 _NAMES: Final = 100
+
+
+@contextmanager
+def executing(execution_id: str) -> Iterator[None]:
+    """The code of this execution's agent runs in this block."""
+    token = _execution_around.set(execution_id)
+    try:
+        yield
+    finally:
+        _execution_around.reset(token)
+
+
+def execution_around() -> str | None:
+    """Return the id of the execution whose agent's code calls this; None outside of every agent."""
+    return _execution_around.get()
 
 
 class StepWaits(BaseException):
