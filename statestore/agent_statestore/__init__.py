@@ -11,6 +11,7 @@ from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     AlreadyAnswered,
     CheckpointConflict,
+    ContextTooLarge,
     ExecutionNotFound,
     ExecutionOver,
     ExecutionUnreadable,
@@ -135,6 +136,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "NotSerialisable",
     "ValueTooLarge",
     "CheckpointConflict",
+    "ContextTooLarge",
     "ExecutionUnreadable",
     "FormatTooNew",
     "SchemaMismatch",

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import NoTransactions
 from agent_statestore.query import EVERYTHING, Query, check_limit
@@ -96,6 +97,9 @@ class StorePrimitives(ABC):
         max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
             A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
         max_mailbox: how many signals an execution's mailbox holds; see `send`. It may be set at any time.
+        max_context_bytes: how many bytes of text an execution keeps: its input and metadata, steps, messages, memory,
+            facts, entities, retrieved passages and mailbox, with the names of named values; see `checkpoint`. It may be
+            set at any time.
     """
 
     url: str
@@ -105,6 +109,7 @@ class StorePrimitives(ABC):
     holds_finished: bool = False
     max_value_bytes: int
     max_mailbox: int = DEFAULT_MAX_MAILBOX
+    max_context_bytes: int = DEFAULT_MAX_CONTEXT_BYTES
 
     # -- creating and reading ------------------------------------------------------------------------------------------
 
@@ -230,6 +235,8 @@ class StorePrimitives(ABC):
         7. `IllegalTransition`.
         8. `StepConflict`: a new step must be numbered on from the highest; a step number that exists must be a recorded
            intent (no result) of the same name, which the step then replaces.
+        9. `ContextTooLarge`: the write makes the context larger, beyond `max_context_bytes`. A write that does not make
+           it larger is accepted, and so is the end of an execution that failed or was cancelled.
 
         A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
 
@@ -249,11 +256,12 @@ class StorePrimitives(ABC):
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
         sent before (success without any effect); `ExecutionOver`; for an event, `MailboxFull` if the mailbox holds
-        `max_mailbox` signals or more; for an answer or approval, `AlreadyAnswered` if one of this kind, key and round
-        was ever accepted, then `QuestionNotAsked` unless the execution waits for exactly this kind, key and round,
-        alone or among others. Ends of children and cancels are always accepted, only that a second cancel counts like
-        an event: no flood of events keeps out a person's answer or a cancel. So a question whose answer was of no use
-        is asked again under the same key and the next round, and what comes for an earlier round is refused.
+        `max_mailbox` signals or more, then `ContextTooLarge` if the context would go beyond `max_context_bytes`; for an
+        answer or approval, `AlreadyAnswered` if one of this kind, key and round was ever accepted, then
+        `QuestionNotAsked` unless the execution waits for exactly this kind, key and round, alone or among others. Ends
+        of children and cancels are always accepted, only that in a full mailbox a second cancel is `MailboxFull` too:
+        no flood of events keeps out a person's answer or a cancel. So a question whose answer was of no use is asked
+        again under the same key and the next round, and what comes for an earlier round is refused.
 
         A signal that is consumed leaves nothing behind but its id, and that only as long as it may be sent again: an id
         is remembered while the signal is among the last `max_mailbox` that were accepted. That a question was answered
@@ -273,6 +281,14 @@ class StorePrimitives(ABC):
         """
         del execution_id, lease
         raise NoTransactions(self.url)
+
+    @abstractmethod
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        """Count one more descendant of an execution, unless there are `limit` of them. Return whether it was counted.
+
+        It may be over. The count starts anew where the execution is restored. Raise `ExecutionNotFound`. Not
+        repeatable: a call whose answer was lost may have counted.
+        """
 
     # -- ringing -------------------------------------------------------------------------------------------------------
 

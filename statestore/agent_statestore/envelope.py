@@ -37,7 +37,7 @@ def dump(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:
     """
     try:
         text = _encoder.encode(value)
-        size = len(text) if text.isascii() else len(text.encode())
+        size = octets(text)
     except RecursionError as error:
         raise NotSerialisable(field, "the value is nested too deeply") from error
     except UnicodeEncodeError as error:
@@ -47,6 +47,11 @@ def dump(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:
     if size > max_bytes:
         raise ValueTooLarge(field, size, max_bytes)
     return text
+
+
+def octets(text: str) -> int:
+    """Return how many bytes a text has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def load(text: str | bytes) -> JSONValue:

@@ -18,7 +18,8 @@
     |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
     |-- InvalidRecord (also ValueError)
     |   |-- NotSerialisable     a value that JSON cannot carry
-    |   `-- ValueTooLarge       a value over the store's limit
+    |   |-- ValueTooLarge       a value over the store's limit
+    |   `-- ContextTooLarge     a write with which the whole context would be over the store's limit
     |-- FormatTooNew            written by a newer version of this package
     |-- ExecutionUnreadable     what is stored of an execution is damaged
     |-- SchemaMismatch          the SQL schema is older or newer than this package
@@ -245,6 +246,18 @@ class ValueTooLarge(InvalidRecord):
     def __init__(self, field: str, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(field, f"{size_bytes} bytes of JSON, but the limit is {limit_bytes}")
         self.args = (field, size_bytes, limit_bytes)
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class ContextTooLarge(InvalidRecord):
+    """A write after which everything that the execution keeps would be over the store's `max_context_bytes`."""
+
+    def __init__(self, execution_id: str, size_bytes: int, limit_bytes: int) -> None:
+        reason = f"execution {execution_id} would keep {size_bytes} bytes of JSON, but the limit is {limit_bytes}"
+        super().__init__("context", reason)
+        self.args = (execution_id, size_bytes, limit_bytes)
+        self.execution_id = execution_id
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "InvalidRecord": ("limit", "too small"),
     "NotSerialisable": ("input", "NaN"),
     "ValueTooLarge": ("input", 11, 10),
+    "ContextTooLarge": ("e", 11, 10),
     "FormatTooNew": ("execution e", 2, 1),
     "ExecutionUnreadable": ("e", "input", "no JSON", None),
     "SchemaMismatch": ("sqlite:///f", None, "0001"),

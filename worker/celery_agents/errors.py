@@ -20,6 +20,7 @@
     |-- EventTimeout            an event did not come in time
     |-- JobTimeout              another service did not finish a job in time
     |-- ChildFailed             an execution that this one had started failed, was cancelled or is gone
+    |-- TooManyDescendants      executions have started as many others as there may be
     |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
     |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
@@ -282,6 +283,25 @@ class SpawnTooDeep(AgentsError):
 
     def __str__(self) -> str:
         return f"agent {self.agent_id!r} would be the child of {self.max_depth} generations, more than there may be"
+
+
+class TooManyDescendants(AgentsError):
+    """An execution and all that come from it have started as many executions as there may be (`max_descendants`).
+
+    `execution_id` is the first of them.
+    """
+
+    def __init__(self, agent_id: str, max_descendants: int, execution_id: str) -> None:
+        super().__init__(agent_id, max_descendants, execution_id)
+        self.agent_id = agent_id
+        self.max_descendants = max_descendants
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return (
+            f"agent {self.agent_id!r} is not started: execution {self.execution_id} has {self.max_descendants} "
+            "descendants, which is its limit (max_descendants)"
+        )
 
 
 class AnswerTimeout(AgentsError, TimeoutError):

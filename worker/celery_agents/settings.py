@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import pydantic
 from pydantic import Field
 
+from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.contract import DEFAULT_MAX_MAILBOX
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.masking import masked
@@ -85,6 +86,12 @@ class Settings(pydantic.BaseModel):
     )
     max_mailbox: int = Field(
         DEFAULT_MAX_MAILBOX, ge=1, le=1_000_000, description="Signals that an execution's mailbox holds, not yet taken."
+    )
+    max_context_bytes: int = Field(
+        DEFAULT_MAX_CONTEXT_BYTES, ge=4096, le=1 << 40, description="Bytes of JSON that one execution keeps in all."
+    )
+    max_descendants: int = Field(
+        1000, ge=0, le=10_000_000, description="Executions that one execution starts, with all that those start."
     )
     inline_wait_seconds: float = Field(
         5.0, ge=0, le=300, description="Longest retry delay that is slept in place; longer ones free the slot."

@@ -1,6 +1,7 @@
 """Checkpoints as stored texts."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import duration_us, to_us
@@ -8,8 +9,10 @@ from agent_statestore.codec.contents import encode_facts, encode_items, encode_m
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
 from agent_statestore.codec.waits import addresses_of, encode_waits
-from agent_statestore.envelope import dump
+from agent_statestore.envelope import dump, octets
 from agent_statestore.states import AgentState
+
+DEFAULT_MAX_CONTEXT_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,35 @@ class EncodedCheckpoint:
     by: str | None
     reason: str | None
     after_checkpoint: str | None
+    max_context_bytes: int
+
+    @property
+    def added_bytes(self) -> int:
+        """How many bytes the texts have that this adds, whatever they replace."""
+        size = sum([octets(step.text) for step in self.steps])
+        for texts in (self.messages, self.facts, self.rag_context):
+            if texts:
+                size += sum(map(octets, texts))
+        for key, text in self.working_memory:
+            if key not in self.forget:
+                size += octets(key) + octets(text)
+        for key, text in self.entities:
+            size += octets(key) + octets(text)
+        return size
+
+    @property
+    def is_failed_end(self) -> bool:
+        """Whether it ends the execution as failed or cancelled, which is always accepted."""
+        return self.state in (AgentState.FAILED, AgentState.CANCELLED)
 
 
-def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoint:
-    """Return the texts of a checkpoint. Raise `NotSerialisable` or `ValueTooLarge`, naming the part."""
+def encode_checkpoint(
+    checkpoint: Checkpoint, max_bytes: int, max_context_bytes: int = DEFAULT_MAX_CONTEXT_BYTES
+) -> EncodedCheckpoint:
+    """Return the texts of a checkpoint. Raise `NotSerialisable` or `ValueTooLarge`, naming the part.
+
+    The store holds the whole context against `max_context_bytes` when it applies the checkpoint.
+    """
     state, waits, announce_within = checkpoint.state, checkpoint.waits, checkpoint.announce_within
     over = state is not None and state.is_over
     # Most parts of most checkpoints are empty: for those, not even a generator is made.
@@ -75,4 +103,5 @@ def encode_checkpoint(checkpoint: Checkpoint, max_bytes: int) -> EncodedCheckpoi
         by=checkpoint.by,
         reason=reason_of(checkpoint.error) if checkpoint.reason is None and checkpoint.error else checkpoint.reason,
         after_checkpoint=checkpoint.after_checkpoint,
+        max_context_bytes=max_context_bytes,
     )

@@ -10,6 +10,7 @@ from agent_statestore.codec.audit import AuditRow
 from agent_statestore.codec.headers import HEADER_FIELDS
 from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.codec.steps import EncodedStep
+from agent_statestore.envelope import octets
 
 # A lease belongs to one store and its workers, and so does what is counted while bells are rung.
 LEFT_BEHIND: Final = {"owner": None, "lease_until_us": 0, "rings": 0}
@@ -60,6 +61,15 @@ class ExportedExecution:
     def place(self) -> tuple[int, int, int]:
         """How far the execution has come: of two copies, the greater one is the newer."""
         return place_of(self.header, len(self.audit))
+
+    @property
+    def context_bytes(self) -> int:
+        """How many bytes it counts for: see `StorePrimitives.max_context_bytes`."""
+        texts = [self.header["input"], self.header["metadata"], *self.messages, *self.facts, *self.rag_context]
+        texts += [step.text for step in self.steps]
+        texts += [signal.text for signal in self.signals if signal.text is not None]
+        named = (*self.working_memory, *self.entities)
+        return sum(map(octets, texts)) + sum(octets(name) + octets(text) for name, text in named)
 
     @property
     def digest(self) -> str:

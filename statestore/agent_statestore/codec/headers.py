@@ -14,6 +14,7 @@ from agent_statestore.envelope import (
     Fields,
     dump,
     load,
+    octets,
     reason_of_damage,
     require_readable,
     unseal,
@@ -101,6 +102,11 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "updated_us": now_us,
         "ended_us": None,
     }
+
+
+def new_bytes(header: Mapping[str, Any]) -> int:
+    """Return how many bytes a new context counts for: see `StorePrimitives.max_context_bytes`."""
+    return octets(header["input"]) + octets(header["metadata"])
 
 
 def decode_summary(header: Mapping[str, Any]) -> ExecutionSummary:

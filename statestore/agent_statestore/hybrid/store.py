@@ -101,6 +101,15 @@ class HybridStore(Store):
     def max_mailbox(self, signals: int) -> None:
         self.hot.max_mailbox = self.cold.max_mailbox = signals
 
+    @property
+    def max_context_bytes(self) -> int:
+        """That of the hot store."""
+        return self.hot.max_context_bytes
+
+    @max_context_bytes.setter
+    def max_context_bytes(self, size: int) -> None:
+        self.hot.max_context_bytes = self.cold.max_context_bytes = size
+
     # -- creating and reading ------------------------------------------------------------------------------------------
 
     def create(self, new: NewExecution) -> AgentContext:
@@ -203,6 +212,12 @@ class HybridStore(Store):
             return self.hot.send(execution_id, signal)
         except ExecutionNotFound:
             return write_archived(self.hot, self.cold, execution_id, lambda store: store.send(execution_id, signal))
+
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        try:
+            return self.hot.count_descendant(execution_id, limit)
+        except ExecutionNotFound:
+            return self.cold.count_descendant(execution_id, limit)
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
         return self.hot.transaction(execution_id, lease)

@@ -7,9 +7,11 @@ from typing import Any
 from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep
 from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
 from agent_statestore.codec.signals import address_of
+from agent_statestore.envelope import octets
 from agent_statestore.records import AuditEvent, Lease
 from agent_statestore.rules.audit import audit_row
 from agent_statestore.rules.checkpoints import checkpoint_changes
+from agent_statestore.rules.growth import Growth
 from agent_statestore.states import AgentState
 
 
@@ -26,6 +28,8 @@ class StoredExecution:
     rag_context: list[str] = field(default_factory=list)
     signals: dict[str, ExportedSignal] = field(default_factory=dict)
     audit: list[AuditRow] = field(default_factory=list)
+    context_bytes: int = 0
+    descendants: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -83,8 +87,25 @@ class StoredExecution:
         recorded = [self.steps[step.number - 1] for step in steps if step.number <= len(self.steps)]
         return {str(step.number): step.name for step in recorded if not step.is_done}
 
+    def growth(self, change: EncodedCheckpoint) -> Growth:
+        """Return how the size of the context changes with a checkpoint."""
+        removed = sum(
+            octets(self.steps[step.number - 1].text) for step in change.steps if step.number <= len(self.steps)
+        )
+        for values, names in (
+            (self.working_memory, {*(name for name, _ in change.working_memory), *change.forget}),
+            (self.entities, {name for name, _ in change.entities}),
+        ):
+            removed += sum(octets(name) + octets(values[name]) for name in names if name in values)
+        for signal_id in set(change.consumed):
+            signal = self.signals.get(signal_id)
+            if signal is not None and signal.text is not None:
+                removed += octets(signal.text)
+        return Growth(self.context_bytes, change.added_bytes, removed)
+
     def apply(self, change: EncodedCheckpoint, lease: Lease | None, now_us: int) -> None:
         """Apply an accepted checkpoint."""
+        self.context_bytes = self.growth(change).after
         self._apply_parts(change)
         state = change.state
         pending = self.pending() if state is not None and state.is_paused else ()
@@ -148,4 +169,5 @@ def restored(exported: ExportedExecution) -> StoredExecution:
         rag_context=list(exported.rag_context),
         signals={signal.signal_id: signal for signal in exported.signals},
         audit=list(exported.audit),
+        context_bytes=exported.context_bytes,
     )

@@ -23,8 +23,10 @@ from agent_statestore.codec import (
     stamp,
 )
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
-from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from agent_statestore.codec.headers import new_bytes
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_readable
 from agent_statestore.errors import (
+    ExecutionNotFound,
     ExecutionUnreadable,
     IdempotencyKeyTaken,
 )
@@ -51,6 +53,7 @@ from agent_statestore.records import (
 )
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
 from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import (
     claim_changes,
     is_held_by,
@@ -62,7 +65,7 @@ from agent_statestore.rules.leases import (
 )
 from agent_statestore.rules.moving import may_drop, may_restore
 from agent_statestore.rules.rates import BucketState, asked
-from agent_statestore.rules.signals import check_signal, signal_changes
+from agent_statestore.rules.signals import MailBounds, check_signal, signal_changes
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
 from agent_statestore.watch import Watch
@@ -98,7 +101,7 @@ class MemoryStore(Store):
                 taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
                 if taken != execution_id:
                     return same_execution(self._context(taken), new)
-            execution = self._executions[execution_id] = StoredExecution(header)
+            execution = self._executions[execution_id] = StoredExecution(header, context_bytes=new_bytes(header))
             execution.note(AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
             return self._context(execution_id)
 
@@ -214,12 +217,13 @@ class MemoryStore(Store):
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         require_lease_of(execution_id, lease)
-        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes, self.max_context_bytes)
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             intents = {} if execution is None else execution.intents_among(change.steps)
             header = None if execution is None else execution.header
-            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
+            growth = Growth(0, 0, 0) if execution is None else execution.growth(change)
+            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us, growth)
             if applied is not None:
                 return applied
             assert execution is not None
@@ -232,6 +236,8 @@ class MemoryStore(Store):
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
+            stamped = stamp(text, now_us)
+            size = octets(stamped) + (0 if execution is None else execution.context_bytes)
             repeated = check_signal(
                 execution_id,
                 None if execution is None else execution.header,
@@ -239,13 +245,13 @@ class MemoryStore(Store):
                 sent=execution is not None and signal.signal_id in execution.signals,
                 answered=execution is not None and execution.was_answered(kind, key),
                 waiting=0 if execution is None else execution.waiting(),
-                max_mailbox=self.max_mailbox,
+                bounds=MailBounds(self.max_mailbox, self.max_context_bytes, size),
             )
             if repeated is not None:
                 return repeated
             assert execution is not None
             changes, answer = signal_changes(execution.header, signal, now_us)
-            stamped = stamp(text, now_us)
+            execution.context_bytes = size
             execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, stamped)
             execution.forget_signals(self.max_mailbox)
             noted = noted_as(signal)
@@ -254,6 +260,16 @@ class MemoryStore(Store):
             execution.header.update(changes)
             self._changed.notify_all()
             return answer
+
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            if execution is None:
+                raise ExecutionNotFound(execution_id)
+            if execution.descendants >= limit:
+                return False
+            execution.descendants += 1
+            return True
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
         with self._changed:

@@ -9,6 +9,7 @@ from agent_statestore.envelope import FORMAT, require_readable, unseal
 from agent_statestore.errors import (
     AlreadyAnswered,
     CheckpointConflict,
+    ContextTooLarge,
     ExecutionNotFound,
     ExecutionOver,
     ExecutionUnreadable,
@@ -172,6 +173,8 @@ def refuse(
             raise StepConflict(execution_id, int(number), int(recorded))
         case "UNREADABLE", [field]:
             raise ExecutionUnreadable(execution_id, "header", f"its {field} is damaged")
+        case "TOO_LARGE", [size, most]:
+            raise ContextTooLarge(execution_id, int(size), int(most))
         case "FORMAT_TOO_NEW", [found]:
             raise FormatTooNew(f"execution {execution_id}", int(found), FORMAT)
     raise errors[status]

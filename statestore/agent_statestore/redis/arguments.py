@@ -9,6 +9,7 @@ from typing import Any
 from agent_statestore.clock import duration_us
 from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
 from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
+from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.redis.keys import PARTS, Card
@@ -57,6 +58,8 @@ def new_execution(
         duration_us(first_ring),
         card.text().removeprefix("\0"),
         *chain.from_iterable(present),
+        "context_bytes",
+        new_bytes(header),
     ]
 
 
@@ -102,7 +105,7 @@ def checkpoint(
         "" if token is None else token,
         ttl_ms,
         said(change.after_checkpoint),
-        ",".join(map(str, counts)),
+        f"{change.max_context_bytes}:{','.join(map(str, counts))}",
     ]
     if change.state is None:
         arguments.append("")
@@ -138,10 +141,9 @@ def restored(
     due_us, ended_us = header["due_us"], header["ended_us"]
     intents = [(step.number, step.name) for step in exported.steps if not step.is_done]
     pending = [signal for signal in exported.signals if signal.text is not None]
+    stored = header | LEFT_BEHIND | {"context_bytes": exported.context_bytes}
     parts: list[list[str | int]] = [
-        _flat(
-            (name, value) for name, value in (header | LEFT_BEHIND).items() if name != "due_us" and value is not None
-        ),
+        _flat((name, value) for name, value in stored.items() if name != "due_us" and value is not None),
         [step.text for step in exported.steps],
         _flat(intents),
         [*exported.messages],

@@ -19,7 +19,7 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
-from agent_statestore.errors import ExecutionUnreadable, InvalidRecord
+from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
@@ -268,7 +268,7 @@ class RedisStore(Store):
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         require_lease_of(execution_id, lease)
-        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes, self.max_context_bytes)
         token = None if lease is None else lease.token
         state = change.state
         ttl = self._ttl_ms(state)
@@ -284,6 +284,7 @@ class RedisStore(Store):
                     step.number,
                     step.text,
                     arguments.said(change.after_checkpoint),
+                    change.max_context_bytes,
                 ),
             )
             if version_and_cancel is not None:
@@ -327,11 +328,18 @@ class RedisStore(Store):
             arguments.said(signal.reason),
             self.max_mailbox,
             "1" if signal.kind is SignalKind.EVENT else "0",
+            self.max_context_bytes,
         )
         answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
         if answers.text(answer[0]) != "OK":
             answers.refuse(answer, execution_id, key=signal.key, limit=self.max_mailbox)
         return Sent(woke=answers.text(answer[1]) == "1")
+
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        counted = self._connection.run(script("count_descendant"), (self._keys.header(execution_id),), (limit,))
+        if counted is None:
+            raise ExecutionNotFound(execution_id)
+        return bool(counted)
 
     # -- ringing -------------------------------------------------------------------------------------------------------
 

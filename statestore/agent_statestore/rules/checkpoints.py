@@ -17,6 +17,7 @@ from agent_statestore.errors import (
     StepConflict,
 )
 from agent_statestore.records import Checkpointed, Lease
+from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import Changes, Header, is_held_by, is_leased
 from agent_statestore.states import ACTIVE, WORKING, AgentState, may_move, sources_of
 
@@ -36,11 +37,12 @@ def check_checkpoint(
     lease: Lease | None,
     intents: Mapping[str, str],
     now_us: int,
+    growth: Growth,
 ) -> Checkpointed | None:
     """Raise what keeps the checkpoint from being applied, in the contract's order; return None if nothing does.
 
     For a checkpoint that was applied before, return its outcome. `intents` maps the number of each step that has no
-    result yet to its name; steps that the checkpoint does not mention may be left out.
+    result yet to its name; steps that the checkpoint does not mention may be left out. `growth` is that of the context.
     """
     if header is None:
         raise ExecutionNotFound(execution_id)
@@ -61,6 +63,7 @@ def check_checkpoint(
     if new is not None and not may_move(current, new):
         raise IllegalTransition(execution_id, current.value, new.value)
     _check_steps(execution_id, header["step_count"], change.steps, intents)
+    growth.check(execution_id, change)
     return None
 
 

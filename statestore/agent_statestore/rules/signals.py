@@ -1,12 +1,29 @@
 """When a signal is accepted, and how it changes the header."""
 
+from typing import NamedTuple
+
 from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
 from agent_statestore.codec.waits import decode_awaited
 from agent_statestore.envelope import require_readable
-from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, MailboxFull, QuestionNotAsked
+from agent_statestore.errors import (
+    AlreadyAnswered,
+    ContextTooLarge,
+    ExecutionNotFound,
+    ExecutionOver,
+    MailboxFull,
+    QuestionNotAsked,
+)
 from agent_statestore.records import Sent, Signal, SignalKind
 from agent_statestore.rules.leases import Changes, Header, is_leased
 from agent_statestore.states import AgentState
+
+
+class MailBounds(NamedTuple):
+    """The limits of the store, and the size of the context with the signal in its mailbox."""
+
+    max_mailbox: int
+    max_context_bytes: int
+    context_bytes: int
 
 
 def check_signal(
@@ -17,7 +34,7 @@ def check_signal(
     sent: bool,
     answered: bool,
     waiting: int,
-    max_mailbox: int,
+    bounds: MailBounds,
 ) -> Sent | None:
     """Raise what keeps the signal out of the mailbox, in the contract's order; return None if nothing does.
 
@@ -31,8 +48,10 @@ def check_signal(
         return Sent(woke=False)
     if AgentState(header["state"]).is_over:
         raise ExecutionOver(execution_id, header["state"])
-    if waiting >= max_mailbox and _is_refused_by_full_mailbox(header, signal):
-        raise MailboxFull(execution_id, signal.key, max_mailbox)
+    if waiting >= bounds.max_mailbox and _is_refused_by_full_mailbox(header, signal):
+        raise MailboxFull(execution_id, signal.key, bounds.max_mailbox)
+    if signal.kind is SignalKind.EVENT and bounds.context_bytes > bounds.max_context_bytes:
+        raise ContextTooLarge(execution_id, bounds.context_bytes, bounds.max_context_bytes)
     if signal.kind.value in ANSWERING:
         if answered:
             raise AlreadyAnswered(execution_id, signal.key)

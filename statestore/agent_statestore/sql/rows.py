@@ -53,6 +53,7 @@ def header_to_restore(exported: ExportedExecution) -> dict[str, Any]:
         "note_count": len(exported.messages) + len(exported.facts) + len(exported.rag_context),
         "signal_count": len(exported.signals),
         "audit_count": len(exported.audit),
+        "context_bytes": exported.context_bytes,
     }
 
 

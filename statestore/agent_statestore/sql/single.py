@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import Lease
 from agent_statestore.sql.database import Database
 from agent_statestore.states import OVER, AgentState
@@ -36,6 +37,9 @@ class SingleStatements:
             f"UPDATE {contexts} SET due_us = NULL WHERE execution_id = :execution_id AND {IS_OVER} "
             "AND deleted_us IS NULL"
         )
+        there = "WHERE execution_id = :execution_id AND deleted_us IS NULL"
+        self._descendant = f"UPDATE {contexts} SET descendants = descendants + 1 {there} AND descendants < :most"
+        self._is_there = f"SELECT 1 FROM {contexts} {there}"
         stale = f"WHERE next_us < {now} AND end_us < {now}"
         self._stale_rates = f"SELECT bucket FROM {rates} {stale} LIMIT :rows"
         self._forget_rate = f"DELETE FROM {rates} {stale} AND bucket = :bucket"
@@ -53,6 +57,15 @@ class SingleStatements:
     def settle(self, execution_id: str) -> None:
         """Clear the due time of an execution that is over; see `StorePrimitives.settle`."""
         self._database.change(self._settle, {"execution_id": execution_id})
+
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        """Count one more descendant; see `StorePrimitives.count_descendant`."""
+        params = {"execution_id": execution_id, "most": limit}
+        if self._database.change(self._descendant, params):
+            return True
+        if not self._database.run(self._is_there, params):
+            raise ExecutionNotFound(execution_id)
+        return False
 
     def forget_rates(self, limit: int, now_us: int | None) -> int:
         """Remove at most `limit` rates that have stopped to matter, and return how many."""

@@ -46,7 +46,7 @@ class StepTransactions:
         self._engine: Engine | None = None
 
     @contextmanager
-    def open(self, execution_id: str, lease: Lease) -> Iterator["SQLStepTransaction"]:
+    def open(self, execution_id: str, lease: Lease, max_context_bytes: int) -> Iterator["SQLStepTransaction"]:
         """Open a transaction; see `StorePrimitives.transaction`."""
         # SQLite holds its file's write lock from the beginning: a fork must not come in between.
         gate: AbstractContextManager[object] = sqlite_gate if self._settings.is_sqlite else nullcontext()
@@ -58,7 +58,14 @@ class StepTransactions:
                 reraise(error, self._settings)
             bound = self._bind(connection)
             transaction = SQLStepTransaction(
-                self._settings, connection, begun, bound, execution_id, lease, self._max_value_bytes
+                self._settings,
+                connection,
+                begun,
+                bound,
+                execution_id,
+                lease,
+                self._max_value_bytes,
+                max_context_bytes,
             )
             try:
                 yield transaction
@@ -102,6 +109,7 @@ class SQLStepTransaction:
         execution_id: str,
         lease: Lease,
         max_value_bytes: int,
+        max_context_bytes: int,
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -110,6 +118,7 @@ class SQLStepTransaction:
         self._execution_id = execution_id
         self._lease = lease
         self._max_value_bytes = max_value_bytes
+        self._max_context_bytes = max_context_bytes
         self._was_applied = False
 
     @property
@@ -130,7 +139,7 @@ class SQLStepTransaction:
         )
 
     def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
-        change = encode_checkpoint(checkpoint, self._max_value_bytes)
+        change = encode_checkpoint(checkpoint, self._max_value_bytes, self._max_context_bytes)
         if not self._begun.is_active or self._connection.get_transaction() is not self._begun:
             raise _ended_by_step()
         try:

@@ -144,7 +144,7 @@ class SQLStore(Store):
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         require_lease_of(execution_id, lease)
-        change = encode_checkpoint(checkpoint, self.max_value_bytes)
+        change = encode_checkpoint(checkpoint, self.max_value_bytes, self.max_context_bytes)
         return self._primitives.checkpoint(execution_id, change, lease)
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
@@ -153,11 +153,14 @@ class SQLStore(Store):
         On SQLite the whole block keeps all other writers waiting.
         """
         require_lease_of(execution_id, lease)
-        return self._transactions.open(execution_id, lease)
+        return self._transactions.open(execution_id, lease, self.max_context_bytes)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
         text = encode_signal(signal, self.max_value_bytes)
-        return self._primitives.send(execution_id, signal, text, self.max_mailbox)
+        return self._primitives.send(execution_id, signal, text, self.max_mailbox, self.max_context_bytes)
+
+    def count_descendant(self, execution_id: str, limit: int) -> bool:
+        return self._single.count_descendant(execution_id, limit)
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]:
         return self._primitives.take_due(limit, grace)

@@ -10,6 +10,8 @@ not):
 * `intents`: JSON object, number of each step without a result -> its name;
 * `pending`: JSON object, id of each unconsumed signal -> its address (`address_of`);
 * `note_count`, `signal_count`, `audit_count`: the last `position` given out in the other tables;
+* `context_bytes`: the bytes of all texts of the context, as `StorePrimitives.max_context_bytes` counts them;
+* `descendants`: what `count_descendant` has counted; unlike the others it is not one of `COLUMNS`;
 * `deleted_us`: when the execution was deleted, else null. A deleted row has no lease, no `due_us` and no
   `idempotency_key`, and only the audit trail, `purge` and `restore` still see it.
 
@@ -54,7 +56,7 @@ VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
 # The newest revision in `migrations/versions`, which makes the tables below. Alembic is slow to import, and not asked.
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 
 # Values of `memory.kind` and `notes.kind`.
 WORKING: Final = "working"
@@ -63,7 +65,7 @@ MESSAGE: Final = "message"
 FACT: Final = "fact"
 RAG: Final = "rag"
 
-EXTRA_COLUMNS: Final = ("intents", "pending", "note_count", "signal_count", "audit_count")
+EXTRA_COLUMNS: Final = ("intents", "pending", "note_count", "signal_count", "audit_count", "context_bytes")
 COLUMNS: Final = (*HEADER_FIELDS, *EXTRA_COLUMNS)
 
 # The columns of `audit` behind `execution_id`, in the order of `agent_statestore.codec.AuditRow`: `by`, `reason` and
@@ -275,6 +277,8 @@ def metadata_of(
         Column("ended_us", BigInteger),
         Column("audit_count", Integer, nullable=False, server_default=text("0")),
         Column("deleted_us", BigInteger),
+        Column("context_bytes", BigInteger, nullable=False, server_default=text("0")),
+        Column("descendants", Integer, nullable=False, server_default=text("0")),
         PrimaryKeyConstraint("execution_id", name=f"{contexts_name}_pkey"),
         schema=schema,
         postgresql_with={"fillfactor": 70},

@@ -319,6 +319,7 @@ class TestSizes:
     def test_an_execution_larger_than_lua_can_unpack(self, store: RedisStore, clock: ManualClock) -> None:
         count = 10_000
         with MemoryStore(clock=clock) as source:
+            source.max_mailbox = count
             execution_id = create(source, idempotency_key="k")
             source.checkpoint(
                 execution_id,

@@ -128,6 +128,16 @@ def test_a_payload_over_the_stores_limit(client: Client, runtime: Runtime, waiti
     assert error_of(reply) == (413, "ValueTooLarge")
 
 
+def test_bounds_of_the_execution(client: Client, runtime: Runtime, waiting: Agent) -> None:
+    execution = begun(runtime, waiting, "paid")
+    runtime.store.max_mailbox = 1
+    path = f"/executions/{execution.id}/events/other"
+    assert client("POST", path, {"payload": 1})[0] == 200
+    assert error_of(client("POST", path, {"payload": 1})) == (429, "MailboxFull")
+    runtime.store.max_mailbox, runtime.store.max_context_bytes = 2, 1
+    assert error_of(client("POST", path, {"payload": 1})) == (413, "ContextTooLarge")
+
+
 def raw(port: int, sent: bytes) -> bytes:
     """What comes back for bytes that no client library sends."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:

@@ -50,6 +50,7 @@ class Defaults:
     max_attempts: int = 5
     max_retries: int = 1000
     max_depth: int = 16
+    max_descendants: int = 1000
     inline_wait_seconds: float = 5.0
     first_ring: timedelta = timedelta(seconds=10)
     announce_within: timedelta | None = None

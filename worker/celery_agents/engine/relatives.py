@@ -53,6 +53,10 @@ class Relatives(Protocol):
         """
         ...
 
+    def count(self, parent: AgentContext, wanted: NewExecution) -> None:
+        """Count a child that is about to be created. Raise `TooManyDescendants`."""
+        ...
+
     def create(self, wanted: NewExecution, step: str) -> ExecutionSummary:
         """Create the child of this step, or find the one that the same step has created.
 

@@ -126,6 +126,7 @@ class Runtime:
                         inline_wait_seconds=settings.inline_wait_seconds,
                         max_retries=settings.max_retries,
                         max_depth=settings.max_depth,
+                        max_descendants=settings.max_descendants,
                         first_ring=timedelta(seconds=settings.publish_grace_seconds),
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
@@ -154,7 +155,7 @@ def _open(settings: Settings) -> Store:
             )
         cold = open_store(settings.archive_url, max_value_bytes=settings.max_value_bytes)
         store = HybridStore(store, cold, archive_after=settings.archive_after)
-    store.max_mailbox = settings.max_mailbox
+    store.max_mailbox, store.max_context_bytes = settings.max_mailbox, settings.max_context_bytes
     if isinstance(store, HybridStore):
         store.archive_in_background()
     return store

@@ -4,6 +4,7 @@ from typing import Final
 
 from agent_statestore.errors import (
     AlreadyAnswered,
+    ContextTooLarge,
     ExecutionNotFound,
     ExecutionOver,
     IdempotencyConflict,
@@ -32,6 +33,7 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (InvalidAnswer, 400),
     (InvalidArguments, 400),
     (ValueTooLarge, 413),
+    (ContextTooLarge, 413),
     (InvalidRecord, 400),
 )
 

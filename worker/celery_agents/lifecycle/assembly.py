@@ -50,6 +50,7 @@ def make_executor(
             check_queue=check_queue,
             first_ring=limits.first_ring,
             max_depth=limits.max_depth,
+            max_descendants=limits.max_descendants,
         ),
         turns=Gate(store=store, registry=registry, ring=ring),
         **options,

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 from agent_statestore.checkpoint import NewExecution
-from agent_statestore.errors import IdempotencyConflict
+from agent_statestore.errors import ExecutionNotFound, IdempotencyConflict
 from agent_statestore.records import AgentContext, ExecutionSummary
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -14,7 +15,7 @@ from celery_agents.define import deadline as deadlines
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions
-from celery_agents.errors import JournalMismatch, SpawnTooDeep
+from celery_agents.errors import JournalMismatch, SpawnTooDeep, TooManyDescendants
 from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.ring import CheckQueue, Ring
 from celery_agents.lifecycle.turns import admission
@@ -30,7 +31,8 @@ class Family:
     check_queue: CheckQueue
     first_ring: timedelta
     max_depth: int
-    _generations: dict[str, int] = field(default_factory=dict)
+    max_descendants: int
+    _lineages: "dict[str, _Lineage]" = field(default_factory=dict)
 
     def wanted(
         self,
@@ -92,18 +94,42 @@ class Family:
             return ChildEnd(state=None, error_type="gone", message="it was deleted")
         return ChildEnd(state=summary.state, output=context.output)
 
+    def count(self, parent: AgentContext, wanted: NewExecution) -> None:
+        """Count a child; see `Relatives.count`. All descendants are counted at the oldest ancestor that is stored."""
+        oldest = self._lineage(parent).oldest
+        try:
+            is_counted = self.store.count_descendant(oldest, self.max_descendants)
+        except ExecutionNotFound:  # it was deleted, or has expired, since it was looked for
+            del self._lineages[parent.execution_id]
+            oldest = self._lineage(parent).oldest
+            is_counted = self.store.count_descendant(oldest, self.max_descendants)
+        if not is_counted:
+            raise TooManyDescendants(wanted.agent_id, self.max_descendants, oldest)
+
     def _check_depth(self, parent: AgentContext, agent_id: str) -> None:
         """Raise `SpawnTooDeep` at the limit: a cycle of agents that spawn each other would go on for ever."""
-        generations = self._generations.get(parent.execution_id)
-        if generations is None:
-            generations, ancestor = 1, parent.parent_execution_id
+        if self._lineage(parent).generations >= self.max_depth:
+            raise SpawnTooDeep(agent_id, self.max_depth)
+
+    def _lineage(self, parent: AgentContext) -> "_Lineage":
+        found = self._lineages.get(parent.execution_id)
+        if found is None:
+            generations, oldest, ancestor = 1, parent.execution_id, parent.parent_execution_id
             while ancestor is not None and generations < self.max_depth:
                 generations += 1
                 summary = self.store.get_summary(ancestor)
+                if summary is not None:
+                    oldest = ancestor
                 ancestor = None if summary is None else summary.parent_execution_id
-            self._generations[parent.execution_id] = generations
-        if generations >= self.max_depth:
-            raise SpawnTooDeep(agent_id, self.max_depth)
+            found = self._lineages[parent.execution_id] = _Lineage(generations, oldest)
+        return found
+
+
+class _Lineage(NamedTuple):
+    """How many generations there are down to an execution, and its oldest ancestor that is stored, or itself."""
+
+    generations: int
+    oldest: str
 
 
 def children_of(store: Store, execution_id: str) -> Iterator[str]:

@@ -86,6 +86,7 @@ class LocalAgents:
                 max_attempts=settings.max_attempts,
                 max_retries=settings.max_retries,
                 max_depth=settings.max_depth,
+                max_descendants=settings.max_descendants,
                 inline_wait_seconds=0,
                 first_ring=timedelta(0),  # a child that nobody rang for is found at once
                 announce_within=settings.lease,

@@ -9,11 +9,13 @@
 -- ARGV[3]       fencing token
 -- ARGV[4..5]    number and text of the step
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
+-- ARGV[7]       how many bytes the context may have
 --
 -- Returns {version, cancel_requested}, or nil.
 
 local h = redis.call('HMGET', KEYS[1],
-  'state', 'token', 'step_count', 'checkpoint_id', 'lease_until_us', 'version', 'cancel_requested')
+  'state', 'token', 'step_count', 'checkpoint_id', 'lease_until_us', 'version', 'cancel_requested',
+  'context_bytes')
 if (h[1] ~= 'thinking' and h[1] ~= 'using_tool') or h[2] ~= ARGV[3] or h[4] == ARGV[2]
   or h[3] + 1 ~= tonumber(ARGV[4]) or (ARGV[6] ~= '' and ARGV[6] ~= '=' .. (h[4] or '')) then
   return false
@@ -26,9 +28,13 @@ end
 if tonumber(h[5]) <= tonumber(now) then
   return false
 end
+local bytes = (h[8] or 0) + #ARGV[5]
+if bytes > tonumber(ARGV[7]) then
+  return false
+end
 local version = string.format('%.0f', h[6] + 1)
 redis.call('HSET', KEYS[1], 'version', version, 'checkpoint_id', ARGV[2], 'updated_us', now, 'step_count', ARGV[4],
-  'crashes', '0')
+  'crashes', '0', 'context_bytes', string.format('%.0f', bytes))
 redis.call('RPUSH', KEYS[2], ARGV[5])
 redis.pcall(PUBLISH, KEYS[1], '')
 return {version, h[7]}

@@ -10,8 +10,8 @@
 -- ARGV[4]       fencing token, or empty for a write without a lease
 -- ARGV[5]       ttl in ms of an execution that is over after this write, or else of a working one; or empty
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
--- ARGV[7]       numbers of the parts below, joined by commas, without the zeros at the end: steps, messages, memory,
---               forget, facts, entities, rag, consumed
+-- ARGV[7]       how many bytes the context may have, and ':', and the numbers of the parts below, joined by commas,
+--               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed
 -- ARGV[8]       new state, or empty: then ARGV[9..17] are left out
 -- ARGV[9]       states from which it may be reached, as ",a,b,"
 -- ARGV[10..11]  waits, awaited; or empty
@@ -23,12 +23,13 @@
 --               entities as (name, text), rag, consumed signal ids
 --
 -- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'LEASE_LOST'},
--- {'OVER', state}, {'LEASE_HELD'}, {'CONFLICT', last checkpoint}, {'ILLEGAL', current state} or
--- {'STEP_CONFLICT', step number, recorded steps}.
+-- {'OVER', state}, {'LEASE_HELD'}, {'CONFLICT', last checkpoint}, {'ILLEGAL', current state},
+-- {'STEP_CONFLICT', step number, recorded steps} or {'TOO_LARGE', bytes, limit}.
 
 local now, id, token, new = clock_us(ARGV[1]), ARGV[2], ARGV[4], ARGV[8]
 local h = redis.call('HMGET', KEYS[1],
-  'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count', 'format')
+  'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count', 'format',
+  'context_bytes')
 local current = h[4]
 if not current then
   return {'NOT_FOUND'}
@@ -67,7 +68,8 @@ if new ~= '' and not string.find(ARGV[9], ',' .. current .. ',', 1, true) then
 end
 
 local counts, kinds = {0, 0, 0, 0, 0, 0, 0, 0}, 0
-for count in string.gmatch(ARGV[7], '%d+') do
+local limit, numbers = string.match(ARGV[7], '^(%d+):(.*)$')
+for count in string.gmatch(numbers, '%d+') do
   kinds = kinds + 1
   counts[kinds] = tonumber(count)
 end
@@ -84,15 +86,61 @@ for i = 0, counts[1] - 1 do
   end
 end
 
+-- The size of the context: of what comes, without what it replaces or takes out.
+local grown, at = 0, first_step
+for _ = 1, counts[1] do
+  grown = grown + #ARGV[at + 3]
+  if tonumber(ARGV[at]) <= recorded then
+    local place = tonumber(ARGV[at]) - 1
+    grown = grown - #redis.call('LRANGE', KEYS[3], place, place)[1]
+  end
+  at = at + 4
+end
+local function size_in(key, name)
+  return #(redis.call('HGET', key, name) or '') -- HSTRLEN would be one more right that a user of the server needs
+end
+local function grow_by_list(count)
+  for _ = 1, count do
+    grown, at = grown + #ARGV[at], at + 1
+  end
+end
+-- What is set here and forgotten at once is counted as forgotten.
+local function grow_by_hash(key, count, set)
+  for _ = 1, count do
+    local old = size_in(key, ARGV[at])
+    grown = grown + #ARGV[at + 1] - old + (old == 0 and #ARGV[at] or 0)
+    set[ARGV[at]] = #ARGV[at + 1]
+    at = at + 2
+  end
+end
+grow_by_list(counts[2])
+local set_now = {}
+grow_by_hash(KEYS[6], counts[3], set_now)
+for _ = 1, counts[4] do
+  local old = set_now[ARGV[at]] or size_in(KEYS[6], ARGV[at])
+  grown, at = grown - (old > 0 and old + #ARGV[at] or 0), at + 1
+end
+grow_by_list(counts[5])
+grow_by_hash(KEYS[8], counts[6], {})
+grow_by_list(counts[7])
+for _ = 1, counts[8] do
+  grown, at = grown - size_in(KEYS[11], 't' .. ARGV[at]), at + 1
+end
+local bytes = math.max(tonumber(h[9] or 0) + grown, 0)
+if grown > 0 and bytes > tonumber(limit) and new ~= 'failed' and new ~= 'cancelled' then
+  return {'TOO_LARGE', text(bytes), limit}
+end
+
 -- The header comes first: it is the write that a server out of memory refuses, while nothing is written yet.
 local version = text(tonumber(h[2]) + 1)
-local set = {'version', version, 'checkpoint_id', ARGV[3], 'updated_us', text(now), 'step_count', text(steps)}
+local set = {'version', version, 'checkpoint_id', ARGV[3], 'updated_us', text(now), 'step_count', text(steps),
+  'context_bytes', text(bytes)}
 local unset = {}
 local gives_back = is_paused(new) or is_over(new)
 local frees = new == 'idle' or (token == '' and is_working(new))
 local worker = ''
 if counts[1] > 0 or is_paused(new) or new == 'idle' then
-  set[9], set[10] = 'crashes', '0'
+  set[11], set[12] = 'crashes', '0'
 end
 if new ~= '' then
   if lease_lives then

@@ -15,13 +15,14 @@
 -- ARGV[11..12] sender and reason, as in audit.lua
 -- ARGV[13]     how many signals the mailbox holds; the ids of as many are remembered
 -- ARGV[14]     '1' if it is an event, else '0'
+-- ARGV[15]     how many bytes the context may have
 --
 -- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'MAILBOX_FULL'},
--- {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
+-- {'TOO_LARGE', bytes, limit}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
 local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'awaited', 'format', 'token', 'owner',
-  'cancel_requested')
+  'cancel_requested', 'context_bytes')
 if not h[1] then
   return {'NOT_FOUND'}
 end
@@ -40,6 +41,11 @@ local max_mailbox = tonumber(ARGV[13])
 if (ARGV[14] == '1' or (is_cancel and h[7] == '1')) and redis.call('ZCARD', KEYS[10]) >= max_mailbox then
   return {'MAILBOX_FULL'}
 end
+local stamped = ARGV[6] .. '"at":' .. text(now) .. '}' -- as codec.stamp
+local bytes = tonumber(h[8] or 0) + #stamped
+if ARGV[14] == '1' and bytes > tonumber(ARGV[15]) then
+  return {'TOO_LARGE', text(bytes), ARGV[15]}
+end
 local awaited = false
 for _, each in ipairs(h[3] and cjson.decode(h[3]) or {}) do
   awaited = awaited or each == address
@@ -53,10 +59,9 @@ if is_answer then
   end
 end
 
-local stamped = ARGV[6] .. '"at":' .. text(now) .. '}' -- as codec.stamp
 local lease_lives = tonumber(h[2]) > now
 local woke = not lease_lives and (is_cancel or (awaited and is_paused(h[1])))
-redis.call('HSET', KEYS[1], 'updated_us', text(now))
+redis.call('HSET', KEYS[1], 'updated_us', text(now), 'context_bytes', text(bytes))
 if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end

@@ -34,7 +34,8 @@ class Dialect:
     `lock` makes a SELECT lock its rows, and `lock_free` only those that nobody has locked. `in_order` makes it go
     through the primary key, so that two transactions that lock many rows do it in the same order. `time` is the time
     when the statement began; its parameter is the injected clock's time or None. `timed` is a SELECT of the time, or
-    None where a clock is always given. `any_of` follows IN, for a parameter that `listed` made.
+    None where a clock is always given. `any_of` follows IN, for a parameter that `listed` made. `octets` is the size of
+    a text in bytes, with `{}` for the text.
     """
 
     lock: str
@@ -43,6 +44,7 @@ class Dialect:
     time: str
     timed: str | None
     any_of: str
+    octets: str
     listed: Callable[[Sequence[str]], Any]
     on_conflict: Callable[[str], str]
     new: Callable[[str], str]

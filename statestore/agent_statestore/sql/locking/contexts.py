@@ -7,6 +7,7 @@ from typing import Final
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
+from agent_statestore.codec.headers import new_bytes
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AuditEvent, Claim
 from agent_statestore.rules.creating import same_execution
@@ -58,6 +59,7 @@ class LockedContexts(LockedBase):
                 existing = self._context(header, transaction.finish(*self._queries(header["execution_id"])))
                 return same_execution(existing, new)
             header = encoded | _NO_PARTS | {"created_us": now_us, "updated_us": now_us, "audit_count": 0}
+            header["context_bytes"] = new_bytes(encoded)
             if header["due_us"] is None:
                 header["due_us"] = now_us + first_ring_us
             self._put_header(transaction, header | {"audit_count": 1})

@@ -6,12 +6,15 @@ from typing import Any
 from agent_statestore.clock import Clock
 from agent_statestore.codec import EncodedCheckpoint, noted_as, stamp
 from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
+from agent_statestore.envelope import octets
 from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint, checkpoint_changes, outcome
-from agent_statestore.rules.signals import check_signal, signal_changes
+from agent_statestore.rules.growth import Growth
+from agent_statestore.rules.signals import MailBounds, check_signal, signal_changes
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.headers import Header, header_of
 from agent_statestore.sql.locking.base import LOOKED_AT, LockedBase
+from agent_statestore.sql.locking.replaced import ReplacedSizes
 from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import WORKING
 from agent_statestore.sql.transaction import Transaction, insert_into
@@ -23,6 +26,7 @@ class LockedWriting(LockedBase):
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
         super().__init__(database, clock)
         tables, dialect = self._tables, self.dialect
+        self._replaced = ReplacedSizes(tables, dialect)
         self._put_step = dialect.upsert(tables.steps, "execution_id, step_number", ("name", "is_done", "data"))
         self._put_note = insert_into(tables.notes, ("execution_id", "position", "kind", "data"))
         self._put_value = dialect.upsert(tables.memory, "execution_id, kind, name", ("data",))
@@ -58,10 +62,19 @@ class LockedWriting(LockedBase):
         self, transaction: Transaction, execution_id: str, change: EncodedCheckpoint, lease: Lease | None
     ) -> Checkpointed:
         """Apply a checkpoint in a transaction that the caller commits."""
-        (rows,), now_us = self._look(transaction, (self._decisive, (execution_id,)))
+        replaced = self._replaced.by(execution_id, change)
+        (rows, *sizes), now_us = self._look(transaction, (self._decisive, (execution_id,)), *replaced)
         header = header_of(rows[0], LOOKED_AT) if rows else None
         intents = {} if header is None else header["intents"]
-        applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
+        late = self._replaced.by_ordinary_steps(execution_id, change, intents)
+        if late:
+            sizes += transaction.look(*late)
+        growth = Growth(
+            0 if header is None else header["context_bytes"],
+            change.added_bytes,
+            sum(int(size or 0) for ((size,),) in sizes),
+        )
+        applied = check_checkpoint(execution_id, header, change, lease, intents, now_us, growth)
         if applied is not None:
             return applied
         assert header is not None
@@ -69,6 +82,7 @@ class LockedWriting(LockedBase):
         pending = _pending_after(header, change)
         changes = checkpoint_changes(header, change, lease, pending.values(), now_us)
         own = _own_columns(header, change, len(notes), pending)
+        own["context_bytes"] = growth.after
         if state is not None and state.value != header["state"]:
             own["audit_count"] = self._note(
                 transaction, header, AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason
@@ -90,7 +104,7 @@ class LockedWriting(LockedBase):
             transaction.write(self._consume, (execution_id, self.dialect.listed(change.consumed)))
         return outcome(header | changes, now_us)
 
-    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
+    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int, max_bytes: int) -> Sent:
         kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
 
         def work(transaction: Transaction) -> Sent:
@@ -101,6 +115,8 @@ class LockedWriting(LockedBase):
                 (self._answered, (execution_id, kind, key)),
             )
             header = header_of(rows[0], LOOKED_AT) if rows else None
+            stamped = stamp(text, now_us)
+            size = octets(stamped) + (0 if header is None else header["context_bytes"])
             repeated = check_signal(
                 execution_id,
                 header,
@@ -108,14 +124,14 @@ class LockedWriting(LockedBase):
                 sent=bool(sent),
                 answered=bool(answered),
                 waiting=0 if header is None else len(header["pending"]),
-                max_mailbox=max_mailbox,
+                bounds=MailBounds(max_mailbox, max_bytes, size),
             )
             if repeated is not None:
                 return repeated
             assert header is not None
             changes, answer = signal_changes(header, signal, now_us)
-            stamped = stamp(text, now_us)
             changes |= {
+                "context_bytes": size,
                 "pending": json.dumps(header["pending"] | {signal.signal_id: address_of(kind, key)}),
                 "signal_count": header["signal_count"] + 1,
             }

@@ -27,6 +27,7 @@ _DIALECT: Final = Dialect(
     time="COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))",
     timed="SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
     any_of="?",
+    octets="LENGTH({})",
     listed=tuple,
     # For any key; none of these tables has more than one.
     on_conflict=lambda _: "ON DUPLICATE KEY UPDATE",

@@ -6,16 +6,20 @@ from typing import Any, Final
 
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
-from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as
+from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new, noted_as, stamp
+from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.codec.waits import encode_awaited
+from agent_statestore.envelope import octets
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
 from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import may_claim
-from agent_statestore.rules.signals import check_signal
+from agent_statestore.rules.signals import MailBounds, check_signal
 from agent_statestore.sql.database import Database, DuplicateKey
+from agent_statestore.sql.headers import Header
 from agent_statestore.sql.postgresql.moving import PostgreSQLMoving
 from agent_statestore.sql.postgresql.rates import PostgreSQLRates
 from agent_statestore.sql.postgresql.reading import context_in, parts_of
@@ -23,9 +27,11 @@ from agent_statestore.sql.postgresql.removing import PostgreSQLRemoving
 from agent_statestore.sql.postgresql.repeating import ROUNDS
 from agent_statestore.sql.postgresql.ringing import PostgreSQLRinging
 from agent_statestore.sql.postgresql.writing import (
+    Shape,
     checkpoint_statement,
     claim_statement,
     create_statement,
+    replaced_bytes,
     send_statement,
     shape_of,
 )
@@ -52,7 +58,8 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         execution_id = new_execution_id()
         header = encode_new(execution_id, new, None, max_bytes)
         statement = create_statement(self._tables, self._database.now, in_session=new.session_id is not None)
-        params = header | _NEW | {"first_ring": duration_us(new.first_ring), "now": self.now_us()}
+        params = header | _NEW | {"context_bytes": new_bytes(header)}
+        params |= {"first_ring": duration_us(new.first_ring), "now": self.now_us()}
         for _ in range(ROUNDS):
             for created_us, due_us in self._database.run(statement, params):
                 made = header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us}
@@ -112,12 +119,23 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 continue
             header, now_us = self._look(execution_id)
             intents = {} if header is None else header["intents"]
-            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us)
+            growth = self._growth(header, change, shape, params)
+            applied = check_checkpoint(execution_id, header, change, lease, intents, now_us, growth)
             if applied is not None:
                 return applied
         raise self._unexplained("checkpoint", execution_id)
 
-    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int) -> Sent:
+    def _growth(self, header: Header | None, change: EncodedCheckpoint, shape: Shape, params: dict[str, Any]) -> Growth:
+        """Return how the size of the context would have changed, to say why a checkpoint was refused."""
+        if header is None:
+            return Growth(0, 0, 0)
+        replaced = replaced_bytes(self._tables, shape)
+        rows = self._database.run(
+            f"SELECT {replaced} FROM {self._tables.contexts} AS c WHERE c.execution_id = :execution_id", params
+        )
+        return Growth(header["context_bytes"], change.added_bytes, sum(int(size) for (size,) in rows))
+
+    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int, max_bytes: int) -> Sent:
         kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
         params = {
             "execution_id": execution_id,
@@ -129,6 +147,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             "who": signal.sender,
             "why": signal.reason,
             "max_mailbox": max_mailbox,
+            "max_bytes": max_bytes,
         }
         statement = send_statement(self._tables, signal.kind, noted_as(signal), self._database.now)
         signals = self._tables.signals
@@ -138,7 +157,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                     return Sent(woke=woke)
             except DuplicateKey:
                 pass  # sent before, or answered before: told apart below
-            header, _ = self._look(execution_id)
+            header, now_us = self._look(execution_id)
             earlier = self._database.run(
                 f"SELECT signal_id = :signal_id FROM {signals} WHERE execution_id = :execution_id "
                 "AND (signal_id = :signal_id OR (kind = :kind AND signal_key = :signal_key))",
@@ -152,7 +171,11 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 sent=sent,
                 answered=bool(earlier),
                 waiting=0 if header is None else len(header["pending"]),
-                max_mailbox=max_mailbox,
+                bounds=MailBounds(
+                    max_mailbox,
+                    max_bytes,
+                    octets(stamp(text, now_us)) + (0 if header is None else header["context_bytes"]),
+                ),
             )
             if applied is not None:
                 return applied
@@ -160,7 +183,12 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
 
 
 def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:
-    params: dict[str, Any] = {"execution_id": execution_id, "checkpoint_id": change.checkpoint_id}
+    params: dict[str, Any] = {
+        "execution_id": execution_id,
+        "checkpoint_id": change.checkpoint_id,
+        "added_bytes": change.added_bytes,
+        "max_bytes": change.max_context_bytes,
+    }
     if lease is not None:
         params["token"] = lease.token
     if change.after_checkpoint is not None:

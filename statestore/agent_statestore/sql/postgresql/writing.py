@@ -59,6 +59,11 @@ class Shape:
     consumed: bool
 
     @property
+    def grows(self) -> bool:
+        """Whether it has a part that may make the context larger."""
+        return self.steps is not StepShape.NONE or self.notes or self.memory
+
+    @property
     def is_ordinary(self) -> bool:
         """Whether it is a new step of an execution that must be working and goes on. No such one waits for a bell."""
         return self.steps is StepShape.NEW and self.state is None
@@ -101,9 +106,46 @@ _INTENTS: Final = {
 }
 
 
-def _changes(shape: Shape, now: str) -> list[str]:
+@lru_cache(maxsize=512)
+def replaced_bytes(tables: Tables, shape: Shape) -> str:
+    """Return how many bytes a checkpoint of this shape replaces or takes out, in SQL; "0" where it cannot.
+
+    It reads other tables, as they were when the statement began. Under a lease nobody else changes them; without one,
+    two writers at the same moment may count a value once too often.
+    """
+    sums = []
+
+    def add(size: str, table: str, which: str) -> None:
+        sums.append(
+            f"COALESCE((SELECT sum({size}) FROM {table} AS o WHERE o.execution_id = c.execution_id AND {which}), 0)"
+        )
+
+    if shape.steps in (StepShape.RESULT, StepShape.INTENT):
+        add("octet_length(o.data)", tables.steps, "o.step_number = :last_number")
+    elif shape.steps is StepShape.MANY:
+        add("octet_length(o.data)", tables.steps, "o.step_number = ANY(CAST(:numbers AS integer[]))")
+    named = []
+    if shape.memory:
+        named.append(
+            "(o.kind, o.name) IN (SELECT value.* FROM unnest(CAST(:value_kinds AS text[]), "
+            "CAST(:value_names AS text[])) AS value(kind, name))"
+        )
+    if shape.forget:
+        named.append(f"(o.kind = '{WORKING}' AND o.name = ANY(CAST(:forget AS text[])))")
+    if named:
+        add("octet_length(o.name) + octet_length(o.data)", tables.memory, f"({' OR '.join(named)})")
+    if shape.consumed:
+        add("octet_length(o.data)", tables.signals, "o.signal_id = ANY(CAST(:consumed AS text[]))")
+    return " + ".join(sums) or "0"
+
+
+def _changes(tables: Tables, shape: Shape, now: str) -> list[str]:
     """Return the assignments to the row. `c` is the row before."""
     sets = {"version": "c.version + 1", "checkpoint_id": ":checkpoint_id", "updated_us": now}
+    if shape.grows or shape.forget or shape.consumed:
+        replaced = replaced_bytes(tables, shape)
+        size = "c.context_bytes + :added_bytes"
+        sets["context_bytes"] = size if replaced == "0" else f"GREATEST({size} - ({replaced}), 0)"
     pending = "c.pending"
     if shape.steps is not StepShape.NONE:
         sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0"}
@@ -136,7 +178,7 @@ def _changes(shape: Shape, now: str) -> list[str]:
     return [f"{name} = {value}" for name, value in sets.items()]
 
 
-def _conditions(shape: Shape, now: str) -> list[str]:
+def _conditions(tables: Tables, shape: Shape, now: str) -> list[str]:
     """Return the conditions of the checkpoint: `agent_statestore.rules.checkpoints.check_checkpoint` in SQL."""
     conditions = [
         "c.execution_id = :execution_id",
@@ -164,6 +206,12 @@ def _conditions(shape: Shape, now: str) -> list[str]:
         conditions.append("c.step_count = :last_number - 1")
     elif shape.steps is not StepShape.NONE:
         conditions.append("(c.step_count = :last_number - 1 OR c.intents ->> :step_key = :step_name)")
+    if shape.grows and shape.state not in (AgentState.FAILED, AgentState.CANCELLED):
+        replaced = replaced_bytes(tables, shape)
+        fits = "c.context_bytes + :added_bytes <= :max_bytes"
+        if replaced != "0":
+            fits = f"(c.context_bytes + :added_bytes - ({replaced}) <= :max_bytes OR :added_bytes <= ({replaced}))"
+        conditions.append(fits)
     return conditions
 
 
@@ -178,7 +226,7 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
         shape.state.is_paused or shape.state.is_over or shape.state is AgentState.IDLE
     )
     at = "clock.now_us" if is_timed else now
-    sources, conditions = ["clock"] if is_timed else [], _conditions(shape, at)
+    sources, conditions = ["clock"] if is_timed else [], _conditions(tables, shape, at)
     returned = [f"c.{name}" for name in ("execution_id", "version", "cancel_requested", "note_count")]
     due_now = f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at}"
     returned.append(f"{'FALSE' if shape.is_ordinary else due_now} AS due_now")
@@ -194,7 +242,7 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     parts = [f"clock AS MATERIALIZED (SELECT {now} AS now_us)"] if is_timed else []
     source = f"FROM {', '.join(sources)} " if sources else ""
     parts.append(
-        f"head AS (UPDATE {tables.contexts} AS c SET {', '.join(_changes(shape, at))} {source}"
+        f"head AS (UPDATE {tables.contexts} AS c SET {', '.join(_changes(tables, shape, at))} {source}"
         f"WHERE {' AND '.join(conditions)} RETURNING {', '.join(returned)})"
     )
     if shape.state is not None:
@@ -362,8 +410,10 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
     if kind.value in ANSWERING:
         conditions.append(awaited)
     has_room = "(SELECT count(*) FROM jsonb_object_keys(c.pending)) < :max_mailbox"
+    # `agent_statestore.codec.stamp` in SQL.
+    grown = """c.context_bytes + octet_length(CAST(:data AS text) || '"at":' || clock.now_us || '}')"""
     if kind is SignalKind.EVENT:
-        conditions.append(has_room)
+        conditions += [has_room, f"{grown} <= :max_bytes"]
     elif is_cancel:
         conditions.append(f"(c.cancel_requested = 0 OR {has_room})")
     # `agent_statestore.codec.stamp` in SQL.
@@ -384,6 +434,7 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
+        f"context_bytes = {grown}, "
         "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
         f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
         f"{'audit_count = c.audit_count + 1, ' if trail else ''}"

@@ -25,6 +25,7 @@ _DIALECT: Final = Dialect(
     time="?",
     timed=None,
     any_of="(SELECT value FROM json_each(?))",
+    octets="LENGTH(CAST({} AS BLOB))",
     listed=lambda values: json.dumps(list(values)),
     on_conflict=lambda keys: f"ON CONFLICT ({keys}) DO UPDATE SET",
     new=lambda column: f"excluded.{column}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pydantic
 
-from agent_statestore.errors import InvalidRecord, StoreUnavailable
+from agent_statestore.errors import ContextTooLarge, InvalidRecord, StoreUnavailable
 from agent_statestore.records import Action, AgentStep, Result, Wait, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents.define import types
@@ -172,7 +172,15 @@ class ReachedStep:
     def _recorded_failure(self, error: BaseException, started: datetime, tries: int) -> Exception:
         """Record the failure. The error to raise is made from the record, as it will be after a crash."""
         info = describe(error)
-        self._record(Result(success=False, error=info), started, tries)
+        try:
+            self._record(Result(success=False, error=info), started, tries)
+        except ContextTooLarge as full:
+            # Not even this fits. Code that catches it would call its functions again and again, without a record.
+            recorder = self.attempt.recorder
+            failed = Result(success=False, error=info)
+            with self.attempt.course.lock:
+                step = recorder.make_step(self.key, self.step.action, failed, started=started, tries=tries)
+                self.attempt.last_write.give_up(full, step)
         return as_seen_here(revive(info), error)
 
     def _record(self, result: Result, started: datetime, tries: int) -> None:
