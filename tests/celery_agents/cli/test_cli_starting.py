@@ -35,7 +35,7 @@ def test_enqueue_stores_everything_and_prints_the_id_alone(cli: CLI) -> None:
     fields = ("agent_id", "session_id", "user_id", "idempotency_key", "queue", "priority", "state")
     assert [context[name] for name in fields] == ["count", "s", "u", "k", "celery", 5, "idle"]
     assert cli.bells() == 1
-    assert cli.enqueue("count", "4", "--idempotency-key", "k") == execution_id
+    assert cli.enqueue("count", "3", "--idempotency-key", "k") == execution_id
 
 
 def test_enqueue_reads_the_input_from_stdin_and_from_a_file(cli: CLI, tmp_path: Path) -> None:
