@@ -19,7 +19,7 @@ from typing import Any
 from kombu.transport import filesystem
 from kombu.utils.json import dumps
 
-from celery_agents.host.message_shapes import NO_JSON, tell_of_misshapen
+from celery_agents.host.incoming.shapes import NO_JSON, tell_of_misshapen
 
 _Table = list[list[str]]
 

@@ -17,7 +17,7 @@ from celery_agents.host.runtime import Runtime, bind, runtime_of
 # Named, not imported: they bring in Celery's worker and its pools, which a web process does not need.
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
 _DRAIN_STEP: Final = "celery_agents.host.drain_watch:DrainStep"
-_SHIELD: Final = "celery_agents.host.shield"
+_SHIELD: Final = "celery_agents.host.incoming.shield"
 
 
 def install(app: Celery, *, registry: Registry | None = None, subscribers: Iterable[Subscriber] = ()) -> Celery:

@@ -171,7 +171,7 @@ class RemovingConformance(Suite):
         made = store.create_context("agent", {"a": [1]}, metadata={"a": [1]}, idempotency_key="key")
         store.checkpoint(made.execution_id, Checkpoint(working_memory={"k": {"a": [1]}}))
         spoil_context(made)
-        spoil_context(store.create_context("agent", idempotency_key="key"))
+        spoil_context(store.create_context("agent", {"a": [1]}, idempotency_key="key"))
         spoil_context(claim(store, made.execution_id).context)
         context = context_of(store, made.execution_id)
         assert (context.input, context.metadata) == ({"a": [1]}, {"a": [1]})

@@ -17,7 +17,7 @@ from celery import bootsteps
 
 from celery_agents.host.bell import TASK_NAME as EXECUTE
 from celery_agents.host.cron import TASK_NAME as ENQUEUE
-from celery_agents.host.message_shapes import (
+from celery_agents.host.incoming.shapes import (
     NO_JSON,
     fault_of,
     fault_of_body,
