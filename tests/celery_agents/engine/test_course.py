@@ -127,7 +127,8 @@ def test_an_interrupt_in_a_write_is_known_before_the_lease_counts_as_lost(course
     assert known == [interrupt]
 
 
-def test_an_interrupt_ends_the_attempt_even_if_the_agents_code_catches_it(course: Course) -> None:
+def test_an_interrupt_ends_the_attempt_even_if_the_agents_code_catches_it(held: HeldLease) -> None:
+    course = Course(held, is_exiting=lambda: True)
     with pytest.raises(KeyboardInterrupt), course.abandoned_by_interrupts:
         raise KeyboardInterrupt
     assert isinstance(course.interrupted_by, KeyboardInterrupt)

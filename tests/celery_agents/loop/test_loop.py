@@ -99,7 +99,7 @@ def test_the_schema_of_actions_names_the_tools_and_the_output(engine: Engine) ->
 
 
 def test_tools_of_one_decision_run_at_once_and_one_failure_spoils_no_other(engine: Engine) -> None:
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=60)
 
     @tool(registry=engine.registry)
     def meet(name: str) -> str:

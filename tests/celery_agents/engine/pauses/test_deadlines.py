@@ -9,6 +9,7 @@ from agent_statestore import AgentState, InvalidRecord, MemoryStore, WaitKind
 from agent_statestore.checkpoint import NewExecution
 from celery_agents import Retry, Run
 from celery_agents.define import deadline
+from celery_agents.define.registry import Registry
 from celery_agents.engine.executor import Defaults
 from celery_agents.errors import DeadlineExceeded
 from tests.celery_agents.driving import Engine
@@ -194,6 +195,7 @@ def test_a_deploy_that_gives_more_time_does_not_end_a_sleep_early() -> None:
 
     execution_id = home.start(home.agent(work, deadline=DAY))
     home.work(within=HOUR)
+    home.registry = Registry()  # the new workers'
     home.agent(work, deadline=7 * DAY)
     home.work(within=DAY)
     assert home.context(execution_id).state is AgentState.WAITING

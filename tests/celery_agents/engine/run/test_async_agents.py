@@ -41,7 +41,7 @@ def test_an_async_agent_awaits_its_steps(engine: Engine) -> None:
 
 
 def test_steps_run_at_once_and_keep_the_places_of_the_code(engine: Engine) -> None:
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=60)
 
     async def meet(number: int) -> int:
         await asyncio.sleep(0.01 * (3 - number))

@@ -287,13 +287,13 @@ def test_a_crash_loses_no_event_that_another_steps_checkpoint_came_before(
 ) -> None:
     """Both are in the mailbox, and taken. The process dies when the first of them is recorded."""
     write, take = engine.store.checkpoint, Mailbox.take
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     async def work(run: AsyncRun, input: None) -> list[object]:
         return list(await asyncio.gather(run.wait_for("left"), run.wait_for("right")))
 
-    def take_both(mailbox: Mailbox, kind: SignalKind, key: str) -> Signal | None:
-        taken = take(mailbox, kind, key)
+    def take_both(mailbox: Mailbox, kind: SignalKind, key: str, *more: int) -> Signal | None:
+        taken = take(mailbox, kind, key, *more)
         both.wait()
         return taken
 

@@ -160,7 +160,7 @@ def test_two_interruptions_are_two_questions(engine: Engine, calls: Calls) -> No
 
 
 def test_two_calls_interrupted_at_once_are_asked_about_one_after_the_other(engine: Engine, calls: Calls) -> None:
-    together = threading.Barrier(2, timeout=5)
+    together = threading.Barrier(2, timeout=60)
 
     @tool(registry=engine.registry, on_crash="ask")
     def pay(amount: int) -> int:

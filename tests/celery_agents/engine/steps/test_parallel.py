@@ -167,7 +167,7 @@ def test_errors_stand_in_their_places_if_asked_for_and_are_the_same_after_a_cras
 
 def test_a_crash_repeats_only_the_unfinished(engine: Engine, calls: Calls) -> None:
     die = True
-    others = threading.Barrier(4, timeout=5)
+    others = threading.Barrier(4, timeout=60)
 
     def look(number: int) -> int:
         calls(number)
@@ -359,7 +359,7 @@ def test_branches_that_want_to_wait_long_wait_together_until_the_last_may_go_on(
 
 
 def test_a_wait_of_branches_ends_with_the_executions_own_time(engine: Engine, calls: Calls) -> None:
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def flaky(key: str) -> None:
         calls(key)

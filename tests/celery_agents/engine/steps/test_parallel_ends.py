@@ -27,7 +27,7 @@ def square(number: int) -> int:
 
 def beside(engine: Engine, calls: Calls, *, meanwhile: Callable[[str], None]) -> tuple[str, Outcome]:
     """Starts an agent with more calls than run at once; `meanwhile` is called when some are in flight."""
-    started = threading.Barrier(3, timeout=5)
+    started = threading.Barrier(3, timeout=60)
     struck = threading.Event()
 
     def strike() -> None:
@@ -112,7 +112,7 @@ def test_a_lost_lease_ends_it_and_nothing_is_written(engine: Engine, calls: Call
 def test_an_outage_of_the_store_delays_what_is_recorded_and_loses_nothing(engine: Engine, calls: Calls) -> None:
     checkpoint = engine.store.checkpoint
     failures = iter(range(3))
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def flaky(*args: Any, **kwargs: Any) -> Any:
         if next(failures, None) is not None:

@@ -281,6 +281,7 @@ def test_what_ends_the_process_passes_through_a_call_with_a_timeout(engine: Engi
         run.options(timeout=timedelta(seconds=30), retry=Retry(retries=5)).step("leave", leave)
 
     execution_id = engine.start(engine.agent(work))
+    engine.exiting = True
     with pytest.raises(kind):
         engine.execute(execution_id)
     assert engine.context(execution_id).steps == ()
