@@ -25,11 +25,7 @@ from agent_statestore.codec import (
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_readable
-from agent_statestore.errors import (
-    ExecutionNotFound,
-    ExecutionUnreadable,
-    IdempotencyKeyTaken,
-)
+from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, IdempotencyKeyTaken
 from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.finding import find_due, find_ended, find_page
 from agent_statestore.memory.watch import MemoryWatch

@@ -143,16 +143,7 @@ class RedisStore(Store):
                 header.update(created_us=created_us, updated_us=created_us)
                 if header["due_us"] is None:
                     header["due_us"] = created_us + duration_us(new.first_ring)
-                return decode_context(
-                    header,
-                    steps=(),
-                    messages=(),
-                    working_memory={},
-                    facts=(),
-                    entities={},
-                    rag_context=(),
-                    signals=(),
-                )
+                return decode_context(header)
             existing = self.get_context(answers.text(answer))
             if existing is not None:
                 return same_execution(existing, new)

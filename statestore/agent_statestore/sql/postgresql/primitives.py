@@ -26,13 +26,13 @@ from agent_statestore.sql.postgresql.reading import context_in, parts_of
 from agent_statestore.sql.postgresql.removing import PostgreSQLRemoving
 from agent_statestore.sql.postgresql.repeating import ROUNDS
 from agent_statestore.sql.postgresql.ringing import PostgreSQLRinging
+from agent_statestore.sql.postgresql.sending import send_statement
 from agent_statestore.sql.postgresql.writing import (
     Shape,
     checkpoint_statement,
     claim_statement,
     create_statement,
     replaced_bytes,
-    send_statement,
     shape_of,
 )
 from agent_statestore.sql.rows import notes_of, values_of

@@ -21,9 +21,8 @@ from functools import lru_cache
 from typing import Final
 
 from agent_statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
-from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.envelope import FORMAT
-from agent_statestore.records import AuditEvent, SignalKind
+from agent_statestore.records import AuditEvent
 from agent_statestore.rules.checkpoints import writable_states
 from agent_statestore.sql.postgresql.reading import parts_of
 from agent_statestore.sql.single import quoted
@@ -393,72 +392,3 @@ def claim_statement(tables: Tables, now: str) -> str:
         f"AND {unchanged} RETURNING {returned}, seen.state AS from_state), {trail} "
         f"SELECT {', '.join(f'head.{name}' for name in COLUMNS)}, {parts_of(tables, 'head')}, head.updated_us FROM head"
     )
-
-
-def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, now: str) -> str:
-    """Return the statement that puts a signal of this kind into the mailbox, and into the audit trail as `noted`.
-
-    It gives no row if the signal is refused, and else whether it woke the execution.
-    """
-    is_cancel = kind is SignalKind.CANCEL
-    awaited = "CAST(c.awaited AS jsonb) @> to_jsonb(CAST(:address AS text))"
-    wakes = "c.lease_until_us <= clock.now_us"
-    if not is_cancel:
-        wakes += f" AND {awaited} AND c.state IN ({quoted(PAUSED)})"
-    conditions = ["c.execution_id = :execution_id", "c.deleted_us IS NULL"]
-    conditions += [f"c.state IN ({quoted(ACTIVE)})", f"c.format <= {FORMAT}"]
-    if kind.value in ANSWERING:
-        conditions.append(awaited)
-    has_room = "(SELECT count(*) FROM jsonb_object_keys(c.pending)) < :max_mailbox"
-    # `agent_statestore.codec.stamp` in SQL.
-    grown = """c.context_bytes + octet_length(CAST(:data AS text) || '"at":' || clock.now_us || '}')"""
-    if kind is SignalKind.EVENT:
-        conditions += [has_room, f"{grown} <= :max_bytes"]
-    elif is_cancel:
-        conditions.append(f"(c.cancel_requested = 0 OR {has_room})")
-    # `agent_statestore.codec.stamp` in SQL.
-    stamped = """CAST(:data AS text) || '"at":' || head.updated_us || '}'"""
-    trail = ""
-    if noted is not None:
-        note = audit_part(
-            tables,
-            noted,
-            at="head.updated_us",
-            from_state="head.state",
-            worker="CASE WHEN head.lease_until_us > head.updated_us THEN head.owner END",
-            who=":who",
-            why=":why",
-            data=stamped,
-        )
-        trail = f"{note}, "
-    return (
-        f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
-        f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
-        f"context_bytes = {grown}, "
-        "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
-        f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
-        f"{'audit_count = c.audit_count + 1, ' if trail else ''}"
-        f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
-        f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
-        f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
-        # The index refuses a second signal of the same id, or a second answer; asking first spares the server's log
-        # most of these errors.
-        f"FROM clock WHERE {' AND '.join(conditions)} AND NOT EXISTS (SELECT 1 FROM {tables.signals} AS sent "
-        "WHERE sent.execution_id = :execution_id AND (sent.signal_id = :signal_id OR (sent.kind = :kind "
-        f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
-        # The lease, the state and the wait are as they were before.
-        "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
-        "c.pending, "
-        f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
-        f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
-        f"SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, {stamped} FROM head), "
-        f"forgotten AS (DELETE FROM {tables.signals} AS old USING head WHERE old.execution_id = head.execution_id "
-        "AND head.signal_count > :max_mailbox AND old.position <= head.signal_count - :max_mailbox "
-        f"AND old.kind NOT IN ({quoted_kinds()}) AND NOT jsonb_exists(head.pending, old.signal_id)) "
-        "SELECT woke FROM head"
-    )
-
-
-def quoted_kinds() -> str:
-    """Return the kinds of which only the first signal under a key is accepted, as an SQL list."""
-    return ", ".join(f"'{kind}'" for kind in ANSWERING)
