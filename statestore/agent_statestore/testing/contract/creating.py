@@ -74,7 +74,7 @@ class CreatingConformance(Suite):
         assert (made.metadata, made.attempt, made.version, made.crashes, made.step_count) == ({}, 0, 0, 0, 0)
         assert (made.owner, made.lease_expires_at, made.waiting, made.output, made.error) == (None,) * 5
 
-    @pytest.mark.parametrize("priority", [0, -1, 9, None])
+    @pytest.mark.parametrize("priority", [0, 9, 255, None])
     def test_a_priority_is_kept_also_when_it_is_zero(self, store: Store, priority: int | None) -> None:
         assert summary_of(store, create(store, priority=priority)).priority == priority
 
