@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import billiard
@@ -15,7 +16,9 @@ import pytest
 from billiard.common import EX_SOFTWARE
 from celery.worker.request import Request
 
+from celery_agents.host import lost_process
 from celery_agents.host.bell import broker_gate
+from celery_agents.host.drain import DrainFlag
 from celery_agents.host.lost_process import ExecutionRequest
 from celery_agents.host.pool_pipes import MortalLock, Pipe, Pool
 from celery_agents.host.runtime import Runtime
@@ -226,12 +229,16 @@ def test_no_child_is_born_while_the_parent_writes_to_the_result_backend(
 
 def test_a_cold_shutdown_does_not_tell_of_a_retry_that_celery_will_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[bool] = []
+    drain = DrainFlag()
+    monkeypatch.setattr(lost_process, "runtime_of", lambda _: SimpleNamespace(drain=drain))
     monkeypatch.setattr(Request, "_announce_cancelled", lambda _, emit_retry=True: told.append(emit_retry))
     request = ExecutionRequest.__new__(ExecutionRequest)
     request.time_start, request.worker_pid, request._apply_result = 1.0, 0, None
+    request._task = SimpleNamespace(app=None)
 
     class AnyPool:
         def terminate_job(self, pid: int, number: int) -> None: ...
 
     request.cancel(AnyPool())
     assert told == [False]
+    assert drain.is_set(), "the deaths that follow count as crashes"
