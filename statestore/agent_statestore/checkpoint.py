@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Final
+from uuid import UUID
 
 from uuid6 import uuid7
 
@@ -44,6 +45,18 @@ def new_execution_id() -> str:
     return str(uuid7())
 
 
+def require_chosen_id(execution_id: object) -> None:
+    """Raise `InvalidRecord` unless it is None, or a UUID of any version in its usual form."""
+    if execution_id is None:
+        return
+    try:
+        is_usual = isinstance(execution_id, str) and str(UUID(execution_id)) == execution_id
+    except ValueError:
+        is_usual = False
+    if not is_usual:
+        raise InvalidRecord("execution_id", f"needs a UUID as str(uuid.uuid4()) writes it, not {execution_id!r:.80}")
+
+
 def new_checkpoint_id() -> str:
     """Return an id for one checkpoint, by which its repetition is recognised."""
     return token_hex(16)
@@ -55,6 +68,8 @@ class NewExecution:
 
     `first_ring` is the grace after which the sweeper rings the bell if the creator never published it. An execution
     with a `start_at` is neither rung nor claimable before that moment.
+
+    `execution_id` is the id that the caller has chosen: a UUID as `str(uuid)` writes it. Without it, the store chooses.
     """
 
     agent_id: str
@@ -68,8 +83,12 @@ class NewExecution:
     priority: int | None = None
     start_at: datetime | None = None
     first_ring: timedelta = DEFAULT_FIRST_RING
+    execution_id: str | None = None
 
     def __post_init__(self) -> None:
+        require_chosen_id(self.execution_id)
+        if self.execution_id is not None and self.idempotency_key is not None:
+            raise InvalidRecord("execution_id", "it does what an idempotency_key does: give one of the two")
         require_ringable("start_at", self.start_at)
         require_delay("first_ring", self.first_ring)
         for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, Self
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.errors import NoTransactions
+from agent_statestore.errors import ForeignConnection, NoTransactions
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
@@ -120,8 +120,22 @@ class StorePrimitives(ABC):
         If this agent has used the `idempotency_key` before, nothing is written. The existing context is returned if its
         input is the same JSON value and its parent the same; otherwise raise `IdempotencyConflict`
         (`rules.creating.same_execution`). Exactly one of several concurrent calls with one key creates. `due_at`
-        becomes now + `first_ring`, or `start_at`. Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        becomes now + `first_ring`, or `start_at`.
+
+        Likewise, if an execution has the chosen `execution_id`, nothing is written. It is returned if its agent, input
+        and parent are the same; otherwise, and if it is deleted but kept, raise `ExecutionIdTaken`. Raise
+        `NotSerialisable` or `ValueTooLarge` with nothing stored.
         """
+
+    def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
+        """Call `create` as a part of the caller's transaction on this store's database.
+
+        Others see the execution once the caller commits, and never after a rollback. An error leaves the transaction as
+        it was. `agent_statestore.callers` describes `connection`. Raise `ForeignConnection` if it leads elsewhere, and
+        on every store that is not in a SQL database.
+        """
+        del connection, new
+        raise ForeignConnection(self.url, "only a store in a SQL database takes part in a transaction of yours")
 
     @abstractmethod
     def get_context(self, execution_id: str) -> AgentContext | None:

@@ -14,7 +14,9 @@
     |   |-- AlreadyAnswered     the first answer won; this is the second
     |   `-- MailboxFull         the execution has as many signals in its mailbox as there may be
     |-- NoTransactions          a transactional step on a store that has no transactions to share
+    |-- ForeignConnection       a connection of the caller's through which the store cannot write
     |-- IdempotencyConflict     the idempotency key of a new execution belongs to another one, with another input
+    |-- ExecutionIdTaken        the chosen id of a new execution belongs to another one
     |-- IdempotencyKeyTaken     a restored execution's idempotency key belongs to another execution here
     |-- InvalidRecord (also ValueError)
     |   |-- NotSerialisable     a value that JSON cannot carry
@@ -193,6 +195,21 @@ class NoTransactions(StoreError):
         return f"the store at {self.url} has no transactions that a step could take part in: use a SQL store"
 
 
+class ForeignConnection(StoreError):
+    """The caller's connection is not in a transaction on the store's database."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the store at {self.url} cannot write through this connection: {self.reason}; `on_commit=` works with any "
+            "store"
+        )
+
+
 class IdempotencyConflict(StoreError):
     """`Store.create` was refused: an execution with another input, or another parent, was created with the key.
 
@@ -210,6 +227,17 @@ class IdempotencyConflict(StoreError):
             f"the idempotency key {self.idempotency_key!r} of agent {self.agent_id!r} belongs to execution "
             f"{self.execution_id}, which has another input or another parent"
         )
+
+
+class ExecutionIdTaken(StoreError):
+    """The id that was chosen for a new execution belongs to another one, which may be deleted."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id)
+        self.execution_id = execution_id
+
+    def __str__(self) -> str:
+        return f"the execution_id {self.execution_id} belongs to another execution"
 
 
 class IdempotencyKeyTaken(StoreError):

@@ -45,6 +45,7 @@ class Store(StorePrimitives):
         priority: int | None = None,
         start_at: datetime | None = None,
         first_ring: timedelta = DEFAULT_FIRST_RING,
+        execution_id: str | None = None,
     ) -> AgentContext:
         """Store a new execution; see `create`."""
         return self.create(
@@ -60,6 +61,7 @@ class Store(StorePrimitives):
                 priority=priority,
                 start_at=start_at,
                 first_ring=first_ring,
+                execution_id=execution_id,
             )
         )
 

@@ -23,6 +23,8 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "AlreadyAnswered": ("e", "q"),
     "MailboxFull": ("e", "q", 1000),
     "NoTransactions": ("memory://",),
+    "ExecutionIdTaken": ("e",),
+    "ForeignConnection": ("sqlite:///f", "it leads to another file"),
     "IdempotencyConflict": ("agent", "key", "e"),
     "IdempotencyKeyTaken": ("agent", "key"),
     "InvalidRecord": ("limit", "too small"),

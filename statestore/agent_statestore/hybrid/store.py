@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from agent_statestore.callers import UnfitConnection, caller_of
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     ExecutionNotFound,
+    ForeignConnection,
     IdempotencyKeyTaken,
     InvalidRecord,
     UnsupportedURL,
@@ -35,7 +37,7 @@ from agent_statestore.records import (
     Turn,
     require_text,
 )
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
@@ -49,6 +51,10 @@ _TIDY_SECONDS: Final = 2.0
 _DAY: Final = timedelta(days=1)
 
 
+class _Archived(Exception):
+    """Undoes a creation: the archive has the execution."""
+
+
 class HybridStore(Store):
     """A store that keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
 
@@ -59,8 +65,8 @@ class HybridStore(Store):
 
     A crash at any moment loses nothing and duplicates nothing; see `agent_statestore.hybrid.archiver`. While the cold
     store is away, executions go on and wait in the hot store to be archived, but `find`, reads of what the hot store
-    does not have, `create` with an idempotency key, and deletions raise `StoreUnavailable`: their answer is not known
-    without the cold store.
+    does not have, `create` with an idempotency key or a chosen id, and deletions raise `StoreUnavailable`: their answer
+    is not known without the cold store.
 
     A failed execution that was archived is brought back when it is released. Its archived copy stays until it is over
     again, and does not show.
@@ -115,21 +121,54 @@ class HybridStore(Store):
     def create(self, new: NewExecution) -> AgentContext:
         """Store a new execution; see `StorePrimitives.create`.
 
-        It looks into the cold store for an idempotency key, before and after: before, because an archived execution may
-        have it; after, because the archiver may have moved that execution between the two looks.
+        It looks into the cold store for an idempotency key or a chosen id, before and after: before, because an
+        archived execution may have it; after, because the archiver may have moved that execution between the two looks.
         """
-        if new.idempotency_key is None:
-            return self.hot.create(new)
-        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        archived = self._archived(new)
         if archived is not None:
-            return same_execution(self.get_context(archived.execution_id) or archived, new)
+            return archived
         created = self.hot.create(new)
-        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
-        if archived is None or archived.execution_id == created.execution_id:
+        if not self._is_second(created, new):
             return created
         if created.attempt == created.version == 0:
             self.hot.purge(created.execution_id)
-        return same_execution(self.get_context(archived.execution_id) or archived, new)
+        return self._archived(new) or created
+
+    def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
+        """Create an execution in the caller's transaction on the hot store; see `StorePrimitives.create_in`."""
+        archived = self._archived(new)
+        if archived is not None:
+            return archived
+        try:
+            with caller_of(connection).nested():
+                created = self.hot.create_in(connection, new)
+                if self._is_second(created, new):
+                    raise _Archived
+        except UnfitConnection as unfit:
+            raise ForeignConnection(self.url, str(unfit)) from unfit
+        except _Archived:
+            return self._archived(new) or created
+        return created
+
+    def _archived(self, new: NewExecution) -> AgentContext | None:
+        """Return the archived execution that has the key, or the id, of one that is to be created; None without one."""
+        if new.execution_id is not None:
+            if not self.cold.get_audit(new.execution_id):
+                return None
+            return same_id(self.get_context(new.execution_id), new)
+        if new.idempotency_key is None:
+            return None
+        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        return archived and same_execution(self.get_context(archived.execution_id) or archived, new)
+
+    def _is_second(self, created: AgentContext, new: NewExecution) -> bool:
+        """Return whether the archive has another execution with the key, or the id, of the one that was created."""
+        if new.execution_id is not None:
+            return created.attempt == created.version == 0 and bool(self.cold.get_audit(new.execution_id))
+        if new.idempotency_key is None:
+            return False
+        archived = self.cold.get_by_idempotency_key(new.agent_id, new.idempotency_key)
+        return archived is not None and archived.execution_id != created.execution_id
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         return self._read(lambda store: store.get_context(execution_id))

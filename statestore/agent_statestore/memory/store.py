@@ -48,7 +48,7 @@ from agent_statestore.records import (
     require_text,
 )
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import (
     claim_changes,
@@ -89,10 +89,12 @@ class MemoryStore(Store):
         _instances.add(self)
 
     def create(self, new: NewExecution) -> AgentContext:
-        execution_id = new_execution_id()
+        execution_id = new.execution_id or new_execution_id()
         now_us = self._clock.now_us()
         header = encode_new(execution_id, new, now_us, self.max_value_bytes)
         with self._changed:
+            if execution_id in self._executions or execution_id in self._deleted:
+                return same_id(self._context(execution_id) if execution_id in self._executions else None, new)
             if new.idempotency_key is not None:
                 taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
                 if taken != execution_id:

@@ -51,7 +51,7 @@ from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
 from agent_statestore.redis.watching import watch
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
@@ -138,7 +138,12 @@ class RedisStore(Store):
             status, answer = self._connection.run(
                 script("create"), keys, arguments.new_execution(self._now(), header, card, field, new.first_ring)
             )
-            if answers.text(status) == "OK":
+            if answers.text(status) == "THERE" and new.execution_id is not None:
+                there = self.get_context(execution_id)
+                if there is not None:
+                    return same_id(there, new)
+                continue  # it was deleted between the two looks
+            if answers.text(status) != "TAKEN":
                 created_us = int(answer)
                 header.update(created_us=created_us, updated_us=created_us)
                 if header["due_us"] is None:
@@ -435,7 +440,7 @@ def _new_id(new: NewExecution) -> str:
 
     That takes about 16 tries of a microsecond each.
     """
-    execution_id = new_execution_id()
+    execution_id = new.execution_id or new_execution_id()
     if new.idempotency_key is not None:
         partition = partition_of_idempotency_key(new.agent_id, new.idempotency_key)
         while partition_of(execution_id) != partition:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from agent_statestore.errors import InvalidRecord, SchemaMismatch, StoreUnavailable
 from agent_statestore.sql.settings import SQLSettings
+from agent_statestore.sql.sqlite.lock_holder import busy_reason
 from agent_statestore.sql.tables import REVISION
 
 # A table or column that does not exist: the codes of PostgreSQL and MySQL, and SQLite's words.
@@ -32,7 +33,8 @@ _GOING_AWAY: Final = {"57P01", "57P02", "57P03", "57P04"}
 # The same of MySQL and MariaDB: read-only in several ways (the third is a group's), shutting down, offline.
 _WRONG_IN_MYSQL: Final = {1290, 1792, 1836, 3100, 1053, 3032}
 
-_DRIVERS: Final = ("sqlite3", "psycopg", "pymysql")
+# The second of PostgreSQL and of MySQL are those of callers, in whose transactions the store may write.
+_DRIVERS: Final = ("sqlite3", "psycopg", "psycopg2", "pymysql", "MySQLdb")
 
 
 def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
@@ -66,6 +68,9 @@ def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
         raise InvalidRecord("value", f"larger than the server's max_allowed_packet: {reason}") from error
     if isinstance(error, PoolTimeoutError):
         raise StoreUnavailable(url, "no connection of the pool became free in time") from error
+    busy = busy_reason(original, settings.url.database) if settings.is_sqlite else None
+    if busy is not None:
+        raise StoreUnavailable(url, busy) from error
     if isinstance(error, SQLAlchemyError) or is_driver_error(original):
         raise StoreUnavailable(url, reason) from error
     raise error
@@ -73,7 +78,7 @@ def reraise(error: BaseException, settings: SQLSettings) -> NoReturn:
 
 def sqlstate_of(error: BaseException | None) -> str | None:
     """Return the SQL standard's code of an error, if the driver tells it."""
-    return getattr(error, "sqlstate", None)
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 def mysql_code_of(error: BaseException | None) -> int | None:

@@ -52,7 +52,7 @@ def create_step_engine(settings: SQLSettings) -> Engine:
         options = {"poolclass": QueuePool, "pool_size": settings.pool_size, "max_overflow": settings.max_overflow}
     engine = _create(settings, options, autocommit=False)
     if settings.is_sqlite:
-        _begin_with_lock(engine)
+        _begin_by(engine, "BEGIN IMMEDIATE")
     else:
         event.listen(engine, "checkout", _refuse_dropped)
         event.listen(engine, "handle_error", _give_up_wrong_server)
@@ -60,20 +60,20 @@ def create_step_engine(settings: SQLSettings) -> Engine:
     return engine
 
 
-def create_migration_engine(settings: SQLSettings) -> Engine:
-    """Return an engine with transactions, for one migration.
+def create_migration_engine(settings: SQLSettings, *, writes: bool = True) -> Engine:
+    """Return an engine with transactions, for one migration, or for a look at the schema.
 
-    On SQLite a transaction takes the write lock at its start.
+    On SQLite a transaction that `writes` takes the write lock at its start.
     """
     # A migration may have to wait until nobody uses a table.
     engine = _create(settings, {"poolclass": NullPool}, autocommit=False, waits=True)
     if settings.is_sqlite:
-        _begin_with_lock(engine)
+        _begin_by(engine, "BEGIN IMMEDIATE" if writes else "BEGIN")
     return engine
 
 
-def _begin_with_lock(engine: Engine) -> None:
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+def _begin_by(engine: Engine, statement: str) -> None:
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
 
 
 def _create(

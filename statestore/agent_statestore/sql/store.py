@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from sqlalchemy.engine import Connection
 
@@ -36,6 +36,9 @@ from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
+from agent_statestore.sql.joining import Create, Joining
+from agent_statestore.sql.locking.joined import create_locked
+from agent_statestore.sql.postgresql.joined import create_joined
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading
@@ -70,12 +73,13 @@ class SQLStore(Store):
         self._database: Database
         self._primitives: Primitives
         bind: Callable[[Connection], BoundDatabase]
+        create: Create
         match settings.dialect:
             case "sqlite":
                 sqlite = SQLiteDatabase(settings, lambda: schema.ensure_schema(settings))
                 in_file = SQLitePrimitives(sqlite, clock or SystemClock())
                 self._database, self._primitives = sqlite, in_file
-                bind = partial(bind_sqlite, in_file)
+                bind, create = partial(bind_sqlite, in_file), partial(create_locked, in_file, "?")
             case "postgresql":
                 with driver("psycopg", extra="postgresql"):
                     from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
@@ -84,7 +88,7 @@ class SQLStore(Store):
                     check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)
                 self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
-                bind = partial(BoundPostgreSQL, settings, clock)
+                bind, create = partial(BoundPostgreSQL, settings, clock), partial(create_joined, settings, clock)
             case "mysql":
                 with driver("pymysql", extra="mysql"):
                     from agent_statestore.sql.mysql.primitives import MySQLDatabase, MySQLPrimitives, bind_mysql
@@ -92,7 +96,8 @@ class SQLStore(Store):
                 mysql = MySQLDatabase(settings)
                 on_server = MySQLPrimitives(mysql, clock)
                 self._database, self._primitives = mysql, on_server
-                bind = partial(bind_mysql, on_server)
+                bind, create = partial(bind_mysql, on_server), partial(create_locked, on_server, "%s")
+        self._joining = Joining(settings, self._database, max_value_bytes, create)
         self._transactions = StepTransactions(settings, bind, max_value_bytes)
         self._reading = Reading(self._database)
         self._activity = ActivityReading(self._database)
@@ -100,6 +105,13 @@ class SQLStore(Store):
 
     def create(self, new: NewExecution) -> AgentContext:
         return self._primitives.create(new, self.max_value_bytes)
+
+    def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
+        """Create an execution in the caller's transaction; see `StorePrimitives.create_in`.
+
+        On SQLite, the caller's transaction keeps all other writers of the file waiting until it ends.
+        """
+        return self._joining.create(connection, new)
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         return self._primitives.get_context(execution_id)

@@ -1,7 +1,7 @@
 -- uses: clock audit idempotency
 -- Creates an execution, unless its idempotency key is taken.
 --
--- KEYS[1]  x:<id>            hash  the header; must not exist, except after a repetition of this very call
+-- KEYS[1]  x:<id>            hash  the header; exists after a repetition of this very call, or under a chosen id
 -- KEYS[2]  due               zset  execution id by due_us
 -- KEYS[3]  bells             hash  execution id -> "token:rings:cancel_requested:over"
 -- KEYS[4]  cards             hash  execution id -> what never changes: see ARGV[6]
@@ -21,11 +21,11 @@
 --
 -- Nobody knows the id yet, so nobody watches: nothing is published.
 --
--- Returns {'OK', created_us} or {'TAKEN', execution id}.
+-- Returns {'OK', created_us}, {'THERE', created_us of the execution with this id} or {'TAKEN', execution id}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  return {'OK', redis.call('HGET', KEYS[1], 'created_us')}
+  return {'THERE', redis.call('HGET', KEYS[1], 'created_us')}
 end
 local taken = holder_of(KEYS[6], KEYS[5], ARGV[3])
 if taken then

@@ -1,6 +1,6 @@
 """Under a lock: executions are created, read and claimed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -10,7 +10,7 @@ from agent_statestore.codec import encode_new
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AuditEvent, Claim
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.leases import claim_changes, lease_of, may_claim
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.headers import Header, header_of
@@ -33,6 +33,7 @@ class LockedContexts(LockedBase):
         self._header = f"SELECT {columns} FROM {tables.contexts} {self._here}"
         self._locked_header = f"{self._header}{lock}"
         self._by_key = f"SELECT {columns} FROM {tables.contexts} WHERE agent_id = ? AND idempotency_key = ?{lock}"
+        self._by_id = f"SELECT {columns}, deleted_us FROM {tables.contexts} WHERE execution_id = ?{lock}"
         self._put_context = insert_into(tables.contexts, COLUMNS)
         self._parts = (
             f"SELECT data FROM {tables.steps} WHERE execution_id = ? ORDER BY step_number",
@@ -43,7 +44,11 @@ class LockedContexts(LockedBase):
         )
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
-        execution_id = new_execution_id()
+        return self._database.write(self.creating(new, max_bytes))
+
+    def creating(self, new: NewExecution, max_bytes: int) -> Callable[[Transaction], AgentContext]:
+        """Return what `create` does in a transaction."""
+        execution_id = new.execution_id or new_execution_id()
         # The encoding comes before the lock: nothing waits for it, and it cannot fail under the lock.
         encoded = encode_new(execution_id, new, None, max_bytes)
         first_ring_us = duration_us(new.first_ring)
@@ -51,13 +56,17 @@ class LockedContexts(LockedBase):
         def work(transaction: Transaction) -> AgentContext:
             # One of several concurrent calls inserts the key; the others are refused, run again, and find it here.
             asked: list[Select] = []
-            if new.idempotency_key is not None:
+            if new.execution_id is not None:
+                asked = [(self._by_id, (execution_id,))]
+            elif new.idempotency_key is not None:
                 asked = [(self._by_key, (new.agent_id, new.idempotency_key))]
             found, now_us = self._look(transaction, *asked)
             if found and found[0]:
                 header = header_of(found[0][0])
+                if new.execution_id is not None and found[0][0][-1] is not None:
+                    return same_id(None, new)  # deleted, and kept
                 existing = self._context(header, transaction.finish(*self._queries(header["execution_id"])))
-                return same_execution(existing, new)
+                return same_execution(existing, new) if new.execution_id is None else same_id(existing, new)
             header = encoded | _NO_PARTS | {"created_us": now_us, "updated_us": now_us, "audit_count": 0}
             header["context_bytes"] = new_bytes(encoded)
             if header["due_us"] is None:
@@ -66,7 +75,7 @@ class LockedContexts(LockedBase):
             self._note(transaction, header, AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
             return context_of(header)
 
-        return self._database.write(work)
+        return work
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         rows, *parts = self._database.read((self._header, (execution_id,)), *self._queries(execution_id))

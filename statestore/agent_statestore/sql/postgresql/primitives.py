@@ -14,7 +14,7 @@ from agent_statestore.envelope import octets
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import may_claim
 from agent_statestore.rules.signals import MailBounds, check_signal
@@ -55,7 +55,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         self._claim = claim_statement(tables, database.now)
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
-        execution_id = new_execution_id()
+        execution_id = new.execution_id or new_execution_id()
         header = encode_new(execution_id, new, None, max_bytes)
         statement = create_statement(self._tables, self._database.now, in_session=new.session_id is not None)
         params = header | _NEW | {"context_bytes": new_bytes(header)}
@@ -68,7 +68,16 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 found = self.get_by_idempotency_key(new.agent_id, new.idempotency_key)
                 if found is not None:
                     return same_execution(found, new)
+            if new.execution_id is not None:
+                found = self.get_context(execution_id)
+                if found is not None or self._look_at_deleted(execution_id):
+                    return same_id(found, new)
         raise self._unexplained("create", execution_id)
+
+    def _look_at_deleted(self, execution_id: str) -> bool:
+        """Return whether there is a row under this id that is deleted and not purged."""
+        statement = f"SELECT 1 FROM {self._tables.contexts} WHERE execution_id = :id AND deleted_us IS NOT NULL"
+        return bool(self._database.run(statement, {"id": execution_id}))
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         rows = self._database.run(f"{self._get}c.execution_id = :execution_id", {"execution_id": execution_id})

@@ -305,7 +305,7 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
 def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
     """Return the statement that stores a new execution.
 
-    It gives no row if its idempotency key is taken, and else `created_us` and `due_us`.
+    It gives no row if its idempotency key or its id is taken, and else `created_us` and `due_us`.
     """
     timed = {
         "created_us": "(SELECT now_us FROM clock)",
@@ -315,7 +315,7 @@ def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
     values = ", ".join(timed.get(name, f":{name}") for name in COLUMNS)
     head = (
         f"head AS (INSERT INTO {tables.contexts} ({', '.join(COLUMNS)}) VALUES ({values}) "
-        "ON CONFLICT (agent_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
+        "ON CONFLICT DO NOTHING "
         "RETURNING execution_id, session_id, user_id, token, audit_count, created_us, due_us)"
     )
     parts = [

@@ -49,7 +49,8 @@ def current_revision(connection: Connection, settings: SQLSettings) -> str | Non
 
 def read_revision(settings: SQLSettings) -> str | None:
     """Return the revision of the database's schema; see `current_revision`."""
-    with _migration_engine(settings) as engine, engine.connect() as connection:
+    # Without a lock on SQLite: a look must not wait for a transaction of the caller's.
+    with _migration_engine(settings, writes=False) as engine, engine.connect() as connection:
         return current_revision(connection, settings)
 
 
@@ -147,13 +148,13 @@ def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None
 
 
 @contextmanager
-def _migration_engine(settings: SQLSettings) -> Iterator[Engine]:
+def _migration_engine(settings: SQLSettings, *, writes: bool = True) -> Iterator[Engine]:
     """Give an engine for one look or migration, inside the gate on SQLite.
 
     The driver's errors become the store's.
     """
     with sqlite_gate if settings.is_sqlite else nullcontext():
-        engine = create_migration_engine(settings)
+        engine = create_migration_engine(settings, writes=writes)
         try:
             yield engine
         except SQLAlchemyError as error:

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import ManualClock, from_us
-from agent_statestore.errors import ExecutionNotFound, IdempotencyConflict
+from agent_statestore.errors import ExecutionIdTaken, ExecutionNotFound, IdempotencyConflict, InvalidRecord
 from agent_statestore.query import Query
 from agent_statestore.records import AgentContext, JSONValue, Memory
 from agent_statestore.states import AgentState
@@ -162,6 +162,41 @@ class CreatingConformance(Suite):
 
     def test_executions_without_an_idempotency_key_are_all_new(self, store: Store) -> None:
         assert create(store) != create(store)
+
+    def test_a_caller_may_choose_the_id_and_a_repetition_returns_the_same_execution(self, store: Store) -> None:
+        chosen = str(uuid4())
+        made = store.create_context("agent", {"a": 1, "b": 2}, execution_id=chosen, session_id="session")
+        assert made.execution_id == chosen
+        assert store.get_context(chosen) == made
+        claim(store, chosen)
+        again = store.create_context("agent", {"b": 2, "a": 1}, execution_id=chosen)
+        assert again == context_of(store, chosen)
+        assert (again.attempt, len(store.find().items)) == (1, 1)
+
+    def test_a_chosen_id_that_belongs_to_another_execution_is_refused(self, store: Store) -> None:
+        chosen = create(store, input=1)
+        others: list[tuple[str, JSONValue, str | None]] = [("other", 1, None), ("agent", 2, None), ("agent", 1, "p")]
+        for agent_id, value, parent in others:
+            with pytest.raises(ExecutionIdTaken) as refused:
+                create(store, agent_id, input=value, parent_execution_id=parent, execution_id=chosen)
+            assert refused.value.execution_id == chosen
+        assert len(store.find().items) == 1
+        store.delete_context(chosen)
+        if store.keeps_deleted:
+            with pytest.raises(ExecutionIdTaken):
+                create(store, input=1, execution_id=chosen)
+            store.purge(chosen)
+        assert create(store, input=2, execution_id=chosen) == chosen
+
+    def test_a_chosen_id_is_a_uuid_and_takes_the_place_of_an_idempotency_key(self, store: Store) -> None:
+        chosen = uuid4()
+        for wrong in ("", "order-7", chosen.hex, str(chosen).upper(), f"{{{chosen}}}", chosen, 7):
+            with pytest.raises(InvalidRecord) as refused:
+                create(store, execution_id=wrong)
+            assert refused.value.field == "execution_id"
+        with pytest.raises(InvalidRecord):
+            create(store, execution_id=str(chosen), idempotency_key="key")
+        assert store.find().items == ()
 
     @pytest.mark.parametrize("text", ["a b", "a:b{c}", "%_*?[x]", "Ünï'\"\\", "\N{SLIGHTLY SMILING FACE}", "x" * 255])
     def test_names_may_be_any_text(self, store: Store, text: str) -> None:
