@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from celery import current_app
 
@@ -45,6 +46,9 @@ def enqueue(
     priority: int | None = None,
     start_at: datetime | None = None,
     deadline: datetime | timedelta | None = None,
+    execution_id: str | None = None,
+    connection: Any = None,
+    on_commit: Any = None,
     runtime: Services | None = None,
 ) -> Execution:
     """Start an execution of an agent, which is given as an object or by name.
@@ -55,9 +59,19 @@ def enqueue(
     `deadline` fails, or asks if the agent has `on_limit="ask"`. If the broker cannot be reached, the execution is
     stored nevertheless, and a sweeper starts it as soon as it can.
 
-    Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `IdempotencyConflict`, `NotSerialisable`, `ValueTooLarge`,
-    `InvalidRecord` (also for an `idempotency_key` that begins with "agents:"), `StoreUnavailable`, and whatever the
-    agent's `concurrency_key` raises. After any of them nothing is stored.
+    `execution_id` is an id that the caller has chosen, a UUID as text; it does what an `idempotency_key` does.
+
+    `connection` is the caller's connection to the store's own SQL database (Django's, or a connection or session of
+    SQLAlchemy): the execution is stored in the caller's transaction, or with a rollback never was. Until the commit,
+    nobody sees it, and the methods of the handle raise `ExecutionNotFound`. `on_commit` works with any store: it is
+    such a connection, or a function that calls a function after the commit (`django.db.transaction.on_commit`), and the
+    execution is stored then. If the process dies in between, it is lost. Either is refused for an agent with
+    `session_policy="reject"` and a session, and `on_commit` with an `idempotency_key`.
+
+    Raises `UnknownAgent`, `InvalidInput`, `SessionBusy`, `IdempotencyConflict`, `ExecutionIdTaken`,
+    `ForeignConnection`, `NotSerialisable`, `ValueTooLarge`, `InvalidRecord` (also for an `idempotency_key` that begins
+    with "agents:"), `StoreUnavailable`, and whatever the agent's `concurrency_key` raises. After any of them nothing is
+    stored.
     """
     services = runtime or current_runtime()
     created = create(
@@ -72,8 +86,11 @@ def enqueue(
         priority=priority,
         start_at=start_at,
         deadline=deadline,
+        execution_id=execution_id,
+        connection=connection,
+        on_commit=on_commit,
     )
-    return Execution(created.execution_id, services)
+    return Execution(created, services)
 
 
 def get_execution(execution_id: str, *, runtime: Services | None = None) -> Execution:

@@ -37,6 +37,9 @@ class Agent(AgentDefinition):
         priority: int | None = None,
         start_at: datetime | None = None,
         deadline: datetime | timedelta | None = None,
+        execution_id: str | None = None,
+        connection: Any = None,
+        on_commit: Any = None,
     ) -> Execution:
         """Start an execution of this agent on the current app's workers; see `celery_agents.enqueue`."""
         return current.enqueue(
@@ -50,6 +53,9 @@ class Agent(AgentDefinition):
             priority=priority,
             start_at=start_at,
             deadline=deadline,
+            execution_id=execution_id,
+            connection=connection,
+            on_commit=on_commit,
         )
 
 

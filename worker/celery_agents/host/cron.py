@@ -167,7 +167,7 @@ class EnqueueTask(Task):  # type: ignore[misc] # Celery carries no types
         except IdempotencyConflict as conflict:
             log.error("%s: this tick was started before, with another input: %s", called, conflict)
             return None
-        return created.execution_id
+        return created
 
 
 def _scheduled(app: Celery) -> set[tuple[str, str | None]]:

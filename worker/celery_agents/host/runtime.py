@@ -3,11 +3,13 @@
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from celery import Celery
 
+from agent_statestore.callers import caller_of
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.opening import open_store
 from agent_statestore.plain_text import line_logger
@@ -98,6 +100,10 @@ class Runtime:
         queue = queue or self.settings.queue
         if queue is not None:
             check_queue(self.app, queue)
+
+    def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
+        """Call the hook after the commit of the caller's transaction."""
+        caller_of(connection).after_commit(hook)
 
     def load_agents(self) -> None:
         """Import the modules that the app is configured to import; they define the agents."""

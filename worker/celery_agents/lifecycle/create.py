@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from agent_statestore.checkpoint import NewExecution
-from agent_statestore.records import AgentContext, JSONValue
+from agent_statestore.records import JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.define import deadline as deadlines
 from celery_agents.define.agent import AgentDefinition
@@ -27,9 +28,12 @@ def create(
     priority: int | None = None,
     start_at: datetime | None = None,
     deadline: datetime | timedelta | None = None,
+    execution_id: str | None = None,
+    connection: Any = None,
+    on_commit: Any = None,
     tick_key: str | None = None,
-) -> AgentContext:
-    """Create an execution and ring its bell. `celery_agents.enqueue` describes the parameters and errors.
+) -> str:
+    """Create an execution, ring its bell, and return its id. `celery_agents.enqueue` describes parameters and errors.
 
     `tick_key` is the key of a schedule's tick (`keys.of_tick`), in place of a user's `idempotency_key`.
     """
@@ -57,12 +61,17 @@ def create(
         priority=priority,
         start_at=start_at,
         first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
+        execution_id=execution_id,
     )
     services.check_queue(new.queue)
+    if connection is not None or on_commit is not None:
+        from celery_agents.lifecycle import committing  # only those who have a transaction need it
+
+        return committing.create(services, turns, new, connection, on_commit)
     if session_id is not None and turns.rejects(session_id):
         context = admission.create(services.store, turns, new)
     else:
         context = services.store.create(new)
     if start_at is None and context.state is AgentState.IDLE:
         services.ring(context)
-    return context
+    return context.execution_id

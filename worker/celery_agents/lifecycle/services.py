@@ -1,6 +1,7 @@
 """What code outside the engine needs of its process: the port that each kind of host fills."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
@@ -38,6 +39,10 @@ class Services(Protocol):
 
     def check_queue(self, queue: str | None) -> None:
         """Raise `InvalidRecord` for a queue on which no bell could ever be rung. None is the default queue."""
+        ...
+
+    def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
+        """Call the hook after the commit of the caller's transaction (`agent_statestore.callers`)."""
         ...
 
     def load_agents(self) -> None:

@@ -1,7 +1,10 @@
 """The parts of an installation as a test has them: no Celery app, and bells that are rung in this process, in order."""
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
+from agent_statestore.callers import caller_of
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.agent import AgentDefinition
@@ -27,6 +30,13 @@ class LocalRuntime:
 
     def check_queue(self, queue: str | None) -> None:
         """A test's bells need no queue."""
+
+    def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
+        """What is kept in memory is there already, and does not wait for a commit."""
+        if self.store.has_transactions:
+            caller_of(connection).after_commit(hook)
+        else:
+            hook()
 
     def ring(self, summary: ExecutionSummary) -> None:
         """Notes that the execution can go on; once, however often it is rung."""

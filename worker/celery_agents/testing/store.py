@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.contract import StepTransaction
-from agent_statestore.records import Checkpointed, Lease
+from agent_statestore.records import AgentContext, Checkpointed, Lease
 from agent_statestore.store import Store
 from celery_agents.testing.crashes import Crashes, When
 
@@ -20,6 +20,10 @@ class WatchedStore:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
+        """Creates in the transaction. What is kept in memory is there at once, and stays after a rollback too."""
+        return self._store.create_in(connection, new) if self._store.has_transactions else self._store.create(new)
 
     def checkpoint(self, execution_id: str, checkpoint: Checkpoint, lease: Lease | None = None) -> Checkpointed:
         """See `StorePrimitives.checkpoint`."""

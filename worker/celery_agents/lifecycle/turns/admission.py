@@ -2,7 +2,7 @@
 
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.records import AgentContext, ExecutionSummary
-from agent_statestore.rules.creating import same_execution
+from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.store import Store
 from celery_agents.define.turns import Turns
 from celery_agents.errors import SessionBusy
@@ -21,6 +21,10 @@ def create(store: Store, turns: Turns, new: NewExecution) -> AgentContext:
         existing = store.get_by_idempotency_key(new.agent_id, new.idempotency_key)
         if existing is not None:
             return same_execution(existing, new)
+    if new.execution_id is not None:
+        existing = store.get_context(new.execution_id)
+        if existing is not None:
+            return same_id(existing, new)
     require_free(store, turns, new.session_id, parent_id=new.parent_execution_id)
     made = store.create(new)
     keep_or_purge(store, turns, new.session_id, made.execution_id, parent_id=new.parent_execution_id)
