@@ -28,6 +28,7 @@ class AgentDefinition:
         max_steps: how many steps one execution may take; None means the worker's setting.
         max_attempts: how many claims in a row may die without recording a step; None means the worker's setting.
         queue: Celery queue of its executions; None means the worker's setting.
+        priority: priority of their messages, 0 to 255, as the broker takes it; None means the broker's default.
         deadline: how long an execution may take from its creation, pauses included; None means for ever.
         max_tokens: how much `run.spend` may count; None means any amount.
         max_cost: likewise, for cost.
@@ -48,6 +49,7 @@ class AgentDefinition:
         max_steps: int | None = None,
         max_attempts: int | None = None,
         queue: str | None = None,
+        priority: int | None = None,
         deadline: timedelta | None = None,
         max_tokens: float | None = None,
         max_cost: float | None = None,
@@ -65,6 +67,8 @@ class AgentDefinition:
         for limit_name, limit in (("max_steps", max_steps), ("max_attempts", max_attempts)):
             if limit is not None:
                 check_count(name, limit_name, limit, 1)
+        if priority is not None:
+            check_count(name, "priority", priority, 0, 255)
         for limit_name, amount in (("max_tokens", max_tokens), ("max_cost", max_cost)):
             if amount is not None:
                 check_amount(name, limit_name, amount)
@@ -77,6 +81,7 @@ class AgentDefinition:
         self.max_steps = max_steps
         self.max_attempts = max_attempts
         self.queue = queue
+        self.priority = priority
         self.deadline = deadline
         self.max_tokens = max_tokens
         self.max_cost = max_cost

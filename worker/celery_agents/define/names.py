@@ -55,10 +55,12 @@ def _shown(name: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_count(owner: str, field: str, value: Any, least: int) -> None:
-    """Raise `RegistrationError` for anything but a whole number of at least `least`."""
+def check_count(owner: str, field: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise `RegistrationError` for anything but a whole number of at least `least`, and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RegistrationError(owner, f"{field} needs a number of at least {least}, not {value!r:.80}")
+    if most is not None and value > most:
+        raise RegistrationError(owner, f"{field} needs a number of at most {most}, not {value}")
 
 
 def check_amount(owner: str, field: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from agent_statestore.fork_gate import ForkGate
 from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
+from celery_agents.host.routes import AgentsRouter
 from celery_agents.settings import Settings
 
 log = line_logger(__name__)
@@ -45,8 +46,8 @@ def _ring(
     options: dict[str, object] = {}
     if app.conf.task_send_sent_event:
         options["event_dispatcher"] = _SentUnderAgentsName(app, agent_id)
-    if queue or settings.queue:
-        options["queue"] = queue or settings.queue
+    if queue:
+        options["queue"] = queue
     if priority is not None:
         options["priority"] = priority
     try:
@@ -55,6 +56,7 @@ def _ring(
             args=(execution_id,),
             task_id=execution_id,
             shadow=agent_id,
+            router=AgentsRouter(app, agent_id, settings.queue),
             argsrepr=f"('{execution_id}',)",
             kwargsrepr="{}",
             serializer=app.conf.task_serializer,

@@ -58,7 +58,7 @@ def create(
         metadata=metadata or {},
         idempotency_key=idempotency_key if tick_key is None else tick_key,
         queue=queue or agent.queue,
-        priority=priority,
+        priority=agent.priority if priority is None else priority,
         start_at=start_at,
         first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
         execution_id=execution_id,

@@ -58,7 +58,7 @@ class Family:
             idempotency_key=keys.of_child(parent.execution_id, key),
             parent_execution_id=parent.execution_id,
             queue=options.queue or found.queue,
-            priority=options.priority,
+            priority=found.priority if options.priority is None else options.priority,
             start_at=options.start_at,
             first_ring=self.first_ring,
         )
