@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery
 
@@ -15,6 +15,7 @@ from agent_statestore.opening import open_store
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
+from celery_agents import store_guard
 from celery_agents.define.registry import Registry
 from celery_agents.engine.events import Subscriber
 from celery_agents.engine.executor import Defaults, Executor
@@ -26,6 +27,7 @@ from celery_agents.host.live_states import send_live_state
 from celery_agents.host.routes import check_queue
 from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.lifecycle.ends import Ends
+from celery_agents.lifecycle.services import Services
 from celery_agents.settings import Settings
 
 log = line_logger(__name__)
@@ -38,7 +40,12 @@ class Runtime:
 
     Parts that exist already are returned without the lock. A worker makes settings and store before its pool forks, so
     no child is born while the sweeper's thread holds the lock.
+
+    Attributes:
+        stand_in: what a test has put in the place of all stores and bells of this process.
     """
+
+    stand_in: ClassVar[Services | None] = None
 
     def __init__(
         self, app: Celery, registry: Registry, drain: DrainFlag, subscribers: tuple[Subscriber, ...] = ()
@@ -69,6 +76,10 @@ class Runtime:
     @property
     def store(self) -> Store:
         """The store of `agents_store_url`, with the store of `agents_archive_url` behind it."""
+        if self.stand_in is not None:
+            return self.stand_in.store
+        if store_guard.check is not None:
+            store_guard.check(self.settings.store_url)
         if self._store is not None:
             return self._store
         with self._lock:
@@ -84,6 +95,9 @@ class Runtime:
 
     def ring(self, summary: ExecutionSummary) -> None:
         """Publish the bell of an execution that can go on at once; a sweeper makes up for a failure."""
+        if self.stand_in is not None:
+            self.stand_in.ring(summary)
+            return
         rung = bell.ring(
             self.app,
             self.settings,
@@ -103,6 +117,9 @@ class Runtime:
 
     def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
         """Call the hook after the commit of the caller's transaction."""
+        if self.stand_in is not None:
+            self.stand_in.after_commit(connection, hook)
+            return
         caller_of(connection).after_commit(hook)
 
     def load_agents(self) -> None:

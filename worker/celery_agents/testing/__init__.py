@@ -7,7 +7,18 @@ any test framework.
 from celery_agents.testing.agents import LocalAgents
 from celery_agents.testing.crashes import Crash, PlannedCrash, When
 from celery_agents.testing.execution import LocalExecution
+from celery_agents.testing.installed import InstalledAgents
 from celery_agents.testing.plans import PlanNotReached
 from celery_agents.testing.replayed import Replayed, replay
 
-__all__ = ["Crash", "LocalAgents", "LocalExecution", "PlanNotReached", "PlannedCrash", "Replayed", "When", "replay"]
+__all__ = [
+    "Crash",
+    "InstalledAgents",
+    "LocalAgents",
+    "LocalExecution",
+    "PlanNotReached",
+    "PlannedCrash",
+    "Replayed",
+    "When",
+    "replay",
+]
