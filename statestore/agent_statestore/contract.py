@@ -131,8 +131,8 @@ class StorePrimitives(ABC):
         """Call `create` as a part of the caller's transaction on this store's database.
 
         Others see the execution once the caller commits, and never after a rollback. An error leaves the transaction as
-        it was. `agent_statestore.callers` describes `connection`. Raise `ForeignConnection` if it leads elsewhere, and
-        on every store that is not in a SQL database.
+        it was. `agent_statestore.sql.callers` describes `connection`. Raise `ForeignConnection` if it leads elsewhere;
+        stores outside of SQL databases always do.
         """
         del connection, new
         raise ForeignConnection(self.url, "only a store in a SQL database takes part in a transaction of yours")

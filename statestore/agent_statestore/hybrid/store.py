@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from agent_statestore.callers import UnfitConnection, caller_of
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract import StepTransaction
@@ -136,6 +135,8 @@ class HybridStore(Store):
 
     def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
         """Create an execution in the caller's transaction on the hot store; see `StorePrimitives.create_in`."""
+        from agent_statestore.sql.callers import UnfitConnection, caller_of  # SQLAlchemy, for those who have it anyway
+
         archived = self._archived(new)
         if archived is not None:
             return archived

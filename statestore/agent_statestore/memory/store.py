@@ -94,7 +94,7 @@ class MemoryStore(Store):
         header = encode_new(execution_id, new, now_us, self.max_value_bytes)
         with self._changed:
             if execution_id in self._executions or execution_id in self._deleted:
-                return same_id(self._context(execution_id) if execution_id in self._executions else None, new)
+                return same_id(self.get_context(execution_id), new)
             if new.idempotency_key is not None:
                 taken = self._by_idempotency_key.setdefault((new.agent_id, new.idempotency_key), execution_id)
                 if taken != execution_id:

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from agent_statestore.callers import Caller, UnfitConnection, caller_of
 from agent_statestore.checkpoint import NewExecution
 from agent_statestore.errors import ForeignConnection, StoreError
 from agent_statestore.records import AgentContext
 from agent_statestore.sql.boundary import reraise
+from agent_statestore.sql.callers import Caller, UnfitConnection, caller_of
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.settings import SQLSettings
 

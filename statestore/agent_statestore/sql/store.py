@@ -38,7 +38,6 @@ from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
 from agent_statestore.sql.joining import Create, Joining
 from agent_statestore.sql.locking.joined import create_locked
-from agent_statestore.sql.postgresql.joined import create_joined
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading
@@ -84,6 +83,7 @@ class SQLStore(Store):
                 with driver("psycopg", extra="postgresql"):
                     from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
                     from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
+                    from agent_statestore.sql.postgresql.joined import create_joined
 
                     check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)

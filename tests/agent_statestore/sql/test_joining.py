@@ -20,10 +20,10 @@ from agent_statestore import (
     StoreUnavailable,
     ValueTooLarge,
 )
-from agent_statestore.callers import caller_of
 from agent_statestore.errors import ExecutionIdTaken
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.sql import SQLStore
+from agent_statestore.sql.callers import caller_of
 from agent_statestore.states import AgentState
 from agent_statestore.testing.kit.builders import create
 from tests.services.callers import Rollback, SQLAlchemyApp, apps_on

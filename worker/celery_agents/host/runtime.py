@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from celery import Celery
 
-from agent_statestore.callers import caller_of
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.opening import open_store
 from agent_statestore.plain_text import line_logger
@@ -120,6 +119,8 @@ class Runtime:
         if self.stand_in is not None:
             self.stand_in.after_commit(connection, hook)
             return
+        from agent_statestore.sql.callers import caller_of  # SQLAlchemy, for those who have it anyway
+
         caller_of(connection).after_commit(hook)
 
     def load_agents(self) -> None:

@@ -5,11 +5,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from agent_statestore.callers import Hook, UnfitConnection, caller_of
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.errors import InvalidRecord, StoreError
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext
+from agent_statestore.sql.callers import Hook, UnfitConnection, caller_of
 from agent_statestore.states import AgentState
 from celery_agents.define.turns import Turns
 from celery_agents.lifecycle.services import Services

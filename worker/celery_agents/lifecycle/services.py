@@ -42,7 +42,7 @@ class Services(Protocol):
         ...
 
     def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
-        """Call the hook after the commit of the caller's transaction (`agent_statestore.callers`)."""
+        """Call the hook after the commit of the caller's transaction (`agent_statestore.sql.callers`)."""
         ...
 
     def load_agents(self) -> None:

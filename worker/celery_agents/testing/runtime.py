@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from agent_statestore.callers import caller_of
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store
 from celery_agents.define.agent import AgentDefinition
@@ -34,6 +33,8 @@ class LocalRuntime:
     def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
         """What is kept in memory is there already, and does not wait for a commit."""
         if self.store.has_transactions:
+            from agent_statestore.sql.callers import caller_of
+
             caller_of(connection).after_commit(hook)
         else:
             hook()

@@ -1,6 +1,6 @@
 """Under a lock: executions are created, read and claimed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -43,11 +43,8 @@ class LockedContexts(LockedBase):
             f"SELECT signal_id, data FROM {tables.signals} WHERE execution_id = ? AND data <> '' ORDER BY position",
         )
 
-    def create(self, new: NewExecution, max_bytes: int) -> AgentContext:
-        return self._database.write(self.creating(new, max_bytes))
-
-    def creating(self, new: NewExecution, max_bytes: int) -> Callable[[Transaction], AgentContext]:
-        """Return what `create` does in a transaction."""
+    def create(self, new: NewExecution, max_bytes: int, within: Transaction | None = None) -> AgentContext:
+        """See `StorePrimitives.create`; `within` is a transaction that others began and will end."""
         execution_id = new.execution_id or new_execution_id()
         # The encoding comes before the lock: nothing waits for it, and it cannot fail under the lock.
         encoded = encode_new(execution_id, new, None, max_bytes)
@@ -75,7 +72,7 @@ class LockedContexts(LockedBase):
             self._note(transaction, header, AuditEvent.CREATED, now_us, to_state=AgentState.IDLE)
             return context_of(header)
 
-        return work
+        return self._database.write(work) if within is None else work(within)
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         rows, *parts = self._database.read((self._header, (execution_id,)), *self._queries(execution_id))

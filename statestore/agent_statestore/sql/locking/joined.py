@@ -55,11 +55,10 @@ def create_locked(
 ) -> AgentContext:
     """Create an execution through a driver's connection, without a commit."""
     transaction = JoinedTransaction(connection, marker)
-    create = primitives.creating(new, max_bytes)
     try:
-        return create(transaction)
+        return primitives.create(new, max_bytes, transaction)
     except Exception as error:
         if mysql_code_of(error) != _DUPLICATE_IN_MYSQL:
             raise
     # Another transaction has inserted the same key since the look. Only the INSERT was undone.
-    return create(transaction)
+    return primitives.create(new, max_bytes, transaction)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from agent_statestore.callers.caller import Hook
+from agent_statestore.sql.callers.caller import Hook
 
 
 def django_alias(connection: Any) -> str | None:

@@ -10,8 +10,7 @@ A caller gives one of these:
 import sys
 from typing import Any
 
-from agent_statestore.callers.caller import Caller, Hook, UnfitConnection
-from agent_statestore.callers.with_sqlalchemy import SQLAlchemyCaller, sync_connection
+from agent_statestore.sql.callers.caller import Caller, Hook, UnfitConnection
 
 __all__ = ["Caller", "Hook", "UnfitConnection", "caller_of"]
 
@@ -19,9 +18,11 @@ __all__ = ["Caller", "Hook", "UnfitConnection", "caller_of"]
 def caller_of(connection: Any) -> Caller:
     """Return the transaction behind a caller's connection. Raise `UnfitConnection` for anything else."""
     if "django.db" in sys.modules:
-        from agent_statestore.callers.with_django import DjangoCaller, django_alias
+        from agent_statestore.sql.callers.with_django import DjangoCaller, django_alias
 
         alias = django_alias(connection)
         if alias is not None:
             return DjangoCaller(alias)
+    from agent_statestore.sql.callers.with_sqlalchemy import SQLAlchemyCaller, sync_connection  # its ORM takes long
+
     return SQLAlchemyCaller(sync_connection(connection))

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
-from agent_statestore.callers.caller import Hook, UnfitConnection
+from agent_statestore.sql.callers.caller import Hook, UnfitConnection
 
 log = logging.getLogger(__name__)
 
