@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME := $(VENV)/.runtime
+LOWEST := .venv-lowest
 IS_NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
 
@@ -59,6 +60,26 @@ test: $(INSTALLED) ## The tests for every commit: six stores whole, crash tests 
 test-all: $(INSTALLED) ## All tests, as before a release: also further versions and topologies of servers
 	@$(PYTEST)
 
+# The lowest versions are those of the lowest Python, where it is there.
+LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
+LOWEST_PYTEST = $(LOWEST)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
+# The command line on the embedded broker, what is imported, what Celery shows, and a real worker on each kind of store.
+LOWEST_TESTS = tests/celery_agents/test_imports.py tests/celery_agents/host/test_censoring.py \
+	tests/celery_agents/cli/test_cli_setup.py::test_the_plug_in_on_the_embedded_defaults \
+	tests/crash/test_kill.py::test_another_worker_goes_on_at_once_after_the_whole_worker_was_killed
+CONFORMANCE = tests/agent_statestore/test_conformance.py
+LOWEST_STORES = $(addprefix $(CONFORMANCE)::,TestSQLite TestPostgreSQL TestMariaDB TestRedis)
+
+$(LOWEST)/.installed: pyproject.toml
+	@$(LOWEST_PYTHON) $(IS_NEW_ENOUGH)
+	@$(LOWEST_PYTHON) tools/install.py $(LOWEST) --lowest
+	@touch $@
+
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/.installed ## A part of the tests, with the lowest versions that pyproject.toml allows
+	@$(LOWEST_PYTEST) $(LOWEST_TESTS)
+	@$(LOWEST_PYTEST) $(LOWEST_STORES) -k "token or trail"
+
 .PHONY: chaos
 chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed at random
 	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=
@@ -69,4 +90,4 @@ bench: $(INSTALLED) ## Measure steps, resumes and workers, as ratios (BENCH=--qu
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored
-	@rm -rf $(VENV) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(LOWEST) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -2,6 +2,7 @@
 
     python3 tools/install.py .venv            # what runs agents
     python3 tools/install.py .venv --dev      # and what tests, checks and measures them
+    python3 tools/install.py .venv-lowest --lowest    # the same, in the lowest versions that pyproject.toml allows
 
 `make` calls it. It needs nothing but Python's own `venv` and the `pip` in it. Development's packages are installed by
 `uv`, which takes seconds where pip takes minutes. uv does not read pip's settings; where it finds no packages without
@@ -11,11 +12,14 @@ them, pip installs.
 import argparse
 import os
 import queue
+import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,6 +29,10 @@ RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half 
 DEVELOPMENT: Final = (
     "all that development needs, database servers included: about 100 packages, 460 MB, half a minute to some minutes"
 )
+LOWEST: Final = "all that development needs, each in the lowest version that pyproject.toml allows"
+# Other packages of development want newer ones of these than we do: kombu[redis] pins packaging, pytest-celery needs
+# psutil 7. Nothing that we use of them depends on that, so their lowest versions are put in place afterwards.
+HELD_UP: Final = ("packaging", "psutil")
 # What pip and uv say about each package. The rest of their output repeats that, and is shown if they fail.
 SHOWN: Final = (
     *("Collecting", "Obtaining", "Building", "Installing", "Preparing", "Getting", "Successfully", "WARNING"),
@@ -44,19 +52,28 @@ def main() -> int:
     """Return the exit code: 0, or that of the command that failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="the environment; what it holds already is kept")
-    parser.add_argument("--dev", action="store_true", help="with everything for development")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--dev", action="store_true", help="with everything for development")
+    kind.add_argument("--lowest", action="store_true", help="the same in the lowest versions, in a new environment")
     arguments = parser.parse_args()
 
     environment: Path = arguments.folder
-    say(f"Installing into {environment}: {DEVELOPMENT if arguments.dev else RUNTIME}.")
+    what = LOWEST if arguments.lowest else DEVELOPMENT if arguments.dev else RUNTIME
+    say(f"Installing into {environment}: {what}.")
     started = time.monotonic()
     try:
+        if arguments.lowest:
+            # What an environment holds stays if it is allowed, however new it is.
+            shutil.rmtree(environment, ignore_errors=True)
         # pip comes last into a new environment: where it is missing, somebody interrupted the making of one.
         if not (environment / "bin/pip").exists():
             run([sys.executable, "-m", "venv", str(environment)], "making the environment", started)
-        if not (arguments.dev and installed_by_uv(environment, started)):
-            what = f"{ROOT}[dev]" if arguments.dev else str(ROOT)
-            run([*pip(environment), "--editable", what], "pip is at work", started)
+        if arguments.lowest:
+            install_lowest(environment, started)
+        elif arguments.dev:
+            install_development(environment, started, ["--editable", f"{ROOT}[dev]"])
+        else:
+            run([*pip(environment), "--editable", str(ROOT)], "pip is at work", started)
     except Failed as failure:
         return failure.code
     except KeyboardInterrupt:
@@ -71,17 +88,44 @@ def pip(environment: Path) -> list[str]:
     return [python, "-m", "pip", "install", "--progress-bar=off", "--disable-pip-version-check"]
 
 
-def installed_by_uv(environment: Path, started: float) -> bool:
-    """Install what development needs with uv. Return False, and show why, where uv cannot."""
+def install_development(environment: Path, started: float, *wanted: Sequence[str]) -> None:
+    """Install what each of `wanted` names, in this order: with uv, or with pip where uv cannot."""
     python = str(environment / "bin/python")
     uv = [python, "-m", "uv", "pip", "install", "--no-progress", "--python", python]
     try:
         run([*pip(environment), "uv"], "pip is at work", started)
-        run([*uv, "--editable", f"{ROOT}[dev]"], "uv is at work", started)
+        for each in wanted:
+            run([*uv, *each], "uv is at work", started)
     except Failed:
         say("uv cannot install here; pip does, which takes some minutes.")
-        return False
-    return True
+        for each in wanted:
+            run([*pip(environment), *each], "pip is at work", started)
+
+
+def install_lowest(environment: Path, started: float) -> None:
+    """Install what development needs in the lowest versions. A version that does not exist is a failure."""
+    pins = lowest(requirements())
+    constraints = environment / "lowest.txt"
+    constraints.write_text("".join(f"{name}=={pin}\n" for name, pin in pins.items() if name not in HELD_UP))
+    install_development(
+        environment,
+        started,
+        ["--constraint", str(constraints), "--editable", f"{ROOT}[dev]"],
+        ["--no-deps", *(f"{name}=={pins[name]}" for name in HELD_UP)],
+    )
+
+
+def requirements() -> list[str]:
+    """Return the dependencies of pyproject.toml and those of all its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    return [*project["dependencies"], *(each for extra in extras for each in extra)]
+
+
+def lowest(requirements: Iterable[str]) -> dict[str, str]:
+    """Return the lowest version that the requirements allow of each package. A package without one is left out."""
+    found = (re.match(r"([\w.-]+)(?:\[[\w,-]*\])?>=([\w.]+)", each) for each in requirements)
+    return {each[1]: each[2] for each in found if each is not None}
 
 
 def run(command: Sequence[str], doing: str, started: float) -> None:

@@ -164,3 +164,24 @@ def test_development_is_installed_by_uv_and_without_it_by_pip(scripted: Path, ha
     rest = [line for line in said[3:] if " s  Collecting -m pip" in line]
     assert len(rest) == (0 if has_uv else 1)
     assert any(line.startswith("uv cannot install here") for line in said) is not has_uv
+
+
+def test_every_dependency_has_a_lower_bound_that_can_be_pinned() -> None:
+    asked = {line: Requirement(line) for line in install.requirements()}
+    pins = install.lowest(asked)
+    assert {each.name for each in asked.values()} - set(pins) == {"celery-agents"}
+    wrong = [line for line, each in asked.items() if each.name in pins and pins[each.name] not in each.specifier]
+    assert not wrong, "two bounds of one package, or one that its own requirement excludes"
+
+
+def test_the_lowest_are_installed_into_a_new_environment_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(install, "run", lambda command, _doing, _started: ran.append(list(command)))
+    install.install_lowest(tmp_path, 0.0)
+    constraints = (tmp_path / "lowest.txt").read_text().splitlines()
+    pins = install.lowest(install.requirements())
+    exact = [command for command in ran if "--no-deps" in command]
+    assert "--constraint" in ran[1]
+    assert sorted([*constraints, *exact[0][-len(install.HELD_UP) :]]) == sorted(f"{n}=={v}" for n, v in pins.items())

@@ -15,7 +15,9 @@ from celery.app import utils
 from agent_statestore.masking import masked
 
 _filter_of_celery: Final[Callable[[Mapping[Any, Any]], dict[Any, Any]]] = utils.filter_hidden_settings
-_sanitize_of_celery: Final[Callable[..., Any]] = utils.sanitize_url
+# Celery 5.6 has kombu's function of another name in this place.
+_SANITIZER: Final = "sanitize_url" if hasattr(utils, "sanitize_url") else "maybe_sanitize_url"
+_sanitize_of_celery: Final[Callable[..., Any]] = getattr(utils, _SANITIZER)
 
 
 def censor_urls() -> None:
@@ -25,7 +27,7 @@ def censor_urls() -> None:
     hidden. The settings themselves do not change.
     """
     utils.filter_hidden_settings = _filter_hidden_settings
-    utils.sanitize_url = _sanitize_url
+    setattr(utils, _SANITIZER, _sanitize_url)
 
 
 @functools.wraps(_filter_of_celery)
@@ -42,7 +44,11 @@ def _filter_hidden_settings(conf: Mapping[Any, Any]) -> dict[Any, Any]:
 
 @functools.wraps(_sanitize_of_celery)
 def _sanitize_url(url: Any, *args: Any, **options: Any) -> Any:
-    return _sanitize_of_celery(_without_passwords(url), *args, **options)
+    safe = _without_passwords(url)
+    try:
+        return _sanitize_of_celery(safe, *args, **options)
+    except ValueError:  # that of Celery 5.6, for a URL that it cannot take apart
+        return safe
 
 
 def _without_passwords(value: Any) -> Any:
