@@ -85,8 +85,8 @@ _create = Family.create
 _announce = Family.announce
 
 
-def _watched_create(self: Family, wanted: NewExecution) -> Any:
-    created = _create(self, wanted)
+def _watched_create(self: Family, wanted: NewExecution, step: str) -> Any:
+    created = _create(self, wanted, step)
     _parent.key = wanted.idempotency_key or ""
     _parent.die_at(CREATED)
     return created

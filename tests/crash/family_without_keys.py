@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from celery_agents.lifecycle import relatives
+from celery_agents.lifecycle import keys
 from tests.crash.patching import put
 
-put(relatives, "_key_of", lambda parent_id, step: f"{parent_id}/{uuid4().hex}/{step}")
+put(keys, "of_child", lambda parent_id, step: f"{keys.RESERVED}child:{parent_id}/{uuid4().hex}/{step}")

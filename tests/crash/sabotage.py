@@ -87,7 +87,7 @@ def no_ring_after_drain() -> None:
 
 def no_release_on_exit() -> None:
     """An exception that ends the process leaves the lease behind."""
-    put(Executor, "_give_back", lambda self, claim, crashed: None)
+    put(Executor, "_give_back", lambda self, held, crashed: None)
 
 
 def no_dead_letter() -> None:
