@@ -46,8 +46,13 @@ def _ring(
     options: dict[str, object] = {}
     if app.conf.task_send_sent_event:
         options["event_dispatcher"] = _SentUnderAgentsName(app, agent_id)
-    if queue:
-        options["queue"] = queue
+    if app.conf.task_routes:
+        options["router"] = AgentsRouter(app, agent_id, settings.queue)
+        own_queue = queue
+    else:
+        own_queue = queue or settings.queue
+    if own_queue:
+        options["queue"] = own_queue
     if priority is not None:
         options["priority"] = priority
     try:
@@ -56,7 +61,6 @@ def _ring(
             args=(execution_id,),
             task_id=execution_id,
             shadow=agent_id,
-            router=AgentsRouter(app, agent_id, settings.queue),
             argsrepr=f"('{execution_id}',)",
             kwargsrepr="{}",
             serializer=app.conf.task_serializer,
