@@ -1,8 +1,9 @@
 """The ready-made app: `celery -A celery_agents worker`, `... flower`, `... agents`.
 
 Without any setting it needs no server: kombu's filesystem broker and SQLite for executions and results all live in the
-folder `AGENTS_HOME` (default `.agents`). `AGENTS_BROKER_URL`, `AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose
-others. `AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
+folder `AGENTS_HOME` (default `.agents`), which is made when something is first written. `AGENTS_BROKER_URL`,
+`AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose others; with a Redis as the broker, results go there too.
+`AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
 """
 
 import os
@@ -12,7 +13,8 @@ from pathlib import Path
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
-from celery_agents.host.files_broker import Transport
+from celery_agents.host.files_broker import PRIVATE_FOLDERS, Transport
+from celery_agents.host.home import Home
 from celery_agents.host.install import install
 from celery_agents.host.runtime import runtime_of
 
@@ -23,7 +25,7 @@ def make_app() -> Celery:
     home = Path(os.environ.get("AGENTS_HOME") or ".agents").absolute()
     broker_url = os.environ.get("AGENTS_BROKER_URL") or "filesystem://localhost/"
     store_url = os.environ.get("AGENTS_STORE_URL", f"sqlite:///{home}/executions.db")
-    result_backend = os.environ.get("AGENTS_RESULT_BACKEND") or f"db+sqlite:///{home}/results.db"
+    result_backend = os.environ.get("AGENTS_RESULT_BACKEND") or _results_beside(broker_url, home)
     app = Celery("agents")
     app.conf.update(
         broker_url=broker_url,
@@ -38,8 +40,6 @@ def make_app() -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=True,
     )
-    if any(str(home) in url for url in (store_url, result_backend)):
-        home.mkdir(parents=True, exist_ok=True)
     if broker_url.startswith("filesystem://"):
         # Use kombu's own name: the worker's banner, Flower and error messages show it.
         TRANSPORT_ALIASES["filesystem"] = f"{Transport.__module__}:{Transport.__name__}"
@@ -47,23 +47,37 @@ def make_app() -> Celery:
         # This transport has no event loop. With these locks, a prefork worker without a free slot would block on the
         # next message that it receives. Meanwhile it would hear no revoke and send no heartbeat.
         app.conf.worker_pool_putlocks = False
-    # Agents live in the user's project. Celery itself puts that on the path only for its commands.
+    # Agents live in the user's project. Celery itself puts that on the path only for its commands. It comes last:
+    # a file in the current folder must not take the place of a module that is installed.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     install(app)
-    runtime_of(app).is_ready_made = True
+    runtime = runtime_of(app)
+    runtime.is_ready_made = True
+    urls = {"executions.db": store_url, "results.db": result_backend}
+    runtime.home = Home(home, tuple(name for name, url in urls.items() if url.endswith(f"sqlite:///{home}/{name}")))
     return app
+
+
+def _results_beside(broker_url: str, home: Path) -> str:
+    """Return where results go unless something else is said: to the broker's server, if it can hold them.
+
+    Files beside each worker would be of no use where the broker is a server: no other host could read them.
+    """
+    scheme = broker_url.partition("://")[0]
+    if scheme == "filesystem":
+        return f"db+sqlite:///{home}/results.db"
+    return broker_url if scheme in {"redis", "rediss", "sentinel"} else "disabled://"
 
 
 def _folders(broker: Path) -> dict[str, object]:
     """Return options for kombu's filesystem transport: one folder, which every process both reads and writes."""
     messages, control = broker / "messages", broker / "control"
-    for folder in (messages, control):
-        folder.mkdir(parents=True, exist_ok=True)
     return {
         "data_folder_in": str(messages),
         "data_folder_out": str(messages),
         "control_folder": str(control),
+        PRIVATE_FOLDERS: [str(folder) for folder in (broker.parent, broker, messages, control)],
         "polling_interval": 0.1,
     }
 

@@ -23,7 +23,8 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # -- migrate, settings, check ------------------------------------------------------------------------------------------
 
 
-def test_migrate_up_and_down(cli: CLI) -> None:
+def test_migrate_up_and_down(tmp_path: Path) -> None:
+    cli = CLI(make_app(f"sqlite:///{tmp_path}/fresh.db", "memory://"))
     assert "went from revision none to" in cli("migrate").stdout
     assert "already" in cli("migrate").stdout
     cli.enqueue("count", "1")

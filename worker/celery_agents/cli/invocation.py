@@ -3,6 +3,7 @@
 import getpass
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,10 +26,20 @@ def app_runtime(ctx: click.Context) -> Runtime:
         ) from error
 
 
-def shared_runtime(ctx: click.Context) -> Runtime:
-    """Return `app_runtime`, but refuse a store that only this process would see. Raise `ConfigurationError`."""
+def shared_runtime(ctx: click.Context, *, creates: bool = False) -> Runtime:
+    """Return `app_runtime`, but refuse a store that only this process would see. Raise `ConfigurationError`.
+
+    Unless the command `creates` something, a SQLite store whose file is missing is refused too, and no file is made.
+    """
     runtime = app_runtime(ctx)
     check_broker_url(runtime.app)
+    missing = None if creates else missing_file(runtime)
+    if missing is not None:
+        raise ConfigurationError(
+            "agents_store_url",
+            f"there is no file {missing} yet, so there are no executions: is this the folder, or the store, that the "
+            "workers use? (AGENTS_STORE_URL, AGENTS_HOME)",
+        )
     if not runtime.store.is_shared:
         raise ConfigurationError(
             "agents_store_url",
@@ -36,6 +47,17 @@ def shared_runtime(ctx: click.Context) -> Runtime:
             "set AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say)",
         )
     return runtime
+
+
+def missing_file(runtime: Runtime) -> Path | None:
+    """Return the file of a SQLite store that nothing was written to yet; None for every other store."""
+    url = runtime.settings.store_url
+    if not url.startswith("sqlite"):
+        return None
+    from agent_statestore.sql.settings import parse_url
+
+    file = Path(parse_url(url).url.database or "")
+    return None if file.exists() else file
 
 
 def execution_of(ctx: click.Context, execution_id: str) -> Execution:

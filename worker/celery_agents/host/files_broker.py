@@ -8,18 +8,23 @@ events. Here files appear whole, by a rename, and tables change under a lock.
 
 import fcntl
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import filesystem
 from kombu.utils.json import dumps
 
+from celery_agents.host.home import make_private_folder
 from celery_agents.host.incoming.shapes import NO_JSON, tell_of_misshapen
+
+# A transport option: the folders that are made, each before those in it, and entered by this user alone.
+PRIVATE_FOLDERS: Final = "private_folders"
 
 _Table = list[list[str]]
 
@@ -27,13 +32,25 @@ _Table = list[list[str]]
 class Channel(filesystem.Channel):
     """A channel on files that appear whole."""
 
+    def _make_folders(self) -> None:
+        """Make what is not there, and not before something is read or written: to look at an app makes nothing."""
+        if not self._is_made:
+            for folder in self.transport_options.get(PRIVATE_FOLDERS, ()):
+                make_private_folder(Path(folder))
+            Path(self.control_folder).mkdir(parents=True, exist_ok=True)
+            self._is_made = True
+
+    _is_made = False
+
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
+        self._make_folders()
         # Names must sort by age as text: hence the zeros. A file is hidden from readers until it is renamed, because no
         # queue is called `part`.
         name = f"{time.monotonic_ns() // 1_000_000:020d}_{uuid.uuid4()}"
         _write_whole(Path(self.data_folder_out), f"{name}.{queue}.msg", dumps(payload))
 
     def _get(self, queue: str) -> Any:
+        self._make_folders()
         try:
             return super()._get(queue)
         except NO_JSON as error:
@@ -50,9 +67,17 @@ class Channel(filesystem.Channel):
         binding = [routing_key or "", pattern or "", queue or ""]
         self._change_table(exchange, lambda table: [other for other in table if other != binding])
 
+    def _size(self, queue: str) -> int:
+        self._make_folders()
+        return int(super()._size(queue))
+
+    def _purge(self, queue: str) -> int:
+        self._make_folders()
+        return int(super()._purge(queue))
+
     def _change_table(self, exchange: str, change: Callable[[_Table], _Table]) -> None:
+        self._make_folders()
         path: Path = self._exchange_file(exchange)
-        path.parent.mkdir(exist_ok=True)
         with _locked(path.with_suffix(".lock")):
             table = [list(binding) for binding in self.get_table(exchange)]
             changed = change(table)
@@ -68,12 +93,13 @@ class Transport(filesystem.Transport):
 
 def _write_whole(folder: Path, name: str, content: str) -> None:
     hidden = folder / f"{uuid.uuid4().hex}.part"
-    hidden.write_text(content)
+    with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(content)
     hidden.replace(folder / name)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,7 +6,8 @@ import click
 
 from agent_statestore.errors import StoreError
 from agent_statestore.masking import masked
-from celery_agents.cli.invocation import app_runtime
+from agent_statestore.opening import open_store
+from celery_agents.cli.invocation import app_runtime, missing_file
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.text import one_line
 from celery_agents.errors import AgentsError, ConfigurationError
@@ -44,6 +45,19 @@ def check(ctx: click.Context, wants_json: bool) -> None:
 def _check_store(runtime: Runtime) -> dict[str, Any]:
     url, error, warning = "", None, None
     try:
+        missing = missing_file(runtime)
+        if missing is not None and (missing.parent.is_dir() or runtime.home is not None):
+            url = masked(runtime.settings.store_url)
+            if runtime.settings.archive_url:
+                url += f" over {masked(runtime.settings.archive_url)}"
+                with open_store(runtime.settings.archive_url) as archive:
+                    archive.check()
+            return {
+                "ok": True,
+                "url": url,
+                "error": None,
+                "warning": f"there is no file {missing} yet: the first worker or client makes it",
+            }
         store = runtime.store
         url = store.url
         store.check()

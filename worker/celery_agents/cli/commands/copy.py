@@ -82,7 +82,9 @@ def copy_executions(
     _require_file(source_url)
     with ExitStack() as opened:
         source, target = (
-            shared_runtime(ctx).store if url is None else opened.enter_context(open_store(url, max_value_bytes=limit))
+            shared_runtime(ctx, creates=True).store
+            if url is None
+            else opened.enter_context(open_store(url, max_value_bytes=limit))
             for url in (source_url, target_url)
         )
         source.check()

@@ -71,7 +71,7 @@ def enqueue(
         raise click.UsageError("--follow and --wait exclude each other")
     value = _read_input(input_json, input_file)
     tags = parse_metadata(metadata)
-    runtime = shared_runtime(ctx)
+    runtime = shared_runtime(ctx, creates=True)
     _import_agents(runtime)
     execution = current.enqueue(
         agent,

@@ -44,7 +44,8 @@ def list_executions(
       celery -A celery_agents agents list --state failed --state cancelled --since 2h
       celery -A celery_agents agents list --agent research --json | jq -r '.items[].execution_id'
     """
-    page = shared_runtime(ctx).store.find(
+    store = shared_runtime(ctx).store
+    page = store.find(
         Query(
             session_id=session,
             user_id=user,
@@ -68,7 +69,8 @@ def list_executions(
     else:
         filtered = any((states, agent, session, user, since, cursor))
         start = command_line(ctx, "enqueue", "AGENT", "INPUT")
-        message = "No execution matches." if filtered else f"There are no executions yet. Start one: {start}"
+        nothing = "No execution matches" if filtered else f"There are no executions yet; start one: {start}"
+        message = f"{nothing} (looked at {store.url})"
         click.echo(message, err=True)
     if page.next_cursor is not None:
         # Kept apart from the rows, so that a script that reads them need not skip it.

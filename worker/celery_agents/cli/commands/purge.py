@@ -85,7 +85,7 @@ def _purge_old(store: Store, before: datetime, states: frozenset[AgentState], de
     found = len(store.find_ended(before, states=states, limit=_MOST_COUNTED + 1)) if states else 0
     found += len(store.find_deleted(before, _MOST_COUNTED + 1)) if deleted else 0
     if not found:
-        click.echo("No execution matches.", err=True)
+        click.echo(f"No execution matches (looked at {store.url}).", err=True)
         return
     number = f"more than {_MOST_COUNTED} executions" if found > _MOST_COUNTED else counted(found, "execution")
     kinds = " or ".join(sorted(states) + ["deleted"] * deleted)

@@ -18,7 +18,11 @@ _OF_THE_READY_MADE_APP: Final = {
     "agents_home": (".agents", None, "Folder of the embedded broker, store and results."),
     "agents_imports": ("", "imports", "Modules that define agents, separated by commas."),
     "agents_broker_url": ("filesystem://localhost/", "broker_url", "Where messages go."),
-    "agents_result_backend": ("db+sqlite in agents_home", "result_backend", "Where Celery keeps results."),
+    "agents_result_backend": (
+        "agents_home, or the broker",
+        "result_backend",
+        "Where Celery keeps results.",
+    ),
 }
 
 

@@ -29,12 +29,13 @@ def stats(
       celery -A celery_agents agents stats --agent research --json | jq '.steps[] | {name, p95: .durations.p95}'
     """
     since = since or datetime.now(UTC) - _DEFAULT_SPAN
-    found = shared_runtime(ctx).store.stats(since=since, until=until, agent_id=agent)
+    store = shared_runtime(ctx).store
+    found = store.stats(since=since, until=until, agent_id=agent)
     if wants_json:
         as_json.write(as_json.of_stats(found))
         return
     if not found.agents:
-        click.echo("No execution was created in this span of time.", err=True)
+        click.echo(f"No execution was created in this span of time (looked at {store.url}).", err=True)
         return
     from celery_agents.cli.output.stats_tables import print_stats
     from celery_agents.cli.output.terminal import make_console
