@@ -11,7 +11,7 @@ import click
 from celery_agents.client.execution import Execution
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, runtime_of
-from celery_agents.host.server_urls import check_broker_url
+from celery_agents.host.urls.servers import check_broker_url
 from celery_agents.lifecycle.decider import COMMAND_LINE
 
 

@@ -10,9 +10,11 @@ from celery_agents.define.types import is_async
 from celery_agents.engine.events import Subscriber
 from celery_agents.engine.thread_ends import at_thread_end
 from celery_agents.errors import ConfigurationError
-from celery_agents.host import censoring, django, server_urls, tasks
+from celery_agents.host import django, tasks
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime, bind, runtime_of
+from celery_agents.host.urls.censoring import censor_urls
+from celery_agents.host.urls.servers import check_before_worker
 
 # Named, not imported: they bring in Celery's worker and its pools, which a web process does not need.
 _BOOTSTEPS: Final = "celery_agents.host.bootsteps"
@@ -37,8 +39,8 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
             raise ConfigurationError("subscribers", f"needs plain functions of one Event, not {subscriber!r:.80}")
     runtime = Runtime(app, registry or default_registry, DrainFlag(), subscribers)
     bind(app, runtime)
-    censoring.censor_urls()
-    server_urls.check_before_worker(app)
+    censor_urls()
+    check_before_worker(app)
     tasks.register(app)
     at_thread_end(django.close_connections)
     app.steps["worker"].update((f"{_BOOTSTEPS}:Preflight", _DRAIN_STEP))

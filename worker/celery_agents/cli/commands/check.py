@@ -12,7 +12,7 @@ from celery_agents.cli.output import as_json
 from celery_agents.cli.output.text import one_line
 from celery_agents.errors import AgentsError, ConfigurationError
 from celery_agents.host.runtime import Runtime
-from celery_agents.host.server_urls import check_broker_url, shown_url
+from celery_agents.host.urls.servers import check_broker_url, shown_url
 
 _CONNECT_SECONDS: Final = 5.0
 

@@ -1,0 +1,1 @@
+"""The URLs of servers among the settings: read before Celery reads them, and shown without passwords."""
