@@ -152,10 +152,10 @@ TOOLS: Final = {
 
 
 @agent(name="crash.effects", max_attempts=50)
-def effects(run: Run, input: Doing) -> dict[str, str]:
+def effects(run: Run, input: Doing) -> dict[Role, str]:
     """Makes the calls; tells what became of each."""
     _come_here(run.execution_id, run.attempt, input)
-    results: dict[str, Any] = {}
+    results: dict[Role, Any] = {}
     try:
         if input.shape is Shape.STEP:
             on_crash = look_plain if input.policy is CrashPolicy.RECONCILE else input.policy
@@ -171,7 +171,7 @@ def effects(run: Run, input: Doing) -> dict[str, str]:
 
 
 @agent(name="crash.async_effects", max_attempts=50)
-async def async_effects(run: AsyncRun, input: Doing) -> dict[str, str]:
+async def async_effects(run: AsyncRun, input: Doing) -> dict[Role, str]:
     """The same by an async agent."""
     _come_here(run.execution_id, run.attempt, input)
     return _told(await run.parallel(_calls(input), return_exceptions=True))
@@ -191,11 +191,11 @@ def _come_here(execution_id: str, attempt: int, doing: Doing) -> None:
     come_here(new)
 
 
-def _calls(doing: Doing) -> dict[str, Callable[[], Any]]:
+def _calls(doing: Doing) -> dict[Role, Callable[[], Any]]:
     return {role: partial(TOOLS[doing.policy, doing.shape.is_async], role) for role in doing.shape.roles}
 
 
-def _told(results: dict[str, Any]) -> dict[str, str]:
+def _told(results: dict[Role, Any]) -> dict[Role, str]:
     return {
         name: type(result).__name__ if isinstance(result, Exception) else result for name, result in results.items()
     }
