@@ -26,10 +26,10 @@ SAID_OF_AN_EXECUTION: Final = 2
 # An outage longer than the lease frees slots, which take bells from the queue that lead to nothing.
 SAID_OF_BELLS: Final = 2 * EXECUTIONS
 
-# What a worker's three processes may say of one outage besides: the parent that the sweep, the watch for dead processes
-# and the tidying fail, each of the others that the renewal of leases and claiming do; or each that the archive is away,
-# and there again.
-SAID_OF_AN_OUTAGE: Final = 3 + 2 * 2
+# What a worker's three processes may say of one outage besides: the parent that the sweep, the watches for dead
+# processes and for cancelled executions, and the tidying fail, each of the others that the renewal of leases and
+# claiming do; or each that the archive is away, and there again.
+SAID_OF_AN_OUTAGE: Final = 4 + 2 * 2
 
 _COMPLAINT: Final = re.compile(r"^\[[^]]+: (?:WARNING|ERROR|CRITICAL)/[^]]+\] (.*)$", re.MULTILINE)
 _EXECUTION: Final = re.compile(r"\bexecution ([0-9a-f-]{36})\b")

@@ -11,6 +11,7 @@ from tests.crash.bookings import COMMITTED_APART, TABLE, Booking, Place, book
 from tests.crash.ledger import STARTED
 from tests.crash.outages import check_log, kill_and_start, wait_for_calls
 from tests.crash.scene import Cell, Scene
+from tests.services.machine import scaled
 from tests.services.process import ServerProcess
 
 pytestmark = pytest.mark.worker(imports=["tests.crash.bookings"])
@@ -91,7 +92,7 @@ class TestWhileTheServerIsKilled:
     @pytest.mark.worker(imports=["tests.crash.bookings"], lease_seconds=8.0, ring_seconds=2.0)
     @pytest.mark.parametrize("cell", SERVERS, ids=str, indirect=True)
     def test_each_execution_has_one_row(self, scene: Scene, bookings: Engine, store_server: ServerProcess) -> None:
-        executions = [enqueue(book, Booking(seconds=0.15), runtime=scene.runtime) for _ in range(EXECUTIONS)]
+        executions = [enqueue(book, Booking(seconds=scaled(0.15)), runtime=scene.runtime) for _ in range(EXECUTIONS)]
         for share in (EXECUTIONS // 3, 2 * EXECUTIONS // 3):
             wait_for_calls(scene, share)
             kill_and_start(store_server, down_seconds=0.5)()

@@ -72,9 +72,9 @@ def test_an_archiver_killed_at_any_step_loses_and_duplicates_nothing(
     assert [where(store, execution_id) for execution_id in made] == [["cold"]] * 3
     assert sorted(found(store)) == sorted(found(store.cold)) == sorted(made)
     assert {execution_id: digest_of(store.cold, execution_id) for execution_id in made} == made
-    assert [store.create_context("agent", idempotency_key=str(number)).execution_id for number in range(3)] == list(
-        made
-    )
+    assert [
+        store.create_context("agent", {"a": [1]}, idempotency_key=str(number)).execution_id for number in range(3)
+    ] == list(made)
 
 
 def test_a_sweep_alone_finishes_what_a_killed_archiver_began(store: HybridStore, urls: tuple[str, str]) -> None:

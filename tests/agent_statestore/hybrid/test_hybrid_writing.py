@@ -98,7 +98,7 @@ def test_a_failed_execution_comes_back_when_it_is_released(store: HybridStore, c
     assert store.get_steps(execution_id) == steps
     assert [entry.by for entry in store.get_audit(execution_id)[len(trail) :]] == ["ada"]
     assert due_ids(store) == [execution_id]
-    assert create(store, idempotency_key="key") == execution_id
+    assert create(store, input={"a": [1]}, idempotency_key="key") == execution_id
     # Its archived copy is older, and does not show.
     assert found(store, states=[AgentState.FAILED]) == []
     assert found(store) == found(store, states=[AgentState.IDLE]) == [execution_id]
@@ -182,7 +182,7 @@ def test_a_release_goes_on_until_no_archiver_is_quicker(store: HybridStore, monk
 
 def test_a_key_leads_to_the_archived_execution(store: HybridStore) -> None:
     execution_id = ended(store, idempotency_key="key")
-    assert create(store, idempotency_key="key") == execution_id
+    assert create(store, input={"a": [1]}, idempotency_key="key") == execution_id
     assert create(store, "another", idempotency_key="key") != execution_id
     assert found(store.hot, agent_id="agent") == []
 
@@ -207,7 +207,7 @@ def test_a_key_whose_execution_is_archived_between_the_looks_creates_nothing(
 def test_a_key_of_a_released_execution_leads_to_it_as_it_is_now(store: HybridStore) -> None:
     execution_id = ended(store, AgentState.FAILED, idempotency_key="key")
     store.requeue(execution_id)
-    created = store.create_context("agent", idempotency_key="key")
+    created = store.create_context("agent", {"a": [1]}, idempotency_key="key")
     assert (created.execution_id, created.state) == (execution_id, AgentState.IDLE)
 
 
