@@ -64,7 +64,7 @@ test-all: $(INSTALLED) ## All tests, as before a release: also further versions 
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 LOWEST_PYTEST = $(LOWEST)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
 # The command line on the embedded broker, what is imported, what Celery shows, and a real worker on each kind of store.
-LOWEST_TESTS = tests/celery_agents/test_imports.py tests/celery_agents/host/test_censoring.py \
+LOWEST_TESTS = tests/celery_agents/test_imports.py tests/celery_agents/host/urls/test_censoring.py \
 	tests/celery_agents/cli/test_cli_setup.py::test_the_plug_in_on_the_embedded_defaults \
 	tests/crash/test_kill.py::test_another_worker_goes_on_at_once_after_the_whole_worker_was_killed
 CONFORMANCE = tests/agent_statestore/test_conformance.py

@@ -185,3 +185,12 @@ def test_the_lowest_are_installed_into_a_new_environment_exactly(
     exact = [command for command in ran if "--no-deps" in command]
     assert "--constraint" in ran[1]
     assert sorted([*constraints, *exact[0][-len(install.HELD_UP) :]]) == sorted(f"{n}=={v}" for n, v in pins.items())
+
+
+def test_the_tests_of_the_lowest_versions_are_there() -> None:
+    named = re.findall(r"tests/[\w/]+\.py(?:::\w+)?", (ROOT / "Makefile").read_text())
+    assert len(named) >= 4
+    for each in named:
+        file, _, function = each.partition("::")
+        assert (ROOT / file).is_file(), each
+        assert f"def {function}" in (ROOT / file).read_text(), each
