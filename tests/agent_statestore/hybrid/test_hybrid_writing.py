@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -187,10 +188,11 @@ def test_a_key_leads_to_the_archived_execution(store: HybridStore) -> None:
     assert found(store.hot, agent_id="agent") == []
 
 
+@pytest.mark.parametrize("same", [{"idempotency_key": "key"}, {"execution_id": str(uuid4())}], ids=["key", "id"])
 def test_a_key_whose_execution_is_archived_between_the_looks_creates_nothing(
-    store: HybridStore, monkeypatch: pytest.MonkeyPatch
+    store: HybridStore, monkeypatch: pytest.MonkeyPatch, same: dict[str, Any]
 ) -> None:
-    execution_id, lease = claimed(store, idempotency_key="key")
+    execution_id, lease = claimed(store, **same)
     make = store.hot.create
 
     def archived_first(new: Any) -> Any:
@@ -199,7 +201,8 @@ def test_a_key_whose_execution_is_archived_between_the_looks_creates_nothing(
         return make(new)
 
     monkeypatch.setattr(store.hot, "create", archived_first)
-    assert create(store, idempotency_key="key") == execution_id
+    assert create(store, **same) == execution_id
+    assert create(store, **same) == execution_id
     assert found(store) == [execution_id]
     assert found(store.hot) == []
 
@@ -226,7 +229,7 @@ def test_a_deleted_execution_is_kept_in_the_cold_store_whole(store: HybridStore,
     if isinstance(store.cold, MemoryStore):  # no store shows the contents of what is deleted
         _, kept = store.cold._deleted[execution_id]
         assert (tuple(kept.steps), tuple(kept.messages)) == (exported.steps, exported.messages)
-    assert create(store, idempotency_key="key") != execution_id
+    assert create(store, input={"a": [1]}, idempotency_key="key") != execution_id
     clock.advance(INSTANT)
     assert store.find_deleted(summary_of(store, create(store)).created_at) == (execution_id,)
 
@@ -254,7 +257,7 @@ def test_a_deletion_that_died_half_way_is_repeated(
     store.delete_context(execution_id)
     assert (found(store), store.get_context(execution_id), where(store, execution_id)) == ([], None, [])
     assert [entry.event for entry in store.get_audit(execution_id)].count(AuditEvent.DELETED) == 1
-    assert create(store, idempotency_key="key") != execution_id
+    assert create(store, input={"a": [1]}, idempotency_key="key") != execution_id
 
 
 def test_a_deletion_that_died_and_is_not_repeated_is_finished_at_the_end(
