@@ -85,7 +85,7 @@ class DecisionConformance(Suite):
         )
         assert last(store, execution_id) == received
         store.checkpoint(execution_id, pause(WaitKind.EVENT), lease)
-        awaited = replace(event(), sender="", reason=None)
+        awaited = replace(event(), sender="x", reason=None)
         assert store.send(execution_id, awaited).woke is True
         entry = last(store, execution_id)
         assert (entry.position, entry.event, entry.from_state, entry.to_state) == (
