@@ -147,3 +147,19 @@ def test_two_stores_that_want_another_journal_on_one_file_are_told(tmp_path: Pat
 def test_an_unknown_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedURL, match="journal_mode"):
         SQLStore(f"sqlite:///{tmp_path}/executions.db?journal_mode=MEMORY")
+
+
+def test_what_is_purged_is_not_left_in_the_files(tmp_path: Path) -> None:
+    secret = "hunter-rosebud-"
+    with SQLStore(f"sqlite:///{tmp_path}/f.db") as store:
+        kept = store.create_context("agent", "kept" * 2000)
+        gone = store.create_context("agent", secret * 2000)
+        assert secret.encode() in content_of(tmp_path)
+        store.purge(gone.execution_id)
+        assert store.get_context(kept.execution_id) is not None
+
+    assert secret.encode() not in content_of(tmp_path)
+
+
+def content_of(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())

@@ -48,6 +48,8 @@ def prepare_sqlite(connection: sqlite3.Connection, settings: SQLSettings) -> Non
             time.sleep(0.005)
     connection.execute(f"PRAGMA synchronous={settings.synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
+    # Overwrite what is deleted. It could otherwise be read in the file until something else needs its place.
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 class PooledSQLite(GatedConnection):
