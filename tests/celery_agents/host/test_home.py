@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
+from celery_agents import install
 from celery_agents.celery import make_app
 from celery_agents.cli import agents
 from celery_agents.errors import ConfigurationError
@@ -136,3 +137,13 @@ def test_commands_that_read_make_nothing_and_name_the_store(folder: Path) -> Non
         if arguments != "check":
             assert list(folder.iterdir()) == [], arguments
     app.close()
+
+
+@pytest.mark.filterwarnings("ignore:Task name 'agents:")  # Celery warns of the task that replaces the first one's
+def test_another_installation_keeps_the_folder(folder: Path) -> None:
+    app = make_app()
+    install(app)
+
+    write_everywhere(app)
+
+    assert (folder / ".agents" / "executions.db").exists()

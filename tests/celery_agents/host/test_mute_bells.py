@@ -13,6 +13,7 @@ from celery_agents import Run, agent, enqueue
 from celery_agents.celery import make_app
 from celery_agents.define.registry import Registry
 from celery_agents.host.bell import broker_answers
+from celery_agents.host.home import home_of
 from celery_agents.host.install import install
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.sweeper import Sweeper, Swept
@@ -34,6 +35,9 @@ def files(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AGENTS_SWEEP_BATCH", "4")
     app = make_app()
     runtime = runtime_of(app)
+    home = home_of(app)
+    assert home is not None
+    home.prepare()
     runtime._store = open_store(runtime.settings.store_url, clock=clock)
     yield runtime
     runtime.store.close()

@@ -11,7 +11,7 @@ import pytest
 
 from celery_agents.celery import make_app
 from celery_agents.host.bootsteps import Preflight
-from celery_agents.host.home import Home
+from celery_agents.host.home import Home, home_of
 from celery_agents.host.runtime import runtime_of
 from tests.services.machine import scaled
 
@@ -118,7 +118,7 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     app = make_app()
     assert app.conf.broker_url == "filesystem://localhost/"
     assert app.conf.result_backend == f"db+sqlite:///{tmp_path}/.agents/results.db"
-    assert runtime_of(app).home == Home(tmp_path / ".agents", ("executions.db", "results.db"))
+    assert home_of(app) == Home(tmp_path / ".agents", ("executions.db", "results.db"))
     app.close()
 
 

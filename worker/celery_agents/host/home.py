@@ -6,9 +6,12 @@ folder of theirs, and so choose what is read and where it is written.
 
 import os
 import stat
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from celery import Celery
 
 from celery_agents.errors import ConfigurationError
 
@@ -51,6 +54,19 @@ def make_private_file(file: Path) -> None:
     except OSError as error:
         fault = "is a link" if file.is_symlink() else f"cannot be written ({error.strerror})"
         raise ConfigurationError(_SETTING, f"{file} {fault}: name another folder") from error
+
+
+_homes: "weakref.WeakKeyDictionary[Celery, Home]" = weakref.WeakKeyDictionary()
+
+
+def home_of(app: Celery) -> "Home | None":
+    """Return the folder of an app that uses the embedded defaults; None for every other app."""
+    return _homes.get(app)
+
+
+def give_home(app: Celery, home: "Home") -> None:
+    """Have the app use this folder, whichever installation it has."""
+    _homes[app] = home
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from celery_agents.errors import ConfigurationError
 from celery_agents.host import bell
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.exits import FROM_OUTSIDE, is_exiting
-from celery_agents.host.home import Home
+from celery_agents.host.home import home_of
 from celery_agents.host.live_states import send_live_state
 from celery_agents.host.routes import check_queue
 from celery_agents.lifecycle.assembly import make_executor
@@ -56,8 +56,6 @@ class Runtime:
         self.subscribers = subscribers
         # Whether it is the app of this package, which takes no other messages than those that Celery itself makes.
         self.is_ready_made = False
-        # Where the embedded defaults keep their files, in an app that uses them.
-        self.home: Home | None = None
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._store: Store | None = None
@@ -87,8 +85,9 @@ class Runtime:
         with self._lock:
             if self._store is None:
                 settings = self.settings
-                if self.home is not None:
-                    self.home.prepare()
+                home = home_of(self.app)
+                if home is not None:
+                    home.prepare()
                 self._store = _open(settings)
                 if not self._store.is_shared and not str(self.app.conf.broker_url or "memory://").startswith("memory"):
                     log.warning(

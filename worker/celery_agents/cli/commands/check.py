@@ -11,6 +11,7 @@ from celery_agents.cli.invocation import app_runtime, missing_file
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.text import one_line
 from celery_agents.errors import AgentsError, ConfigurationError
+from celery_agents.host.home import home_of
 from celery_agents.host.runtime import Runtime
 from celery_agents.host.urls.servers import check_broker_url, shown_url
 
@@ -46,7 +47,7 @@ def _check_store(runtime: Runtime) -> dict[str, Any]:
     url, error, warning = "", None, None
     try:
         missing = missing_file(runtime)
-        if missing is not None and (missing.parent.is_dir() or runtime.home is not None):
+        if missing is not None and (missing.parent.is_dir() or home_of(runtime.app) is not None):
             url = masked(runtime.settings.store_url)
             if runtime.settings.archive_url:
                 url += f" over {masked(runtime.settings.archive_url)}"
