@@ -91,7 +91,7 @@ class DecisionConformance(Suite):
         assert (entry.position, entry.event, entry.from_state, entry.to_state) == (
             *(5, AuditEvent.RECEIVED, AgentState.WAITING, None),
         )
-        assert (entry.worker, entry.by, entry.reason, entry.signal) == (None, "", None, stamped(awaited, clock))
+        assert (entry.worker, entry.by, entry.reason, entry.signal) == (None, "x", None, stamped(awaited, clock))
         lease = claim(store, execution_id).lease
         store.checkpoint(execution_id, Checkpoint(consumed=(unawaited.signal_id, awaited.signal_id)), lease)
         assert store.get_audit(execution_id)[2] == received
