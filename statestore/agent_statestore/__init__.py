@@ -4,10 +4,9 @@ with open_store("sqlite:///agents.db") as store:
     context = store.create_context("greeter", {"name": "Ada"})
 """
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
 from agent_statestore.clock import Clock, ManualClock, SystemClock
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     AlreadyAnswered,
     CheckpointConflict,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from uuid6 import uuid7
@@ -13,6 +13,7 @@ from agent_statestore.errors import InvalidRecord, LeaseLost
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
     AgentStep,
+    Checkpointed,
     ErrorInfo,
     JSONValue,
     Lease,
@@ -197,3 +198,31 @@ def require_lease_of(execution_id: str, lease: Lease | None) -> None:
     """
     if lease is not None and lease.execution_id != execution_id:
         raise LeaseLost(execution_id, lease.token)
+
+
+class StepTransaction(Protocol):
+    """An open transaction: the writes through `connection` and the one checkpoint commit together, or not at all.
+
+    Leaving its block without a checkpoint, or with an error, rolls everything back.
+    """
+
+    @property
+    def connection(self) -> Any:
+        """The `sqlalchemy.Connection` of the transaction. The caller must neither commit nor roll it back."""
+        ...
+
+    @property
+    def was_applied(self) -> bool:
+        """Whether the checkpoint turned out to be a repetition: it was committed before, with all that belongs to it.
+
+        The writes through `connection` since then are rolled back.
+        """
+        ...
+
+    def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
+        """Apply the checkpoint under the lease and commit. Raise what `StorePrimitives.checkpoint` raises.
+
+        After `StoreUnavailable` it is unknown whether it was committed. Doing the whole again, in a new transaction and
+        with the same `checkpoint_id`, is safe: see `was_applied`.
+        """
+        ...

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import ForeignConnection, NoTransactions
@@ -35,34 +35,6 @@ from agent_statestore.states import AgentState
 from agent_statestore.watch import PollingWatch, Watch
 
 DEFAULT_MAX_MAILBOX: Final = 1000
-
-
-class StepTransaction(Protocol):
-    """An open transaction: the writes through `connection` and the one checkpoint commit together, or not at all.
-
-    Leaving its block without a checkpoint, or with an error, rolls everything back.
-    """
-
-    @property
-    def connection(self) -> Any:
-        """The `sqlalchemy.Connection` of the transaction. The caller must neither commit nor roll it back."""
-        ...
-
-    @property
-    def was_applied(self) -> bool:
-        """Whether the checkpoint turned out to be a repetition: it was committed before, with all that belongs to it.
-
-        The writes through `connection` since then are rolled back.
-        """
-        ...
-
-    def checkpoint(self, checkpoint: Checkpoint) -> Checkpointed:
-        """Apply the checkpoint under the lease and commit. Raise what `StorePrimitives.checkpoint` raises.
-
-        After `StoreUnavailable` it is unknown whether it was committed. Doing the whole again, in a new transaction and
-        with the same `checkpoint_id`, is safe: see `was_applied`.
-        """
-        ...
 
 
 class StorePrimitives(ABC):

@@ -17,7 +17,7 @@ import pydantic
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from agent_statestore import Checkpoint, Checkpointed, Lease
-from agent_statestore.contract import StepTransaction
+from agent_statestore.checkpoint import StepTransaction
 from agent_statestore.sql import SQLStore
 from celery_agents import Run, agent
 from tests.crash.ledger import FOLDER_VARIABLE, STARTED, Ledger

@@ -52,10 +52,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         MaxStepsExceeded,
         MaxTurnsExceeded,
-        MemoryInParallel,
-        NestedStep,
         NoApprovalAsked,
-        NotAwaited,
         RegistrationError,
         SessionBusy,
         SpawnTooDeep,
@@ -65,7 +62,6 @@ if TYPE_CHECKING:
         TooManyDescendants,
         UnknownAgent,
         UnknownTool,
-        WaitInsideAgent,
     )
     from celery_agents.host.cron import schedule
     from celery_agents.host.install import install
@@ -87,6 +83,7 @@ if TYPE_CHECKING:
         action_from_chat,
         loop_agent,
     )
+    from celery_agents.misuse import MemoryInParallel, NestedStep, NotAwaited, WaitInsideAgent
 
 __all__ = [  # noqa: RUF022 - grouped
     # defining
@@ -218,10 +215,7 @@ _MODULES: Final = {
         "LimitExceeded",
         "MaxStepsExceeded",
         "MaxTurnsExceeded",
-        "MemoryInParallel",
-        "NestedStep",
         "NoApprovalAsked",
-        "NotAwaited",
         "RegistrationError",
         "SessionBusy",
         "SpawnTooDeep",
@@ -231,7 +225,6 @@ _MODULES: Final = {
         "TooManyDescendants",
         "UnknownAgent",
         "UnknownTool",
-        "WaitInsideAgent",
     ),
     "host.cron": ("schedule",),
     "host.install": ("install",),
@@ -253,6 +246,7 @@ _MODULES: Final = {
         "action_from_chat",
         "loop_agent",
     ),
+    "misuse": ("MemoryInParallel", "NestedStep", "NotAwaited", "WaitInsideAgent"),
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
 

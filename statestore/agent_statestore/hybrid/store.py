@@ -5,9 +5,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.contract import StepTransaction
 from agent_statestore.errors import (
     ExecutionNotFound,
     ForeignConnection,

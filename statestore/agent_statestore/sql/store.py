@@ -8,11 +8,10 @@ from typing import Any, TextIO
 
 from sqlalchemy.engine import Connection
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, require_lease_of
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, require_lease_of
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.contract import StepTransaction
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.query import EVERYTHING, Query

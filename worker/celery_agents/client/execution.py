@@ -11,12 +11,13 @@ from agent_statestore.states import AgentState
 from agent_statestore.watch import Watch
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.steps.scope import execution_around
-from celery_agents.errors import ExecutionCancelled, ExecutionFailed, WaitInsideAgent
+from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, question_of
+from celery_agents.misuse import WaitInsideAgent
 
 # A watch tells of every change. Looking without being told, as rarely as this, guards against what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
-from agent_statestore.contract import StepTransaction
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
 from agent_statestore.records import AgentContext, Checkpointed, Lease
 from agent_statestore.store import Store
 from celery_agents.testing.crashes import Crashes, When

@@ -9,7 +9,8 @@ from celery_agents.engine.course import Course
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.stage import Stage
 from celery_agents.engine.steps.scope import Nesting
-from celery_agents.errors import JournalMismatch, NestedStep
+from celery_agents.errors import JournalMismatch
+from celery_agents.misuse import NestedStep
 
 
 class Journal:

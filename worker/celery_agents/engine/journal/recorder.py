@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint, new_checkpoint_id
-from agent_statestore.contract import StepTransaction
+from agent_statestore.checkpoint import Checkpoint, StepTransaction, new_checkpoint_id
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,

@@ -22,7 +22,7 @@ from celery_agents.engine.outcome import ExecutionStopped
 from celery_agents.engine.run import event_loop
 from celery_agents.engine.steps.calling import STOP_SECONDS
 from celery_agents.engine.thread_ends import EndingThreads
-from celery_agents.errors import NotAwaited
+from celery_agents.misuse import NotAwaited
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from agent_statestore.records import Wait
 from agent_statestore.states import AgentState
-from celery_agents.errors import MemoryInParallel
+from celery_agents.misuse import MemoryInParallel
 
 PutOff: TypeAlias = list[tuple[AgentState, Wait]]
 

@@ -8,8 +8,7 @@ from functools import partial
 from inspect import iscoroutine
 from typing import Any, Protocol
 
-from agent_statestore.checkpoint import new_checkpoint_id
-from agent_statestore.contract import StepTransaction
+from agent_statestore.checkpoint import StepTransaction, new_checkpoint_id
 from agent_statestore.records import AgentStep
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.steps import calling
