@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from agent_statestore.errors import FormatTooNew, IdempotencyKeyTaken
+from agent_statestore.errors import ExecutionUnreadable, FormatTooNew, IdempotencyKeyTaken
 from agent_statestore.query import Query
 from agent_statestore.store import Store
 
@@ -12,8 +12,14 @@ def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: s
 
     A crash in between leaves it as it was; or it stays visible although it is deleted in the cold store: then it is
     removed as soon as it should be archived, or when the deletion is repeated.
+
+    One that is damaged cannot be moved, and nobody could read it there: it is purged at once.
     """
-    copy = hot.export(execution_id)
+    try:
+        copy = hot.export(execution_id)
+    except ExecutionUnreadable:
+        was_archived = cold.delete_context(execution_id, by=by, reason=reason)
+        return hot.purge(execution_id) or was_archived
     if copy is not None:
         try:
             cold.restore(copy)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from agent_statestore import (
     AgentState,
     FormatTooNew,
+    InvalidRecord,
     NewExecution,
     Signal,
     SignalKind,
@@ -31,6 +33,7 @@ from celery_agents.cli.commands import copy as copying_command
 from celery_agents.cli.commands import purge as purging_command
 from celery_agents.cli.output import terminal
 from celery_agents.host.owner import this_process, worker_text
+from celery_agents.lifecycle.decider import process_user
 from tests.celery_agents.cli.cli_driving import CLI, make_app, refused
 from tests.services.machine import scaled
 
@@ -283,7 +286,7 @@ def test_audit_shows_who_and_why(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> N
     assert wide[0].split()[-1] == "worker"
     assert "thinking -> waiting_for_input" in wide[3]
     assert 'answer pay: "yes"' in wide[4]
-    assert "ada  as agreed" in wide[4]
+    assert f"ada (command line, {process_user()})  as agreed" in wide[4]
     assert wide[3].endswith(worker_text(this_process()))
     entries = cli.json("audit", execution_id)
     assert [entry["position"] for entry in entries] == [1, 2, 3, 4, 5, 6]
@@ -309,8 +312,10 @@ def test_audit_of_an_archived_execution(hybrid: CLI) -> None:
 def test_audit_shows_hostile_text_as_text(cli: CLI, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     execution_id = cli.store.create_context("agent").execution_id
-    sent = Signal(signal_id="s", kind=SignalKind.CANCEL, payload=HOSTILE, sender=HOSTILE, reason=HOSTILE)
+    sent = Signal(signal_id="s", kind=SignalKind.CANCEL, payload=HOSTILE, sender="ada", reason=HOSTILE)
     cli.store.send(execution_id, sent)
+    with pytest.raises(InvalidRecord, match="sender"):
+        replace(sent, sender=HOSTILE)
     cli.store.claim(execution_id, HOSTILE, cli.runtime.settings.lease)
     result = cli("audit", execution_id)
     assert result.exit_code == 0

@@ -4,7 +4,6 @@ SQLAlchemy tells of a commit before it commits. So hooks wait on the connection 
 its pool, after a commit. A hook after a commit that failed would do no harm, but is not called either.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
+from agent_statestore.plain_text import line_logger
 from agent_statestore.sql.callers.caller import Hook, UnfitConnection
 
-log = logging.getLogger(__name__)
+log = line_logger(__name__)
 
 # The name under which a connection keeps its hooks.
 _HOOKS: Final = "agents.after_commit"

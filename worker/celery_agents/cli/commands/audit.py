@@ -70,7 +70,7 @@ def _cells(entry: AuditEntry, is_wide: bool) -> "list[Text]":
         Text(_what(entry)),
         _states(entry, is_wide),
         Text(str(entry.attempt)),
-        Text(one_line(_who(entry))),
+        Text(one_line(_who(entry, is_wide))),
         Text(one_line(entry.reason or "")),
     ]
     return [*cells, Text(one_line(worker_text(entry.worker or "")))] if is_wide else cells
@@ -91,9 +91,12 @@ def _what(entry: AuditEntry) -> str:
     return f"{signal.kind.value}{key}{payload}"
 
 
-def _who(entry: AuditEntry) -> str:
+def _who(entry: AuditEntry, is_wide: bool) -> str:
+    """Return who did it; a narrow table has no room for what the sending process knew of somebody who gave a name."""
     signal = entry.signal
-    return entry.by or "" if signal is None else decider_text(entry.by, signal.channel, signal.os_user)
+    if signal is None or (entry.by and not is_wide):
+        return entry.by or ""
+    return decider_text(entry.by, signal.channel, signal.os_user)
 
 
 def _states(entry: AuditEntry, is_wide: bool) -> "Text":
