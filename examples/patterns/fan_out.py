@@ -32,7 +32,7 @@ def count_document(run: Run, document: str) -> dict[str, int]:
 
 def count(document: str) -> dict[str, int]:
     """Return how often each word occurs."""
-    return Counter(document.lower().split())
+    return dict(Counter(document.lower().split()))
 
 
 def merge(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -65,6 +65,7 @@ def dropped(running: Command) -> int:
 
 def into_files(folder: Path) -> Callable[[bytes], None]:
     messages = folder / "home/broker/messages"
+    messages.mkdir(parents=True, exist_ok=True)  # nobody has sent anything yet
 
     def put(raw: bytes) -> None:
         name = f"{time.monotonic_ns() // 1_000_000:020d}_{uuid.uuid4()}"

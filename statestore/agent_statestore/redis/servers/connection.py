@@ -47,7 +47,9 @@ _RAISE: Final = object()
 
 # Scripts that write nothing, and one that takes out what has expired: they never wait for replicas.
 _TIDYING: Final = frozenset({"find_ended"})
-_READING: Final = frozenset({"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired"})
+_READING: Final = frozenset(
+    {"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired", "now"}
+)
 
 
 def connect(url: str) -> Located:

@@ -17,9 +17,9 @@ from celery_agents.errors import (
     InvalidResult,
     JournalMismatch,
     MaxStepsExceeded,
-    NestedStep,
     StepFailed,
 )
+from celery_agents.misuse import NestedStep
 from tests.celery_agents.driving import Calls, Crash, Engine
 
 
