@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from celery_agents.host.files_broker import PRIVATE_FOLDERS, Transport
-from celery_agents.host.home import Home, give_home
+from celery_agents.host.home import Home, OverwritingConnection, give_home
 from celery_agents.host.install import install
 from celery_agents.host.runtime import runtime_of
 
@@ -54,6 +54,9 @@ def make_app() -> Celery:
     install(app)
     runtime = runtime_of(app)
     runtime.is_ready_made = True
+    if result_backend.startswith("db+sqlite:"):
+        options = {"connect_args": {"factory": OverwritingConnection}}
+        app.conf.database_engine_options = (app.conf.database_engine_options or {}) | options
     urls = {"executions.db": store_url, "results.db": result_backend}
     give_home(app, Home(home, tuple(name for name, url in urls.items() if url.endswith(f"sqlite:///{home}/{name}"))))
     return app

@@ -27,6 +27,7 @@
     |-- NestedStep              a step's function tried to take a step itself
     |-- MemoryInParallel        a step that runs beside others tried to change the memory
     |-- NotAwaited              an async agent never awaited a call of its run
+    |-- ResultBackendUnavailable  Celery's result backend could not do what was asked of it
     |-- LimitExceeded           the execution used up one of its limits
     |   |-- MaxStepsExceeded    steps
     |   |-- MaxTurnsExceeded    turns of a loop agent
@@ -134,6 +135,17 @@ class InvalidDecision(_Invalid):
     """
 
     what = "invalid decision of agent"
+
+
+class ResultBackendUnavailable(AgentsError):
+    """Celery's result backend cannot be reached, or refuses."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the result backend: {self.reason}"
 
 
 class UnknownTool(AgentsError):

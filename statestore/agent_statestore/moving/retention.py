@@ -19,6 +19,10 @@ _DURATION: Final = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+def _nothing(_: str) -> None:
+    """What there is to do before a purge, where nobody keeps copies."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
     """The number of purged executions, by the state in which they were.
@@ -81,11 +85,20 @@ class Retention:
         """Return whether anything is ever purged."""
         return any(getattr(self, field.name) is not None for field in fields(self))
 
-    def apply(self, store: Store, *, batch: int = 100, clock: Clock | None = None) -> Purged:
+    def apply(
+        self,
+        store: Store,
+        *,
+        batch: int = 100,
+        clock: Clock | None = None,
+        before_each: Callable[[str], object] = _nothing,
+    ) -> Purged:
         """Purge executions that were kept for long enough: of each kind the oldest, at most `batch` of them.
 
         Each execution goes in a separate transaction, so that nobody waits for this. Any number of processes may do it
-        at once. `clock` tells how old an execution is. Raise `StoreUnavailable`.
+        at once. `clock` tells how old an execution is. `before_each` is called with the id of each execution before it
+        goes, to remove copies that others keep of it; if it raises, the execution stays, and the call ends with that
+        error. Raise `StoreUnavailable`.
         """
         now = from_us((clock or SystemClock()).now_us())
         counts: dict[str, int] = {}
@@ -93,18 +106,27 @@ class Retention:
         for state in (AgentState.COMPLETED, AgentState.FAILED, AgentState.CANCELLED):
             age: timedelta | None = getattr(self, state.value)
             if age is not None:
-                counts[state.value], kept = purge_ended(store, now - age, states=[state], limit=batch)
+                counts[state.value], kept = purge_ended(
+                    store, now - age, states=[state], limit=batch, before_each=before_each
+                )
                 passed_over += kept
         if self.deleted is not None:
-            counts["deleted"] = purge_deleted(store, now - self.deleted, limit=batch)
+            counts["deleted"] = purge_deleted(store, now - self.deleted, limit=batch, before_each=before_each)
         return Purged(**counts, passed_over=passed_over)
 
 
-def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState], limit: int = 100) -> tuple[int, int]:
+def purge_ended(
+    store: Store,
+    before: datetime,
+    *,
+    states: Collection[AgentState],
+    limit: int = 100,
+    before_each: Callable[[str], object] = _nothing,
+) -> tuple[int, int]:
     """Purge at most `limit` executions in these states that were over before that time, the longest over first.
 
     Return how many were purged, and how many were passed over because they could not be purged, or were released
-    meanwhile. Raise `StoreUnavailable`.
+    meanwhile. `before_each` as in `Retention.apply`. Raise `StoreUnavailable`.
     """
     purged, passed_over = 0, set[str]()
     while purged < limit:
@@ -113,17 +135,20 @@ def purge_ended(store: Store, before: datetime, *, states: Collection[AgentState
         if not fresh:
             break
         for execution_id in fresh:
-            if _guarded(execution_id, partial(_purge, store, execution_id, before, states)):
+            if _guarded(execution_id, partial(_purge, store, execution_id, before, states, before_each)):
                 purged += 1
             else:
                 passed_over.add(execution_id)
     return purged, len(passed_over)
 
 
-def purge_deleted(store: Store, before: datetime, *, limit: int = 100) -> int:
+def purge_deleted(
+    store: Store, before: datetime, *, limit: int = 100, before_each: Callable[[str], object] = _nothing
+) -> int:
     """Purge at most `limit` executions that were deleted before that time, and return how many.
 
-    One that cannot be purged is logged and passed over. Raise `StoreUnavailable`.
+    One that cannot be purged is logged and passed over. `before_each` as in `Retention.apply`. Raise
+    `StoreUnavailable`.
     """
     purged, passed_over = 0, set[str]()
     while purged < limit:
@@ -132,6 +157,7 @@ def purge_deleted(store: Store, before: datetime, *, limit: int = 100) -> int:
         if not fresh:
             break
         for execution_id in fresh:
+            before_each(execution_id)
             if _guarded(execution_id, partial(store.purge, execution_id)):
                 purged += 1
             else:
@@ -149,11 +175,18 @@ def _guarded(execution_id: str, purge: Callable[[], bool]) -> bool:
         return False
 
 
-def _purge(store: Store, execution_id: str, before: datetime, states: Collection[AgentState]) -> bool:
+def _purge(
+    store: Store,
+    execution_id: str,
+    before: datetime,
+    states: Collection[AgentState],
+    before_each: Callable[[str], object],
+) -> bool:
     """Purge an execution unless it is released first: `drop_archived` refuses one that has moved on."""
     summary = store.get_summary(execution_id)
     if summary is None or summary.ended_at is None or summary.ended_at >= before or summary.state not in states:
         return False
+    before_each(execution_id)
     place = (summary.version, summary.attempt, len(store.get_audit(execution_id)))
     if not store.drop_archived(execution_id, place):
         return False

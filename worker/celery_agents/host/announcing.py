@@ -1,4 +1,4 @@
-"""Ends as the result backend gets them: in texts that it can keep, and in the end as a plain record."""
+"""What the result backend knows of ends: in texts that it can keep, as a plain record, and nothing after a purge."""
 
 import traceback
 from typing import Any, Final
@@ -12,7 +12,7 @@ from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
-from celery_agents.errors import ExecutionFailed, StepFailed
+from celery_agents.errors import ExecutionFailed, ResultBackendUnavailable, StepFailed
 from celery_agents.host.bell import broker_gate
 
 log = line_logger(__name__)
@@ -87,6 +87,20 @@ def announce_end(app: Celery, store: Store, summary: ExecutionSummary, worker_na
             said = "it is completed, but the result backend refused its output, which the store keeps"
             _put_plainly(app, execution_id, "ResultRefused", said, refusal)
         _send(app, worker_name, "task-succeeded", execution_id, result="", runtime=0.0)
+
+
+def forget(app: Celery, execution_id: str) -> None:
+    """Remove the result of an execution. Raise `ResultBackendUnavailable`.
+
+    A result backend that cannot remove a result, or is none, is let be.
+    """
+    try:
+        with broker_gate:
+            app.backend.forget(execution_id)
+    except NotImplementedError:
+        pass
+    except Exception as error:  # a result backend raises what its driver raises
+        raise ResultBackendUnavailable(cleaned(f"{type(error).__name__}: {error}")) from error
 
 
 def _put_plainly(app: Celery, execution_id: str, kind: str, message: str, refusal: Exception) -> None:

@@ -5,11 +5,12 @@ folder of theirs, and so choose what is read and where it is written.
 """
 
 import os
+import sqlite3
 import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from celery import Celery
 
@@ -54,6 +55,14 @@ def make_private_file(file: Path) -> None:
     except OSError as error:
         fault = "is a link" if file.is_symlink() else f"cannot be written ({error.strerror})"
         raise ConfigurationError(_SETTING, f"{file} {fault}: name another folder") from error
+
+
+class OverwritingConnection(sqlite3.Connection):
+    """A connection that overwrites what is deleted: the result of a purged execution is no longer in the file."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA secure_delete=ON")
 
 
 _homes: "weakref.WeakKeyDictionary[Celery, Home]" = weakref.WeakKeyDictionary()

@@ -11,6 +11,7 @@ from typing import Final
 from agent_statestore.errors import StoreError
 from agent_statestore.plain_text import line_logger
 from celery_agents.engine.patience import Outage
+from celery_agents.errors import ResultBackendUnavailable
 from celery_agents.host.runtime import Runtime
 
 log = line_logger(__name__)
@@ -60,11 +61,13 @@ class Housekeeper:
         total = 0
         try:
             while time.monotonic() < started + _PURGE_SECONDS:
-                purged = retention.apply(self._runtime.store, batch=_PURGE_BATCH).total
+                purged = retention.apply(
+                    self._runtime.store, batch=_PURGE_BATCH, before_each=self._runtime.forget_result
+                ).total
                 total += purged
                 if purged < _PURGE_BATCH:
                     break
-        except StoreError as error:
+        except (StoreError, ResultBackendUnavailable) as error:
             self._purging.failed(error)
         else:
             self._purging.succeeded()

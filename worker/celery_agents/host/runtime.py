@@ -19,7 +19,7 @@ from celery_agents.define.registry import Registry
 from celery_agents.engine.events import Subscriber
 from celery_agents.engine.executor import Defaults, Executor
 from celery_agents.errors import ConfigurationError
-from celery_agents.host import bell
+from celery_agents.host import announcing, bell
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.exits import FROM_OUTSIDE, is_exiting
 from celery_agents.host.home import home_of
@@ -126,6 +126,11 @@ class Runtime:
         from agent_statestore.sql.callers import caller_of  # SQLAlchemy, for those who have it anyway
 
         caller_of(connection).after_commit(hook)
+
+    def forget_result(self, execution_id: str) -> None:
+        """Remove what Celery's result backend keeps of an execution. Raise `ResultBackendUnavailable`."""
+        if self.stand_in is None:
+            announcing.forget(self.app, execution_id)
 
     def load_agents(self) -> None:
         """Import the modules that the app is configured to import; they define the agents."""

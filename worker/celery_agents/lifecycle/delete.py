@@ -1,6 +1,7 @@
 """Deletion that tells those who wait for the execution: they notice at once, and not when they next look.
 
-The store deletes, and knows nothing of relatives. Nobody is told of what it deletes by itself (`Store.delete_context`).
+The store deletes, and knows nothing of relatives nor of Celery's result backend, which keeps the output as well. Nobody
+is told of what it deletes by itself (`Store.delete_context`).
 """
 
 from collections.abc import Callable
@@ -31,6 +32,8 @@ def _remove(services: Services, execution_id: str, remove: Callable[[], bool]) -
     if summary is not None and summary.state.is_over:
         # Tell while its children can still be found. Telling of an end twice is harmless.
         _try(ends.tell, summary)
+    # First the result: if its server is away, nothing is removed, and the call can be repeated.
+    services.forget_result(execution_id)
     removed = remove()
     if removed and summary is not None and not summary.state.is_over:
         _try(ends.tell_of_deletion, summary)

@@ -45,6 +45,10 @@ class Services(Protocol):
         """Call the hook after the commit of the caller's transaction (`agent_statestore.sql.callers`)."""
         ...
 
+    def forget_result(self, execution_id: str) -> None:
+        """Remove what Celery's result backend keeps of an execution. Raise `ResultBackendUnavailable`."""
+        ...
+
     def load_agents(self) -> None:
         """Import the modules that define agents, if the host knows any."""
         ...

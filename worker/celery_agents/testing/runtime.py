@@ -30,6 +30,9 @@ class LocalRuntime:
     def check_queue(self, queue: str | None) -> None:
         """A test's bells need no queue."""
 
+    def forget_result(self, execution_id: str) -> None:
+        """A test has no result backend."""
+
     def after_commit(self, connection: Any, hook: Callable[[], object]) -> None:
         """What is kept in memory is there already, and does not wait for a commit."""
         if self.store.has_transactions:

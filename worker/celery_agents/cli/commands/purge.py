@@ -7,7 +7,6 @@ import click
 
 from agent_statestore.moving.retention import purge_deleted, purge_ended
 from agent_statestore.states import OVER, AgentState
-from agent_statestore.store import Store
 from celery_agents.cli.invocation import shared_runtime
 from celery_agents.cli.output.text import counted, local_time
 from celery_agents.cli.parameters import Moment
@@ -39,7 +38,7 @@ def purge(
     deleted: bool,
     yes: bool,
 ) -> None:
-    """Remove executions for good, with their audit trails.
+    """Remove executions for good, with their audit trails, and their results in Celery's result backend.
 
     Give ids, also of deleted executions, or remove all that have been over or deleted for long enough. An active
     execution is not removed: cancel it first. With the setting agents_retention, workers purge by themselves.
@@ -50,7 +49,6 @@ def purge(
       celery -A celery_agents agents purge --older-than 30d --deleted
     """
     runtime = shared_runtime(ctx)
-    store = runtime.store
     if execution_ids:
         if before is not None or states or deleted:
             raise click.UsageError("give either ids, or --older-than with --state or --deleted")
@@ -58,7 +56,7 @@ def purge(
     elif before is None or not (states or deleted):
         raise click.UsageError("say what to purge: ids, or --older-than with --state or --deleted")
     else:
-        _purge_old(store, before, frozenset(AgentState(state) for state in states), deleted, yes)
+        _purge_old(runtime, before, frozenset(AgentState(state) for state in states), deleted, yes)
 
 
 def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], yes: bool) -> None:
@@ -81,7 +79,8 @@ def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], y
         ctx.exit(1)
 
 
-def _purge_old(store: Store, before: datetime, states: frozenset[AgentState], deleted: bool, yes: bool) -> None:
+def _purge_old(runtime: Runtime, before: datetime, states: frozenset[AgentState], deleted: bool, yes: bool) -> None:
+    store, forget = runtime.store, runtime.forget_result
     found = len(store.find_ended(before, states=states, limit=_MOST_COUNTED + 1)) if states else 0
     found += len(store.find_deleted(before, _MOST_COUNTED + 1)) if deleted else 0
     if not found:
@@ -93,12 +92,12 @@ def _purge_old(store: Store, before: datetime, states: frozenset[AgentState], de
     purged = 0
     try:
         while states:
-            done, _ = purge_ended(store, before, states=states, limit=_BATCH)
+            done, _ = purge_ended(store, before, states=states, limit=_BATCH, before_each=forget)
             purged += done
             if done < _BATCH:
                 break
         while deleted:
-            done = purge_deleted(store, before, limit=_BATCH)
+            done = purge_deleted(store, before, limit=_BATCH, before_each=forget)
             purged += done
             if done < _BATCH:
                 break
