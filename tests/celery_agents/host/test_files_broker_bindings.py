@@ -41,3 +41,13 @@ def test_a_deleted_queue_is_unbound(tmp_path: Path) -> None:
         assert channel.get_table("all")
         queue.delete()
         assert channel.get_table("all") == []
+
+
+def test_another_folder_has_bindings_of_its_own(tmp_path: Path) -> None:
+    """Otherwise what is sent in the second folder would be bound to nothing, and lost."""
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        with connect(folder) as connection, connection.SimpleQueue("work") as queue:
+            queue.put(name)
+            assert queue.get(timeout=5).payload == name

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any, Final
 
-from kombu.transport import filesystem
+from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps
 
 from celery_agents.host.home import make_private_folder
@@ -89,6 +89,12 @@ class Transport(filesystem.Transport):
     """`filesystem://` with `Channel`: `celery_agents.celery` puts it in kombu's table of transports."""
 
     Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The folder has the bindings. What one connection remembers of them is not told to others: they may have
+        # another folder, whose messages would then be bound to nothing and lost.
+        self.state = virtual.BrokerState()
 
 
 def _write_whole(folder: Path, name: str, content: str) -> None:
