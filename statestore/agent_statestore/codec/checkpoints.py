@@ -9,7 +9,7 @@ from agent_statestore.codec.contents import encode_facts, encode_items, encode_m
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
 from agent_statestore.codec.waits import addresses_of, encode_waits
-from agent_statestore.envelope import dump, octets
+from agent_statestore.envelope import octets, seal_value
 from agent_statestore.states import AgentState
 
 DEFAULT_MAX_CONTEXT_BYTES: Final = 256 * 1024 * 1024
@@ -95,7 +95,7 @@ def encode_checkpoint(
         wake_us=min((to_us(wait.wake_at) for wait in waits if wait.wake_at is not None), default=None)
         if waits
         else None,
-        output=dump(checkpoint.output, "output", max_bytes) if over else None,
+        output=seal_value(checkpoint.output, "output", max_bytes) if over else None,
         error=None if checkpoint.error is None else encode_error(checkpoint.error, max_bytes),
         consumed=checkpoint.consumed,
         announce_us=None if announce_within is None else duration_us(announce_within),

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import from_us, to_us
-from agent_statestore.envelope import dump, seal, unseal
+from agent_statestore.envelope import seal, seal_value, unseal
 from agent_statestore.records import Message, RagChunk
 
 
@@ -44,7 +44,7 @@ def encode_facts(checkpoint: Checkpoint, max_bytes: int) -> tuple[str, ...]:
 
 def encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple[tuple[str, str], ...]:
     """Return named values as stored. Raise `NotSerialisable` or `ValueTooLarge`, naming the field and the key."""
-    return tuple((key, dump(value, f"{field}[{key!r}]", max_bytes)) for key, value in items.items())
+    return tuple((key, seal_value(value, f"{field}[{key!r}]", max_bytes)) for key, value in items.items())
 
 
 def encode_rag(chunk: RagChunk, max_bytes: int) -> str:

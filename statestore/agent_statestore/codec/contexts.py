@@ -8,7 +8,7 @@ from agent_statestore.codec.contents import decode_message, decode_rag
 from agent_statestore.codec.headers import summary_fields, text_of
 from agent_statestore.codec.signals import decode_signal
 from agent_statestore.codec.steps import decode_step
-from agent_statestore.envelope import load, reading, unseal
+from agent_statestore.envelope import reading, unseal, unseal_value
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AgentStep, Memory
 
@@ -37,8 +37,8 @@ def decode_context(
     noted = reading(execution_id, "facts", lambda: [unseal(text, "fact") for text in facts])
     return AgentContext(
         **known,
-        input=reading(execution_id, "input", lambda: load(header["input"])),
-        output=None if output is None else reading(execution_id, "output", lambda: load(output)),
+        input=reading(execution_id, "input", lambda: unseal_value(header["input"])),
+        output=None if output is None else reading(execution_id, "output", lambda: unseal_value(output)),
         steps=_whole(
             execution_id,
             reading(execution_id, "steps", lambda: tuple([decode_step(text) for text in steps])),
@@ -49,10 +49,10 @@ def decode_context(
             "memory",
             lambda: Memory(
                 conversation_history=tuple(decode_message(text) for text in messages),
-                working_memory={key: load(text) for key, text in working_memory.items()},
+                working_memory={key: unseal_value(text) for key, text in working_memory.items()},
                 facts=tuple(fields.get("fact") for fields in noted),
                 run_facts=tuple(fields.get("fact") for fields in noted if fields.get("by_run")),
-                entities={key: load(text) for key, text in entities.items()},
+                entities={key: unseal_value(text) for key, text in entities.items()},
             ),
         ),
         rag_context=reading(execution_id, "rag_context", lambda: tuple(decode_rag(text) for text in rag_context)),

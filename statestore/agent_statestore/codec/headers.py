@@ -12,12 +12,12 @@ from agent_statestore.envelope import (
     DAMAGE,
     FORMAT,
     Fields,
-    dump,
-    load,
     octets,
     reason_of_damage,
     require_readable,
+    seal_value,
     unseal,
+    unseal_value,
 )
 from agent_statestore.errors import FormatTooNew
 from agent_statestore.records import ExecutionSummary
@@ -80,8 +80,8 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "idempotency_key": new.idempotency_key,
         "queue": new.queue,
         "priority": new.priority,
-        "metadata": dump(dict(new.metadata), "metadata", max_bytes),
-        "input": dump(new.input, "input", max_bytes),
+        "metadata": seal_value(dict(new.metadata), "metadata", max_bytes),
+        "input": seal_value(new.input, "input", max_bytes),
         "state": AgentState.IDLE.value,
         "waits": None,
         "awaited": None,
@@ -173,7 +173,7 @@ def _text(value: Any) -> str:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    loaded = load(value)
+    loaded = unseal_value(value)
     if not isinstance(loaded, dict):
         raise TypeError
     return loaded

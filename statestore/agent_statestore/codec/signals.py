@@ -47,10 +47,10 @@ def encode_signal(signal: Signal, max_bytes: int) -> str:
             "round": None if signal.round == 1 else signal.round,
             "channel": signal.channel,
             "os_user": signal.os_user,
-            "at": _ANY_US,
         },
         "signal",
         max_bytes,
+        at=_ANY_US,
     )
     return sealed.removesuffix(_ANY_TIME)
 

@@ -25,6 +25,7 @@ from agent_statestore.testing.contract.rates import RateConformance
 from agent_statestore.testing.contract.removal_races import RemovalRaceConformance
 from agent_statestore.testing.contract.removing import RemovingConformance
 from agent_statestore.testing.contract.ringing import RingingConformance
+from agent_statestore.testing.contract.sealing import SealingConformance
 from agent_statestore.testing.contract.shared import NeighbourConformance, SharedConformance
 from agent_statestore.testing.contract.signals import SignalConformance
 from agent_statestore.testing.contract.transitions import TransitionConformance
@@ -66,6 +67,7 @@ class StoreConformance(
     WaitsConformance,
     WatchingConformance,
     FormatConformance,
+    SealingConformance,
     RaceConformance,
     RemovalRaceConformance,
 ):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from agent_statestore.errors import ExecutionUnreadable, StoreError
@@ -228,7 +229,7 @@ class Executor:
         now = store_clock(claim) if stage is None else stage.now
         nesting = Nesting()
         memory = RunMemory(context, max_value_bytes, check_may_write=nesting.check_may_write_memory)
-        mailbox = Mailbox(list(context.signals))
+        mailbox = Mailbox(list(context.signals), partial(self.store.get_audit, context.execution_id))
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
         recorder = Recorder(
             self.store,

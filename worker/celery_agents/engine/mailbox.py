@@ -1,14 +1,15 @@
 """The signals that an execution was sent before this claim: answers, approvals, events, ends of children."""
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent_statestore.records import Signal, SignalKind
+from agent_statestore.records import AuditEntry, Signal, SignalKind
 
 
 @dataclass(slots=True)
 class Mailbox:
-    """The signals that no step of this attempt has taken yet.
+    """The signals that no step of this attempt has taken yet. `read_trail` reads the audit trail from the store.
 
     `taken.ids` are those that the next write of this thread takes out of the stored mailbox, if it has taken any. Of
     this thread: what another one writes meanwhile says nothing of what became of the signal, which a crash in between
@@ -16,6 +17,7 @@ class Mailbox:
     """
 
     signals: list[Signal]
+    read_trail: Callable[[], Sequence[AuditEntry]]
     taken: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

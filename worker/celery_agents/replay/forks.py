@@ -18,7 +18,7 @@ from typing import Any, Final
 from agent_statestore.checkpoint import new_execution_id
 from agent_statestore.codec import AuditRow, decode_message, decode_step, encode_step
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.envelope import dump, load, unseal
+from agent_statestore.envelope import seal_value, unseal, unseal_value
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import AgentStep, AuditEvent, JSONValue
 from agent_statestore.states import AgentState
@@ -58,7 +58,8 @@ def forked(
     by: str | None = None,
     reason: str | None = None,
 ) -> ExportedExecution:
-    """Return a new execution, due at once, that shares the first `at_step` steps. `input_text` is other input, as JSON.
+    """Return a new execution, due at once, that shares the first `at_step` steps. `input_text` is other
+    input, as stored.
 
     `metadata` are set over those of the source. Raise `InvalidRecord` for a step at which the source cannot be cut.
     """
@@ -70,7 +71,7 @@ def forked(
     created_us = max(now_us, int(header["updated_us"]))
     # The source's deadline has had its time, and another input has another key.
     left = {deadline.KEY} if input_text is None else {deadline.KEY, turns.KEY}
-    merged = {name: value for name, value in load(header["metadata"]).items() if name not in left}
+    merged = {name: value for name, value in unseal_value(header["metadata"]).items() if name not in left}
     merged |= {**metadata, FORKED_FROM: source.execution_id, AT_STEP: at_step}
     origin = f"forked from {source.execution_id} at step {at_step}"
     created = AuditRow(
@@ -90,7 +91,7 @@ def forked(
             **header,
             **_AS_NEW,
             "execution_id": new_execution_id(),
-            "metadata": dump(merged, "metadata", max_bytes),
+            "metadata": seal_value(merged, "metadata", max_bytes),
             "input": header["input"] if input_text is None else input_text,
             "step_count": at_step,
             "created_us": created_us,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agent_statestore.clock import Clock, SystemClock
 from agent_statestore.codec.exported import ExportedExecution
-from agent_statestore.envelope import dump
+from agent_statestore.envelope import seal_value
 from agent_statestore.errors import ExecutionNotFound, InvalidRecord
 from agent_statestore.records import AgentStep, JSONValue, require_name
 from agent_statestore.store import Store
@@ -135,7 +135,7 @@ def _prepared(
     if value is not MISSING:
         agent = _agent_of(services, source)
         encoded = agent.encode_input(value)
-        input_text = dump(encoded, "input", max_bytes)
+        input_text = seal_value(encoded, "input", max_bytes)
         # The fork is counted under the key of the input that it has.
         metadata = agent.turns.added_to(metadata, partial(agent.decode_input, encoded))
     return forked(

@@ -96,7 +96,7 @@ class Approval:
             if waited.signal is None:
                 result = Result(success=False, error=describe(ApprovalExpired(tool.name)))
                 break
-            decision = self._judged(waited.signal, digest)
+            decision = [*waited.problems] or self._judged(waited.signal, digest)
             if isinstance(decision, Result):
                 result = decision
                 break

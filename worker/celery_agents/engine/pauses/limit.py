@@ -65,9 +65,10 @@ def _ask(attempt: Attempt, reached: Reached, *, in_step: bool, standing: Standin
             )
             assert waited.signal is not None, "a question without a deadline"
             more = waited.signal.payload
-            if isinstance(more, int | float) and not isinstance(more, bool) and more >= 0:
+            problems = [*waited.problems]
+            if not problems and isinstance(more, int | float) and not isinstance(more, bool) and more >= 0:
                 break
-            problems = [f"{more!r:.200} is no number of at least 0"]
+            problems = problems or [f"{more!r:.200} is no number of at least 0"]
             in_round = in_round.refuse(attempt, key, action, waited.signal, problems, since)
         more = min(more, _MOST)
         # A refusal to raise it is recorded too, so that code that goes on past the error is not asked for ever.

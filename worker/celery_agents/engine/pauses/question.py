@@ -70,7 +70,7 @@ class Question:
             if waited.signal is None:
                 result = self._unanswered(key)
                 break
-            problems = self.expected.problems(waited.signal.payload, key)
+            problems = [*waited.problems] or self.expected.problems(waited.signal.payload, key)
             if not problems:
                 result = Result(success=True, output=waited.signal.payload)
                 break

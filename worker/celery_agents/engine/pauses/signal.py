@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Final
 
 from agent_statestore.checkpoint import STATE_OF_WAIT
-from agent_statestore.records import JSONValue, Signal, SignalKind, Wait, WaitKind
+from agent_statestore.codec import noted_as
+from agent_statestore.records import AuditEvent, JSONValue, Signal, SignalKind, Wait, WaitKind
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.rounds import FIRST, Round
@@ -28,10 +29,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waited:
-    """The end of a wait: the signal that came, or None if its time was up first."""
+    """The end of a wait: the signal that came, or None if its time was up first.
+
+    `problems` say why the signal does not count, whatever it carries.
+    """
 
     signal: Signal | None
     since: datetime
+    problems: tuple[str, ...] = ()
 
 
 def began(attempt: Attempt, kind: WaitKind, key: str, step: str, asked: Round = FIRST) -> datetime:
@@ -67,7 +72,7 @@ def signal_or_pause(
     wanted = _SIGNALS.get(kind)
     signal = None if wanted is None else attempt.mailbox.take(wanted, key, asked.number)
     if signal is not None:
-        return Waited(signal=signal, since=since)
+        return Waited(signal=signal, since=since, problems=_unproven(attempt, signal))
     if wake_at is not None and attempt.now() >= wake_at:
         return Waited(signal=None, since=since)
     return pause(
@@ -86,3 +91,16 @@ def signal_or_pause(
         ),
         in_step=in_step,
     )
+
+
+def _unproven(attempt: Attempt, signal: Signal) -> tuple[str, ...]:
+    """Return what is wrong with a decision that the audit trail does not have, or has otherwise; nothing of others.
+
+    `Store.send` writes a decision and its entry in one operation, so somebody has written past it.
+    """
+    if noted_as(signal) is not AuditEvent.DECIDED:
+        return ()
+    trail = attempt.ask_store(attempt.mailbox.read_trail)
+    if any(entry.event is AuditEvent.DECIDED and entry.signal == signal for entry in trail):
+        return ()
+    return ("the audit trail does not have this decision",)
