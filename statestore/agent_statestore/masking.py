@@ -21,6 +21,8 @@ _SECRET_OPTION: Final = re.compile(
 _INNER_URL: Final = re.compile(r"(?<==)[^&=#]*%3A(?:%2F|/){2}[^&#]*", re.IGNORECASE)
 # Between the URLs of a list, and before one that is the value of an option.
 _NEXT_URL: Final = re.compile(r"(?<=[;,=\s])(?=[A-Za-z][\w+.-]*://)")
+# Redis knows no user without a password: what stands alone before the @ is a password whose colon was forgotten.
+_REDIS_USER: Final = re.compile(r"(\b(?:rediss?|sentinel|valkeys?)(?:\+\w+)?://)[^:/?#@]+(?=@)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[^:/?#@]*://")
 # These name files, in whose paths : and @ mean nothing.
 _FILE: Final = re.compile(r"(?:db\+)?sqlite\b|file(?:system)?:")
@@ -36,6 +38,7 @@ def masked(url: str) -> str:
 
     Several URLs, separated by commas, semicolons or spaces, are masked one by one.
     """
+    url = _REDIS_USER.sub(rf"\1{_MASK}", url)
     url = _INNER_URL.sub(lambda inner: quote(masked(unquote(inner[0])), safe="*"), url)
     starts = [0, *(place.start() for place in _NEXT_URL.finditer(url) if place.start())]
     parts = [url[start:end] for start, end in zip(starts, [*starts[1:], len(url)], strict=True)]

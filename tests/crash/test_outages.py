@@ -2,7 +2,15 @@
 
 import pytest
 
-from tests.crash.outages import check_lines, check_log, kill_and_start, survive_outages
+from tests.crash.outages import (
+    SAID_OF_AN_EXECUTION,
+    SAID_OF_AN_OUTAGE,
+    SAID_OF_BELLS,
+    check_lines,
+    check_log,
+    kill_and_start,
+    survive_outages,
+)
 from tests.crash.scene import Cell, Scene
 from tests.services.process import ServerProcess
 
@@ -53,9 +61,9 @@ class TestWhatIsAskedOfALog:
         [
             ("", "says nothing of the outage"),
             (f"{AWAY}Traceback (most recent call last):\n", "shows a traceback"),
-            (AWAY * 8, "repeats itself"),
-            (AWAY + WAITS.format(ONE) * 3, "repeats itself"),
-            (AWAY + BELL.format(ONE) * 101, "repeats itself"),
+            (AWAY * (SAID_OF_AN_OUTAGE + 1), "repeats itself"),
+            (AWAY + WAITS.format(ONE) * (SAID_OF_AN_EXECUTION + 1), "repeats itself"),
+            (AWAY + BELL.format(ONE) * (SAID_OF_BELLS + 1), "repeats itself"),
         ],
         ids=["nothing", "traceback", "watching", "waiting", "bells"],
     )

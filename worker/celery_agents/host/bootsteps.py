@@ -19,6 +19,7 @@ from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.slots import FORKING_POOLS
 from celery_agents.host.sweeper import Sweeper
+from celery_agents.host.urls.censoring import censor_statistics
 
 log = line_logger(__name__)
 
@@ -33,6 +34,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         pool_pipes.use_own_pipes()  # before any step makes the pool
+        censor_statistics()
         runtime = runtime_of(parent.app)
         try:
             self._check(runtime, parent)

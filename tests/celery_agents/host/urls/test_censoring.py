@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from celery import Celery
 from celery.worker import control
+from celery.worker.consumer.connection import Connection as ConnectionStep
 from click.testing import CliRunner
 
 from agent_statestore import StoreError, open_store
@@ -17,6 +18,7 @@ from agent_statestore.testing.kit.matrix import cells
 from celery_agents import install
 from celery_agents.cli import agents
 from celery_agents.errors import ConfigurationError
+from celery_agents.host.urls.censoring import censor_statistics
 from celery_agents.settings import Settings
 
 HOST = "127.0.0.1:1"
@@ -25,6 +27,8 @@ PLAIN = "hunterrosebud"
 URLS = [
     *(f"redis://u:{password}@{HOST}/0" for password in ODD),
     f"redis://:{PLAIN}@{HOST}",
+    f"redis://{PLAIN}@{HOST}/0",
+    f"rediss://{PLAIN}@127.0.0.1",
     f"redis://:6379/{PLAIN}@{HOST}",
     f"redis:u:{PLAIN}@{HOST}/0",
     f"redis:/u:{PLAIN}@{HOST}/0",
@@ -91,6 +95,26 @@ def test_celery_shows_no_password_in_whatever_form(form: Callable[[str], Any], n
 
     assert "hunter" not in shown
     assert "rosebud" not in shown
+
+
+def test_the_statistics_of_a_worker_show_no_password() -> None:
+    """What `celery inspect stats` sends, and Flower's page of a worker shows: how the broker is connected to."""
+    app = install(Celery("shop", set_as_current=False))
+    app.conf.broker_url = [f"sentinel://u:{PLAIN}@{HOST}", f"sentinel://u:{PLAIN}@127.0.0.1:2"]
+    app.conf.broker_transport_options = {
+        "master_name": "m",
+        "sentinel_kwargs": {"password": PLAIN, "username": "u"},
+        "sentinels": [f"redis://u:{PLAIN}@{HOST}"],
+        "confirm_publish": True,
+    }
+    censor_statistics()  # as a worker's first step does
+    with app.connection_for_read() as connection:
+        shown = ConnectionStep(SimpleNamespace()).info(SimpleNamespace(connection=connection))["broker"]
+
+    assert (shown["transport_options"]["master_name"], shown["transport_options"]["confirm_publish"]) == ("m", True)
+    assert shown["alternates"]
+    assert "hunter" not in json.dumps(shown, default=repr)
+    app.close()
 
 
 def said_by_store(url: str) -> str:

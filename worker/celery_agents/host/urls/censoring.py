@@ -30,6 +30,28 @@ def censor_urls() -> None:
     setattr(utils, _SANITIZER, _sanitize_url)
 
 
+def censor_statistics() -> None:
+    """Hide the same in what a worker tells of its connection (`celery inspect stats`, Flower's page of a worker).
+
+    Its transport options hold the logins of Sentinels, say. Only a worker has the class that tells it.
+    """
+    from celery.worker.consumer.connection import Connection
+
+    if not hasattr(Connection.info, "__wrapped__"):
+        Connection.info = _censored(Connection.info)
+
+
+def _censored(info: Callable[[Any, Any], dict[str, Any]]) -> Callable[[Any, Any], dict[str, Any]]:
+    @functools.wraps(info)
+    def shown(step: Any, consumer: Any) -> dict[str, Any]:
+        return {
+            key: _filter_hidden_settings(told) if isinstance(told, Mapping) else told
+            for key, told in info(step, consumer).items()
+        }
+
+    return shown
+
+
 @functools.wraps(_filter_of_celery)
 def _filter_hidden_settings(conf: Mapping[Any, Any]) -> dict[Any, Any]:
     shown: dict[Any, Any] = {}
