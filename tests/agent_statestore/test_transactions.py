@@ -323,3 +323,39 @@ def test_an_error_from_outside_passes_through_although_it_broke_the_connection(s
 
     with pytest.raises(ZeroDivisionError):
         work()
+
+
+def test_a_connection_that_comes_back_in_a_transaction_is_rolled_back(store: SQLStore) -> None:
+    """As after an error in the rollback itself: the next step must not get what this one has begun."""
+    execution_id, lease = claimed(store)
+    with store.transaction(execution_id, lease):
+        pass
+    engine = store._transactions._engine
+    assert engine is not None
+    begun = engine.raw_connection()
+    begun.cursor().execute("BEGIN")
+    begun.cursor().execute("INSERT INTO payments VALUES ('p', 1)")
+    begun.close()
+    with store.transaction(execution_id, lease) as transaction:
+        _pay(transaction.connection, "q")
+        transaction.checkpoint(Checkpoint(steps=(done(1),)))
+    assert _payments(store) == [("q", 1)]
+
+
+def test_one_that_cannot_be_rolled_back_is_closed(store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    execution_id, lease = claimed(store)
+    with store.transaction(execution_id, lease):
+        pass
+    engine = store._transactions._engine
+    assert engine is not None
+    begun = engine.raw_connection()
+    begun.cursor().execute("BEGIN")
+    begun.cursor().execute("INSERT INTO payments VALUES ('p', 1)")
+    assert begun.driver_connection is not None
+    monkeypatch.setattr(type(begun.driver_connection), "rollback", lambda _: 1 / 0)
+    begun.close()
+    monkeypatch.undo()
+    with store.transaction(execution_id, lease) as transaction:
+        _pay(transaction.connection, "q")
+        transaction.checkpoint(Checkpoint(steps=(done(1),)))
+    assert _payments(store) == [("q", 1)]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolResetState, QueuePool
 
 from agent_statestore.sql.boundary import is_of_wrong_server
 from agent_statestore.sql.driver_options import pymysql_arguments
@@ -49,13 +49,19 @@ def create_step_engine(settings: SQLSettings) -> Engine:
     """
     options: dict[str, Any] = {"poolclass": NullPool}
     if not settings.is_sqlite:
-        options = {"poolclass": QueuePool, "pool_size": settings.pool_size, "max_overflow": settings.max_overflow}
+        options = {
+            "poolclass": QueuePool,
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_reset_on_return": None,  # see `_end_what_is_open`
+        }
     engine = _create(settings, options, autocommit=False)
     if settings.is_sqlite:
         _begin_by(engine, "BEGIN IMMEDIATE")
     else:
         event.listen(engine, "checkout", _refuse_dropped)
         event.listen(engine, "handle_error", _give_up_wrong_server)
+        event.listen(engine, "reset", _end_what_is_open)
         _forget_after_fork(engine)
     return engine
 
@@ -134,6 +140,31 @@ def _refuse_dropped(connection: Any, record: object, proxy: object) -> None:
         raise InvalidatePoolError from error
     if dropped:
         raise InvalidatePoolError
+
+
+def _end_what_is_open(connection: Any, record: ConnectionPoolEntry, state: PoolResetState) -> None:
+    """Roll back a connection that comes back with an open transaction; close one on which that fails.
+
+    SQLAlchemy would roll back every time, which costs a round trip to MySQL, and shows a traceback for each connection
+    whose server went away after the commit.
+    """
+    if state.terminate_only or not _is_in_transaction(connection):
+        return
+    try:
+        connection.rollback()
+    except Exception as error:  # noqa: BLE001 - whatever the driver says: nobody can use this connection any more
+        record.invalidate(error)
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    """Return what psycopg, or pymysql, knows from the last answer of the server."""
+    if hasattr(connection, "pgconn"):
+        from psycopg.pq import TransactionStatus
+
+        return bool(connection.info.transaction_status != TransactionStatus.IDLE)
+    from pymysql.constants import SERVER_STATUS
+
+    return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
 
 def _give_up_wrong_server(context: ExceptionContext) -> None:

@@ -117,6 +117,21 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_killed_while_it_is_writte
         assert context.memory.working_memory == {"n": count}
 
 
+def test_a_server_that_goes_away_after_a_steps_commit_leaves_no_traceback(
+    store: SQLStore, mariadb_server: MariaDBServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    execution_id, lease = claimed(store)
+    with store.transaction(execution_id, lease) as transaction:
+        transaction.checkpoint(Checkpoint(steps=(done(1),)))
+        mariadb_server.kill()
+    assert caplog.text == ""
+    mariadb_server.start()
+    store.renew([lease], timedelta(minutes=1))
+    with store.transaction(execution_id, lease) as transaction:
+        transaction.checkpoint(Checkpoint(steps=(done(2),)))
+    assert len(store.get_steps(execution_id)) == 2
+
+
 def test_what_the_server_does_not_take_at_once_is_told_in_several_trips_or_refused(
     store: SQLStore, mariadb_server: MariaDBServer
 ) -> None:
