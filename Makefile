@@ -80,6 +80,15 @@ test-lowest: $(LOWEST)/.installed ## A part of the tests, with the lowest versio
 	@$(LOWEST_PYTEST) $(LOWEST_TESTS)
 	@$(LOWEST_PYTEST) $(LOWEST_STORES) -k "token or trail"
 
+ATTACKS = tests/celery_agents/lifecycle/test_door.py tests/celery_agents/host/test_misshapen_messages.py \
+	tests/celery_agents/host/urls tests/agent_statestore/test_damage.py \
+	$(patsubst %,$(CONFORMANCE)::Test%::test_no_text_in_the_place_of_another_stops_others,\
+		MemoryStore SQLite PostgreSQL PostgreSQL18 MariaDB Redis Valkey RedisCluster Hybrid)
+
+.PHONY: attack
+attack: $(INSTALLED) ## All hostile input that the tests know, counted: answers, messages, damaged records, URLs
+	@$(PYTEST) $(ATTACKS)
+
 .PHONY: chaos
 chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed at random
 	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from agent_statestore import ManualClock
 from agent_statestore.sql import SQLStore
+from tests.services.attacked import attacked
 from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
@@ -46,6 +47,14 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
         line = left_out(reason[2] for reason in skipped if isinstance(reason, tuple))
         if line:
             reporter.write_line(line)
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what hostile input was tried."""
+    passed = terminalreporter.getreports("passed")
+    for line in attacked(report.user_properties for report in passed if report.when == "call"):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

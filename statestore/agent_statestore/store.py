@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.contract import StorePrimitives
-from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, StepConflict
+from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, FormatTooNew, StepConflict
 from agent_statestore.query import Query
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
@@ -203,7 +203,7 @@ class Store(StorePrimitives):
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         """Return the step timings and the audit trails of these executions, from which statistics are made.
 
-        An execution whose steps or trail are damaged has none.
+        An execution whose steps or trail are damaged, or of a newer format, has none.
         """
         return {execution_id: self._activity_of(execution_id) for execution_id in execution_ids}
 
@@ -216,7 +216,7 @@ class Store(StorePrimitives):
     def _activity_of(self, execution_id: str) -> Activity:
         try:
             steps, audit = self.get_steps(execution_id), self.get_audit(execution_id)
-        except ExecutionUnreadable:
+        except (ExecutionUnreadable, FormatTooNew):
             return Activity()
         timings = (
             StepTiming(

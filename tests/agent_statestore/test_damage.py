@@ -92,7 +92,7 @@ def _done_or_refused(call: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("backend", ["redis", "sqlite"])
 def test_no_damaged_field_of_a_header_stops_others(
-    backend: str, request: pytest.FixtureRequest, clock: ManualClock
+    backend: str, request: pytest.FixtureRequest, clock: ManualClock, record_property: Callable[[str, object], None]
 ) -> None:
     store: Store = request.getfixturevalue(f"{backend}_store")
     spoil = in_redis(store) if isinstance(store, RedisStore) else in_sqlite(store)
@@ -106,6 +106,7 @@ def test_no_damaged_field_of_a_header_stops_others(
             faults.append(f"{field}={value}: {type(error).__name__}: {str(error)[:150]}")
         store.clear()
     assert not faults, "\n".join(faults)
+    record_property("attacked", ("damages", len(cells)))
 
 
 def test_a_header_of_another_type_stops_no_other(redis_store: RedisStore, clock: ManualClock) -> None:

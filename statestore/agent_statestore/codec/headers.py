@@ -132,7 +132,7 @@ def _salvaged(header: Mapping[str, Any], reason: str) -> ExecutionSummary:
         try:
             value = header[name]
             return default if value is None else convert(value)
-        except DAMAGE:
+        except (*DAMAGE, FormatTooNew):
             return default
 
     state = read("state", lambda value: AgentState(_text(value)), AgentState.FAILED)

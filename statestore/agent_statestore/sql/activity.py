@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from agent_statestore.codec import AuditRow, decode_audit
 from agent_statestore.envelope import DAMAGE, unseal
+from agent_statestore.errors import FormatTooNew
 from agent_statestore.records import AuditEntry
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.tables import AUDIT_COLUMNS
@@ -90,7 +91,7 @@ class ActivityReading:
         for execution_id, *row in self._database.run(self._audit, {"ids": ids}):
             try:
                 audit[execution_id].append(decode_audit(AuditRow(*row)))
-            except DAMAGE:
+            except (*DAMAGE, FormatTooNew):
                 continue
         return {
             execution_id: Activity(steps=tuple(steps[execution_id]), audit=tuple(audit[execution_id]))
@@ -107,6 +108,6 @@ class ActivityReading:
                 result = fields.get("result")
                 success = None if result is None else result["ok"]
                 read.append(StepTiming(name=name, success=success, duration=timedelta(microseconds=fields["took"])))
-            except DAMAGE:
-                continue  # a damaged step has no timing
+            except (*DAMAGE, FormatTooNew):
+                continue  # a step that cannot be read has no timing
         return read

@@ -85,7 +85,11 @@ def send_all(put: Callable[[bytes], None]) -> list[str]:
 
 @pytest.mark.parametrize("broker", ["files", "redis"])
 def test_misshapen_messages_end_no_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: str, redis_server: RedisServer
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broker: str,
+    redis_server: RedisServer,
+    record_property: Callable[[str, object], None],
 ) -> None:
     settings = {} if broker == "files" else {"AGENTS_BROKER_URL": redis_server.url}
     with client_of(tmp_path, AGENTS, monkeypatch) as plain:
@@ -111,6 +115,7 @@ def test_misshapen_messages_end_no_worker(
                 wait_until("all are acknowledged", lambda: server.hlen("unacked") == 0)
             assert dropped(running) == len(names), running.output
             assert "Traceback" not in running.output
+            record_property("attacked", ("messages", len(names)))
         if settings:
             client.store.close()
             app.close()

@@ -124,7 +124,9 @@ def elsewhere(runtime: Runtime, execution: Execution) -> Execution:
     return Execution(execution.id, cast(Services, services))
 
 
-def test_where_the_agent_is_known_no_answer_that_the_door_takes_is_refused_inside(runtime: Runtime) -> None:
+def test_where_the_agent_is_known_no_answer_that_the_door_takes_is_refused_inside(
+    runtime: Runtime, record_property: Callable[[str, object], None]
+) -> None:
     asks, refused = asking(runtime), 0
     for kind, (_, good, others) in KINDS.items():
         execution = asked(runtime, asks, kind)
@@ -141,9 +143,12 @@ def test_where_the_agent_is_known_no_answer_that_the_door_takes_is_refused_insid
         work(runtime, execution)
         assert execution.state is AgentState.COMPLETED, kind
     assert refused >= 68
+    record_property("attacked", ("answers", sum(len(others) for _, _, others in KINDS.values())))
 
 
-def test_where_it_is_not_a_wrong_answer_is_asked_for_anew(runtime: Runtime) -> None:
+def test_where_it_is_not_a_wrong_answer_is_asked_for_anew(
+    runtime: Runtime, record_property: Callable[[str, object], None]
+) -> None:
     asks = asking(runtime)
     accepted_wrongly = set()
     for kind, (_, good, others) in KINDS.items():
@@ -168,6 +173,7 @@ def test_where_it_is_not_a_wrong_answer_is_asked_for_anew(runtime: Runtime) -> N
         (step,) = execution.steps()
         assert step.round == rounds
     assert accepted_wrongly <= SCHEMA_CANNOT_SAY
+    record_property("attacked", ("answers", sum(len(others) for _, _, others in KINDS.values())))
 
 
 VALUES = st.recursive(

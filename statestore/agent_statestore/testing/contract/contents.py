@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -46,7 +47,9 @@ def _cycle() -> JSONValue:
     return value
 
 
+@cache
 def _deep() -> JSONValue:
+    """Return one value for all tests: making it takes a second."""
     value: JSONValue = 1
     for _ in range(100_000):
         value = [value]

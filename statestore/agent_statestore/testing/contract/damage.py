@@ -1,19 +1,22 @@
 """Damaged executions: one is unreadable by itself, and no other notices it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, new_execution_id
 from agent_statestore.clock import ManualClock
-from agent_statestore.errors import ExecutionUnreadable
+from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.errors import ExecutionUnreadable, FormatTooNew
 from agent_statestore.moving.copying import CopyOutcome, copy
 from agent_statestore.query import Query
-from agent_statestore.records import ErrorInfo
+from agent_statestore.records import ErrorInfo, ExecutionSummary
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
+from agent_statestore.testing.contract.removing import filled
 from agent_statestore.testing.kit.builders import GRACE, TTL, claimed, context_of, create, done, message, summary_of
 from agent_statestore.testing.kit.suite import Suite
 
@@ -37,9 +40,44 @@ def worked_on(store: Store) -> str:
     return execution_id
 
 
-def due_ids(store: Store) -> Sequence[str]:
+def due_ids(store: Store, limit: int = 100) -> Sequence[str]:
     """Return the executions that are due."""
-    return sorted(due.execution_id for due in store.take_due(100, GRACE))
+    return sorted(due.execution_id for due in store.take_due(limit, GRACE))
+
+
+def pages(store: Store) -> Iterator[ExecutionSummary]:
+    """Yield all executions, page by page."""
+    query = Query(limit=50)
+    while True:
+        page = store.find(query)
+        yield from page.items
+        if page.next_cursor is None:
+            return
+        query = replace(query, cursor=page.next_cursor)
+
+
+# Texts that nobody has written so, in the place of each text that a store keeps.
+TEXTS: Final = (
+    *("", "{", "null", "7", "[]", "[[]]", '"x"', '{"v":1}', '{"v":"x"}', '{"v":[]}', '{"v":-1}', '{"v":99}'),
+    *('{"v":1,"n":"x","kind":[],"id":{},"at":"x","waits":7,"type":[]}', "[" * 20_000, '{"v":1,"at":1e400}'),
+)
+_OF_HEADER: Final = ("waits", "awaited", "input", "metadata", "output", "error")
+
+
+def damages(good: ExportedExecution) -> Iterator[tuple[str, ExportedExecution]]:
+    """Yield each kind of damage: its name, and the execution with one of its texts replaced."""
+    for text in TEXTS:
+        for name in _OF_HEADER:
+            yield f"{name}: {text:.20}", replace(good, header={**good.header, name: text})
+        *steps, last = good.steps
+        yield f"step: {text:.20}", replace(good, steps=(*steps, replace(last, text=text)))
+        yield f"message: {text:.20}", replace(good, messages=(text,))
+        yield f"fact: {text:.20}", replace(good, facts=(text,))
+        yield f"passage: {text:.20}", replace(good, rag_context=(text,))
+        yield f"memory: {text:.20}", replace(good, working_memory=(("k", text),))
+        yield f"entity: {text:.20}", replace(good, entities=(("e", text),))
+        yield f"signal: {text:.20}", replace(good, signals=tuple(each._replace(text=text) for each in good.signals))
+        yield f"audit: {text:.20}", replace(good, audit=tuple(each._replace(signal=text) for each in good.audit))
 
 
 class DamageConformance(Suite):
@@ -79,6 +117,40 @@ class DamageConformance(Suite):
         assert not {problem.execution_id for problem in copied.problems} & {good}
         assert CopyOutcome.COPIED in copied.counts
         assert store.claim(good, "host:1", TTL) is not None
+
+    def test_no_text_in_the_place_of_another_stops_others(
+        self, store: Store, other_store: Store, record_property: Callable[[str, object], None]
+    ) -> None:
+        original = other_store.export(filled(other_store))
+        assert original is not None
+        kinds = {}
+        for kind, damaged in damages(replace(original, leased_until_us=0)):
+            execution_id = new_execution_id()
+            assert store.restore(replace(damaged, header={**damaged.header, "execution_id": execution_id})), kind
+            kinds[execution_id] = kind
+        good = worked_on(store)
+        met = [item.execution_id for item in pages(store)]
+        assert sorted(met) == sorted([good, *kinds])
+        assert sum(store.stats().agents[0].states.values()) == len(kinds) + 1
+        assert good in due_ids(store, len(kinds) + 1)
+        reads: tuple[Callable[[str], Any], ...] = (
+            *(store.get_summary, store.get_context, store.get_steps, store.get_audit),
+            lambda execution_id: store.claim(execution_id, "host:1", TTL),
+        )
+        faults = []
+        for execution_id, kind in kinds.items():
+            for read in reads:
+                try:
+                    read(execution_id)
+                except (ExecutionUnreadable, FormatTooNew):
+                    pass  # refused by name
+                except Exception as error:  # noqa: BLE001 - each is a fault, whatever it is
+                    faults.append(f"{kind}: {type(error).__name__}: {error!s:.100}")
+            assert store.purge(execution_id), kind
+        assert not faults, "\n".join(faults)
+        assert [item.execution_id for item in store.find().items] == [good]
+        assert store.claim(good, "host:1", TTL) is not None
+        record_property("attacked", ("damages", len(kinds)))
 
     def test_a_damaged_execution_is_claimed_to_be_ended(self, store: Store, damage: Damage) -> None:
         for part in CONTENTS:

@@ -74,8 +74,12 @@ def as_celery_shows_it(settings: dict[str, Any], namespace: str | None = None) -
     return shown
 
 
+Told = Callable[[str, object], None]
+
+
 @cells(url={url: url for url in URLS})
-def test_celery_shows_no_password(url: str) -> None:
+def test_celery_shows_no_password(url: str, record_property: Told) -> None:
+    record_property("attacked", ("urls", len(URLS)))
     shown = as_celery_shows_it(dict.fromkeys(NAMES, url))
 
     assert "hunter" not in shown
@@ -164,20 +168,37 @@ def test_commands_show_no_password(url: str) -> None:
     assert "rosebud" not in said
 
 
+@pytest.mark.full  # each command waits for a server that is not there
+@cells(url={url: url for url in URLS})
+def test_commands_show_no_password_of_any_url(url: str, record_property: Told) -> None:
+    record_property("attacked", ("urls", len(URLS)))
+    said = said_by_commands(url) + said_by_check(url)
+
+    assert "hunter" not in said
+    assert "rosebud" not in said
+
+
 @cells(url={url: url for url in URLS[::8]})
 def test_agents_check_shows_no_password(url: str) -> None:
+    said = said_by_check(url)
+
+    assert "hunter" not in said
+    assert "rosebud" not in said
+
+
+def said_by_check(url: str) -> str:
     app = install(Celery("shop", broker=url, set_as_current=False))
     app.conf.agents_store_url = url
     result = CliRunner().invoke(agents, ["check"], obj=SimpleNamespace(app=app, no_color=True))
     app.close()
 
     assert isinstance(result.exception, SystemExit)
-    assert "hunter" not in result.output
-    assert "rosebud" not in result.output
+    return result.output
 
 
 @cells(url={url: url for url in URLS}, output={"store": said_by_store, "settings": said_by_settings})
-def test_what_we_say_of_a_url_shows_no_password(url: str, output: Callable[[str], str]) -> None:
+def test_what_we_say_of_a_url_shows_no_password(url: str, output: Callable[[str], str], record_property: Told) -> None:
+    record_property("attacked", ("urls", len(URLS)))
     said = output(url)
 
     assert "hunter" not in said
