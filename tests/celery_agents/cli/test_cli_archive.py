@@ -35,6 +35,7 @@ from celery_agents.cli.output import terminal
 from celery_agents.host.owner import this_process, worker_text
 from celery_agents.lifecycle.decider import process_user
 from tests.celery_agents.cli.cli_driving import CLI, make_app, refused
+from tests.services.commands import Command
 from tests.services.machine import scaled
 
 HOSTILE = "\x1b[31mred\u202e"
@@ -454,14 +455,12 @@ def test_ctrl_c_leaves_nothing_half_copied(tmp_path: Path) -> None:
             one, other = store.export(item.execution_id), copies.export(item.execution_id)
             assert one is not None
             assert one == other
-    again = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "celery_agents", "agents", "copy", "--to", target],
+    again = Command(
+        ["celery", "-A", "celery_agents", "agents", "copy", "--to", target],
         cwd=Path(__file__).parents[3],
         env=environment,
-        capture_output=True,
-        text=True,
-        timeout=scaled(100),
-        check=False,
+        log=tmp_path / "again",
+        warm=True,
     )
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == f"100 executions: copied {100 - len(there)}, there already {len(there)}.\n"
+    assert again.wait(100) == 0, again.output
+    assert again.output == f"100 executions: copied {100 - len(there)}, there already {len(there)}.\n"

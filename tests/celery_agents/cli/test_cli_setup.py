@@ -17,6 +17,7 @@ from celery_agents.cli import agents
 from celery_agents.cli.group import _COMMANDS
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.cli.cli_driving import CLI, make_app, make_registry, refused
+from tests.services.commands import Command
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -170,8 +171,14 @@ def test_the_plug_in_on_the_embedded_defaults(tmp_path: Path) -> None:
     listed = call("list")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert execution_id in listed.stdout
-    assert json.loads(call("show", execution_id, "--json").stdout)["input"] == "ü"
     assert call("show", execution_id).returncode == 0
-    unknown = call("show", "nope")
-    assert (unknown.returncode, unknown.stderr) == (1, "Error: there is no execution 'nope'\n")
-    assert datetime.fromisoformat(json.loads(call("list", "--json").stdout)["items"][0]["created_at"]).tzinfo == UTC
+    log = tmp_path / "shown"
+    shown = Command(
+        f"celery -A celery_agents agents show {execution_id} --json", cwd=tmp_path, env=environment, log=log, warm=True
+    )
+    assert shown.wait() == 0
+    assert json.loads(shown.output)["input"] == "ü"
+    assert datetime.fromisoformat(json.loads(shown.output)["created_at"]).tzinfo == UTC
+    log = tmp_path / "unknown"
+    unknown = Command("celery -A celery_agents agents show nope", cwd=tmp_path, env=environment, log=log, warm=True)
+    assert (unknown.wait(), unknown.output) == (1, "Error: there is no execution 'nope'\n")

@@ -1,7 +1,6 @@
 """A worker that could not work does not start, and says in one sentence what to change."""
 
-import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +12,26 @@ from celery_agents.celery import make_app
 from celery_agents.host.bootsteps import Preflight
 from celery_agents.host.home import Home, home_of
 from celery_agents.host.runtime import runtime_of
-from tests.services.machine import scaled
+from tests.services.commands import Command, environment
 
 
-def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs `celery -A celery_agents worker` until it ends; one that starts after all is stopped after a while."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "celery_agents", "worker", "-c", "1", *options],
+def worker(folder: Path, *options: str, warm: bool, **environ: str) -> Command:
+    """`celery -A celery_agents worker`, which is started as users start it unless it is `warm`."""
+    return Command(
+        ["celery", "-A", "celery_agents", "worker", *options],
         cwd=folder,
-        env=clean | {"AGENTS_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"} | environ,
-        capture_output=True,
-        text=True,
-        timeout=scaled(60),
-        check=False,
+        env=environment(AGENTS_HOME=str(folder / "home"), PYTHONWARNINGS="default", **environ),
+        log=folder / "said",
+        warm=warm,
     )
+
+
+def refused(folder: Path, *, warm: bool = True, **environ: str) -> str:
+    """What a worker says that ends by itself, with an error and without a traceback."""
+    with worker(folder, "-c", "1", warm=warm, **environ) as command:
+        assert command.wait(60) != 0
+        assert "Traceback" not in command.output
+        return command.output
 
 
 @pytest.mark.parametrize(
@@ -41,42 +45,20 @@ def start(folder: Path, *options: str, **environ: str) -> subprocess.CompletedPr
     ],
 )
 def test_a_worker_that_could_not_work_does_not_start(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
-    ended = start(tmp_path, **environ)
-    assert ended.returncode != 0
-    assert sentence in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert sentence in refused(tmp_path, **environ)
 
 
-def test_a_database_that_was_not_migrated_is_said_so(tmp_path: Path, postgresql_database_url: str) -> None:
-    ended = start(tmp_path, AGENTS_STORE_URL=postgresql_database_url)
-    assert ended.returncode != 0
-    assert "agents migrate" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_one_that_is_started_as_users_do_says_so_too(tmp_path: Path, postgresql_database_url: str) -> None:
+    assert "agents migrate" in refused(tmp_path, warm=False, AGENTS_STORE_URL=postgresql_database_url)
 
 
-def said_until_ready(folder: Path, **environ: str) -> str:
+def said_until_ready(folder: Path, *, warm: bool = True, **environ: str) -> str:
     """What a worker logs until it is ready; then it is stopped."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "celery_agents", "worker", "-P", "solo", "--loglevel=INFO"],
-        cwd=folder,
-        env=clean | {"AGENTS_HOME": str(folder / "home")} | environ,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert worker.stderr is not None
-    said = ""
-    try:
-        for line in worker.stderr:
-            said += line
-            if " ready." in line:
-                break
-    finally:
-        worker.terminate()
-        worker.communicate(timeout=scaled(30))
-    assert " ready." in said, said
-    return said
+    with worker(folder, "-P", "solo", "--loglevel=INFO", warm=warm, **environ) as command:
+        said = command.wait_for(" ready.").output
+        command.send(signal.SIGTERM)
+        command.wait()
+        return said
 
 
 def test_a_worker_starts_without_its_archive_and_says_so(tmp_path: Path) -> None:
@@ -96,15 +78,14 @@ def test_a_worker_says_which_agents_it_knows(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from celery_agents import agent\n\n@agent\ndef refund(run, input): ...\n\n@agent\ndef buy(run, input): ...\n"
     )
-    said = said_until_ready(tmp_path, AGENTS_IMPORTS="shop")
+    said = said_until_ready(tmp_path, warm=False, AGENTS_IMPORTS="shop")
     assert "agents: buy, refund" in said
     assert "knows no agent" not in said
 
 
 def test_an_archive_that_was_not_migrated_is_refused(tmp_path: Path, postgresql_database_url: str) -> None:
-    ended = start(tmp_path, AGENTS_STORE_URL=f"sqlite:///{tmp_path}/hot.db", AGENTS_ARCHIVE_URL=postgresql_database_url)
-    assert ended.returncode != 0
-    assert "agents migrate" in ended.stderr
+    hot = f"sqlite:///{tmp_path}/hot.db"
+    assert "agents migrate" in refused(tmp_path, AGENTS_STORE_URL=hot, AGENTS_ARCHIVE_URL=postgresql_database_url)
 
 
 @pytest.mark.parametrize("name", ["AGENTS_HOME", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND", "AGENTS_IMPORTS"])
