@@ -176,6 +176,25 @@ def test_where_it_is_not_a_wrong_answer_is_asked_for_anew(
     record_property("attacked", ("answers", sum(len(others) for _, _, others in KINDS.values())))
 
 
+def test_where_its_modules_cannot_be_imported_the_schema_decides(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a web server that has the app's settings, and not the agents' code."""
+    execution = elsewhere(runtime, asked(runtime, asking(runtime), "model"))
+
+    def load_agents() -> None:
+        raise ModuleNotFoundError("No module named 'their_agents'")
+
+    execution._services.load_agents = load_agents  # type: ignore[method-assign]
+    with pytest.raises(InvalidAnswer):
+        execution.resume({"amount": "three"})
+    execution.resume({"amount": 3})
+    assert "by its JSON Schema alone" in caplog.text
+    assert "No module named 'their_agents'" in caplog.text
+    work(runtime, execution)
+    assert execution.state is AgentState.COMPLETED
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

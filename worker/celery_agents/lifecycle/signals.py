@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
+from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary, JSONValue, SignalKind, Wait, WaitKind, require_name
 from agent_statestore.store import Store
 from celery_agents.define import types
@@ -18,6 +19,8 @@ from celery_agents.engine.pauses.approval import Ruling
 from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
 from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
+
+log = line_logger(__name__)
 
 # The bytes that the record of a step holds besides its values: names, times, counts.
 _STEP_ROOM_BYTES: Final = 512
@@ -262,7 +265,10 @@ def _send(
 def _problems_of_answer(services: Services, summary: ExecutionSummary, asked: Wait, value: JSONValue) -> list[str]:
     """Return what is wrong with an answer: by the worker's own check where the agent is known, else by the schema."""
     if asked.answer_type is not None and services.registry.find(summary.agent_id) is None:
-        services.load_agents()
+        try:
+            services.load_agents()
+        except Exception as error:  # noqa: BLE001 - users' modules raise what they raise, where they cannot be imported
+            log.warning("an answer is checked by its JSON Schema alone, as the agents cannot be imported: %s", error)
     agent = services.registry.find(summary.agent_id)
     if agent is not None and asked.answer_type is not None:
         expected = expected_by(asked.answer_type, asked.schema, agent.names())
