@@ -19,14 +19,15 @@ def open_hybrid(url: str, *, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES, clo
     The two URLs are those of other stores, percent-encoded (`urllib.parse.quote(url, safe="")`). `archive_after` (0) is
     how long after its end an execution is archived. Raise `UnsupportedURL`, `UnknownScheme` and `MissingDriver`.
     """
-    options = _options(url)
+    options = options_of(url)
     archive_after = _seconds(url, options.get("archive_after", "0"))
     hot = open_store(options["hot"], max_value_bytes=max_value_bytes, clock=clock)
     cold = open_store(options["cold"], max_value_bytes=max_value_bytes, clock=clock)
     return HybridStore(hot, cold, archive_after=archive_after)
 
 
-def _options(url: str) -> dict[str, str]:
+def options_of(url: str) -> dict[str, str]:
+    """Return the options of a `hybrid:` URL, `hot` and `cold` among them. Raise `UnsupportedURL`."""
     place, _, query = url.partition("?")
     if place.rstrip("/") != "hybrid:":
         raise UnsupportedURL(masked(url), "write hybrid:///?hot=URL&cold=URL, both percent-encoded")

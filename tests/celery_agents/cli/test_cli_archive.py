@@ -139,7 +139,7 @@ def test_delete_hides_what_is_over_and_says_who_and_why(cli: CLI) -> None:
     assert result.stdout.startswith("Deleted 1 execution; ")
     assert result.stderr.splitlines() == [
         f"Error: execution {active} is idle: cancel it first",
-        "Error: there is no execution 'nope'",
+        f"Error: there is no execution 'nope' (looked at {cli.store.url})",
     ]
     assert [item["execution_id"] for item in cli.json("list")["items"]] == [active]
     *_, last = cli.store.get_audit(over)
@@ -191,7 +191,7 @@ def test_purge_removes_nothing_that_is_active_or_unknown(cli: CLI) -> None:
     assert (result.exit_code, result.stdout) == (1, "Purged 1 execution.\n")
     assert result.stderr.splitlines() == [
         f"Error: execution {active} is idle: cancel it first",
-        "Error: there is no execution 'nope'",
+        f"Error: there is no execution 'nope' (looked at {cli.store.url})",
     ]
     assert cli.store.get_summary(active) is not None
 

@@ -129,7 +129,7 @@ def test_what_is_not_asked_for_is_refused(cli: CLI, command: str) -> None:
 
     refused(cli(command, idle), "does not wait for an approval: it is idle")
     refused(cli(command, asking), 'the answer to "pay"', f"celery -A celery_agents agents resume {asking} ANSWER")
-    refused(cli(command, "nope"), "there is no execution 'nope'")
+    refused(cli(command, "nope"), "there is no execution 'nope' (looked at ")
     cli.execute(idle)
     refused(cli(command, idle, "--digest", "0" * 64), "is not what was looked at")
     refused(cli(command, idle, "--key", "approve other"), '"approve other"')
@@ -199,7 +199,7 @@ def test_what_begins_like_a_json_object_and_is_none_is_not_sent_as_text(cli: CLI
     assert [each["payload"] for each in cli.json("show", waiting)["signals"]] == ["{amount: 30}"]
     refused(cli("send-event", waiting, ""), "name")
     refused(cli("send-event", waiting, "paid", "--event-id", "x" * 250), "event_id")
-    refused(cli("send-event", "nope", "paid"), "there is no execution 'nope'")
+    refused(cli("send-event", "nope", "paid"), "there is no execution 'nope' (looked at ")
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

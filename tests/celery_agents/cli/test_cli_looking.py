@@ -121,8 +121,8 @@ def test_show_limits_steps_and_makes_control_characters_visible(cli: CLI) -> Non
 
 
 def test_show_an_unknown_execution(cli: CLI) -> None:
-    refused(cli("show", "nope"), "there is no execution 'nope'")
-    refused(cli("watch", "nope"), "there is no execution 'nope'")
+    refused(cli("show", "nope"), "there is no execution 'nope' (looked at ")
+    refused(cli("watch", "nope"), "there is no execution 'nope' (looked at ")
 
 
 def test_show_says_who_has_it_and_how_many_died(cli: CLI) -> None:

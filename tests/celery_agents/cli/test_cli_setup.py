@@ -181,4 +181,7 @@ def test_the_plug_in_on_the_embedded_defaults(tmp_path: Path) -> None:
     assert datetime.fromisoformat(json.loads(shown.output)["created_at"]).tzinfo == UTC
     log = tmp_path / "unknown"
     unknown = Command("celery -A celery_agents agents show nope", cwd=tmp_path, env=environment, log=log, warm=True)
-    assert (unknown.wait(), unknown.output) == (1, "Error: there is no execution 'nope'\n")
+    assert (unknown.wait(), unknown.output) == (
+        1,
+        f"Error: there is no execution 'nope' (looked at sqlite:///{tmp_path}/.agents/executions.db)\n",
+    )

@@ -163,7 +163,7 @@ def test_resume_refuses_what_is_not_asked(cli: CLI) -> None:
     cli.execute(idle)
     refused(cli("resume", idle, "yes", "--key", "other"), '"other"', 'waits for the answer to "pay"')
     refused(cli("resume", idle, "maybe"), "invalid answer", "'maybe' is not one of")
-    refused(cli("resume", "nope", "yes"), "there is no execution 'nope'")
+    refused(cli("resume", "nope", "yes"), "there is no execution 'nope' (looked at ")
 
 
 # -- cancel ------------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_cancel(cli: CLI) -> None:
     done = cli.enqueue("count", "1")
     cli.execute(done)
     refused(cli("cancel", done), "is over (completed)")
-    refused(cli("cancel", "nope"), "there is no execution 'nope'")
+    refused(cli("cancel", "nope"), "there is no execution 'nope' (looked at ")
 
 
 def test_cancel_at_once(cli: CLI) -> None:

@@ -5,11 +5,13 @@ import stat
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from celery import Celery
 from click.testing import CliRunner
 
+from agent_statestore import open_store
 from celery_agents import install
 from celery_agents.celery import make_app
 from celery_agents.cli import agents
@@ -136,6 +138,26 @@ def test_commands_that_read_make_nothing_and_name_the_store(folder: Path) -> Non
         assert f"{folder}/.agents/executions.db" in result.output, arguments
         if arguments != "check":
             assert list(folder.iterdir()) == [], arguments
+    app.close()
+
+
+@pytest.mark.parametrize("form", ["archive", "hybrid"])
+def test_commands_that_read_make_no_archive_either(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    hot, cold = (f"sqlite:///{folder}/{name}.db" for name in ("hot", "cold"))
+    with open_store(hot) as store:
+        store.create_context("agent")
+    before = sorted(folder.iterdir())
+    if form == "archive":
+        monkeypatch.setenv("AGENTS_ARCHIVE_URL", cold)
+    url = hot if form == "archive" else f"hybrid:///?hot={quote(hot, safe='')}&cold={quote(cold, safe='')}"
+    monkeypatch.setenv("AGENTS_STORE_URL", url)
+    app = make_app()
+    for arguments in ("list", "show x", "purge x", "check"):
+        result = CliRunner().invoke(agents, arguments.split(), obj=SimpleNamespace(app=app, no_color=True))
+        assert result.exit_code == (0 if arguments == "check" else 1), (arguments, result.output)
+        assert f"{folder}/cold.db" in result.output.replace("\n", ""), arguments
+        if arguments != "check":
+            assert sorted(folder.iterdir()) == before, arguments
     app.close()
 
 

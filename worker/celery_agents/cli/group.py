@@ -48,11 +48,15 @@ class AgentsGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         # Imported here, because every `celery` command of every project imports this file.
-        from agent_statestore.errors import StoreError
+        from agent_statestore.errors import ExecutionNotFound, StoreError
         from celery_agents.cli.output.text import one_line
         from celery_agents.errors import AgentsError
 
         try:
             return super().invoke(ctx)
+        except ExecutionNotFound as error:
+            from celery_agents.cli.invocation import app_runtime, nothing_there
+
+            raise click.ClickException(one_line(nothing_there(app_runtime(ctx), error.execution_id))) from error
         except (AgentsError, StoreError) as error:
             raise click.ClickException(one_line(str(error))) from error

@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
+from agent_statestore.errors import ExecutionNotFound
 from celery_agents.client.execution import Execution
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.urls.servers import check_broker_url
 from celery_agents.lifecycle.decider import COMMAND_LINE
+from celery_agents.settings import Settings
 
 
 def app_runtime(ctx: click.Context) -> Runtime:
@@ -37,8 +39,8 @@ def shared_runtime(ctx: click.Context, *, creates: bool = False) -> Runtime:
     if missing is not None:
         raise ConfigurationError(
             "agents_store_url",
-            f"there is no file {missing} yet, so there are no executions: is this the folder, or the store, that the "
-            "workers use? (AGENTS_STORE_URL, AGENTS_HOME)",
+            f"there is no file {missing} yet, so there are no executions in it: is this the folder, or the store, that "
+            "the workers use? (AGENTS_STORE_URL, AGENTS_ARCHIVE_URL, AGENTS_HOME)",
         )
     if not runtime.store.is_shared:
         raise ConfigurationError(
@@ -50,14 +52,33 @@ def shared_runtime(ctx: click.Context, *, creates: bool = False) -> Runtime:
 
 
 def missing_file(runtime: Runtime) -> Path | None:
-    """Return the file of a SQLite store that nothing was written to yet; None for every other store."""
-    url = runtime.settings.store_url
+    """Return the first file of a SQLite store, or of a SQLite archive, that nothing was written to yet, if any."""
+    files = (_file_of(url) for url in urls_of_stores(runtime.settings))
+    return next((file for file in files if file is not None and not file.exists()), None)
+
+
+def urls_of_stores(settings: Settings) -> list[str]:
+    """Return the URLs of the store and of its archive, however the settings say them. Raise `UnsupportedURL`."""
+    url = settings.store_url
+    if url.startswith("hybrid:"):
+        from agent_statestore.hybrid.opening import options_of
+
+        options = options_of(url)
+        return [options["hot"], options["cold"]]
+    return [url, settings.archive_url] if settings.archive_url else [url]
+
+
+def _file_of(url: str) -> Path | None:
     if not url.startswith("sqlite"):
         return None
     from agent_statestore.sql.settings import parse_url
 
-    file = Path(parse_url(url).url.database or "")
-    return None if file.exists() else file
+    return Path(parse_url(url).url.database or "")
+
+
+def nothing_there(runtime: Runtime, execution_id: str) -> str:
+    """Return the sentence about an execution that does not exist, which names where it was looked for."""
+    return f"{ExecutionNotFound(execution_id)} (looked at {runtime.store.url})"
 
 
 def execution_of(ctx: click.Context, execution_id: str) -> Execution:

@@ -7,7 +7,7 @@ import click
 from agent_statestore.errors import StoreError
 from agent_statestore.masking import masked
 from agent_statestore.opening import open_store
-from celery_agents.cli.invocation import app_runtime, missing_file
+from celery_agents.cli.invocation import app_runtime, missing_file, urls_of_stores
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.text import one_line
 from celery_agents.errors import AgentsError, ConfigurationError
@@ -48,11 +48,12 @@ def _check_store(runtime: Runtime) -> dict[str, Any]:
     try:
         missing = missing_file(runtime)
         if missing is not None and (missing.parent.is_dir() or home_of(runtime.app) is not None):
-            url = masked(runtime.settings.store_url)
-            if runtime.settings.archive_url:
-                url += f" over {masked(runtime.settings.archive_url)}"
-                with open_store(runtime.settings.archive_url) as archive:
-                    archive.check()
+            urls = urls_of_stores(runtime.settings)
+            url = " over ".join(masked(each) for each in urls)
+            for each in urls:
+                if not each.startswith("sqlite"):  # a look at a file that is not there would make it
+                    with open_store(each) as other:
+                        other.check()
             return {
                 "ok": True,
                 "url": url,

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from celery_agents.cli.invocation import os_user, shared_runtime
+from celery_agents.cli.invocation import nothing_there, os_user, shared_runtime
 from celery_agents.cli.output.text import counted
 from celery_agents.lifecycle import delete as deletion
 
@@ -32,7 +32,7 @@ def delete(
     for execution_id in dict.fromkeys(each.strip() for each in execution_ids):
         summary = store.get_summary(execution_id)
         if summary is None:
-            fault = f"there is no execution {execution_id!r}"
+            fault = nothing_there(runtime, execution_id)
         elif not summary.state.is_over:
             fault = f"execution {execution_id} is {summary.state.value}: cancel it first"
         else:

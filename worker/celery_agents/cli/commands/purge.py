@@ -7,7 +7,7 @@ import click
 
 from agent_statestore.moving.retention import purge_deleted, purge_ended
 from agent_statestore.states import OVER, AgentState
-from celery_agents.cli.invocation import shared_runtime
+from celery_agents.cli.invocation import nothing_there, shared_runtime
 from celery_agents.cli.output.text import counted, local_time
 from celery_agents.cli.parameters import Moment
 from celery_agents.host.runtime import Runtime
@@ -66,7 +66,7 @@ def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], y
         if summary is not None and not summary.state.is_over:
             fault = f"execution {execution_id} is {summary.state.value}: cancel it first"
         elif summary is None and not store.get_audit(execution_id):
-            fault = f"there is no execution {execution_id!r}"
+            fault = nothing_there(runtime, execution_id)
         else:
             there.append(execution_id)
             continue
