@@ -43,6 +43,17 @@ def test_an_execution_is_shown_with_its_question_and_without_its_contents(
     assert headers["cache-control"] == "no-store"
 
 
+def test_a_damaged_execution_is_said_to_be(client: Client, runtime: Runtime, asking: Agent) -> None:
+    """What is shown of it is what can be read, so a page must not take its state for the truth."""
+    execution = begun(runtime, asking, "x")
+    assert json.loads(client.whole("GET", f"/executions/{execution.id}")[1])["unreadable"] is None
+    runtime.store._database.change(  # type: ignore[attr-defined]
+        "UPDATE agent_contexts SET waits = '{' WHERE execution_id = :id", {"id": execution.id}
+    )
+    status, content, _ = client.whole("GET", f"/executions/{execution.id}")
+    assert (status, json.loads(content)["unreadable"][:8]) == (200, "no JSON:")
+
+
 def test_an_approval_is_shown_with_its_digest_and_schema(client: Client, runtime: Runtime, paying: Agent) -> None:
     execution = begun(runtime, paying)
 

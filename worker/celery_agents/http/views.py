@@ -17,6 +17,7 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
         "user_id": summary.user_id,
         "parent_execution_id": summary.parent_execution_id,
         "state": summary.state.value,
+        "unreadable": summary.unreadable,
         "is_over": summary.state.is_over,
         "cancel_requested": summary.cancel_requested,
         "step_count": summary.step_count,
