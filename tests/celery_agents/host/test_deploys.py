@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from agent_statestore import AgentState
 from celery_agents.client.execution import Execution
+from celery_agents.errors import ExecutionFailed
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.their_workers import client_of, start, worker
 from tests.services.commands import Command, wait_until
@@ -28,6 +30,10 @@ def long(run, input: str) -> str:
             time.sleep(0.05)
         return "done"
     return run.step("long", step)
+
+if os.environ.get("UNFORGIVING"):
+    from celery_agents.engine.lease import HeldLease
+    HeldLease.forgive = lambda self, store: None
 """
 
 
@@ -71,6 +77,22 @@ def check_deploys(folder: Path, client: Runtime, pool: str, deploys: Sequence[st
 
 def test_deploys_that_end_one_long_step_are_no_crashes(tmp_path: Path, client: Runtime) -> None:
     check_deploys(tmp_path, client, "prefork", ["killed", "signal to all"])
+
+
+def test_without_forgiveness_such_a_deploy_is_a_crash(tmp_path: Path, client: Runtime) -> None:
+    execution = start(client, "long", str(tmp_path))
+    with worker(tmp_path, "-P threads -c 1", AGENTS_MAX_ATTEMPTS="1", UNFORGIVING="1") as running:
+        wait_until("the step has begun", lambda: list(tmp_path.glob("begun-*")))
+        running.send(signal.SIGTERM)
+        running.wait_for("Warm shutdown")
+        time.sleep(scaled(1))  # as long as forgiveness takes
+        running.kill()
+    (tmp_path / "open").touch()
+    with (
+        worker(tmp_path, "-P threads -c 1", AGENTS_MAX_ATTEMPTS="1"),
+        pytest.raises(ExecutionFailed, match="DeadLetter"),
+    ):
+        execution.wait(scaled(60))
 
 
 @pytest.mark.full
