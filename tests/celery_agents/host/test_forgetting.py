@@ -117,6 +117,21 @@ def test_a_result_backend_that_is_away_keeps_the_execution(
     assert two_days_ago.app.backend.get_state(execution.id) == "PENDING"
 
 
+def test_the_result_of_a_task_that_is_no_execution_stays(runtime: Runtime) -> None:
+    """Its id may be given by mistake: the result backend holds those of all tasks of the project."""
+    runtime.app.backend.mark_as_done("theirs", "their result")
+    assert not Execution("theirs", runtime).delete()
+    assert not delete.purge(runtime, "theirs")
+    assert runtime.app.AsyncResult("theirs").get() == "their result"
+
+
+def test_a_purge_of_one_that_the_store_alone_deleted_removes_its_result(runtime: Runtime) -> None:
+    execution = ended(runtime)
+    runtime.store.delete_context(execution.id)
+    assert delete.purge(runtime, execution.id)
+    assert runtime.app.backend.get_state(execution.id) == "PENDING"
+
+
 def test_without_a_result_backend_there_is_nothing_to_forget(runtime: Runtime) -> None:
     execution = ended(runtime)
     runtime.app.conf.result_backend = "disabled://"

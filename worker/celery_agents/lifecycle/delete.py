@@ -32,9 +32,13 @@ def _remove(services: Services, execution_id: str, remove: Callable[[], bool]) -
     if summary is not None and summary.state.is_over:
         # Tell while its children can still be found. Telling of an end twice is harmless.
         _try(ends.tell, summary)
-    # First the result: if its server is away, nothing is removed, and the call can be repeated.
-    services.forget_result(execution_id)
+    if summary is not None:
+        # First the result: if its server is away, nothing is removed, and the call can be repeated.
+        services.forget_result(execution_id)
     removed = remove()
+    if removed and summary is None:
+        # It was deleted before. An id that the store does not know may be that of another task of the project's.
+        services.forget_result(execution_id)
     if removed and summary is not None and not summary.state.is_over:
         _try(ends.tell_of_deletion, summary)
     return removed
