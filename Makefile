@@ -48,8 +48,10 @@ format: $(INSTALLED) ## Format, and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# Where Python is told to write no bytecode, as in many containers, each process would compile all that it imports.
+BYTECODE = $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/$(1)/.bytecode")
 # More processes than cores: most tests wait for other processes. Each brings its own servers.
-PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+PYTEST = $(call BYTECODE,$(VENV)) $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 PROCESSES ?= 3
 
 .PHONY: test
@@ -62,7 +64,7 @@ test-all: $(INSTALLED) ## All tests, as before a release: also further versions 
 
 # The lowest versions are those of the lowest Python, where it is there.
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
-LOWEST_PYTEST = $(LOWEST)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
+LOWEST_PYTEST = $(call BYTECODE,$(LOWEST)) $(LOWEST)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
 # The command line on the embedded broker, what is imported, what Celery shows, and a real worker on each kind of store.
 LOWEST_TESTS = tests/celery_agents/test_imports.py tests/celery_agents/host/urls/test_censoring.py \
 	tests/celery_agents/cli/test_cli_setup.py::test_the_plug_in_on_the_embedded_defaults \

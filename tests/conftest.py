@@ -14,6 +14,7 @@ from psycopg import sql
 from agent_statestore import ManualClock
 from agent_statestore.sql import SQLStore
 from tests.services.attacked import attacked
+from tests.services.bytecode import keep_bytecode
 from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
@@ -25,6 +26,8 @@ from tests.services.redis import RedisServer, RedisTLSServer, find_redis, find_r
 from tests.services.redis_cluster import RedisCluster
 from tests.services.redis_sentinel import RedisSentinel
 from tests.services.warm import preload
+
+keep_bytecode()
 
 
 def pytest_configure() -> None:
