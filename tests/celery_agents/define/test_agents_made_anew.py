@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,38 @@ def test_an_agent_with_other_values_is_refused_and_an_equal_one_is_not(make: Mak
     assert outcome.output == "pirate says hi", outcome.error
 
 
+# Two values of each option of `agent`.
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "max_steps": (1, 2),
+    "max_attempts": (1, 2),
+    "queue": ("one", "other"),
+    "priority": (1, 2),
+    "deadline": (timedelta(1), timedelta(2)),
+    "max_tokens": (1, 2),
+    "max_cost": (1, 2),
+    "on_limit": ("fail", "ask"),
+    "session_policy": ("queue", "reject"),
+    "concurrency": (1, 2),
+    "concurrency_key": (str, repr),
+    "rate_limit": ("1/s", "2/s"),
+}
+
+
+def test_no_option_may_differ() -> None:
+    assert {*OPTIONS} == {*inspect.signature(agent).parameters} - {"function", "name", "registry"}
+    passed = []
+    for name, (one, other) in OPTIONS.items():
+        registry, more = Registry(), {"concurrency": 1} if name == "concurrency_key" else {}
+        for value in (one, one):
+            agent(name="answer", registry=registry, **{name: value}, **more)(functools.partial(_answer, 1))
+        try:
+            agent(name="answer", registry=registry, **{name: other}, **more)(functools.partial(_answer, 1))
+        except RegistrationError:
+            continue
+        passed.append(name)
+    assert passed == []
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     class Odd:
         def __eq__(self, other: object) -> bool:
@@ -213,6 +246,9 @@ def test_a_module_may_be_loaded_again_and_define_nothing_twice(
     importlib.reload(module)
     assert [one.name for one in module.registry.agents] == [one.name for one in first]
     assert not set(module.registry.agents) & set(first)
+    # Edited before it is loaded again: a file's time and size tell Python that it has changed.
+    (tmp_path / "made_agents.py").write_text(LOADED.replace('"a"', '"another"').replace("return role", "return role * 2"))
+    importlib.reload(module)
     (tmp_path / "made_agents.py").write_text(
         LOADED + "@agent(registry=registry)\ndef looped(run, input: str) -> str: return 'a'\n" * 2
     )

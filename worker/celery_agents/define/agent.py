@@ -89,7 +89,7 @@ class AgentDefinition:
         self.turns = Turns.of(name, session_policy, concurrency, concurrency_key, rate_limit)
         # A plain decorator may stand between: what it returns is then a coroutine too.
         self.is_async = types.is_async(function) or inspect.iscoroutinefunction(innermost(function))
-        limits = (max_steps, max_attempts, queue, deadline, max_tokens, max_cost, on_limit, self.turns)
+        limits = (max_steps, max_attempts, queue, priority, deadline, max_tokens, max_cost, on_limit, self.turns)
         self.made = Origin.of(function, *limits)
         self.origin = self.made.name
         self.description = inspect.getdoc(types.unwrap(function)) or ""
