@@ -1,4 +1,4 @@
-"""The records that are written to a store: `NewExecution` and `Checkpoint`."""
+"""The records that are written to a store: `NewExecution` and `Checkpoint`, and `Via`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from uuid import UUID
 from uuid6 import uuid7
 
 from agent_statestore.errors import InvalidRecord, LeaseLost
+from agent_statestore.plain_text import require_sender
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
     AgentStep,
@@ -39,6 +40,12 @@ STATE_OF_WAIT: Final = {
 
 # The largest priority that a message can carry on any broker.
 _HIGHEST_PRIORITY: Final = 255
+
+
+def require_said(by: str | None, reason: str | None) -> None:
+    """Raise `InvalidRecord` for who and why that no audit trail holds."""
+    require_text("by", by)
+    require_text("reason", reason)
 
 
 def new_execution_id() -> str:
@@ -107,6 +114,22 @@ class NewExecution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Via:
+    """Through what somebody asked for something: what the asking process itself knows, whatever the caller says.
+
+    `channel` and `os_user` are those of `Signal`.
+    """
+
+    channel: str
+    os_user: str | None = None
+
+    def __post_init__(self) -> None:
+        require_name("channel", self.channel)
+        for name in ("channel", "os_user"):
+            require_sender(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The durable, atomic write after a step: only what changed.
 
@@ -123,8 +146,8 @@ class Checkpoint:
     `announce_within` keeps a finished execution due for one more ring after that time, until `settle` is called, so
     that the end is announced (to a result backend, say) even when the process dies right after this write.
 
-    `by` and `reason` go into the audit trail when the state changes: who asked for it, and why. Without a `reason`, the
-    reason of a failure is its error.
+    `by`, `reason` and `via` go into the audit trail when the state changes: who asked for it, why, and through what.
+    Without a `reason`, the reason of a failure is its error.
 
     `checkpoint_id` makes a repetition harmless: a checkpoint with the id of the last applied one does nothing.
 
@@ -149,6 +172,7 @@ class Checkpoint:
     announce_within: timedelta | None = None
     by: str | None = None
     reason: str | None = None
+    via: Via | None = None
     checkpoint_id: str = field(default_factory=new_checkpoint_id)
     after_checkpoint: str | None = None
 
@@ -165,8 +189,7 @@ class Checkpoint:
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
         require_delay("announce_within", self.announce_within)
-        require_text("by", self.by)
-        require_text("reason", self.reason)
+        require_said(self.by, self.reason)
         require_text("after_checkpoint", self.after_checkpoint)
         for name in (*self.working_memory, *self.forget, *self.entities):
             require_name("key", name)

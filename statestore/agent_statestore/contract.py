@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import ForeignConnection, NoTransactions
@@ -328,12 +328,14 @@ class StorePrimitives(ABC):
     # -- removing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
         """Delete an execution, also from under a live lease; return False if it was not there.
 
         Every read and write then finds nothing, and its idempotency key is free. A store that `keeps_deleted` keeps the
-        contents until `purge`, and the audit trail, which gets an entry with `by` and `reason`, stays readable. Any
-        other store purges at once.
+        contents until `purge`, and the audit trail, which gets an entry with `by`, `reason` and `via`, stays readable.
+        Any other store purges at once.
         """
 
     @abstractmethod

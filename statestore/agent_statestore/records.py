@@ -251,10 +251,9 @@ class Wait:
 class Signal:
     """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
 
-    `key` and `round` name the wait that it is for. `sender` and `reason` record who sent it and why, as
-    far as the caller told. `channel` ("http", "command line", "python") and `os_user`, the system's name of the user
-    under which the sending process ran, are what that process itself knows. `sent_at` is the store's time
-    at which it was accepted: the store fills it in, whatever a sender writes there. It is None only before that.
+    `key` and `round` name the wait that it is for. `sender` and `reason` record who sent it and why, as far as the
+    caller told. `channel` ("http", "command line", "python") and `os_user`, the system's name of the user under which
+    the sending process ran, are what that process itself knows. The store sets `sent_at`, when it was accepted.
     """
 
     signal_id: str
@@ -284,8 +283,8 @@ class AuditEntry:
     """One entry of an execution's audit trail, which only ever grows.
 
     `position` counts from 1 without gaps. `at` is the store's time. `attempt` is the last claim so far, and `worker`
-    the owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it, if
-    told, and `reason` says why; the reason of a failure is its error. `signal` is the decision, or the event.
+    the owner of the lease under which the entry was written, None where no lease lived. `by` says who asked for it,
+    `reason` why (its error, for a failure), `channel` and `os_user` through what. `signal` is a decision or an event.
     """
 
     position: int
@@ -298,6 +297,8 @@ class AuditEntry:
     by: str | None = None
     reason: str | None = None
     signal: Signal | None = None
+    channel: str | None = None
+    os_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

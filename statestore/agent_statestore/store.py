@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import Checkpoint, NewExecution, Via
 from agent_statestore.contract import StorePrimitives
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, FormatTooNew, StepConflict
 from agent_statestore.query import Query
@@ -75,15 +75,18 @@ class Store(StorePrimitives):
         error: ErrorInfo | None = None,
         by: str | None = None,
         reason: str | None = None,
+        via: Via | None = None,
         lease: Lease | None = None,
     ) -> None:
-        """Move the execution to `state`; `by` and `reason` go into the audit trail."""
-        change = Checkpoint(state=state, waits=tuple(waits), output=output, error=error, by=by, reason=reason)
+        """Move the execution to `state`; `by`, `reason` and `via` go into the audit trail."""
+        change = Checkpoint(state=state, waits=tuple(waits), output=output, error=error, by=by, reason=reason, via=via)
         self.checkpoint(execution_id, change, lease)
 
-    def requeue(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> None:
+    def requeue(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> None:
         """Release a failed execution (a dead letter, say): it is `idle` again and due at once, and keeps its steps."""
-        self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE, by=by, reason=reason))
+        self.checkpoint(execution_id, Checkpoint(state=AgentState.IDLE, by=by, reason=reason, via=via))
 
     def add_step(
         self,

@@ -5,7 +5,7 @@ never looks into the texts. The header of an execution is a flat mapping whose n
 (`HEADER_FIELDS`): columns in SQL, hash fields in Redis.
 """
 
-from agent_statestore.codec.audit import AuditRow, decode_audit, decode_trail
+from agent_statestore.codec.audit import AuditRow, decode_audit, decode_trail, encode_via
 from agent_statestore.codec.checkpoints import EncodedCheckpoint, encode_checkpoint
 from agent_statestore.codec.contents import decode_message, encode_message
 from agent_statestore.codec.contexts import decode_context
@@ -36,6 +36,7 @@ __all__ = [
     "encode_new",
     "encode_signal",
     "encode_step",
+    "encode_via",
     "mailbox_key",
     "noted_as",
     "stamp",

@@ -5,6 +5,7 @@ from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import duration_us, to_us
+from agent_statestore.codec.audit import encode_via
 from agent_statestore.codec.contents import encode_facts, encode_items, encode_message, encode_rag
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
@@ -41,6 +42,7 @@ class EncodedCheckpoint:
     gives_back_lease: bool
     by: str | None
     reason: str | None
+    via: str | None
     after_checkpoint: str | None
     max_context_bytes: int
 
@@ -102,6 +104,7 @@ def encode_checkpoint(
         gives_back_lease=state is not None and checkpoint.gives_back_lease,
         by=checkpoint.by,
         reason=reason_of(checkpoint.error) if checkpoint.reason is None and checkpoint.error else checkpoint.reason,
+        via=None if checkpoint.via is None else encode_via(checkpoint.via),
         after_checkpoint=checkpoint.after_checkpoint,
         max_context_bytes=max_context_bytes,
     )

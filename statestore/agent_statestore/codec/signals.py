@@ -3,7 +3,7 @@
 from typing import Final
 
 from agent_statestore.clock import from_us
-from agent_statestore.envelope import seal, unseal
+from agent_statestore.envelope import Fields, seal, unseal
 from agent_statestore.records import ROUND_MARK, AuditEvent, Signal, SignalKind
 
 # Only the first signal of these kinds under one key is ever accepted.
@@ -62,7 +62,11 @@ def stamp(text: str, now_us: int) -> str:
 
 def decode_signal(text: str | bytes) -> Signal:
     """Return a stored signal."""
-    fields = unseal(text, "signal")
+    return signal_of(unseal(text, "signal"))
+
+
+def signal_of(fields: Fields) -> Signal:
+    """Return the signal of an envelope's fields."""
     return Signal(
         signal_id=fields["id"],
         kind=SignalKind(fields["kind"]),

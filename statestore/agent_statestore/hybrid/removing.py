@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from agent_statestore.checkpoint import Via
 from agent_statestore.errors import ExecutionUnreadable, FormatTooNew, IdempotencyKeyTaken
 from agent_statestore.query import Query
 from agent_statestore.store import Store
 
 
-def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: str | None) -> bool:
+def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: str | None, via: Via | None) -> bool:
     """Delete an execution where the cold store keeps deleted ones; it is first moved there, in whatever state.
 
     A crash in between leaves it as it was; or it stays visible although it is deleted in the cold store: then it is
@@ -18,7 +19,7 @@ def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: s
     try:
         copy = hot.export(execution_id)
     except ExecutionUnreadable:
-        was_archived = cold.delete_context(execution_id, by=by, reason=reason)
+        was_archived = cold.delete_context(execution_id, by=by, reason=reason, via=via)
         return hot.purge(execution_id) or was_archived
     if copy is not None:
         try:
@@ -26,7 +27,7 @@ def delete(hot: Store, cold: Store, execution_id: str, by: str | None, reason: s
         except IdempotencyKeyTaken:
             # A deleted execution has no key any more, so the copy does not need one.
             cold.restore(replace(copy, header={**copy.header, "idempotency_key": None}))
-    was_there = cold.delete_context(execution_id, by=by, reason=reason)
+    was_there = cold.delete_context(execution_id, by=by, reason=reason, via=via)
     hot.purge(execution_id)
     return was_there  # the cold store answers one of several callers with True
 

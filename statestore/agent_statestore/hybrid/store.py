@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via, require_said
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import (
     ExecutionNotFound,
@@ -33,7 +33,6 @@ from agent_statestore.records import (
     Sent,
     Signal,
     Turn,
-    require_text,
 )
 from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.states import AgentState
@@ -288,13 +287,14 @@ class HybridStore(Store):
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
         """Delete an execution; see `StorePrimitives.delete_context`. Raise `FormatTooNew` if it should be kept."""
-        require_text("by", by)
-        require_text("reason", reason)
+        require_said(by, reason)
         if not self.keeps_deleted:
             return self.purge(execution_id)
-        return removing.delete(self.hot, self.cold, execution_id, by, reason)
+        return removing.delete(self.hot, self.cold, execution_id, by, reason, via)
 
     def purge(self, execution_id: str) -> bool:
         """Remove an execution for good; see `StorePrimitives.purge`.

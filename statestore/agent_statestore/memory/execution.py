@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.checkpoint import Via
+from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep, encode_via
 from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
 from agent_statestore.codec.signals import address_of
 from agent_statestore.envelope import octets
@@ -73,8 +74,10 @@ class StoredExecution:
         by: str | None = None,
         reason: str | None = None,
         signal: str | None = None,
+        via: Via | None = None,
     ) -> None:
         """Add to the audit trail, before the header changes, except for its token and owner."""
+        signal = encode_via(via) if signal is None else signal
         position = len(self.audit) + 1
         self.audit.append(
             audit_row(self.header, position, event, now_us, to_state=to_state, by=by, reason=reason, signal=signal)
@@ -111,7 +114,7 @@ class StoredExecution:
         pending = self.pending() if state is not None and state.is_paused else ()
         changes = checkpoint_changes(self.header, change, lease, pending, now_us)
         if state is not None and state.value != self.header["state"]:
-            self.note(AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason)
+            self.note(AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason, signal=change.via)
         self.header.update(changes)
 
     def _apply_parts(self, change: EncodedCheckpoint) -> None:

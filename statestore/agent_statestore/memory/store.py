@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
+from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, new_execution_id, require_lease_of, require_said
 from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
 from agent_statestore.codec import (
     decode_context,
@@ -45,7 +45,6 @@ from agent_statestore.records import (
     Sent,
     Signal,
     Turn,
-    require_text,
 )
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
 from agent_statestore.rules.creating import same_execution, same_id
@@ -321,15 +320,16 @@ class MemoryStore(Store):
             self._rates[bucket], turn = question.answer(self._rates.get(bucket), self._clock.now_us())
         return turn
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
-        require_text("by", by)
-        require_text("reason", reason)
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
+        require_said(by, reason)
         with self._changed:
             execution, now_us = self._executions.pop(execution_id, None), self._clock.now_us()
             if execution is None:
                 return False
             self._free_key(execution)
-            execution.note(AuditEvent.DELETED, now_us, by=by, reason=reason)
+            execution.note(AuditEvent.DELETED, now_us, by=by, reason=reason, via=via)
             self._deleted[execution_id] = (now_us, execution)
             self._changed.notify_all()
             return True

@@ -120,7 +120,7 @@ def checkpoint(
         )
         arguments += [change.state.value, _SOURCES[change.state]]
         arguments += ["" if value is None else value for value in optional]
-        arguments += [said(change.by), said(change.reason)]
+        arguments += [said(change.by), said(change.reason), change.via or ""]
     for step in change.steps:
         arguments += [step.number, step.name, "1" if step.is_done else "0", step.text]
     arguments += change.messages

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, new_execution_id, require_lease_of
+from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, new_execution_id, require_lease_of, require_said
 from agent_statestore.clock import Clock, duration_us, from_us, to_us
 from agent_statestore.codec import (
     decode_context,
@@ -36,7 +36,6 @@ from agent_statestore.records import (
     Signal,
     SignalKind,
     Turn,
-    require_text,
 )
 from agent_statestore.redis import answers, arguments, idempotency, moving, removing, ringing
 from agent_statestore.redis.finding import find_ended, find_page, read_summaries
@@ -377,9 +376,11 @@ class RedisStore(Store):
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
-        require_text("by", by)
-        require_text("reason", reason)
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
+        require_said(by, reason)
+        del via  # nothing is kept that could tell of it
         return self.purge(execution_id)
 
     def purge(self, execution_id: str) -> bool:

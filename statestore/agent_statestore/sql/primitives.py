@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from agent_statestore.checkpoint import NewExecution
+from agent_statestore.checkpoint import NewExecution, Via
 from agent_statestore.codec import EncodedCheckpoint
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal, Turn
@@ -34,7 +34,9 @@ class Primitives(Protocol):
 
     def take_rate(self, bucket: str, question: Asked) -> Turn: ...
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool: ...
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool: ...
 
     def purge(self, execution_id: str) -> bool: ...
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from sqlalchemy.engine import Connection
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, require_lease_of
+from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via, require_lease_of, require_said
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
@@ -29,7 +29,6 @@ from agent_statestore.records import (
     Sent,
     Signal,
     Turn,
-    require_text,
 )
 from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
@@ -193,10 +192,11 @@ class SQLStore(Store):
     ) -> Turn:
         return self._primitives.take_rate(bucket, asked(bucket, limit, per, within, promised))
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
-        require_text("by", by)
-        require_text("reason", reason)
-        return self._primitives.delete_context(execution_id, by=by, reason=reason)
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
+        require_said(by, reason)
+        return self._primitives.delete_context(execution_id, by=by, reason=reason, via=via)
 
     def purge(self, execution_id: str) -> bool:
         return self._primitives.purge(execution_id)

@@ -247,7 +247,9 @@ def test_a_module_may_be_loaded_again_and_define_nothing_twice(
     assert [one.name for one in module.registry.agents] == [one.name for one in first]
     assert not set(module.registry.agents) & set(first)
     # Edited before it is loaded again: a file's time and size tell Python that it has changed.
-    (tmp_path / "made_agents.py").write_text(LOADED.replace('"a"', '"another"').replace("return role", "return role * 2"))
+    (tmp_path / "made_agents.py").write_text(
+        LOADED.replace('"a"', '"another"').replace("return role", "return role * 2")
+    )
     importlib.reload(module)
     (tmp_path / "made_agents.py").write_text(
         LOADED + "@agent(registry=registry)\ndef looped(run, input: str) -> str: return 'a'\n" * 2

@@ -20,6 +20,7 @@ from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.owner import this_process
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.lifecycle import delete
+from celery_agents.lifecycle.decider import Decider
 from tests.celery_agents.cli.cli_driving import CLI
 
 SECRET = "4111-1111-1111-1111"
@@ -66,7 +67,7 @@ def command(*words: str) -> Callable[[Runtime, Execution], None]:
 REMOVALS: dict[str, Callable[[Runtime, Execution], Any]] = {
     "Execution.delete": lambda _, execution: execution.delete(),
     "AsyncExecution.delete": lambda _, execution: asyncio.run(execution.aio.delete()),
-    "a purge of one": lambda runtime, execution: delete.purge(runtime, execution.id),
+    "a purge of one": lambda runtime, execution: delete.purge(runtime, execution.id, by=Decider()),
     "agents delete": command("delete", "ID"),
     "agents purge ID": command("purge", "ID"),
     "agents purge by age": command("purge", "--older-than", "1h", "--state", "completed"),
@@ -121,14 +122,14 @@ def test_the_result_of_a_task_that_is_no_execution_stays(runtime: Runtime) -> No
     """Its id may be given by mistake: the result backend holds those of all tasks of the project."""
     runtime.app.backend.mark_as_done("theirs", "their result")
     assert not Execution("theirs", runtime).delete()
-    assert not delete.purge(runtime, "theirs")
+    assert not delete.purge(runtime, "theirs", by=Decider())
     assert runtime.app.AsyncResult("theirs").get() == "their result"
 
 
 def test_a_purge_of_one_that_the_store_alone_deleted_removes_its_result(runtime: Runtime) -> None:
     execution = ended(runtime)
     runtime.store.delete_context(execution.id)
-    assert delete.purge(runtime, execution.id)
+    assert delete.purge(runtime, execution.id, by=Decider())
     assert runtime.app.backend.get_state(execution.id) == "PENDING"
 
 
@@ -139,7 +140,7 @@ def test_without_a_result_backend_there_is_nothing_to_forget(runtime: Runtime) -
     runtime.app._local.__dict__.pop("backend", None)
     with pytest.raises(NotImplementedError):
         runtime.app.backend.get_state(execution.id)
-    assert delete.purge(runtime, execution.id)
+    assert delete.purge(runtime, execution.id, by=Decider())
 
 
 @pytest.fixture
@@ -157,9 +158,9 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtim
 
 def test_no_file_of_the_embedded_defaults_keeps_what_is_purged(embedded: Runtime, tmp_path: Path) -> None:
     execution, kept = ended(embedded), ended(embedded)
-    assert delete.purge(embedded, execution.id)
+    assert delete.purge(embedded, execution.id, by=Decider())
     assert kept.context().output == SECRET
-    assert delete.purge(embedded, kept.id)
+    assert delete.purge(embedded, kept.id, by=Decider())
     embedded.store.close()
     files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"executions.db", "archive.db", "results.db"}
@@ -179,7 +180,7 @@ def test_no_key_of_redis_keeps_what_is_purged(
     with redis.Redis.from_url(redis_url) as raw:
         execution = ended(runtime)
         assert raw.exists(f"celery-task-meta-{execution.id}")
-        assert delete.purge(runtime, execution.id)
+        assert delete.purge(runtime, execution.id, by=Decider())
         assert [key for key in raw.scan_iter("*") if execution.id.encode() in key] == []
     runtime.store.close()
     app.close()

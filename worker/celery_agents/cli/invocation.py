@@ -13,7 +13,7 @@ from celery_agents.client.execution import Execution
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.urls.servers import check_broker_url
-from celery_agents.lifecycle.decider import COMMAND_LINE
+from celery_agents.lifecycle.decider import COMMAND_LINE, Decider
 from celery_agents.settings import Settings
 
 
@@ -92,6 +92,11 @@ def command_line(ctx: click.Context, command: str, *arguments: str) -> str:
     app = root.get("app")
     words = ["celery", "-A", app if isinstance(app, str) else "celery_agents", "agents", command]
     return " ".join([*(shlex.quote(word) for word in words), *arguments])
+
+
+def decider(sender: str | None, reason: str | None) -> Decider:
+    """Return who calls: the name that was given, or else the system's user. Raise `InvalidRecord`."""
+    return Decider(sender=sender or os_user(), reason=reason, channel=COMMAND_LINE)
 
 
 def os_user() -> str | None:

@@ -225,9 +225,10 @@ class Execution:
         The worker's next write is refused, and it stops. A parent that waits for the execution, and executions that
         wait for their turn behind it, go on at once. Its own children go on running: call `cancel` first to end them
         too. Its result in Celery's result backend goes first. `Store.delete_context` says what is kept of the
-        execution, including `sender` and `reason`. Raises `ResultBackendUnavailable`, and then nothing is deleted.
+        execution, including `sender` and `reason`; where nothing is kept, the log tells who deleted it. Raises
+        `ResultBackendUnavailable`, and then nothing is deleted.
         """
-        return delete.delete(self._services, self.id, sender=sender, reason=reason)
+        return delete.delete(self._services, self.id, by=self._decider(sender, reason))
 
     def _decider(self, sender: str | None, reason: str | None) -> Decider:
         return Decider(sender=sender, reason=reason, channel=self._channel)

@@ -12,7 +12,11 @@ def cancel(services: Services, execution_id: str, *, by: Decider, now: bool = Fa
     if not request_cancel(services.store, execution_id, by=by):
         return False
     ends = services.ends
-    if ends.cut_short(execution_id, by=by.sender, reason=by.reason) if now else ends.finish_cancel(execution_id):
+    if now:
+        is_over = ends.cut_short(execution_id, by=by.sender, reason=by.reason, via=by.via)
+    else:
+        is_over = ends.finish_cancel(execution_id)
+    if is_over:
         services.ends.try_to_tell_of(execution_id)
         summary = services.store.get_summary(execution_id)
         if summary is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from agent_statestore.checkpoint import Via
 from agent_statestore.plain_text import require_sender
 from agent_statestore.records import JSONValue, Signal, SignalKind
 
@@ -17,7 +18,7 @@ COMMAND_LINE: Final = "command line"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """Somebody who sends a signal: who and why, as the caller tells, and through what.
+    """Somebody who asks for something: who and why, as the caller tells, and through what.
 
     Raise `InvalidRecord` for a sender that does not read as what it is; see `agent_statestore.records.Signal`.
     """
@@ -28,6 +29,16 @@ class Decider:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sender", named(self.sender))
+
+    @property
+    def via(self) -> Via:
+        """Through what it is asked for, where no signal says so."""
+        return Via(channel=self.channel, os_user=process_user())
+
+    def __str__(self) -> str:
+        """Return who and through what, and why, for a log."""
+        why = "" if self.reason is None else f": {self.reason}"
+        return f"{self.sender or 'somebody'} ({self.channel}, {process_user()}){why}"
 
     def signal(
         self,

@@ -10,21 +10,33 @@ from functools import partial
 from agent_statestore.errors import StoreError
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
-from celery_agents.lifecycle.decider import named
+from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
 log = line_logger(__name__)
 
 
-def delete(services: Services, execution_id: str, *, sender: str | None, reason: str | None) -> bool:
+def delete(services: Services, execution_id: str, *, by: Decider) -> bool:
     """Delete an execution; see `Execution.delete`."""
     store = services.store
-    return _remove(services, execution_id, partial(store.delete_context, execution_id, by=named(sender), reason=reason))
+    delete_context = partial(store.delete_context, execution_id, by=by.sender, reason=by.reason, via=by.via)
+    deleted = _remove(services, execution_id, delete_context)
+    if deleted and not store.keeps_deleted:
+        say_removed(services, f"execution {execution_id}", by)
+    return deleted
 
 
-def purge(services: Services, execution_id: str) -> bool:
+def purge(services: Services, execution_id: str, *, by: Decider) -> bool:
     """Remove an execution for good, whether it was deleted or not; return False if nothing was there."""
-    return _remove(services, execution_id, partial(services.store.purge, execution_id))
+    purged = _remove(services, execution_id, partial(services.store.purge, execution_id))
+    if purged:
+        say_removed(services, f"execution {execution_id}", by)
+    return purged
+
+
+def say_removed(services: Services, what: str, by: Decider) -> None:
+    """Tell the log who removed something for good. The trail is gone with it, so nothing else can tell."""
+    log.warning("%s was removed from %s for good, by %s", what, services.store.url, by)
 
 
 def _remove(services: Services, execution_id: str, remove: Callable[[], bool]) -> bool:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, Via
 from agent_statestore.errors import (
     ExecutionNotFound,
     ExecutionOver,
@@ -70,13 +70,17 @@ class Ends:
             pass
         return True
 
-    def cut_short(self, execution_id: str, *, by: str | None, reason: str | None) -> bool:
+    def cut_short(self, execution_id: str, *, by: str | None, reason: str | None, via: Via | None = None) -> bool:
         """Record that an execution whose cancel was asked for has ended now, whoever holds a lease on it.
 
         The write takes the lease, so the store refuses every later write of its holder. Always return True.
         """
         checkpoint = Checkpoint(
-            state=AgentState.CANCELLED, announce_within=self.announce_within, by=by or _CUT_SHORT, reason=reason
+            state=AgentState.CANCELLED,
+            announce_within=self.announce_within,
+            by=by or _CUT_SHORT,
+            reason=reason,
+            via=via,
         )
         while True:
             try:

@@ -16,13 +16,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agent_statestore.checkpoint import new_execution_id
-from agent_statestore.codec import AuditRow, decode_message, decode_step, encode_step
+from agent_statestore.codec import AuditRow, decode_message, decode_step, encode_step, encode_via
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.envelope import seal_value, unseal, unseal_value
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import AgentStep, AuditEvent, JSONValue
 from agent_statestore.states import AgentState
 from celery_agents.define import deadline, turns
+from celery_agents.lifecycle.decider import Decider
 
 # Keys in the metadata of a fork.
 FORKED_FROM: Final = "agents.forked_from"
@@ -55,8 +56,7 @@ def forked(
     max_bytes: int,
     input_text: str | None = None,
     metadata: Mapping[str, JSONValue],
-    by: str | None = None,
-    reason: str | None = None,
+    by: Decider,
 ) -> ExportedExecution:
     """Return a new execution, due at once, that shares the first `at_step` steps. `input_text` is other
     input, as stored.
@@ -82,9 +82,9 @@ def forked(
         to_state=AgentState.IDLE.value,
         attempt=0,
         worker=None,
-        by=by,
-        reason=origin if reason is None else f"{origin}: {reason}",
-        signal=None,
+        by=by.sender,
+        reason=origin if by.reason is None else f"{origin}: {by.reason}",
+        signal=encode_via(by.via),
     )
     return ExportedExecution(
         header={

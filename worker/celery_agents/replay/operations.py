@@ -21,6 +21,7 @@ from celery_agents.define.turns import Turns, require_no_key
 from celery_agents.engine.pauses.question import MISSING, Missing
 from celery_agents.engine.relatives import SPAWN
 from celery_agents.errors import UnknownAgent
+from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
 from celery_agents.replay.forks import forked
@@ -39,6 +40,7 @@ def fork(
     session_id: str | Missing | None = MISSING,
     sender: str | None = None,
     reason: str | None = None,
+    channel: str = PYTHON,
     runtime: Services | None = None,
     clock: Clock | None = None,
 ) -> Execution:
@@ -49,7 +51,8 @@ def fork(
     `input` replaces that input, and is checked against the agent's schema. `metadata` are set over those of the other
     execution; its deadline is not taken along. `session_id` is another session, or None; by default the session stays
     the same, where an agent with `session_policy="reject"` allows no second active execution, not even a fork of the
-    active one. `sender` and `reason` are recorded in the audit trail. `clock` gives the time of creation.
+    active one. `sender`, `reason` and `channel` (through what
+    this is asked for) are recorded in the audit trail. `clock` gives the time of creation.
 
     The `on_crash` policy settles a call that was in flight at the cut. Children that were spawned before it are shared;
     the fork looks once an hour at a child that is not over yet. Signals stay with the other execution: a question is
@@ -62,7 +65,8 @@ def fork(
     services = runtime or current_runtime()
     source = _exported(services, execution_id)
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(services, source, at_step, input, given, session_id, sender, reason, clock)
+    by = Decider(sender=sender, reason=reason, channel=channel)
+    new = _prepared(services, source, at_step, input, given, session_id, by, clock)
     _check_not_in_flight(services.store, source, at_step)
     return _started(services, new)
 
@@ -77,6 +81,7 @@ def rewind(
     session_id: str | Missing | None = MISSING,
     sender: str | None = None,
     reason: str | None = None,
+    channel: str = PYTHON,
     timeout: float = 60.0,
     runtime: Services | None = None,
     clock: Clock | None = None,
@@ -93,17 +98,16 @@ def rewind(
     """
     services = runtime or current_runtime()
     given = deadlines.added_to(metadata or {}, deadline)
-    new = _prepared(
-        services, _exported(services, execution_id), to_step, input, given, session_id, sender, reason, clock
-    )
-    execution = Execution(execution_id, services)
+    by = Decider(sender=sender, reason=reason, channel=channel)
+    new = _prepared(services, _exported(services, execution_id), to_step, input, given, session_id, by, clock)
+    execution = Execution(execution_id, services, channel)
     if not execution.state.is_over:
         _require_free(services, new, but=execution_id)
         _check_children(services.store, execution.steps()[:to_step])
         _cancel(execution, services, timeout, sender, reason or f"rewound to step {to_step}")
         # It may have gone on before it ended: an intent may have got its result.
         source = _exported(services, execution_id)
-        new = _prepared(services, source, to_step, input, given, session_id, sender, reason, clock)
+        new = _prepared(services, source, to_step, input, given, session_id, by, clock)
     return _started(services, new)
 
 
@@ -121,8 +125,7 @@ def _prepared(
     value: Any,
     metadata: Mapping[str, JSONValue],
     session_id: str | Missing | None,
-    sender: str | None,
-    reason: str | None,
+    by: Decider,
     clock: Clock | None,
 ) -> ExportedExecution:
     max_bytes = services.store.max_value_bytes
@@ -145,8 +148,7 @@ def _prepared(
         max_bytes=max_bytes,
         input_text=input_text,
         metadata=metadata,
-        by=sender,
-        reason=reason,
+        by=by,
     )
 
 

@@ -12,13 +12,13 @@
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       how many bytes the context may have, and ':', and the numbers of the parts below, joined by commas,
 --               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed
--- ARGV[8]       new state, or empty: then ARGV[9..17] are left out
+-- ARGV[8]       new state, or empty: then ARGV[9..18] are left out
 -- ARGV[9]       states from which it may be reached, as ",a,b,"
 -- ARGV[10..11]  waits, awaited; or empty
 -- ARGV[12]      wake_us, or empty
 -- ARGV[13..14]  output, error; or empty
 -- ARGV[15]      announce within us, or empty
--- ARGV[16..17]  by and reason, as in audit.lua
+-- ARGV[16..18]  by, reason and signal, as in audit.lua
 -- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
 --               entities as (name, text), rag, consumed signal ids
 --
@@ -73,7 +73,7 @@ for count in string.gmatch(numbers, '%d+') do
   kinds = kinds + 1
   counts[kinds] = tonumber(count)
 end
-local first_step = new == '' and 9 or 18
+local first_step = new == '' and 9 or 19
 local recorded = tonumber(h[7])
 local steps = recorded
 for i = 0, counts[1] - 1 do
@@ -264,7 +264,7 @@ if new ~= '' then
     forget_lease(id)
   end
   if new ~= current then
-    note(KEYS[12], now, 'moved', current, new, h[5], ARGV[16], ARGV[17], '', worker)
+    note(KEYS[12], now, 'moved', current, new, h[5], ARGV[16], ARGV[17], ARGV[18], worker)
     move_state(id, current, new)
     if new == 'idle' then
       redis.call('ZREM', KEYS[26], id)

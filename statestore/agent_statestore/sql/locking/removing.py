@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from agent_statestore.checkpoint import Via
 from agent_statestore.clock import Clock
-from agent_statestore.codec import NEVER_US
+from agent_statestore.codec import NEVER_US, encode_via
 from agent_statestore.records import AuditEvent
 from agent_statestore.rules.moving import may_drop
 from agent_statestore.sql.database import LockingDatabase
@@ -27,7 +28,9 @@ class LockedRemoving(LockedBase):
         self._was_in_session = f"SELECT 1 FROM {contexts} WHERE session_id = ? AND deleted_us IS NOT NULL LIMIT 1"
         self._remove_session = f"DELETE FROM {sessions} WHERE session_id = ?"
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
         def work(transaction: Transaction) -> bool:
             (rows,), now_us = self._look(transaction, (self._decisive, (execution_id,)))
             if not rows:
@@ -35,7 +38,9 @@ class LockedRemoving(LockedBase):
             if not self._database.settings.keeps_deleted:
                 return self._purge(transaction, execution_id)
             header = header_of(rows[0], LOOKED_AT)
-            audit_count = self._note(transaction, header, AuditEvent.DELETED, now_us, by=by, reason=reason)
+            audit_count = self._note(
+                transaction, header, AuditEvent.DELETED, now_us, by=by, reason=reason, signal=encode_via(via)
+            )
             changes = {
                 "deleted_us": now_us,
                 "idempotency_key": None,

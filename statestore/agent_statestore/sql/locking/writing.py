@@ -85,7 +85,14 @@ class LockedWriting(LockedBase):
         own["context_bytes"] = growth.after
         if state is not None and state.value != header["state"]:
             own["audit_count"] = self._note(
-                transaction, header, AuditEvent.MOVED, now_us, to_state=state, by=change.by, reason=change.reason
+                transaction,
+                header,
+                AuditEvent.MOVED,
+                now_us,
+                to_state=state,
+                by=change.by,
+                reason=change.reason,
+                signal=change.via,
             )
         changes |= own
         self._update(transaction, execution_id, changes)

@@ -260,5 +260,6 @@ def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Leas
             "announce_us": change.announce_us,
             "who": change.by,
             "why": change.reason,
+            "via": change.via,
         }
     return params

@@ -7,8 +7,9 @@ changed since the statement began does not know which executions are left: it do
 
 from typing import Final
 
+from agent_statestore.checkpoint import Via
 from agent_statestore.clock import Clock
-from agent_statestore.codec import NEVER_US
+from agent_statestore.codec import NEVER_US, encode_via
 from agent_statestore.records import AuditEvent
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.postgresql.repeating import Repeating
@@ -44,9 +45,11 @@ class PostgreSQLRemoving(Repeating):
             "SELECT count(*) FROM cleared WHERE deleted_us IS NULL"
         )
 
-    def delete_context(self, execution_id: str, *, by: str | None = None, reason: str | None = None) -> bool:
+    def delete_context(
+        self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
+    ) -> bool:
         keeps = self._database.settings.keeps_deleted
-        params = {"execution_id": execution_id, "who": by, "why": reason, "now": self.now_us()}
+        params = {"execution_id": execution_id, "who": by, "why": reason, "via": encode_via(via), "now": self.now_us()}
         statement = self._delete if keeps else self._purge_not_deleted
         return self._apply("delete_context", statement, self._applies + _NOT_DELETED, params)
 
@@ -73,6 +76,7 @@ def delete_statement(tables: Tables, now: str) -> str:
         worker="head.worker",
         who=":who",
         why=":why",
+        data=":via",
     )
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "

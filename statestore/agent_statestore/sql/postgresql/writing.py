@@ -254,6 +254,7 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
             worker="head.worker",
             who=":who",
             why=":why",
+            data=":via",
             condition=f"head.from_state <> '{shape.state}'",
         )
         parts.append(trail)

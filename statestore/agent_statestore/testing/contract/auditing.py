@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, Via
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.errors import (
     ExecutionNotFound,
@@ -44,6 +44,7 @@ from agent_statestore.testing.kit.together import all_succeeded, together
 
 LONG = "\N{SLIGHTLY SMILING FACE}x ключ\n" * 1000
 TEXTS = ["", "Ünï \u2028 '\"\\ --", "\N{SLIGHTLY SMILING FACE}", " a ", LONG]
+VIA = Via(channel="command line", os_user="Jörg \N{SLIGHTLY SMILING FACE}")
 REFUSED_TEXTS = ["a\x00b", "\ud800", "x\udfff"]
 
 
@@ -108,7 +109,7 @@ class AuditConformance(Suite):
     def test_a_write_that_changes_the_state_is_noted(self, store: Store, clock: ManualClock) -> None:
         execution_id, lease = claimed(store)
         clock.advance(INSTANT)
-        store.update_state(execution_id, AgentState.USING_TOOL, by="ada", reason="because", lease=lease)
+        store.update_state(execution_id, AgentState.USING_TOOL, by="ada", reason="because", via=VIA, lease=lease)
         moved = AuditEntry(
             position=3,
             at=from_us(clock.now_us()),
@@ -119,12 +120,24 @@ class AuditConformance(Suite):
             worker=lease.owner,
             by="ada",
             reason="because",
+            channel=VIA.channel,
+            os_user=VIA.os_user,
         )
         assert last(store, execution_id) == moved
-        store.update_state(execution_id, AgentState.THINKING, lease=lease)
-        assert last(store, execution_id) == replace(
-            moved, position=4, from_state=moved.to_state, to_state=moved.from_state, by=None, reason=None
-        )
+        back = replace(moved, position=4, from_state=moved.to_state, to_state=moved.from_state, by=None, reason=None)
+        store.update_state(execution_id, AgentState.THINKING, via=Via(channel="http"), lease=lease)
+        assert last(store, execution_id) == replace(back, channel="http", os_user=None)
+        store.update_state(execution_id, AgentState.USING_TOOL, lease=lease)
+        assert last(store, execution_id) == replace(moved, position=5, by=None, reason=None, channel=None, os_user=None)
+
+    def test_an_entry_says_through_what_a_signal_came(self, store: Store) -> None:
+        execution_id = create(store)
+        sent = replace(cancel(), channel=VIA.channel, os_user=VIA.os_user)
+        store.send(execution_id, sent)
+        entry = last(store, execution_id)
+        assert (entry.channel, entry.os_user) == (VIA.channel, VIA.os_user)
+        assert entry.signal is not None
+        assert entry.signal.signal_id == sent.signal_id
 
     @pytest.mark.parametrize("state", sorted(OVER | {AgentState.WAITING}))
     def test_a_write_that_gives_the_lease_back_was_still_made_by_its_worker(
@@ -271,8 +284,9 @@ class AuditConformance(Suite):
         sent = Signal(signal_id="s", kind=SignalKind.CANCEL, sender="Jörg 🙂", reason=text)
         store.send(execution_id, sent)
         store.update_state(execution_id, AgentState.FAILED, error=BOOM, by="Jörg 🙂", reason=text)
-        store.requeue(execution_id, by="Jörg 🙂", reason=text)
+        store.requeue(execution_id, by="Jörg 🙂", reason=text, via=VIA)
         trail = store.get_audit(execution_id)[1:]
+        assert (trail[-1].channel, trail[-1].os_user) == (VIA.channel, VIA.os_user)
         assert [(entry.by, entry.reason) for entry in trail] == [("Jörg 🙂", text)] * 3
         assert trail[0].signal == stamped(sent, clock)
 
@@ -287,9 +301,9 @@ class AuditConformance(Suite):
                 with pytest.raises(InvalidRecord):
                     store.update_state(addressee, AgentState.FAILED, error=BOOM, **told)  # type: ignore[arg-type]
                 with pytest.raises(InvalidRecord):
-                    store.requeue(addressee, **told)
+                    store.requeue(addressee, **told)  # type: ignore[arg-type]
                 with pytest.raises(InvalidRecord):
-                    store.delete_context(addressee, **told)
+                    store.delete_context(addressee, **told)  # type: ignore[arg-type]
         for told in ({"sender": text}, {"reason": text}):
             with pytest.raises(InvalidRecord):
                 store.send(execution_id, replace(cancel(), **told))  # type: ignore[arg-type]

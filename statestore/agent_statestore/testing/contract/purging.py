@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, Via
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import ExecutionNotFound, InvalidRecord
@@ -198,7 +198,7 @@ class KeepsDeletedConformance(Suite):
         execution_id, lease, _ = lived(store, clock, manner)
         before, state = store.get_audit(execution_id), summary_of(store, execution_id).state
         clock.advance(INSTANT)
-        store.delete_context(execution_id, by="ada", reason="because")
+        store.delete_context(execution_id, by="ada", reason="because", via=Via(channel="http", os_user="Jörg 🙂"))
         entry = AuditEntry(
             position=len(before) + 1,
             at=from_us(clock.now_us()),
@@ -208,6 +208,8 @@ class KeepsDeletedConformance(Suite):
             worker=lease.owner if manner == "leased" else None,
             by="ada",
             reason="because",
+            channel="http",
+            os_user="Jörg 🙂",
         )
         assert store.get_audit(execution_id) == (*before, entry)
         clock.advance(YEAR)

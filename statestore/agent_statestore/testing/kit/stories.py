@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.checkpoint import Checkpoint, NewExecution, Via
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.records import ErrorInfo, Message, RagChunk, Signal, SignalKind, WaitKind
@@ -222,7 +222,7 @@ def _not_announced(store: Store, _clock: ManualClock) -> str:
 def _released(store: Store, clock: ManualClock) -> str:
     execution_id = _not_announced(store, clock)
     store.settle(execution_id)
-    store.requeue(execution_id, by="ada", reason="mended")
+    store.requeue(execution_id, by="ada", reason="mended", via=Via(channel="http", os_user="web"))
     return execution_id
 
 

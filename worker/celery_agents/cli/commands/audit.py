@@ -93,10 +93,9 @@ def _what(entry: AuditEntry) -> str:
 
 def _who(entry: AuditEntry, is_wide: bool) -> str:
     """Return who did it; a narrow table has no room for what the sending process knew of somebody who gave a name."""
-    signal = entry.signal
-    if signal is None or (entry.by and not is_wide):
+    if entry.channel is None or (entry.by and not is_wide):
         return entry.by or ""
-    return decider_text(entry.by, signal.channel, signal.os_user)
+    return decider_text(entry.by, entry.channel, entry.os_user)
 
 
 def _states(entry: AuditEntry, is_wide: bool) -> "Text":

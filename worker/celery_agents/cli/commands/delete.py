@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from celery_agents.cli.invocation import nothing_there, os_user, shared_runtime
+from celery_agents.cli.invocation import decider, nothing_there, shared_runtime
 from celery_agents.cli.output.text import counted
 from celery_agents.lifecycle import delete as deletion
 
@@ -46,7 +46,8 @@ def delete(
             if not sys.stdin.isatty():
                 raise click.UsageError(f"{question} There is no terminal to ask: add --yes")
             click.confirm(question, abort=True)
-        deleted = sum(deletion.delete(runtime, each, sender=sender or os_user(), reason=reason) for each in there)
+        by = decider(sender, reason)
+        deleted = sum(deletion.delete(runtime, each, by=by) for each in there)
         kept = "; `agents audit` still shows who did what, until they are purged" if store.keeps_deleted else ""
         click.echo(f"Deleted {counted(deleted, 'execution')}{kept}.")
     if refused:

@@ -9,6 +9,7 @@ from celery_agents.cli.invocation import command_line, os_user, shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.parameters import Moment, parse_json, parse_metadata
 from celery_agents.client.execution import Execution
+from celery_agents.lifecycle.decider import COMMAND_LINE
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,7 +90,7 @@ def _parsed(
         given["input"] = parse_json(input_text, "input")
     if session is not None:
         given["session_id"] = session
-    return {**given, "metadata": parse_metadata(metadata_items), "sender": sender or os_user()}
+    return {**given, "metadata": parse_metadata(metadata_items), "sender": sender or os_user(), "channel": COMMAND_LINE}
 
 
 def _print(ctx: click.Context, started: Execution, execution_id: str, wants_json: bool) -> None:

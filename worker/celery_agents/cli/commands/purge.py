@@ -7,11 +7,12 @@ import click
 
 from agent_statestore.moving.retention import purge_deleted, purge_ended
 from agent_statestore.states import OVER, AgentState
-from celery_agents.cli.invocation import nothing_there, shared_runtime
+from celery_agents.cli.invocation import decider, nothing_there, shared_runtime
 from celery_agents.cli.output.text import counted, local_time
 from celery_agents.cli.parameters import Moment
 from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle import delete
+from celery_agents.lifecycle.decider import Decider
 
 _BATCH = 100
 _MOST_COUNTED = 1000
@@ -28,6 +29,8 @@ _MOST_COUNTED = 1000
     help="With --older-than: executions that ended like this; may be repeated.",
 )
 @click.option("--deleted", is_flag=True, help="With --older-than: executions that are deleted and still kept.")
+@click.option("--reason", metavar="TEXT", help="Why; told to the log.")
+@click.option("--sender", metavar="NAME", help="Who purges.  [default: the system user]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def purge(
@@ -36,30 +39,33 @@ def purge(
     before: datetime | None,
     states: tuple[str, ...],
     deleted: bool,
+    reason: str | None,
+    sender: str | None,
     yes: bool,
 ) -> None:
     """Remove executions for good, with their audit trails, and their results in Celery's result backend.
 
     Give ids, also of deleted executions, or remove all that have been over or deleted for long enough. An active
-    execution is not removed: cancel it first. With the setting agents_retention, workers purge by themselves.
+    execution is not removed: cancel it first. The log, here the standard error, says who purged what, for no trail is
+    left that could. With the setting agents_retention, workers purge by themselves.
 
     \b
       celery -A celery_agents agents purge EXECUTION_ID
       celery -A celery_agents agents purge --older-than 30d --state completed --state cancelled
       celery -A celery_agents agents purge --older-than 30d --deleted
     """
-    runtime = shared_runtime(ctx)
+    runtime, by = shared_runtime(ctx), decider(sender, reason)
     if execution_ids:
         if before is not None or states or deleted:
             raise click.UsageError("give either ids, or --older-than with --state or --deleted")
-        _purge_ids(ctx, runtime, [execution_id.strip() for execution_id in execution_ids], yes)
+        _purge_ids(ctx, runtime, [execution_id.strip() for execution_id in execution_ids], by, yes)
     elif before is None or not (states or deleted):
         raise click.UsageError("say what to purge: ids, or --older-than with --state or --deleted")
     else:
-        _purge_old(runtime, before, frozenset(AgentState(state) for state in states), deleted, yes)
+        _purge_old(runtime, before, frozenset(AgentState(state) for state in states), deleted, by, yes)
 
 
-def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], yes: bool) -> None:
+def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], by: Decider, yes: bool) -> None:
     store, there, refused = runtime.store, [], False
     for execution_id in execution_ids:
         summary = store.get_summary(execution_id)
@@ -74,12 +80,14 @@ def _purge_ids(ctx: click.Context, runtime: Runtime, execution_ids: list[str], y
         refused = True
     if there:
         _confirm(f"Remove {counted(len(there), 'execution')} for good?", yes)
-        _say(sum(delete.purge(runtime, execution_id) for execution_id in there))
+        _say(sum(delete.purge(runtime, execution_id, by=by) for execution_id in there))
     if refused:
         ctx.exit(1)
 
 
-def _purge_old(runtime: Runtime, before: datetime, states: frozenset[AgentState], deleted: bool, yes: bool) -> None:
+def _purge_old(
+    runtime: Runtime, before: datetime, states: frozenset[AgentState], deleted: bool, by: Decider, yes: bool
+) -> None:
     store, forget = runtime.store, runtime.forget_result
     found = len(store.find_ended(before, states=states, limit=_MOST_COUNTED + 1)) if states else 0
     found += len(store.find_deleted(before, _MOST_COUNTED + 1)) if deleted else 0
@@ -103,6 +111,10 @@ def _purge_old(runtime: Runtime, before: datetime, states: frozenset[AgentState]
                 break
     finally:
         _say(purged)
+        if purged:
+            delete.say_removed(
+                runtime, f"{counted(purged, 'execution')}, {kinds} before {before:%Y-%m-%dT%H:%M:%S%z},", by
+            )
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -7,7 +7,7 @@ import click
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
 from agent_statestore.records import ExecutionSummary, Lease, WaitKind
 from agent_statestore.states import AgentState
-from celery_agents.cli.invocation import command_line, os_user, shared_runtime
+from celery_agents.cli.invocation import command_line, decider, shared_runtime
 from celery_agents.cli.output.text import counted, local_time, one_line
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.host import bell, owner
@@ -18,8 +18,9 @@ from celery_agents.host.sweeper import Sweeper
 @click.command()
 @click.argument("execution_ids", nargs=-1)
 @click.option("--reason", metavar="TEXT", help="Why failed ones are released; recorded in their audit trails.")
+@click.option("--sender", metavar="NAME", help="Who releases them.  [default: the system user]")
 @click.pass_context
-def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | None) -> None:
+def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | None, sender: str | None) -> None:
     """Put executions back on the queue.
 
     Without ids, do once what each worker's sweeper does all the time: give back the leases of dead processes of this
@@ -38,7 +39,7 @@ def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | No
     refused = 0
     for execution_id in execution_ids:
         try:
-            click.echo(_recover_one(ctx, runtime, execution_id.strip(), reason))
+            click.echo(_recover_one(ctx, runtime, execution_id.strip(), reason, sender))
         except (StoreError, _NothingToRecover) as error:
             click.echo(f"Error: {one_line(str(error))}", err=True)
             refused += 1
@@ -67,13 +68,16 @@ def _recover_due(runtime: Runtime) -> None:
         click.echo(f"expired index entries removed: {tidied}")
 
 
-def _recover_one(ctx: click.Context, runtime: Runtime, execution_id: str, reason: str | None) -> str:
+def _recover_one(
+    ctx: click.Context, runtime: Runtime, execution_id: str, reason: str | None, sender: str | None
+) -> str:
     """Recover one execution and say how. Raise `_NothingToRecover` and errors of the store."""
     summary = runtime.store.get_summary(execution_id)
     if summary is None:
         raise ExecutionNotFound(execution_id)
     if summary.state is AgentState.FAILED:
-        runtime.store.requeue(execution_id, by=os_user(), reason=reason)
+        by = decider(sender, reason)
+        runtime.store.requeue(execution_id, by=by.sender, reason=by.reason, via=by.via)
         rung = _ring(runtime, summary, mark=True)
         return f"Execution {execution_id} is released with {counted(summary.step_count, 'step')} recorded{rung}."
     if summary.state.is_over:
