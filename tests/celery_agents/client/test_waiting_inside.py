@@ -19,11 +19,13 @@ WAYS: dict[str, Callable[[Execution], Any]] = {
     "wait_for_approval": lambda other: other.wait_for_approval(1),
     "follow": lambda other: next(iter(other)),
     "of the test kit": lambda _: LOCAL[0].wait(),
+    "follow with the test kit": lambda _: next(iter(LOCAL[0])),
 }
 LOCAL: list[LocalExecution] = []
 ASYNC_WAYS: dict[str, Callable[[Execution], Awaitable[Any]]] = {
     "wait": lambda other: other.aio.wait(1),
     "wait_for_question": lambda other: other.aio.wait_for_question(1),
+    "wait_for_approval": lambda other: other.aio.wait_for_approval(1),
     "follow": lambda other: anext(aiter(other.aio)),
 }
 
