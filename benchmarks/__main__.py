@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks import concurrency, copying, files_entered, growth, overhead, resuming, scale, storage, throughput
+from benchmarks.executions import measure as executions
 from benchmarks.report import Table, as_markdown, environment, environment_in_words, show
 from benchmarks.servers import ServerMissing, Servers, started
 from benchmarks.sizes import DEFAULT, QUICK, Sizes
@@ -27,6 +28,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "copying": copying.measure,
     "workers": throughput.measure,
     "concurrency": concurrency.measure,
+    "executions": executions.measure,
     "files-entered": files_entered.measure,
 }
 

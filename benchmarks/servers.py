@@ -14,6 +14,7 @@ from tests.services.mariadb import MariaDBServer, find_mariadb
 from tests.services.postgresql import PostgresServer, find_postgresql
 from tests.services.redis import RedisServer, find_redis
 
+STORE_DATABASE: Final = 2  # of the Redis server
 STORES: Final = ("memory", "SQLite NORMAL", "SQLite FULL", "PostgreSQL", "MariaDB", "Redis")
 
 _numbers = count(1)
@@ -61,7 +62,7 @@ class Servers:
         if name == "memory":
             return "memory://"
         if name == "Redis":
-            return f"{self.redis_url(2)}?key_prefix=bench{number}:"
+            return f"{self.redis_url(STORE_DATABASE)}?key_prefix=bench{number}:"
         if name.startswith("SQLite"):
             synchronous = name.partition(" ")[2]
             return f"sqlite:///{self.folder}/{synchronous.lower()}{number}.db?synchronous={synchronous}"

@@ -13,7 +13,9 @@ class Sizes:
     steps) are how many executions a worker drains in a turn. `worker_stores` are stores, with the live-state events on
     or off. The section `scale` compares stores with `scale_finished` and `scale_active` executions to stores with a
     tenth of them, and purges and archives `scale_batch` at a time. `copies` executions are copied from each of
-    `copied_between` to each other one. `concurrent` executions at once each take `concurrent_steps` steps of
+    `copied_between` to each other one. The section `executions` runs Celery with `queue_pool`, and once more with
+    `queue_threads` threads (0: not), takes `queue_rounds` rounds, and counts the round trips of `queue_counted`
+    executions. `concurrent` executions at once each take `concurrent_steps` steps of
     `concurrent_seconds`.
     """
 
@@ -40,6 +42,10 @@ class Sizes:
     concurrent_steps: int
     concurrent_seconds: float
     concurrent_rounds: int
+    queue_pool: tuple[str, int] = ("prefork", 2)
+    queue_threads: int = 8
+    queue_rounds: int = 4
+    queue_counted: int = 100
     copied_between: tuple[str, ...] = ("memory", "SQLite NORMAL", "PostgreSQL", "MariaDB", "Redis")
 
 
@@ -93,4 +99,6 @@ QUICK: Final = Sizes(
     concurrent_steps=3,
     concurrent_seconds=1.0,
     concurrent_rounds=1,
+    queue_rounds=2,
+    queue_counted=30,
 )
