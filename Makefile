@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME := $(VENV)/.runtime
 LOWEST := .venv-lowest
+PEERS := .venv-bench
 IS_NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
 
@@ -95,10 +96,16 @@ attack: $(INSTALLED) ## All hostile input that the tests know, counted: answers,
 chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed at random
 	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=
 
+# What executions are compared with is big, and nothing else needs it.
+$(PEERS)/.installed: pyproject.toml
+	@$(PYTHON) $(IS_NEW_ENOUGH)
+	@$(PYTHON) tools/install.py $(PEERS) --bench
+	@touch $@
+
 .PHONY: bench
-bench: $(INSTALLED) ## Measure steps, resumes and workers, as ratios (BENCH=--quick for a first impression)
-	@$(BIN)/python -m benchmarks $(BENCH)
+bench: $(PEERS)/.installed ## Measure steps, executions and workers, as ratios (BENCH=--quick for a first impression)
+	@$(PEERS)/bin/python -m benchmarks $(BENCH)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored
-	@rm -rf $(VENV) $(LOWEST) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(LOWEST) $(PEERS) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import concurrency, copying, files_entered, growth, overhead, resuming, scale, storage, throughput
 from benchmarks.executions import measure as executions
 from benchmarks.report import Table, as_markdown, environment, environment_in_words, show
+from benchmarks.scaling import measure as scaling
 from benchmarks.servers import ServerMissing, Servers, started
 from benchmarks.sizes import DEFAULT, QUICK, Sizes
 
@@ -29,6 +30,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "workers": throughput.measure,
     "concurrency": concurrency.measure,
     "executions": executions.measure,
+    "scaling": scaling.measure,
     "files-entered": files_entered.measure,
 }
 

@@ -14,9 +14,10 @@ class Sizes:
     or off. The section `scale` compares stores with `scale_finished` and `scale_active` executions to stores with a
     tenth of them, and purges and archives `scale_batch` at a time. `copies` executions are copied from each of
     `copied_between` to each other one. The section `executions` runs Celery with `queue_pool`, and once more with
-    `queue_threads` threads (0: not), takes `queue_rounds` rounds, and counts the round trips of `queue_counted`
-    executions. `concurrent` executions at once each take `concurrent_steps` steps of
-    `concurrent_seconds`.
+    `queue_threads` threads (0: not), on each of `queue_stores`; it takes `queue_rounds` rounds, and counts the round
+    trips of `queue_counted` executions. The section `scaling` takes `scaling_rounds` rounds, plays fleets of `fleets`
+    workers, watches `resting_workers` for `resting_seconds`, and pauses `paused` executions. `concurrent` executions at
+    once each take `concurrent_steps` steps of `concurrent_seconds`.
     """
 
     rounds: int
@@ -44,8 +45,14 @@ class Sizes:
     concurrent_rounds: int
     queue_pool: tuple[str, int] = ("prefork", 2)
     queue_threads: int = 8
+    queue_stores: tuple[str, ...] = ("Redis", "PostgreSQL")
     queue_rounds: int = 4
     queue_counted: int = 100
+    scaling_rounds: int = 5
+    fleets: tuple[int, ...] = (1, 10, 100, 1000)
+    resting_workers: tuple[int, int] = (1, 4)
+    resting_seconds: float = 30.0
+    paused: int = 5_000
     copied_between: tuple[str, ...] = ("memory", "SQLite NORMAL", "PostgreSQL", "MariaDB", "Redis")
 
 
@@ -101,4 +108,9 @@ QUICK: Final = Sizes(
     concurrent_rounds=1,
     queue_rounds=2,
     queue_counted=30,
+    scaling_rounds=2,
+    fleets=(1, 10, 100),
+    resting_workers=(1, 2),
+    resting_seconds=10.0,
+    paused=500,
 )

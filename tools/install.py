@@ -3,6 +3,7 @@
     python3 tools/install.py .venv            # what runs agents
     python3 tools/install.py .venv --dev      # and what tests, checks and measures them
     python3 tools/install.py .venv-lowest --lowest    # the same, in the lowest versions that pyproject.toml allows
+    python3 tools/install.py .venv-bench --bench      # the same, and what the benchmark compares executions with
 
 `make` calls it. It needs nothing but Python's own `venv` and the `pip` in it. Development's packages are installed by
 `uv`, which takes seconds where pip takes minutes. uv does not read pip's settings; where it finds no packages without
@@ -30,6 +31,7 @@ DEVELOPMENT: Final = (
     "all that development needs, database servers included: about 100 packages, 460 MB, half a minute to some minutes"
 )
 LOWEST: Final = "all that development needs, each in the lowest version that pyproject.toml allows"
+BENCHMARK: Final = f"{DEVELOPMENT}, and the queues that the benchmark compares with"
 # Other packages of development want newer ones of these than we do: kombu[redis] pins packaging, pytest-celery needs
 # psutil 7. Nothing that we use of them depends on that, so their lowest versions are put in place afterwards.
 HELD_UP: Final = ("packaging", "psutil")
@@ -54,11 +56,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the environment; what it holds already is kept")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--dev", action="store_true", help="with everything for development")
+    kind.add_argument("--bench", action="store_true", help="the same, and what the benchmark compares with")
     kind.add_argument("--lowest", action="store_true", help="the same in the lowest versions, in a new environment")
     arguments = parser.parse_args()
 
     environment: Path = arguments.folder
-    what = LOWEST if arguments.lowest else DEVELOPMENT if arguments.dev else RUNTIME
+    what = LOWEST if arguments.lowest else BENCHMARK if arguments.bench else DEVELOPMENT if arguments.dev else RUNTIME
     say(f"Installing into {environment}: {what}.")
     started = time.monotonic()
     try:
@@ -70,8 +73,9 @@ def main() -> int:
             run([sys.executable, "-m", "venv", str(environment)], "making the environment", started)
         if arguments.lowest:
             install_lowest(environment, started)
-        elif arguments.dev:
-            install_development(environment, started, ["--editable", f"{ROOT}[dev]"])
+        elif arguments.dev or arguments.bench:
+            extras = "dev,bench" if arguments.bench else "dev"
+            install_development(environment, started, ["--editable", f"{ROOT}[{extras}]"])
         else:
             run([*pip(environment), "--editable", str(ROOT)], "pip is at work", started)
     except Failed as failure:
@@ -122,9 +126,16 @@ def requirements() -> list[str]:
     return [*project["dependencies"], *(each for extra in extras for each in extra)]
 
 
+def extra(name: str) -> list[str]:
+    """Return the requirements of an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: list[str] = project["optional-dependencies"][name]
+    return found
+
+
 def lowest(requirements: Iterable[str]) -> dict[str, str]:
     """Return the lowest version that the requirements allow of each package. A package without one is left out."""
-    found = (re.match(r"([\w.-]+)(?:\[[\w,-]*\])?>=([\w.]+)", each) for each in requirements)
+    found = (re.match(r"([\w.-]+)(?:\[[\w,-]*\])?[>=]=([\w.]+)", each) for each in requirements)
     return {each[1]: each[2] for each in found if each is not None}
 
 

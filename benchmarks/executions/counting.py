@@ -1,6 +1,7 @@
 """What an execution asks of the servers, counted: Redis commands by what they are for, and PostgreSQL's commits."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from importlib.resources import files
 from pathlib import PurePath
@@ -20,21 +21,19 @@ _NO_WORK: Final = frozenset({"BRPOP", "PING", "HELLO", "CLIENT", "INFO", "ECHO",
 _END: Final = "the end of the count"
 
 
-class RedisCount:
-    """Counts the commands that clients send to a Redis server meanwhile. A script is one, whatever it does inside.
-
-    `counted` are the commands by what they are for: `store` (by the scripts' names), `results`, `events`, `broker`.
-    """
+class Monitor(ABC):
+    """Hears of every command that a client sends to a Redis server meanwhile; what scripts do inside is none."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._names = {script(name).sha: name for name in _script_names()}
-        self.counted: dict[str, Counter[str]] = {}
+
+    @abstractmethod
+    def note(self, database: int, words: list[str]) -> None:
+        """Take note of a command: its name, in capitals, and its arguments."""
 
     def __enter__(self) -> Self:
-        self.counted = {kind: Counter() for kind in ("store", "raw", "results", "events", "broker")}
         self._client: Any = redis.Redis.from_url(self._url)
-        self._monitor: Any = self._client.monitor()
+        self._monitor: Any = self._client.monitor()  # type: ignore[no-untyped-call]
         self._monitor.__enter__()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -50,14 +49,25 @@ class RedisCount:
 
     def _listen(self) -> None:
         for said in self._monitor.listen():
-            command = said["command"]
-            if _END in command:
+            name, *words = said["command"].split(" ")
+            if _END in said["command"]:
                 return
             if said["client_type"] != "lua":
-                self._note(said["db"], command.split(" "))
+                self.note(said["db"], [name.upper(), *words])
 
-    def _note(self, database: int, words: list[str]) -> None:
-        name = words[0].upper()
+
+class RedisCount(Monitor):
+    """Counts commands by what they are for: `store` (by the scripts' names), `raw`, `results`, `events`, `broker`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._names = {script(name).sha: name for name in _script_names()}
+        self.counted: dict[str, Counter[str]] = {
+            kind: Counter() for kind in ("store", "raw", "results", "events", "broker")
+        }
+
+    def note(self, database: int, words: list[str]) -> None:
+        name = words[0]
         if name == "EVALSHA":
             called = self._names.get(words[1])
             if called is None:
@@ -71,6 +81,19 @@ class RedisCount:
             else:
                 kind = "results" if "celery-task-meta-" in about else "events" if ".celeryev" in about else "broker"
             self.counted[kind][name] += 1
+
+
+class CommandCount(Monitor):
+    """Counts all commands that do something for a store."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.counted: Counter[str] = Counter()
+
+    def note(self, database: int, words: list[str]) -> None:
+        del database
+        if words[0] not in _NO_WORK:
+            self.counted[words[0]] += 1
 
 
 def _script_names() -> list[str]:

@@ -1,81 +1,71 @@
 """What the figures are held against."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from benchmarks.measuring import Rounds
 from benchmarks.report import Value
 
-_BARE = "bare, no-op"
+_BARE: Final = "bare, no-op"
+
+# What is to be drained at least how many times as fast as what.
+_DRAINED: Final = (
+    ("alike, Redis, 1 step", _BARE, 0.65),
+    ("alike, Redis, 10 steps", "bare, Redis, 10 raw writes", 0.75),
+    ("shipped, Redis, 1 step", "shipped, Redis, no-op", 0.6),
+    ("alike, PostgreSQL, 0 steps", "DBOS, 0 steps", 2.5),
+    ("alike, PostgreSQL, 0 steps", "Absurd, 0 steps", 0.6),
+    ("alike, PostgreSQL, 10 steps", "Absurd, 10 steps", 1.0),
+)
+# Sent, alone and beside a working worker.
+_SENT: Final = (("alike, Redis, 1 step", _BARE, 0.6), ("alike, PostgreSQL, 1 step", _BARE, 0.45))
+# How many times as long it may take to a first step.
+_LATENCIES: Final = (("alike, Redis", "bare", 1.5), ("alike, PostgreSQL", "bare", 2.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Seconds: of an execution drained, of one sent `beside` a working worker and `alone`, and up to a first step."""
+    """Seconds for each execution: until it is drained, of everybody's CPU, of sending it, and until its first step.
+
+    `beside` is sending beside a working worker, `alone` while it stands still.
+    """
 
     drained: Rounds
+    cpu: Rounds
     beside: Rounds
     alone: Rounds
     latency: Rounds
 
 
-@dataclass(frozen=True, slots=True)
-class _Goal:
-    """How many times `base` a rate is at least; with `is_most`, how many times its seconds are at most."""
-
-    what: str
-    rounds: Rounds
-    name: str
-    base: str
-    goal: float
-    is_most: bool = False
-
-    def row(self) -> dict[str, Value]:
-        ratio: float | None = None
-        is_held: bool | None = None
-        if {self.name, self.base} <= set(self.rounds.medians):
-            measure = self.rounds.ratio if self.is_most else self.rounds.rate_ratio
-            ratio = measure(self.name, self.base)
-            is_held = ratio <= self.goal if self.is_most else ratio >= self.goal
-        return {
-            "what": self.what,
-            "measured / base": ratio,
-            "goal / base": self.goal,
-            "is": "at most" if self.is_most else "at least",
-            "held": {True: "yes", False: "NO", None: None}[is_held],
-        }
-
-
 def goals(figures: Figures) -> list[dict[str, Value]]:
-    """Return a row for each goal."""
-    drained, beside, alone, latency = figures.drained, figures.beside, figures.alone, figures.latency
-    redis, postgresql = "alike, Redis", "alike, PostgreSQL"
-    listed = [
-        _Goal("alike, Redis, 1 step / bare no-op", drained, f"{redis}, 1 step", _BARE, 0.65),
-        _Goal(
-            "alike, Redis, 10 steps / bare with 10 raw writes",
-            drained,
-            f"{redis}, 10 steps",
-            "bare, Redis, 10 raw writes",
-            0.75,
-        ),
-        _Goal(
-            "shipped, Redis, 1 step / no-op of the same app",
-            drained,
-            "shipped, Redis, 1 step",
-            "shipped, Redis, no-op",
-            0.6,
-        ),
-        _Goal("PostgreSQL, 0 steps / DBOS", drained, f"{postgresql}, 0 steps", "DBOS, 0 steps", 2.5),
-        _Goal("PostgreSQL, 0 steps / Absurd", drained, f"{postgresql}, 0 steps", "Absurd, 0 steps", 0.6),
-        _Goal("PostgreSQL, 10 steps / Absurd, 10 steps", drained, f"{postgresql}, 10 steps", "Absurd, 10 steps", 1.0),
+    """Return a row for each goal. What was not measured has no ratio, and is neither held nor missed."""
+    rows = [
+        _row(f"{name} / {base}", _rate(figures.drained, name, base), goal, by_cpu=_rate(figures.cpu, name, base))
+        for name, base, goal in _DRAINED
     ]
-    for said, rounds in (("beside a working worker", beside), ("alone", alone)):
-        listed += [
-            _Goal(f"enqueue, Redis / delay(), {said}", rounds, f"{redis}, 1 step", _BARE, 0.6),
-            _Goal(f"enqueue, PostgreSQL / delay(), {said}", rounds, f"{postgresql}, 1 step", _BARE, 0.45),
+    for said, rounds in (("beside a working worker", figures.beside), ("alone", figures.alone)):
+        rows += [
+            _row(f"enqueue, {name} / delay(), {said}", _rate(rounds, name, base), goal) for name, base, goal in _SENT
         ]
-    listed += [
-        _Goal("latency to the first step, Redis / bare", latency, redis, "bare", 1.5, is_most=True),
-        _Goal("latency to the first step, PostgreSQL / bare", latency, postgresql, "bare", 2.0, is_most=True),
-    ]
-    return [goal.row() for goal in listed]
+    for name, base, most in _LATENCIES:
+        ratio = figures.latency.ratio(name, base) if name in figures.latency.medians else None
+        rows.append(_row(f"to the first step, {name} / {base}", ratio, most, is_most=True))
+    return rows
+
+
+def _rate(rounds: Rounds, name: str, base: str) -> float | None:
+    return rounds.rate_ratio(name, base) if {name, base} <= set(rounds.medians) else None
+
+
+def _row(
+    what: str, ratio: float | None, goal: float, *, is_most: bool = False, by_cpu: float | None = None
+) -> dict[str, Value]:
+    held = None if ratio is None else (ratio <= goal if is_most else ratio >= goal)
+    return {
+        "what": what,
+        "measured, times": ratio,
+        "by CPU, times": by_cpu,
+        "goal, times": goal,
+        "is": "at most" if is_most else "at least",
+        "held": {True: "yes", False: "NO", None: None}[held],
+    }

@@ -8,10 +8,11 @@ from typing import Final
 
 from benchmarks.agents import none, one, ten
 from benchmarks.executions.counting import Commits, RedisCount
+from benchmarks.executions.cpu import Machine
 from benchmarks.executions.goals import Figures, goals
 from benchmarks.executions.peers import Peer
 from benchmarks.executions.way import Send, Way
-from benchmarks.executions.ways import STORES, Ways, started_ways
+from benchmarks.executions.ways import Ways, started_ways
 from benchmarks.measuring import Rounds, Turn, take_turns
 from benchmarks.report import Table, Value
 from benchmarks.servers import STORE_DATABASE, Servers
@@ -26,25 +27,33 @@ _LONG: Final = 10  # steps from which on a turn has fewer executions
 
 @dataclass(slots=True)
 class _Work:
-    """One work on one way. `sent` are the seconds that sending each took, one figure a round."""
+    """One work on one way. `sent` and `cpu` are seconds for each execution, one figure a round.
+
+    `is_sender` says whether its sending is measured alone too.
+    """
 
     way: Way
     send: Send
     steps: int
+    is_sender: bool = False
     sent: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
 
 def measure(servers: Servers, sizes: Sizes) -> list[Table]:
     """Measure executions per second from enqueue to end, enqueue alone, latency, and round trips."""
-    with started_ways(servers, sizes.queue_pool, sizes.queue_threads) as ways:
+    with started_ways(servers, sizes) as ways:
         works = _works(servers, ways)
-        drained = take_turns({name: _drain(work, sizes) for name, work in works.items()}, sizes.queue_rounds)
+        machine = Machine(servers)
+        drained = take_turns({name: _drain(machine, work, sizes) for name, work in works.items()}, sizes.queue_rounds)
         # Everything but the warm-up, whose figures `take_turns` leaves out too.
         beside = Rounds({name: work.sent[1:] for name, work in works.items()})
-        alone = take_turns({name: _fill(works[name], sizes) for name in _SENT if name in works}, sizes.queue_rounds)
+        cpu = Rounds({name: work.cpu[1:] for name, work in works.items()})
+        senders = {name: work for name, work in works.items() if work.is_sender}
+        alone = take_turns({name: _fill(work, sizes) for name, work in senders.items()}, sizes.queue_rounds)
         latency = take_turns(_latencies(ways, sizes), sizes.queue_rounds)
         trips = {name: _count(servers, work, sizes) for name, work in works.items()}
-    figures = Figures(drained, beside, alone, latency)
+    figures = Figures(drained, cpu, beside, alone, latency)
     return [
         Table(
             name="executions",
@@ -55,13 +64,16 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
                 "Alike: ours without results and events, as bare Celery. Shipped: `celery -A celery_agents worker` as "
                 "it is. Raw write: what a checkpoint of one small step is, one script or one statement. Absurd, DBOS: "
                 "two processes, on PostgreSQL. PostgreSQL commits with synchronous_commit on for all, Redis with "
-                "appendfsync everysec. Sent: by the producer beside the working worker."
+                "appendfsync everysec. CPU: of producer, workers and servers; other work of the machine changes it "
+                "little. Sent: by the producer beside the working worker."
             ),
             rows=[
                 {
                     "way and work": name,
                     "drained, /s": 1 / drained.median(name),
                     "/ bare no-op": drained.rate_ratio(name, _BARE),
+                    "CPU each, ms": cpu.median(name) * 1e3,
+                    "CPU / bare no-op": cpu.ratio(name, _BARE),
                     "sent, /s": 1 / beside.median(name),
                 }
                 for name in works
@@ -98,41 +110,38 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         Table(
             name="goals of executions",
             title="What was to be reached",
-            note="Ratios within the same rounds, medians. Without the extra `bench` the peers' rows are empty.",
+            note=(
+                "Ratios within the same rounds, medians. By CPU: the rate if only the CPU counted that an execution "
+                "costs all of them. Without the extra `bench` the peers' rows are empty."
+            ),
             rows=goals(figures),
         ),
     ]
 
 
 _BARE: Final = "bare, no-op"
-_SENT: Final = (
-    _BARE,
-    *(f"alike, {store}, 1 step" for store in STORES),
-    *(f"shipped, {store}, {work}" for store in STORES for work in ("no-op", "1 step")),
-    "Absurd, 0 steps",
-    "DBOS, 0 steps",
-)
 
 
 def _works(servers: Servers, ways: Ways) -> dict[str, _Work]:
     works = {
-        _BARE: _Work(ways.bare, ways.bare.noop(), 0),
+        _BARE: _Work(ways.bare, ways.bare.noop(), 0, True),
         "bare with results, no-op": _Work(ways.bare_results, ways.bare_results.noop(), 0),
     }
     raw_urls = {"Redis": servers.redis_url(STORE_DATABASE), "PostgreSQL": servers.postgresql}
-    for store, url in raw_urls.items():
+    for store in ways.alike:
+        url = raw_urls[store]
         for steps in (1, 10):
             name = f"bare, {store}, {steps} raw write{'s' * (steps > 1)}"
             works[name] = _Work(ways.bare, ways.bare.writes(url, steps), steps)
     for store, way in ways.alike.items():
-        works |= {f"alike, {store}, {_said(n)}": _Work(way, way.enqueue(_AGENTS[n]), n) for n in _AGENTS}
+        works |= {f"alike, {store}, {_said(n)}": _Work(way, way.enqueue(_AGENTS[n]), n, n == 1) for n in _AGENTS}
     for store, way in ways.threads.items():
         works[f"alike, {store}, threads {way.slots}, 1 step"] = _Work(way, way.enqueue(one), 1)
     for store, way in ways.shipped.items():
-        works[f"shipped, {store}, no-op"] = _Work(way, way.noop(), 0)
-        works |= {f"shipped, {store}, {_said(n)}": _Work(way, way.enqueue(_AGENTS[n]), n) for n in (1, 10)}
+        works[f"shipped, {store}, no-op"] = _Work(way, way.noop(), 0, True)
+        works |= {f"shipped, {store}, {_said(n)}": _Work(way, way.enqueue(_AGENTS[n]), n, n == 1) for n in (1, 10)}
     for name, peer in ways.peers.items():
-        works |= {f"{name}, {_said(n)}": _Work(peer, peer.sends(n), n) for n in _AGENTS}
+        works |= {f"{name}, {_said(n)}": _Work(peer, peer.sends(n), n, n == 0) for n in _AGENTS}
     return works
 
 
@@ -144,11 +153,13 @@ def _size(work: _Work, sizes: Sizes) -> int:
     return sizes.executions if work.steps < _LONG else sizes.long_executions
 
 
-def _drain(work: _Work, sizes: Sizes) -> Turn:
+def _drain(machine: Machine, work: _Work, sizes: Sizes) -> Turn:
     def turn() -> list[float]:
         count = _size(work, sizes)
+        before = machine.cpu_seconds(work.way.workers)
         sent, ended = work.way.turn(work.send, count)
         work.sent.append(sent / count)
+        work.cpu.append((machine.cpu_seconds(work.way.workers) - before) / count)
         return [ended / count]
 
     return turn

@@ -14,12 +14,12 @@ from benchmarks.executions.on_celery import Agents, OnCelery
 from benchmarks.executions.peers import AbsurdQueue, DBOSQueue, Peer, are_installed
 from benchmarks.executions.way import STAMPS, Way
 from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
 from benchmarks.workers import Worker
 from celery_agents.celery import make_app
 from celery_agents.host.install import install
 from tests.services.postgresql import driver_url, with_database
 
-STORES: Final = ("Redis", "PostgreSQL")
 _IMPORTS: Final = "benchmarks.tasks,benchmarks.agents"
 _FIRST_DATABASE: Final = 3  # of the Redis server; each worker has one to itself, for its broker and its results
 
@@ -42,16 +42,19 @@ class Ways:
 
 
 @contextmanager
-def started_ways(servers: Servers, pool: tuple[str, int], threads: int) -> Iterator[Ways]:
+def started_ways(servers: Servers, sizes: Sizes) -> Iterator[Ways]:
     """Start all workers, let each come to its first work, and freeze them."""
+    pool, threads, stores = sizes.queue_pool, sizes.queue_threads, sizes.queue_stores
     with ExitStack() as stack:
-        makers = _Makers(servers, stack)
+        makers = Makers(servers, stack)
         ways = Ways(
             bare=makers.bare(pool, results=False),
             bare_results=makers.bare(pool, results=True),
-            alike={store: makers.alike(store, pool) for store in STORES},
-            shipped={store: makers.shipped(store, pool) for store in STORES},
-            threads={store: makers.alike(store, ("threads", threads)) for store in STORES} if threads else {},
+            alike={store: makers.alike(servers.store_url(store), pool) for store in stores},
+            shipped={store: makers.shipped(store, pool) for store in stores},
+            threads={store: makers.alike(servers.store_url(store), ("threads", threads)) for store in stores}
+            if threads
+            else {},
             peers=makers.peers() if are_installed() else {},
         )
         for way in ways.all():
@@ -61,7 +64,9 @@ def started_ways(servers: Servers, pool: tuple[str, int], threads: int) -> Itera
         yield ways
 
 
-class _Makers:
+class Makers:
+    """Starts workers, each with a broker of its own, and the apps that send to them."""
+
     def __init__(self, servers: Servers, stack: ExitStack) -> None:
         self._servers = servers
         self._stack = stack
@@ -69,14 +74,15 @@ class _Makers:
         _empty(servers.redis_url(STAMPS))
 
     def bare(self, pool: tuple[str, int], *, results: bool) -> OnCelery:
+        """Return bare Celery, with a result backend or without."""
         broker = self._broker()
         environ = {"BENCHMARK_BROKER_URL": broker} | ({"BENCHMARK_RESULT_BACKEND": broker} if results else {})
         app = Celery("bare", broker=broker, backend=broker if results else None, set_as_current=False)
         return OnCelery(self._servers, self._worker("benchmarks.bare", pool, environ), app)
 
-    def alike(self, store: str, pool: tuple[str, int]) -> Agents:
+    def alike(self, store_url: str, pool: tuple[str, int]) -> Agents:
         """Return one without results and events, as the bare one."""
-        broker, store_url = self._broker(), self._servers.store_url(store)
+        broker = self._broker()
         environ = {"BENCHMARK_BROKER_URL": broker, "AGENTS_STORE_URL": store_url}
         app = Celery("alike", broker=broker, set_as_current=False)
         app.conf.update(agents_store_url=store_url, agents_events=False)
@@ -94,6 +100,7 @@ class _Makers:
         return Agents(self._servers, worker, app)
 
     def peers(self) -> dict[str, Peer]:
+        """Return the queues of others."""
         return {
             "Absurd": AbsurdQueue(self._servers, self._database("absurd_queue")),
             "DBOS": DBOSQueue(self._servers, self._database("dbos_queue")),

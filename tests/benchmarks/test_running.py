@@ -47,6 +47,16 @@ TINY = Sizes(
     concurrent_steps=2,
     concurrent_seconds=0.05,
     concurrent_rounds=1,
+    queue_pool=("threads", 2),
+    queue_threads=0,
+    queue_stores=("Redis",),
+    queue_rounds=1,
+    queue_counted=4,
+    scaling_rounds=1,
+    fleets=(1, 4),
+    resting_workers=(1, 2),
+    resting_seconds=2.0,
+    paused=20,
     copied_between=("memory", "SQLite NORMAL", "Redis"),
 )
 
@@ -123,6 +133,32 @@ class TestSections:
         assert {"asyncio", "Celery tasks", "agents, Redis"} <= set(rows)
         assert all(row["seconds / ideal"] > 1 and row["memory, MB"] > 1 for row in rows.values())
         assert rows["agents, Redis"]["lag max, ms"] >= rows["agents, Redis"]["lag p50, ms"] > 0
+
+    @pytest.mark.parametrize("tables", [("executions",)], indirect=True)
+    def test_whole_executions(self, tables: dict[str, list[dict[str, Any]]]) -> None:
+        """Ours and bare Celery; the peers are in another environment."""
+        trips = {row["way and work"]: row for row in tables["round trips of executions"]}
+        assert {"bare, no-op", "alike, Redis, 0 steps", "shipped, Redis, 10 steps"} <= set(trips)
+        assert "checkpoint 1" in trips["alike, Redis, 0 steps"]["store's calls"]
+        for tens in ("alike, Redis, 10 steps", "shipped, Redis, 10 steps"):
+            assert "append_step 10" in trips[tens]["store's calls"]
+        assert trips["bare, Redis, 10 raw writes"]["store"] == 10
+        for name, row in trips.items():
+            assert (row["results"] > 0) is name.startswith(("shipped", "bare with results")), name
+        assert [row["way and work"] for row in tables["executions"]] == list(trips)
+        assert all(row["CPU each, ms"] > 0 for row in tables["executions"])
+        for row in tables["goals of executions"]:
+            assert (row["held"] is None) is ("PostgreSQL" in row["what"]), row["what"]
+
+    @pytest.mark.full
+    @pytest.mark.parametrize("tables", [("scaling",)], indirect=True)
+    def test_fleets(self, tables: dict[str, list[dict[str, Any]]]) -> None:
+        assert list(tables) == ["calibration", "fleets", "fleet at rest", "paused executions"]
+        for row in tables["calibration"]:
+            assert row["calls: enqueue"] >= 1
+            assert row["a step"] == pytest.approx(1, abs=0.3)
+        assert all(row["4 workers, /s"] > row["1 worker, /s"] for row in tables["fleets"])
+        assert all(row["bytes each"] > 1000 for row in tables["paused executions"])
 
 
 class TestCopying:

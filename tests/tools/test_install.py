@@ -84,6 +84,15 @@ def test_the_demo_installs_no_tools_and_the_tests_complete_it(checkout: Path) ->
     assert any(line.startswith("touch .venv/.installed .venv/.runtime") for line in would_run(checkout, "test"))
 
 
+def test_the_benchmark_has_an_environment_of_its_own(checkout: Path) -> None:
+    assert installs(checkout, "bench") == ["install.py .venv-bench --bench"]
+    assert would_run(checkout, "bench")[-1].startswith(".venv-bench/bin/python -m benchmarks")
+    assert "install.py .venv --dev" in installs(checkout, "test"), "it takes no part in the tests"
+    heavy = {name for name in install.lowest(install.requirements()) if name in {"absurd-sdk", "absurdctl", "dbos"}}
+    assert len(heavy) == 3
+    assert not heavy & {Requirement(line).name for line in install.extra("dev")}
+
+
 def test_nothing_is_installed_twice(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     for name in (".installed", ".runtime"):
