@@ -67,6 +67,7 @@ class OnCelery(Way):
 
     def close(self) -> None:
         self.app.close()
+        super().close()
 
 
 class Agents(OnCelery):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ QUEUE: Final = "bench"
 POLL_SECONDS: Final = 0.01
 
 
+# Starts a worker process: of a module of this package, for a database.
+Start = Callable[[str, str], Frozen]
+
+
 def are_installed() -> bool:
     """Return whether the extra `bench` is installed."""
     return all(find_spec(name) is not None for name in ("absurd_sdk", "absurdctl", "dbos"))
@@ -25,9 +30,8 @@ def are_installed() -> bool:
 class Peer(Way):
     """Two worker processes of a queue that lives in a PostgreSQL database."""
 
-    def __init__(self, servers: Servers, module: str, database_url: str) -> None:
-        command = ["-m", f"benchmarks.executions.{module}", database_url]
-        workers = [Frozen(command, {}, servers.folder, module) for _ in range(PROCESSES)]
+    def __init__(self, servers: Servers, start: Start, module: str, database_url: str) -> None:
+        workers = [start(module, database_url) for _ in range(PROCESSES)]
         super().__init__(servers, workers, PROCESSES)
         self._connection = psycopg.connect(database_url, autocommit=True)
 
@@ -62,6 +66,7 @@ class Peer(Way):
 
     def close(self) -> None:
         self._connection.close()
+        super().close()
 
 
 class AbsurdQueue(Peer):
@@ -72,7 +77,7 @@ class AbsurdQueue(Peer):
         f"FROM absurd.t_{QUEUE}"
     )
 
-    def __init__(self, servers: Servers, database_url: str) -> None:
+    def __init__(self, servers: Servers, start: Start, database_url: str) -> None:
         from absurd_sdk import Absurd
         from absurdctl import BUNDLED_SCHEMA_SQL
 
@@ -80,7 +85,7 @@ class AbsurdQueue(Peer):
             connection.execute(BUNDLED_SCHEMA_SQL)
         self._client: Any = Absurd(database_url, queue_name=QUEUE)
         self._client.create_queue(QUEUE)
-        super().__init__(servers, "absurd_worker", database_url)
+        super().__init__(servers, start, "absurd_worker", database_url)
 
     def send(self, work: str, *arguments: object) -> None:
         self._client.spawn(work, list(arguments), queue=QUEUE)
@@ -98,12 +103,12 @@ class DBOSQueue(Peer):
         "FROM dbos.workflow_status"
     )
 
-    def __init__(self, servers: Servers, database_url: str) -> None:
+    def __init__(self, servers: Servers, start: Start, database_url: str) -> None:
         from dbos import DBOSClient
 
         command = [sys.executable, "-m", "benchmarks.executions.dbos_worker", database_url, "--prepare"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        super().__init__(servers, "dbos_worker", database_url)
+        super().__init__(servers, start, "dbos_worker", database_url)
         self._client: Any = DBOSClient(system_database_url=database_url)
 
     def send(self, work: str, *arguments: object) -> None:

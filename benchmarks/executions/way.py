@@ -46,9 +46,9 @@ class Way(ABC):
     def count_ended(self) -> int:
         """Return how many works have ended well so far, stamps included."""
 
-    @abstractmethod
     def close(self) -> None:
         """Close the producer's connections."""
+        self._stamps.close()
 
     def thaw(self) -> None:
         """Let the workers work."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg
 import redis
@@ -15,13 +15,16 @@ from benchmarks.executions.peers import AbsurdQueue, DBOSQueue, Peer, are_instal
 from benchmarks.executions.way import STAMPS, Way
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.workers import Worker
+from benchmarks.workers import Frozen, Worker
 from celery_agents.celery import make_app
 from celery_agents.host.install import install
 from tests.services.postgresql import driver_url, with_database
 
 _IMPORTS: Final = "benchmarks.tasks,benchmarks.agents"
 _FIRST_DATABASE: Final = 3  # of the Redis server; each worker has one to itself, for its broker and its results
+
+
+W = TypeVar("W", bound=Way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,13 @@ def started_ways(servers: Servers, sizes: Sizes) -> Iterator[Ways]:
             peers=makers.peers() if are_installed() else {},
         )
         for way in ways.all():
-            stack.callback(way.close)
             way.finish()
             way.freeze()
         yield ways
 
 
 class Makers:
-    """Starts workers, each with a broker of its own, and the apps that send to them."""
+    """Starts workers, each with a broker of its own, and the apps that send to them. `stack` ends them all."""
 
     def __init__(self, servers: Servers, stack: ExitStack) -> None:
         self._servers = servers
@@ -78,7 +80,7 @@ class Makers:
         broker = self._broker()
         environ = {"BENCHMARK_BROKER_URL": broker} | ({"BENCHMARK_RESULT_BACKEND": broker} if results else {})
         app = Celery("bare", broker=broker, backend=broker if results else None, set_as_current=False)
-        return OnCelery(self._servers, self._worker("benchmarks.bare", pool, environ), app)
+        return self._closed(OnCelery(self._servers, self._worker("benchmarks.bare", pool, environ), app))
 
     def alike(self, store_url: str, pool: tuple[str, int]) -> Agents:
         """Return one without results and events, as the bare one."""
@@ -87,7 +89,7 @@ class Makers:
         app = Celery("alike", broker=broker, set_as_current=False)
         app.conf.update(agents_store_url=store_url, agents_events=False)
         install(app)
-        return Agents(self._servers, self._worker("benchmarks.bare_agents", pool, environ), app)
+        return self._closed(Agents(self._servers, self._worker("benchmarks.bare_agents", pool, environ), app))
 
     def shipped(self, store: str, pool: tuple[str, int]) -> Agents:
         """Return the ready-made app: it is told where its broker and its store are, and nothing else."""
@@ -97,14 +99,23 @@ class Makers:
             app = make_app()
         app.conf.update(agents_store_url=store_url)
         worker = self._worker("celery_agents", pool, environ | {"AGENTS_IMPORTS": _IMPORTS})
-        return Agents(self._servers, worker, app)
+        return self._closed(Agents(self._servers, worker, app))
 
     def peers(self) -> dict[str, Peer]:
         """Return the queues of others."""
+        queues = {"Absurd": AbsurdQueue, "DBOS": DBOSQueue}
         return {
-            "Absurd": AbsurdQueue(self._servers, self._database("absurd_queue")),
-            "DBOS": DBOSQueue(self._servers, self._database("dbos_queue")),
+            name: self._closed(queue(self._servers, self._process, self._database(f"{name.lower()}_queue")))
+            for name, queue in queues.items()
         }
+
+    def _closed(self, way: W) -> W:
+        self._stack.callback(way.close)
+        return way
+
+    def _process(self, module: str, database_url: str) -> Frozen:
+        command = ["-m", f"benchmarks.executions.{module}", database_url]
+        return self._stack.enter_context(Frozen(command, {}, self._servers.folder, module))
 
     def _worker(self, app: str, pool: tuple[str, int], environ: Mapping[str, str]) -> Worker:
         return self._stack.enter_context(Worker(app, *pool, environ, self._servers.folder))

@@ -154,7 +154,6 @@ def calibrate(servers: Servers, url: str, server: StoreServer, executions: int, 
     """
     with ExitStack() as stack:
         way = Makers(servers, stack).alike(url, ("prefork", 2))
-        stack.callback(way.close)
         way.finish()
         way.freeze()
         broker = RedisStoreServer(servers.redis_url(0))
@@ -234,7 +233,6 @@ def calls_at_rest(servers: Servers, url: str, server: StoreServer, workers: int,
         makers = Makers(servers, stack)
         ways = [makers.alike(url, ("solo", 1)) for _ in range(workers)]
         for way in ways:
-            stack.callback(way.close)
             way.finish()
         time.sleep(_SETTLING_SECONDS)
         return server.asked_during(seconds) / seconds
