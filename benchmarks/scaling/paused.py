@@ -1,6 +1,7 @@
 """What executions that wait for a person take up in a store."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -18,6 +19,7 @@ STEPS: Final = 5
 STEP_BYTES: Final = 500
 _AGENT: Final = "benchmarks.waits"
 _LOOKS: Final = 20
+_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,11 @@ def pause(url: str, server: StoreServer, count: int) -> Paused:
     with open_store(url) as store:
         executor = make_executor(store=store, registry=registry)
 
-        def add(number: int) -> None:
-            for _ in range(number):
-                execution_id = store.create(NewExecution(agent_id=_AGENT, input=None)).execution_id
-                outcome = executor.execute(execution_id, "benchmark/1/0")
-                if outcome is None or outcome.ending is not Ending.PAUSED:
-                    raise RuntimeError(f"it does not pause: {outcome}")
+        def add_one() -> None:
+            execution_id = store.create(NewExecution(agent_id=_AGENT, input=None)).execution_id
+            outcome = executor.execute(execution_id, "benchmark/1/0")
+            if outcome is None or outcome.ending is not Ending.PAUSED:
+                raise RuntimeError(f"it does not pause: {outcome}")
 
         def look() -> float:
             started = time.perf_counter()
@@ -58,7 +59,9 @@ def pause(url: str, server: StoreServer, count: int) -> Paused:
                     raise RuntimeError("a paused execution is due, though it waits without a deadline")
             return (time.perf_counter() - started) / _LOOKS
 
-        add(1)  # loads scripts, makes the first pages of tables
+        add_one()  # loads scripts, makes the first pages of tables
         look_before, size_before = look(), server.size_bytes()
-        add(count)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that they share the flushes of the log
+            for added in [pool.submit(add_one) for _ in range(count)]:
+                added.result()
         return Paused((server.size_bytes() - size_before) / count, look_before, look())
