@@ -5,5 +5,7 @@ machine meets both. These are not timed tests: the microseconds that a machine t
 
 Sections: `overhead` (a step against the raw client), `growth` (a step after many steps), `storage` (bytes kept),
 `resume` (claim and replay), `scale` (work on few executions, among many), `copying` (from store to store), `workers`
-(real workers against bare Celery tasks), `concurrency` (hundreds of executions at once that wait for the network).
+(real workers against bare Celery tasks), `concurrency` (hundreds of executions at once that wait for the network),
+`executions` (from enqueue to end, beside bare Celery and other queues), `scaling` (fleets, simulated with what was
+measured), `files-entered` (how many files a call passes through).
 """
