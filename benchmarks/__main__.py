@@ -14,11 +14,17 @@ from rich.console import Console
 from benchmarks import concurrency, copying, files_entered, growth, overhead, resuming, scale, storage, throughput
 from benchmarks.executions import measure as executions
 from benchmarks.report import Table, as_markdown, environment, environment_in_words, show
-from benchmarks.scaling import measure as scaling
 from benchmarks.servers import ServerMissing, Servers, started
 from benchmarks.sizes import DEFAULT, QUICK, Sizes
 
 Measure = Callable[[Servers, Sizes], list[Table]]
+
+
+def _scaling(servers: Servers, sizes: Sizes) -> list[Table]:
+    from benchmarks.scaling import measure  # here, because it needs SimPy, which is of use for nothing else
+
+    return measure.measure(servers, sizes)
+
 
 SECTIONS: Final[dict[str, Measure]] = {
     "overhead": overhead.measure,
@@ -30,7 +36,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "workers": throughput.measure,
     "concurrency": concurrency.measure,
     "executions": executions.measure,
-    "scaling": scaling.measure,
+    "scaling": _scaling,
     "files-entered": files_entered.measure,
 }
 
