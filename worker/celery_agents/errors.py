@@ -7,6 +7,7 @@
     |-- InvalidInput            the input does not fit the agent's declared schema, or is not JSON
     |-- InvalidArguments        a tool's arguments do not fit its signature
     |-- InvalidAnswer           an answer that does not fit the question's schema
+    |-- InvalidEvent            an event's payload does not fit what the execution waits for
     |-- InvalidResult           a step's result does not fit its function's return annotation, or is not JSON
     |-- InvalidDecision         a loop agent decided repeatedly what cannot be done
     |-- UnknownTool             no tool of this name is registered here
@@ -120,6 +121,12 @@ class InvalidAnswer(_Invalid):
     """An answer does not fit the schema of its question."""
 
     what = "invalid answer to question"
+
+
+class InvalidEvent(_Invalid):
+    """What an event carries does not fit what the execution waits for under its name."""
+
+    what = "invalid payload of event"
 
 
 class InvalidResult(_Invalid):

@@ -38,7 +38,7 @@ def test_an_execution_is_shown_with_its_question_and_without_its_contents(
         "prompt": "Wie viel €?",
         "schema": {"type": "integer"},
     }
-    assert seen["waits_for"].keys() == {"kind", "key", "since", "until"}
+    assert seen["waits_for"].keys() == {"kind", "key", "since", "until", "refused"}
     assert headers["content-type"] == "application/json"
     assert headers["cache-control"] == "no-store"
 

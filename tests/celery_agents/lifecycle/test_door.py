@@ -1,5 +1,7 @@
 """The door and the room judge an answer alike; and what only the room can judge is asked anew, never a dead end."""
 
+import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -15,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_statestore import AgentState, AlreadyAnswered, AuditEvent, QuestionNotAsked, WaitKind
-from celery_agents import InvalidAnswer, InvalidArguments, Registry, Run, agent, enqueue, tool
+from celery_agents import InvalidAnswer, InvalidArguments, InvalidEvent, Registry, Run, agent, enqueue, tool
 from celery_agents.client.execution import Execution
 from celery_agents.define import json_schema, types
 from celery_agents.define.answers import Expected, expected_by, name_of_type, names_of
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Executions, Request
 from celery_agents.lifecycle.services import Services
+from tests.celery_agents.cli.cli_driving import CLI
 
 
 class Colour(Enum):
@@ -174,6 +177,106 @@ def test_where_it_is_not_a_wrong_answer_is_asked_for_anew(
         assert step.round == rounds
     assert accepted_wrongly <= SCHEMA_CANNOT_SAY
     record_property("attacked", ("answers", sum(len(others) for _, _, others in KINDS.values())))
+
+
+def waiting(runtime: Runtime) -> Any:
+    @agent(registry=runtime.registry)
+    def waits(run: Run, input: str) -> str:
+        run.wait_for("it", schema=KINDS[input][0])
+        return "thanks"
+
+    return waits
+
+
+def test_an_event_is_judged_at_the_door_too(runtime: Runtime, record_property: Callable[[str, object], None]) -> None:
+    """And where the door has no code, or nobody waits yet, it is passed over inside: it never ends the execution."""
+    waits, refused, passed_over = waiting(runtime), 0, set()
+    for kind, (_, good, others) in KINDS.items():
+        execution = asked(runtime, waits, kind)
+        for payload in others:
+            try:
+                execution.send_event("it", payload)
+            except InvalidEvent:
+                refused += 1
+                continue
+            work(runtime, execution)
+            assert execution.state is AgentState.COMPLETED, f"{kind}: {payload!r} was accepted"
+            execution = asked(runtime, waits, kind)  # it will do: a timestamp for a datetime, say
+        far = elsewhere(runtime, execution)
+        for payload in others:
+            try:
+                far.send_event("it", payload, sender="ann")
+            except InvalidEvent:
+                continue
+            passed_over.add(kind)
+            work(runtime, execution)
+            if execution.state is AgentState.COMPLETED:
+                execution = asked(runtime, waits, kind)
+                far = elsewhere(runtime, execution)
+                continue
+            (awaited,) = execution.summary().waits
+            assert awaited.refused is not None, (kind, payload)
+            assert awaited.refused.startswith("an event of ann: "), awaited.refused
+        execution.send_event("it", good)
+        work(runtime, execution)
+        assert execution.state is AgentState.COMPLETED, kind
+    assert refused >= 68
+    assert passed_over >= {"even", "broken validator"}
+    record_property("attacked", ("events", 2 * sum(len(others) for _, _, others in KINDS.values())))
+
+
+def test_every_door_names_the_field_of_an_event_that_does_not_fit(runtime: Runtime) -> None:
+    execution = asked(runtime, waiting(runtime), "model")
+    wrong = {"amount": 0}
+    with pytest.raises(InvalidEvent) as python:
+        execution.send_event("it", wrong)
+    with pytest.raises(InvalidEvent) as facade:
+        asyncio.run(execution.aio.send_event("it", wrong))
+    request = Request(
+        method="POST",
+        path=f"/executions/{execution.id}/events/it",
+        content_type="application/json",
+        body=json.dumps({"payload": wrong}).encode(),
+    )
+    reply = Executions(runtime=runtime, permit=lambda *_: True).handle(request, "ann")
+    result = CLI(runtime.app)("send-event", execution.id, "it", json.dumps(wrong))
+    said = "amount: Input should be greater than 0"
+    assert python.value.problems == facade.value.problems == [said]
+    assert (reply.status, reply.value["error"]) == (
+        400,
+        {"type": "InvalidEvent", "message": f"invalid payload of event 'it': {said}", "problems": [said]},
+    )
+    assert (result.exit_code, result.stderr.strip()) == (1, f"Error: invalid payload of event 'it': {said}")
+    assert execution.context().signals == ()
+    # Another event, and one for which nobody waits yet, is nobody's fault at this door.
+    execution.send_event("other", wrong)
+    early = enqueue("waits", "model", runtime=runtime)
+    early.send_event("it", wrong, sender="ann")
+    work(runtime, early)
+    shown = CLI(runtime.app)("show", early.id).stdout
+    assert f"an event of ann: {said}" in " ".join(shown.split())
+    reply = Executions(runtime=runtime, permit=lambda *_: True).handle(
+        Request(method="GET", path=f"/executions/{early.id}"), "ann"
+    )
+    assert reply.value["waits_for"]["refused"] == f"an event of ann: {said}"
+    *_, entry = runtime.store.get_audit(early.id)
+    assert entry.reason == f"an event of ann: {said}"
+
+
+def test_an_event_that_comes_again_under_its_id_is_no_fault_whatever_is_waited_for_now(runtime: Runtime) -> None:
+    @agent(registry=runtime.registry)
+    def twice(run: Run, input: None) -> list[Any]:
+        return [run.wait_for("it", schema=str), run.wait_for("it", schema=int)]
+
+    execution = asked(runtime, twice, None)
+    execution.send_event("it", "text", event_id="7")
+    work(runtime, execution)
+    execution.send_event("it", "text", event_id="7")
+    with pytest.raises(InvalidEvent):
+        execution.send_event("it", "text", event_id="8")
+    execution.send_event("it", 3, event_id="8")
+    work(runtime, execution)
+    assert execution.wait(0) == ["text", 3]
 
 
 def test_where_its_modules_cannot_be_imported_the_schema_decides(

@@ -203,8 +203,10 @@ class Execution:
         """Send an event. `run.wait_for(name)` returns its payload; the event is kept until the agent waits for it.
 
         An event changes nothing if this execution was sent one with the same `event_id` (at most 249 characters)
-        before, so sending may be repeated. Raises `NotSerialisable`, `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`,
-        `ExecutionNotFound`.
+        before, so sending may be repeated. While the execution waits for an event of this name, its `schema` is held
+        against the payload. An event that is sent before is judged when it is waited for: one that does not fit is then
+        passed over, and `Wait.refused` and the audit trail say why. Raises `InvalidEvent`, `NotSerialisable`,
+        `ValueTooLarge`, `InvalidRecord`, `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.send_event(self._services, self.id, name, payload, event_id=event_id, by=self._decider(sender, None))
 

@@ -16,7 +16,7 @@ from agent_statestore.errors import (
 )
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import JSONValue
-from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
+from celery_agents.errors import InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
 from celery_agents.http.messages import Reply
 
 log = line_logger(__name__)
@@ -31,6 +31,7 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (QuestionNotAsked, 409),
     (NoApprovalAsked, 409),
     (InvalidAnswer, 400),
+    (InvalidEvent, 400),
     (InvalidArguments, 400),
     (ValueTooLarge, 413),
     (ContextTooLarge, 413),

@@ -26,7 +26,7 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
         "updated_at": _moment(summary.updated_at),
         "ended_at": _moment(summary.ended_at),
         "error": None if error is None else {"type": error.type, "message": error.message},
-        "waits_for": None if waiting is None else {"kind": waiting.kind.value, "key": waiting.key, **_times(waiting)},
+        "waits_for": None if waiting is None else _waits_for(waiting),
         "question": None if question is None else _question(question),
         "approval": None if approval is None else _approval(approval),
     }
@@ -47,8 +47,9 @@ def _round(asked: Wait) -> dict[str, JSONValue]:
     return {"round": asked.round, "refused": asked.refused}
 
 
-def _times(waiting: Wait) -> dict[str, JSONValue]:
-    return {"since": _moment(waiting.asked_at), "until": _moment(waiting.wake_at)}
+def _waits_for(waiting: Wait) -> dict[str, JSONValue]:
+    times = {"since": _moment(waiting.asked_at), "until": _moment(waiting.wake_at)}
+    return {"kind": waiting.kind.value, "key": waiting.key, **times, "refused": waiting.refused}
 
 
 def _moment(moment: datetime | None) -> str | None:

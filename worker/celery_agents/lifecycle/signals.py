@@ -16,7 +16,7 @@ from celery_agents.define import types
 from celery_agents.define.answers import expected_by
 from celery_agents.define.names import check_event_name
 from celery_agents.engine.pauses.approval import Ruling
-from celery_agents.errors import InvalidAnswer, InvalidArguments, NoApprovalAsked
+from celery_agents.errors import InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
 from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
@@ -88,7 +88,7 @@ def answer(
         round = asked.round  # noqa: A001 - likewise
         # The record of the step holds both. Refuse here what would not fit there.
         dump([asked.prompt, value], "answer", _room(services))
-        problems = _problems_of_answer(services, summary, asked, value)
+        problems = _problems_of_value(services, summary, asked, value, "answer")
         if problems:
             raise InvalidAnswer(asked.key, problems)
     try:
@@ -140,12 +140,29 @@ def send_event(
     # name.
     dump([payload, name, name], "payload", _room(services))
     signal_id = None if event_id is None else _EVENT_ID.format(event_id)
+    _check_event(services, execution_id, name, payload, signal_id)
     signal = by.signal(SignalKind.EVENT, name, payload, signal_id=signal_id)
     if services.store.send(execution_id, signal).woke:
         summary = services.store.get_summary(execution_id)
         if summary is None:
             raise ExecutionNotFound(execution_id)
         services.ring(summary)
+
+
+def _check_event(services: Services, execution_id: str, name: str, payload: JSONValue, signal_id: str | None) -> None:
+    """Raise `InvalidEvent` for a payload that does not fit what the execution waits for under this name right now."""
+    summary = services.store.get_summary(execution_id)
+    for awaited in () if summary is None else summary.waits:
+        if summary is not None and (awaited.kind, awaited.key) == (WaitKind.EVENT, name):
+            problems = _problems_of_value(services, summary, awaited, payload, "payload")
+            if problems and not _was_sent(services.store, execution_id, signal_id):
+                raise InvalidEvent(name, problems)
+
+
+def _was_sent(store: Store, execution_id: str, signal_id: str | None) -> bool:
+    """Return whether the execution remembers this signal: a repetition changes nothing, whatever is waited for now."""
+    exported = None if signal_id is None else store.export(execution_id)
+    return exported is not None and any(signal.signal_id == signal_id for signal in exported.signals)
 
 
 # -- approvals ---------------------------------------------------------------------------------------------------------
@@ -262,19 +279,24 @@ def _send(
         services.ring(summary)
 
 
-def _problems_of_answer(services: Services, summary: ExecutionSummary, asked: Wait, value: JSONValue) -> list[str]:
-    """Return what is wrong with an answer: by the worker's own check where the agent is known, else by the schema."""
+def _problems_of_value(
+    services: Services, summary: ExecutionSummary, asked: Wait, value: JSONValue, what: str
+) -> list[str]:
+    """Return what is wrong with what is sent: by the worker's own check where the agent is known, else by the schema.
+
+    `what` names the value.
+    """
     if asked.answer_type is not None and services.registry.find(summary.agent_id) is None:
         try:
             services.load_agents()
         except Exception as error:  # noqa: BLE001 - users' modules raise what they raise, where they cannot be imported
-            log.warning("an answer is checked by its JSON Schema alone, as the agents cannot be imported: %s", error)
+            log.warning("the %s is checked by its JSON Schema alone, as the agents cannot be imported: %s", what, error)
     agent = services.registry.find(summary.agent_id)
     if agent is not None and asked.answer_type is not None:
         expected = expected_by(asked.answer_type, asked.schema, agent.names())
         if expected is not None:
-            return expected.problems(value, "answer")
-    return [] if asked.schema is None else _problems(asked.schema, value, "answer")
+            return expected.problems(value, what)
+    return [] if asked.schema is None else _problems(asked.schema, value, what)
 
 
 def _problems(schema: Mapping[str, JSONValue], value: JSONValue, what: str) -> list[str]:

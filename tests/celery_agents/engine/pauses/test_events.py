@@ -12,7 +12,7 @@ from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import ExecutionOver, ValueTooLarge
 from celery_agents import AsyncRun, Run
 from celery_agents.engine.outcome import Ending
-from celery_agents.errors import EventTimeout, InvalidResult
+from celery_agents.errors import EventTimeout
 from tests.celery_agents.driving import Calls, Engine
 from tests.celery_agents.household import Household, dying_at_each_write
 
@@ -148,26 +148,74 @@ def test_what_an_event_carries_is_typed(engine: Engine) -> None:
     assert seen == [Payment(amount=3, currency="EUR")] * 2
 
 
-def test_an_event_that_fails_its_schema_is_an_error_that_names_the_field_on_every_attempt(calls: Calls) -> None:
+def test_an_event_that_fails_its_schema_is_passed_over_and_the_reason_is_recorded() -> None:
     home = Household()
 
     def work(run: Run, input: None) -> Any:
-        try:
-            run.wait_for("paid", schema=Payment)
-        except InvalidResult as error:
-            calls(str(error))
-        return run.wait_for("paid", schema=Payment).amount
+        return run.wait_for("paid", schema=Payment, timeout=HOUR).amount
+
+    execution_id = home.start(home.agent(work))
+    home.event(execution_id, "paid", {"amount": "a lot"})
+    signal = Signal(signal_id="ann's", kind=SignalKind.EVENT, key="paid", payload={"amount": "more"}, sender="ann")
+    home.store.send(execution_id, signal)
+    home.work()
+
+    context = home.context(execution_id)
+    reason = "an event of ann: amount: Input should be a valid integer"
+    (waiting,) = context.waits
+    assert (waiting.kind, waiting.key, waiting.round) == (WaitKind.EVENT, "paid", 1)
+    assert waiting.wake_at == waiting.asked_at + HOUR
+    assert (waiting.refused or "").startswith(reason)
+    (intent,) = context.steps
+    assert (intent.result, intent.refused) == (None, waiting.refused)
+    *_, moved = home.store.get_audit(execution_id)
+    assert moved.reason == waiting.refused
+    assert context.signals == ()
+
+    home.event(execution_id, "paid", {"amount": 4})
+    home.work()
+    context = home.context(execution_id)
+    assert context.output == 4
+    (step,) = context.steps
+    assert step.refused == waiting.refused
+
+
+def test_what_is_passed_over_stops_no_timeout() -> None:
+    home = Household()
+
+    def work(run: Run, input: None) -> Any:
+        return run.wait_for("paid", schema=Payment, timeout=HOUR, default="nobody paid")
 
     execution_id = home.start(home.agent(work))
     home.work()
-    home.event(execution_id, "paid", {"amount": "a lot"})
+    (first,) = home.context(execution_id).waits
+    home.clock.advance(HOUR / 2)
+    home.event(execution_id, "paid", "nonsense")
     home.work()
-    home.event(execution_id, "paid", {"amount": 4})
-    home.work()
+    (second,) = home.context(execution_id).waits
+    assert second.refused is not None
+    assert second.wake_at == first.wake_at
+    home.work(within=HOUR)
+    assert home.context(execution_id).output == "nobody paid"
 
-    assert home.context(execution_id).output == 4
-    assert len(calls.made) == 2
-    assert all("'event paid': amount: Input should be a valid integer" in said for said in calls.made)
+
+def test_what_does_not_fit_is_passed_over_once_whenever_the_process_dies() -> None:
+    def scenario(home: Household) -> str:
+        def work(run: Run, input: None) -> Any:
+            return run.wait_for("paid", schema=Payment).amount
+
+        execution_id = home.start(home.agent(work))
+        for payload in ("nonsense", {"amount": 1}, {"amount": 2}):
+            home.event(execution_id, "paid", payload)
+        home.work(within=HOUR)
+        return execution_id
+
+    for home, execution_id in dying_at_each_write(scenario):
+        context = home.context(execution_id)
+        assert context.output == 1, home.store.writes
+        (step,) = context.steps
+        assert (step.refused or "").startswith("an event: value: "), home.store.writes
+        assert [signal.payload for signal in context.signals] == [{"amount": 2}]
 
 
 def test_an_event_too_large_for_a_step_is_a_recorded_failure_and_the_next_counts() -> None:

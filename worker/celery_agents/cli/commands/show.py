@@ -87,6 +87,7 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
         "created": local_time(context.created_at, now),
         "last write": local_time(context.updated_at, now),
         "waits for": None if waiting is None else wait_text(waiting),
+        "passed over": None if waiting is None or waiting.kind is not WaitKind.EVENT else waiting.refused,
         **_waking(waiting, now),
         "rung next": None if context.due_at is None else local_time(context.due_at, now),
         "claimed by": None if context.owner is None else worker_text(context.owner),

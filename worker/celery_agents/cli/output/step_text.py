@@ -7,7 +7,7 @@ from celery_agents.cli.output.text import compact, exact, one_line, short_type
 def outcome_text(step: AgentStep) -> str:
     """Return how a step ended, on one line."""
     if step.result is None and step.refused is not None:
-        return f"asked again: {one_line(step.refused)}"
+        return f"{'passed over' if step.action.kind == 'event' else 'asked again'}: {one_line(step.refused)}"
     if step.result is None:
         return "in flight, no result yet" if step.in_flight else "begun, no result yet"
     if step.result.error is not None:

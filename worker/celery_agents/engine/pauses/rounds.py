@@ -43,14 +43,18 @@ class Round:
         problems: Sequence[str],
         since: datetime,
         intent: AgentStep | None = None,
+        what: str | None = None,
     ) -> "Round":
         """Record that an answer is of no use, and return the round in which the question is asked anew.
+
+        `what` names what came, if it is no answer.
 
         The record is an intent of the step that asks, or `intent` with the round. Its write takes the answer out of the
         mailbox, so the answer is neither lost nor taken again.
         """
         who = f" of {signal.sender}" if signal.sender else ""
-        reason = f"round {self.number}, the answer{who}: {'; '.join(problems)}"[:_LONGEST_REASON]
+        what = what or f"round {self.number}, the answer"
+        reason = f"{what}{who}: {'; '.join(problems)}"[:_LONGEST_REASON]
         # A text of a validator's may be anything, and must be stored.
         reason = reason.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
         coming = Round(number=self.number + 1, refused=reason, since=since)

@@ -70,7 +70,8 @@ def signal_or_pause(
     A signal is taken with the next write of this thread. `in_step` says that the caller is a step that is being taken.
     """
     wanted = _SIGNALS.get(kind)
-    signal = None if wanted is None else attempt.mailbox.take(wanted, key, asked.number)
+    number = FIRST.number if kind is WaitKind.EVENT else asked.number  # who sends an event knows of no rounds
+    signal = None if wanted is None else attempt.mailbox.take(wanted, key, number)
     if signal is not None:
         return Waited(signal=signal, since=since, problems=_unproven(attempt, signal))
     if wake_at is not None and attempt.now() >= wake_at:
@@ -85,7 +86,7 @@ def signal_or_pause(
             schema=schema,
             asked_at=since,
             wake_at=wake_at,
-            round=asked.number,
+            round=number,
             refused=asked.refused,
             answer_type=answer_type,
         ),

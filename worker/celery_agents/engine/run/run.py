@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 from agent_statestore.envelope import dump
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
+from celery_agents.define.answers import Expected
 from celery_agents.define.arguments import ToolContext
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.names import check_duration
@@ -148,8 +149,8 @@ class BaseRun:
     def _event(
         event: str, *, schema: Any = MISSING, timeout: timedelta | None = None, default: Any = MISSING
     ) -> AwaitedEvent:
-        payload = types.ANY if schema is MISSING else types.adapter_for(schema, event)
-        return AwaitedEvent(event=event, payload=payload, timeout=timeout, default=default)
+        payload = Expected(adapter=types.ANY if schema is MISSING else types.adapter_for(schema, event))
+        return AwaitedEvent(event=event, payload=payload, annotation=schema, timeout=timeout, default=default)
 
     def _job(
         self,
@@ -329,7 +330,8 @@ class Run(BaseRun):
         """Pauses until somebody sends this execution an event of this name, and returns what it carries.
 
         An event that came earlier, and was not waited for, counts; each counts once, the oldest first. `schema` is the
-        type of what it carries. After `timeout` the result is `default`, or `EventTimeout` is raised.
+        type of what it carries: an event that does not fit is refused where it is sent, or else recorded and passed
+        over. After `timeout` the result is `default`, or `EventTimeout` is raised.
         """
         return self._take(self._event(event, schema=schema, timeout=timeout, default=default))
 
