@@ -10,6 +10,7 @@ from typing import Any
 # What it would be for one of a sort to give way.
 SORTS: Mapping[str, str] = {
     "answers": "accepted at the door and refused inside",
+    "events": "ended the execution that waited for another",
     "messages": "ended a worker, or was kept",
     "damages": "stopped another execution, or was an error without a name",
     "urls": "showed its password",

@@ -13,7 +13,13 @@ import pytest
 from celery import Celery
 from django.db import transaction
 
-from agent_statestore.errors import ExecutionIdTaken, ExecutionNotFound, ForeignConnection, InvalidRecord
+from agent_statestore.errors import (
+    ExecutionIdTaken,
+    ExecutionNotFound,
+    ForeignConnection,
+    InvalidRecord,
+    StoreUnavailable,
+)
 from agent_statestore.states import AgentState
 from celery_agents import Registry, agent, current, install
 from celery_agents.client.execution import Execution
@@ -135,6 +141,24 @@ def test_a_bell_that_never_came_is_due_within_a_second(their: Runtime, monkeypat
                 assert summary.due_at - summary.created_at <= timedelta(seconds=1), (name, way)
 
 
+def test_a_store_that_goes_away_before_the_bell_is_noted_does_not_make_the_commit_look_undone(
+    their: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mark_rung(*_: Any) -> None:
+        raise StoreUnavailable(their.store.url, "it is away")
+
+    monkeypatch.setattr(their.store, "mark_rung", mark_rung)
+    with apps_on(_url(their)) as apps:
+        for name, app in apps.items():
+            for way in ("connection", "on_commit"):
+                caplog.clear()
+                with app.transaction() as connection:
+                    app.write(connection, "order")
+                    made = current.enqueue(ship, 1, runtime=their, **{way: connection})
+                assert _is_there(made), (name, way)
+                assert f"execution {made.id}: a sweeper rings its bell once more" in caplog.text, (name, way)
+
+
 def test_outside_of_atomic_django_commits_at_once(their: Runtime) -> None:
     with apps_on(_url(their)) as apps:
         app = apps["django"]
@@ -150,17 +174,17 @@ def test_what_cannot_be_known_before_the_commit_is_refused_with_nothing_stored(
     with apps_on(_url(their)) as apps:
         app = apps["connection"]
         with app.transaction() as connection:
-            refused: list[tuple[Any, type[Exception], dict[str, Any]]] = [
-                (ship, InvalidRecord, {"connection": connection, "on_commit": connection}),
-                (ship, InvalidRecord, {"on_commit": connection, "idempotency_key": "key"}),
-                (ship, InvalidRecord, {"on_commit": "after"}),
-                (ship, InvalidRecord, {"execution_id": "order-7"}),
-                (exclusive, InvalidRecord, {"connection": connection, "session_id": "s"}),
-                (exclusive, InvalidRecord, {"on_commit": connection, "session_id": "s"}),
-                (ship, ForeignConnection, {"connection": "postgresql://"}),
+            refused: list[tuple[Any, type[Exception], str, dict[str, Any]]] = [
+                (ship, InvalidRecord, "not both", {"connection": connection, "on_commit": connection}),
+                (ship, InvalidRecord, "the id is known at once", {"on_commit": connection, "idempotency_key": "key"}),
+                (ship, InvalidRecord, "a function that calls a function", {"on_commit": "after"}),
+                (ship, InvalidRecord, "execution_id", {"execution_id": "order-7"}),
+                (exclusive, InvalidRecord, "enqueue it then", {"connection": connection, "session_id": "s"}),
+                (exclusive, InvalidRecord, "enqueue it then", {"on_commit": connection, "session_id": "s"}),
+                (ship, ForeignConnection, "it needs a Connection or Session", {"connection": "postgresql://"}),
             ]
-            for kind, error, options in refused:
-                with pytest.raises(error):
+            for kind, error, words, options in refused:
+                with pytest.raises(error, match=words):
                     enqueue(kind, 1, **options)
             with pytest.raises(InvalidInput):
                 enqueue(ship, "one", connection=connection)
