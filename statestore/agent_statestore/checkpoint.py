@@ -189,7 +189,8 @@ class Checkpoint:
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
         require_delay("announce_within", self.announce_within)
-        require_said(self.by, self.reason)
+        require_text("by", self.by)
+        require_text("reason", self.reason)
         require_text("after_checkpoint", self.after_checkpoint)
         for name in (*self.working_memory, *self.forget, *self.entities):
             require_name("key", name)
