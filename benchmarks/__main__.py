@@ -11,7 +11,18 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import concurrency, copying, files_entered, growth, overhead, resuming, scale, storage, throughput
+from benchmarks import (
+    concurrency,
+    copying,
+    files_entered,
+    growth,
+    loading,
+    overhead,
+    resuming,
+    scale,
+    storage,
+    throughput,
+)
 from benchmarks.executions import measure as executions
 from benchmarks.report import Table, as_markdown, environment, environment_in_words, show
 from benchmarks.servers import ServerMissing, Servers, started
@@ -31,6 +42,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "growth": growth.measure,
     "storage": storage.measure,
     "resume": resuming.measure,
+    "loading": loading.measure,
     "scale": scale.measure,
     "copying": copying.measure,
     "workers": throughput.measure,

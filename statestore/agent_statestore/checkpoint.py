@@ -1,9 +1,9 @@
 """The records that are written to a store: `NewExecution` and `Checkpoint`, and `Via`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from secrets import token_hex
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from agent_statestore.records import (
     require_ringable,
     require_text,
 )
+from agent_statestore.slots import set_through_slots
 from agent_statestore.states import AgentState
 
 # The state of an execution that waits for nothing else.
@@ -67,7 +68,7 @@ def require_chosen_id(execution_id: object) -> None:
 
 def new_checkpoint_id() -> str:
     """Return an id for one checkpoint, by which its repetition is recognised."""
-    return token_hex(16)
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class Via:
             require_sender(name, getattr(self, name))
 
 
+@set_through_slots
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The durable, atomic write after a step: only what changed.
@@ -188,12 +190,17 @@ class Checkpoint:
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.step_number <= before.step_number:
                 raise InvalidRecord("steps", "the steps of one checkpoint come in the order of their numbers")
-        require_delay("announce_within", self.announce_within)
-        require_text("by", self.by)
-        require_text("reason", self.reason)
-        require_text("after_checkpoint", self.after_checkpoint)
-        for name in (*self.working_memory, *self.forget, *self.entities):
-            require_name("key", name)
+        if self.announce_within is not None:
+            require_delay("announce_within", self.announce_within)
+        if self.by is not None or self.reason is not None:
+            require_text("by", self.by)
+            require_text("reason", self.reason)
+        last = self.after_checkpoint
+        if last is not None and not (type(last) is str and last.isascii() and last.isprintable()):
+            require_text("after_checkpoint", last)
+        if self.working_memory or self.forget or self.entities:
+            for name in (*self.working_memory, *self.forget, *self.entities):
+                require_name("key", name)
 
     def _check_waits(self) -> None:
         if len({(wait.kind, wait.key) for wait in self.waits}) < len(self.waits):

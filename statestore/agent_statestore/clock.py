@@ -53,7 +53,7 @@ def to_us(moment: datetime) -> int:
 
 def from_us(us: int) -> datetime:
     """Return microseconds since the epoch as an aware datetime in UTC."""
-    return EPOCH + timedelta(microseconds=us)
+    return EPOCH + timedelta(0, 0, us)
 
 
 def duration_us(duration: timedelta) -> int:

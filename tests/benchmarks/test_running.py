@@ -87,16 +87,17 @@ class TestSections:
         """The stores that are measured here."""
         return [name for name in STORES if name != "MariaDB" or find_mariadb() is not None]
 
-    @pytest.mark.parametrize("tables", [("overhead", "growth", "storage", "resume")], indirect=True)
+    @pytest.mark.parametrize("tables", [("overhead", "growth", "storage", "resume", "loading")], indirect=True)
     def test_steps(self, tables: dict[str, list[dict[str, Any]]], stores: list[str]) -> None:
-        assert list(tables) == ["overhead", "growth", "storage", "resume"]
-        for name in ("overhead", "growth"):
+        assert list(tables) == ["overhead", "growth", "storage", "resume", "loading"]
+        for name in ("overhead", "growth", "loading"):
             assert [row["store"] for row in tables[name]] == stores
         assert [row["store"] for row in tables["resume"]] == [*stores, "hybrid"]
         round_trips = {row["store"]: row["round trips"] for row in tables["overhead"]}
         assert all(round_trips[store] == 1 for store in stores if store not in ("memory", "MariaDB"))
         assert [row["store"] for row in tables["storage"]] == [store for store in stores if store in IN_FILES]
         assert all(1 < row["stored / payload"] < 10 for row in tables["storage"])
+        assert all(row["claim / raw"] > 0 and row["at most / payload"] > 1 for row in tables["loading"])
 
     @pytest.mark.parametrize("tables", [("scale", "copying")], indirect=True)
     def test_many_executions(self, tables: dict[str, list[dict[str, Any]]], stores: list[str]) -> None:

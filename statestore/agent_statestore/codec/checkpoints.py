@@ -16,7 +16,8 @@ from agent_statestore.states import AgentState
 DEFAULT_MAX_CONTEXT_BYTES: Final = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made for every step, and a frozen one takes several times as long.
+@dataclass(slots=True)
 class EncodedCheckpoint:
     """A checkpoint as stored texts; see `Checkpoint` for the meaning of each part.
 

@@ -1,8 +1,8 @@
 """Whole contexts, made from stored headers and parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agent_statestore.codec.contents import decode_message, decode_rag
 from agent_statestore.codec.headers import summary_fields, text_of
@@ -12,7 +12,16 @@ from agent_statestore.envelope import reading, unseal, unseal_value
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AgentStep, Memory
 
+T = TypeVar("T")
+
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def emptied(texts: list[T]) -> Iterator[T]:
+    """Yield the items of a list, which is emptied meanwhile: of a long execution memory holds no second copy."""
+    texts.reverse()
+    while texts:
+        yield texts.pop()
 
 
 def decode_context(

@@ -15,7 +15,13 @@ from agent_statestore.records import Action, AgentStep, Result, StepChanges
 WITHOUT_INTENT: Final = frozenset({"step"})
 
 
-@dataclass(frozen=True, slots=True)
+# Most steps have this action, of which one serves for all.
+_PLAIN: Final = Action(kind="step")
+_PLAIN_FIELDS: Final = {"kind": "step"}
+
+
+# Not frozen, as one is made for every step, and a frozen one takes several times as long.
+@dataclass(slots=True)
 class EncodedStep:
     """One step as stored: its number, journal key, envelope, and whether it has a result.
 
@@ -73,12 +79,13 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
 def decode_step(text: str | bytes) -> AgentStep:
     """Return a stored step."""
     fields = unseal(text, "step")
+    action = fields["action"]
     result, error, changes = fields.get("result"), fields.get("error"), fields.get("changes")
     said, remembered = fields.get("wrote", (None, None))
     return AgentStep(
         step_number=fields["n"],
         name=fields["name"],
-        action=Action(**fields["action"]),
+        action=_PLAIN if action == _PLAIN_FIELDS else Action(**action),
         result=None
         if result is None
         else Result(
@@ -94,7 +101,7 @@ def decode_step(text: str | bytes) -> AgentStep:
         said=said,
         remembered=remembered,
         timestamp=from_us(fields["at"]),
-        duration=timedelta(microseconds=fields["took"]),
+        duration=timedelta(0, 0, fields["took"]),
         changes=None
         if changes is None
         else StepChanges(

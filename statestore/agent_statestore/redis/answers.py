@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep, decode_context
+from agent_statestore.codec.contexts import emptied
 from agent_statestore.codec.exported import EXPORTED_FIELDS, ExportedExecution, ExportedSignal
 from agent_statestore.envelope import FORMAT, require_readable, unseal
 from agent_statestore.errors import (
@@ -70,7 +71,7 @@ def context(parts: Sequence[Any]) -> AgentContext:
     header, steps, messages, memory, facts, entities, rag, signals = parts
     return decode_context(
         with_end(dict(pairs(header))),
-        steps=steps,
+        steps=emptied(steps),
         messages=messages,
         working_memory=dict(pairs(memory)),
         facts=facts,

@@ -7,10 +7,13 @@ annotation is what JSON makes of it, and refused where that would lose something
 import contextlib
 import inspect
 import marshal
+import math
 import re
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from types import CodeType, FunctionType, NoneType
 from typing import Any, Final, get_type_hints
 
 import pydantic
@@ -36,7 +39,9 @@ def adapter_for(annotation: Any, name: str) -> Adapter:
     if annotation is inspect.Parameter.empty or annotation is Any:
         return ANY
     try:
-        return _adapter_of(annotation) if _is_hashable(annotation) else _new_adapter(annotation)
+        if not _is_hashable(annotation):
+            return _new_adapter(annotation)
+        return _SCALAR_ADAPTERS.get(annotation) or _adapter_of(annotation)
     except (pydantic.PydanticUserError, NameError) as error:
         raise RegistrationError(name, f"the annotation {annotation!r} has no JSON form: {error}") from error
     except annotations.Uncarriable as error:
@@ -54,6 +59,16 @@ def _new_adapter(annotation: Any) -> Adapter:
     adapter: Adapter = pydantic.TypeAdapter(annotation)
     annotations.check(adapter)
     return adapter
+
+
+_SCALARS: Final = (str, int, float, bool, NoneType)
+_SCALAR_ADAPTERS: Final[dict[Any, Adapter]] = {kind: _new_adapter(kind) for kind in _SCALARS}
+# The types of which an exact instance comes back as it went in.
+_SCALARS_OF: Final[dict[Adapter, frozenset[type]]] = {
+    ANY: frozenset(_SCALARS),
+    **{adapter: frozenset({kind}) for kind, adapter in _SCALAR_ADAPTERS.items()},
+}
+_LARGEST_INT: Final = 2**63
 
 
 def _is_hashable(annotation: Any) -> bool:
@@ -83,6 +98,47 @@ def result_adapter(function: Callable[..., Any]) -> Adapter:
     if known is None:
         known = _result_adapters[target] = adapter_for(hints(target)["return"], name_of(target))
     return known
+
+
+@dataclass(slots=True)
+class _Code:
+    """What is known of the functions that one piece of code makes."""
+
+    code: CodeType
+    namespace: dict[str, Any]
+    annotation: Any
+    facts: tuple[Adapter, bool]
+
+
+# By the identity of the code, which each entry keeps alive.
+_codes: Final[dict[int, _Code]] = {}
+_MOST_CODES: Final = 4096
+
+
+def what_it_returns(function: Callable[..., Any]) -> tuple[Adapter, bool]:
+    """Return the adapter of a function's result, and whether a call of it only makes a coroutine.
+
+    A function that is defined anew for each step (a lambda, a function in a loop) has the code of the one before it,
+    and costs as little. A name in its annotation means what it meant at first, as for any other function.
+    """
+    if type(function) is not FunctionType or function.__dict__:  # it may be marked, or made of another one
+        return result_adapter(function), is_async(function)
+    code, annotation = function.__code__, function.__annotations__.get("return", inspect.Parameter.empty)
+    known = _codes.get(id(code))
+    if (
+        known is None
+        or known.namespace is not function.__globals__
+        or not (known.annotation is annotation or _is_same(known.annotation, annotation))
+    ):
+        facts = result_adapter(function), is_async(function)
+        if len(_codes) >= _MOST_CODES:
+            _codes.clear()
+        known = _codes[id(code)] = _Code(code, function.__globals__, annotation, facts)
+    return known.facts
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and _is_equal(one, other)
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -232,7 +288,6 @@ def accepted(adapter: Adapter, value: Any, field: str) -> JSONValue:
     return carried(adapter, valid, field)[1]
 
 
-_SCALARS: Final = frozenset({str, int, float, bool})
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 
 
@@ -264,6 +319,8 @@ def round_trip(returns: Adapter, key: str, value: Any) -> tuple[Any, JSONValue]:
 
     A validator of the user's that raises makes the result invalid, too: what it judges is done.
     """
+    if type(value) in _SCALARS_OF.get(returns, ()) and _is_kept(value):
+        return value, value
     try:
         return carried(returns, value, key)
     except pydantic.ValidationError as error:
@@ -274,6 +331,24 @@ def round_trip(returns: Adapter, key: str, value: Any) -> tuple[Any, JSONValue]:
         raise InvalidResult(key, [f"not JSON-serialisable: {error}"]) from error
     except Exception as error:
         raise InvalidResult(key, [f"it cannot be recorded: {type(error).__name__}: {error}"]) from error
+
+
+def _is_kept(scalar: Any) -> bool:
+    """Return whether JSON carries this one as it is; False also if only a look in detail can tell."""
+    kind = type(scalar)
+    if kind is str:
+        return bool(scalar.isascii()) or _is_utf8(scalar)
+    if kind is int:
+        return bool(-_LARGEST_INT < scalar < _LARGEST_INT)
+    return kind is not float or math.isfinite(scalar)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def problems(error: pydantic.ValidationError, *within: str) -> list[str]:

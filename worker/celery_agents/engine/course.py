@@ -5,8 +5,8 @@ under `Course.lock`, and their records are written one after the other, as the n
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.errors import StoreUnavailable
@@ -78,6 +78,7 @@ class Course:
         self._held = held
         self._is_pausing = False
         self._changed = threading.Condition(self.lock)
+        self._are_waiting = False
         self._busy = 0
         self._expecting = threading.Lock()
         self._expected = 0
@@ -130,9 +131,29 @@ class Course:
 
     # -- in flight -----------------------------------------------------------------------------------------------------
 
-    def busy(self, key: str, *, is_expected: bool = False) -> AbstractContextManager[None]:
+    @contextmanager
+    def busy(self, key: str, *, is_expected: bool = False) -> Iterator[None]:
         """Take a step in this block: the attempt does not end before it is recorded."""
-        return _Busy(self, key, is_expected)
+        self.begin(is_expected=is_expected)
+        try:
+            yield
+        finally:
+            self.end(key)
+
+    def begin(self, *, is_expected: bool = False) -> None:
+        """Begin to take a step. The attempt does not end before `end` is called."""
+        with self.lock:
+            self._busy += 1
+            if is_expected:
+                self.unexpect()
+
+    def end(self, key: str) -> None:
+        """Say that the step of this key is not in flight any more."""
+        with self.lock:
+            self.unrecorded.discard(key)
+            self._busy -= 1
+            if self._are_waiting:
+                self._changed.notify_all()
 
     def expect(self) -> None:
         """Announce a step that another thread is about to take; `busy(is_expected=True)` or `unexpect` follows.
@@ -164,6 +185,7 @@ class Course:
         return not (self._busy > 0 or self._expected > 0 or self._is_pausing)
 
     def _wait(self) -> None:
+        self._are_waiting = True  # for good: an attempt that somebody waits for is about to end
         # Nobody tells of an expected step that is not taken after all: that is found out on the event loop.
         self._changed.wait(_LOOK_SECONDS if self._expected > 0 else None)
 
@@ -187,6 +209,15 @@ class Course:
         """
         if self.stopped is None or self._is_pausing:
             self._begin_to_stop(Outcome(ending=Ending.LOST))
+
+    def raised(self, error: BaseException) -> None:
+        """This leaves a call of the run. What comes from outside ends the attempt, also if the agent's code catches it.
+
+        What that code went on to would be recorded, and is not where the next attempt comes to.
+        """
+        if not isinstance(error, ExecutionStopped) and self.is_interrupt(error):
+            self.interrupted_by = self.interrupted_by or error
+            self.abandon()
 
     def pause(self, waiting: Wait, write: Callable[[Wait], Outcome], *, in_step: bool) -> NoReturn:
         """Stop to wait. Under `lock`, which is let go of until everything else that is in flight is recorded.
@@ -248,37 +279,8 @@ class Course:
         return written
 
 
-# Classes, as every step goes through these blocks, and a generator takes four times as long.
-
-
-class _Busy(AbstractContextManager[None]):
-    __slots__ = ("_course", "_is_expected", "_key")
-
-    def __init__(self, course: Course, key: str, is_expected: bool) -> None:
-        self._course = course
-        self._key = key
-        self._is_expected = is_expected
-
-    def __enter__(self) -> None:
-        course = self._course
-        with course.lock:
-            course._busy += 1
-            if self._is_expected:
-                course.unexpect()
-
-    def __exit__(self, *exc_info: object) -> None:
-        course = self._course
-        with course.lock:
-            course.unrecorded.discard(self._key)
-            course._busy -= 1
-            course._changed.notify_all()
-
-
 class _AbandonedByInterrupts(AbstractContextManager[None]):
-    """What comes from outside into this block ends the attempt, also if the agent's code catches it.
-
-    What that code went on to would be recorded, and is not where the next attempt comes to.
-    """
+    """See `Course.raised`, which is told of what leaves this block. Entered by many threads at once."""
 
     __slots__ = ("_course",)
 
@@ -289,9 +291,5 @@ class _AbandonedByInterrupts(AbstractContextManager[None]):
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        course = self._course
-        if error is None or isinstance(error, ExecutionStopped):
-            return
-        if course.is_interrupt(error):
-            course.interrupted_by = course.interrupted_by or error
-            course.abandon()
+        if error is not None:
+            self._course.raised(error)

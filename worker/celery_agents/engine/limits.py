@@ -52,6 +52,7 @@ class Limits:
         self._spent = spent
         self._added: dict[str, float] = {_STEPS: 0, _SECONDS: 0, _TOKENS: 0, _COST: 0}
         self._asked: Counter[str] = Counter()
+        self._questions = 0  # in all
         self._refused: set[str] = set()
         self._interrupted: dict[str, datetime] = {}
 
@@ -80,6 +81,7 @@ class Limits:
         """Take in an answer: `asked` is the input of the step that records it; nothing more is a refusal."""
         what = asked["limit"]
         self._asked[what] += 1
+        self._questions += 1
         self._added[what] += more
         if not more:
             self._refused.add(what)
@@ -100,7 +102,7 @@ class Limits:
         if self._first_deadline is not None and (overdue := self._overdue()) is not None:
             return self._reached(_SECONDS, overdue)
         # What people have added are steps, too.
-        if steps - sum(self._asked.values()) > budget.max_steps + added[_STEPS]:
+        if steps - self._questions > budget.max_steps + added[_STEPS]:
             return self._reached(_STEPS, MaxStepsExceeded(int(budget.max_steps + added[_STEPS])))
         if budget.max_tokens is None and budget.max_cost is None:
             return None

@@ -7,6 +7,7 @@ from typing import Final
 from agent_statestore.checkpoint import NewExecution, new_execution_id
 from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
+from agent_statestore.codec.contexts import emptied
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, AuditEvent, Claim
@@ -129,12 +130,12 @@ class LockedContexts(LockedBase):
     def _queries(self, execution_id: str) -> list[Select]:
         return [(part, (execution_id,)) for part in self._parts]
 
-    def _context(self, header: Header, parts: Sequence[Sequence[Row]]) -> AgentContext:
-        steps, notes, values, mail = parts
+    def _context(self, header: Header, parts: Sequence[list[Row]]) -> AgentContext:
+        rows, notes, values, mail = parts
         pending = header["pending"]
         return context_of(
             header,
-            steps=[text for (text,) in steps],
+            steps=(text for (text,) in emptied(rows)),
             notes=[(kind, text) for kind, text in notes],
             values=[(kind, name, text) for kind, name, text in values],
             # A signal that was consumed under an older version of this package still has its text.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from agent_statestore.codec.contexts import emptied
 from agent_statestore.records import AgentContext
 from agent_statestore.sql.rows import context_of
 from agent_statestore.sql.tables import COLUMNS, Tables
@@ -44,7 +45,7 @@ def context_in(row: Sequence[Any]) -> AgentContext:
     steps, note_kinds, note_texts, value_kinds, value_names, value_texts, signals = row[_PARTS]
     return context_of(
         dict(zip(COLUMNS, row, strict=False)),
-        steps=steps,
+        steps=emptied(steps),
         notes=zip(note_kinds, note_texts, strict=True),
         values=zip(value_kinds, value_names, value_texts, strict=True),
         signals=signals,

@@ -119,7 +119,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def step_changes(self) -> StepChanges | None:
         """Return what the step changed, for its record; None if nothing."""
-        mark = self._begun()
+        mark = self._step or self._begun()
         messages = len(self.conversation.messages) - mark.messages
         facts = len(self.conversation.facts) - mark.facts
         if not (mark.written or messages or facts):

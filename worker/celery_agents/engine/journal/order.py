@@ -7,6 +7,7 @@ task has time to come to its next step before another one gets its result.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 from typing import Any, Final
@@ -26,7 +27,7 @@ _ESCALATION: Final = "escalate "
 
 
 class ReplayOrder:
-    """Gives the results of one attempt out in their order. Used on the event loop alone."""
+    """Gives the results of one attempt out in their order. Used on the event loop, but for `add`."""
 
     def __init__(self, steps: Iterable[AgentStep]) -> None:
         recorded = [step for step in steps if step.result is not None and _is_awaited(step)]
@@ -36,19 +37,31 @@ class ReplayOrder:
         self._waiting: dict[str, asyncio.Event] = {}
         self._last: asyncio.Task[Any] | None = None
         self._giving: asyncio.Task[None] | None = None
+        self._added: deque[AgentStep] = deque()
+
+    def begin(self) -> None:
+        """The current task is about to call the agent's function: no other one comes to a step before it."""
+        self._last = asyncio.current_task()
 
     def add(self, step: AgentStep) -> None:
-        """A step was recorded just now."""
-        if _is_awaited(step) and step.name not in self._forgotten:
-            self._left[step.name] = None
+        """A step was recorded just now. Called by the thread that did so; the loop looks at its next turn."""
+        self._added.append(step)
+
+    def _take_in(self) -> None:
+        while self._added:
+            step = self._added.popleft()
+            if _is_awaited(step) and step.name not in self._forgotten:
+                self._left[step.name] = None
 
     def forget(self, key: str) -> None:
         """Nobody waits for this step any more, though it may still be recorded."""
+        self._take_in()
         self._forgotten.add(key)
         self._left.pop(key, None)
 
     async def turn(self, *keys: str) -> None:
         """Returns when it is the turn of the last of these steps; at once for those that are not recorded."""
+        self._take_in()
         wanted = [key for key in keys if key in self._left]
         if not wanted:
             return
@@ -81,6 +94,7 @@ class ReplayOrder:
         while True:
             for _ in range(_ROUNDS):
                 await asyncio.sleep(0)
+            self._take_in()
             key = next(iter(self._left), None)
             event = None if key is None else self._waiting.pop(key, None)
             if key is None or event is None:

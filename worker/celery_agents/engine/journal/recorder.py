@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint, StepTransaction, new_checkpoint_id
+from agent_statestore.checkpoint import Checkpoint, StepTransaction
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
@@ -24,11 +24,8 @@ from agent_statestore.records import (
     AgentStep,
     Checkpointed,
     Claim,
-    ErrorInfo,
-    JSONValue,
     Result,
     StepChanges,
-    Wait,
 )
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -138,7 +135,7 @@ class Recorder:
         The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
         """
         with self._course.lock:
-            self._course.write(self.write, steps=steps, state=self._state_of_step())
+            self._course.write(self.write, steps=steps, state=AgentState.THINKING if self._must_set_state else None)
             self._is_recorded(steps)
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
@@ -163,17 +160,17 @@ class Recorder:
                 for listener in self.listeners:
                     listener(step)
 
-    def _state_of_step(self) -> AgentState | None:
-        return AgentState.THINKING if self._must_set_state else None
-
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def write(self, **change: Any) -> Checkpointed:
-        """Apply a change, with everything that is pending. Call it through `Course.write`, or `write_last`."""
+        """Apply a change, with everything that is pending. Call it through `Course.write`, or `write_last`.
+
+        `change` are fields of `Checkpoint`.
+        """
         memory = self._memory
         taken = NOTHING if memory.outbox.is_empty else memory.outbox.take()
         try:
-            checkpoint = self._checkpoint(taken, **change)
+            checkpoint = self._checkpoint(taken, change)
             return self._applied(checkpoint, self._apply(checkpoint))
         except BaseException:
             memory.outbox.put_back(taken)
@@ -189,9 +186,8 @@ class Recorder:
             raise _lost()
         taken = self._memory.outbox.take()
         try:
-            checkpoint = self._checkpoint(
-                taken, steps=(step,), state=self._state_of_step(), checkpoint_id=checkpoint_id
-            )
+            state = AgentState.THINKING if self._must_set_state else None
+            checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state, "checkpoint_id": checkpoint_id})
             self._applied(checkpoint, transaction.checkpoint(checkpoint))
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
@@ -203,36 +199,19 @@ class Recorder:
         (recorded, *_) = self._store.get_steps(self._lease.execution_id, after=step.step_number - 1)
         return recorded
 
-    def _checkpoint(
-        self,
-        pending: Pending,
-        *,
-        steps: tuple[AgentStep, ...] = (),
-        state: AgentState | None,
-        waits: tuple[Wait, ...] = (),
-        output: JSONValue = None,
-        error: ErrorInfo | None = None,
-        announce_within: timedelta | None = None,
-        reason: str | None = None,
-        checkpoint_id: str | None = None,
-    ) -> Checkpoint:
-        return Checkpoint(
-            checkpoint_id=checkpoint_id or new_checkpoint_id(),
-            steps=steps,
-            messages=tuple(pending.messages),
-            working_memory=pending.written() if pending.memory else {},
-            forget=pending.forgotten() if pending.memory else (),
-            facts=tuple(pending.facts),
-            facts_by_run=True,
-            state=state,
-            waits=waits,
-            output=output,
-            error=error,
-            consumed=tuple(getattr(self._mailbox.taken, "ids", ())),
-            announce_within=announce_within,
-            reason=reason,
-            after_checkpoint=self._last_checkpoint,
-        )
+    def _checkpoint(self, pending: Pending, change: dict[str, Any]) -> Checkpoint:
+        if pending is not NOTHING:  # most steps bring nothing along
+            change |= {
+                "messages": tuple(pending.messages),
+                "working_memory": pending.written(),
+                "forget": pending.forgotten(),
+                "facts": tuple(pending.facts),
+                "facts_by_run": True,
+            }
+        taken = self._mailbox.taken.__dict__.get("ids")
+        if taken:
+            change["consumed"] = tuple(taken)
+        return Checkpoint(after_checkpoint=self._last_checkpoint, **change)
 
     def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
         execution_id, lease = self._lease.execution_id, self._lease

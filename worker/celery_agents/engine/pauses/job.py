@@ -148,12 +148,12 @@ class Job:
         if not keeps_memory:
             memory.begin_step()
         try:
-            with (
-                attempt.course.busy(key),
-                attempt.nesting.inside_step(key),
-                work.open(attempt, Try(key, number)) as opened,
-            ):
-                return opened.call() if stage is None else stage.call(key, opened.call)
+            with attempt.course.busy(key), attempt.nesting.inside_step(key):
+                return work.open(
+                    attempt,
+                    Try(key, number),
+                    lambda opened: opened.call() if stage is None else stage.call(key, opened.call),
+                )
         finally:
             if not keeps_memory:
                 memory.roll_back()

@@ -2,8 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,15 @@ from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.run import event_loop
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.run import BaseRun, Calls, Durable
-from celery_agents.engine.steps.call import Call, Place, StepOptions, name_of_tool, transaction
+from celery_agents.engine.steps.call import (
+    Call,
+    Place,
+    StepOptions,
+    come_to,
+    is_plain,
+    name_of_tool,
+    transaction,
+)
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, check_limit
 from celery_agents.engine.steps.scope import StepWaits
 from celery_agents.engine.steps.taking import ReachedStep
@@ -72,6 +79,8 @@ class AsyncRun(BaseRun):
     @_to_be_awaited
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.step`. `function` may be async, and is then awaited on the event loop."""
+        if is_plain(function):
+            return await self._finish(come_to(self._attempt, name, function, args, kwargs, self._options))
         place = Place.of(self._attempt, Call(name=name, function=function, args=args, kwargs=kwargs))
         return await self._finish(await self._allowed(place))
 
@@ -161,21 +170,19 @@ class AsyncRun(BaseRun):
         """See `Run.gather`."""
         attempt = self._attempt
         keys = come_to_ends(attempt, spawned)
-        async with self._in_order(*keys):
-            return await self._do(lambda: gather(attempt, spawned, keys, return_exceptions=return_exceptions))
+        job = self._do(lambda: gather(attempt, spawned, keys, return_exceptions=return_exceptions))
+        return await self._in_order(job, *keys)
 
     async def _allowed(self, place: Place) -> ReachedStep:
         if place.approval is None:
             return place.allowed(self._options)
-        async with self._in_order(place.approval_key):
-            return await self._do(lambda: place.allowed(self._options))
+        return await self._in_order(self._do(lambda: place.allowed(self._options)), place.approval_key)
 
     async def _finish(self, reached: ReachedStep) -> Any:
         if reached.is_recorded:
             await self._order.turn(reached.key)
             return reached.finish()
-        async with self._in_order(reached.key):
-            return await self._begin(reached)
+        return await self._in_order(self._begin(reached), reached.key)
 
     async def _begin(self, reached: ReachedStep) -> Any:
         course = self._attempt.course
@@ -186,14 +193,12 @@ class AsyncRun(BaseRun):
 
     async def _take(self, wanted: Durable) -> Any:
         key = self._attempt.journal.come_to(wanted.name)
-        async with self._in_order(key):
-            return await self._do(lambda: wanted.take(self._attempt, key))
+        return await self._in_order(self._do(lambda: wanted.take(self._attempt, key)), key)
 
-    @asynccontextmanager
-    async def _in_order(self, *keys: str) -> AsyncIterator[None]:
-        """What is recorded in this block is given out when it is its turn."""
+    async def _in_order(self, recording: Coroutine[Any, Any, T], *keys: str) -> T:
+        """Await what records these steps; what comes of it is given out when it is its turn."""
         try:
-            yield
+            result = await recording
         except asyncio.CancelledError:
             for key in keys:
                 self._order.forget(key)
@@ -202,6 +207,7 @@ class AsyncRun(BaseRun):
             await self._order.turn(*keys)
             raise
         await self._order.turn(*keys)
+        return result
 
     async def _do(self, job: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._desk.submit(job))
@@ -221,9 +227,9 @@ def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, A
     order = ReplayOrder(attempt.journal)
 
     async def work() -> Any:
-        loop = asyncio.get_running_loop()
+        order.begin()
         # Before any subscriber: what they do with a record does not hold up its result.
-        attempt.recorder.listeners.insert(0, lambda step: loop.call_soon_threadsafe(order.add, step))
+        attempt.recorder.listeners.insert(0, order.add)
         output = await function(AsyncRun(attempt, desk, order), value)
         desk.check_all_awaited()
         return output

@@ -22,7 +22,7 @@ from celery_agents.engine.pauses.job import DEFAULT_EVERY, Finished, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
-from celery_agents.engine.steps.call import Call, Place, StepOptions, name_of_tool, transaction
+from celery_agents.engine.steps.call import Call, Place, StepOptions, come_to, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, first_error, take_all
 
 P = ParamSpec("P")
@@ -220,9 +220,13 @@ class Run(BaseRun):
         Raises what `function` raises, and `InvalidResult`, `ValueTooLarge`, `LimitExceeded`, `JournalMismatch`,
         `StepTimeout`, `StepInterrupted`; for a tool also `InvalidArguments`, `ApprovalDenied`, `ApprovalExpired`.
         """
-        call = Call(name=name, function=function, args=args, kwargs=kwargs)
-        with self._attempt.course.abandoned_by_interrupts:
-            return cast(T, Place.of(self._attempt, call).allowed(self._options).finish())
+        attempt = self._attempt
+        try:
+            result: T = come_to(attempt, name, function, args, kwargs, self._options).finish()
+            return result
+        except BaseException as error:
+            attempt.course.raised(error)
+            raise
 
     @overload
     def tool(self, tool: Tool[Concatenate[ToolContext, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from types import FunctionType
+from typing import Any, Final
 
 from agent_statestore.envelope import dump
 from agent_statestore.records import Action
@@ -63,6 +64,30 @@ class Call:
         return replace(self, function=function, args=args, kwargs=kwargs)
 
 
+_PLAIN: Final = Action(kind="step")
+
+
+def is_plain(function: object) -> bool:
+    """Return whether this is a function of Python's, which neither is a tool nor holds one."""
+    return type(function) is FunctionType
+
+
+def come_to(
+    attempt: Attempt,
+    name: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: StepOptions,
+) -> ReachedStep:
+    """The code has come to a call: its step, as a person allowed it if that is needed. Raises as `Place` does."""
+    if not is_plain(function):
+        return Place.of(attempt, Call(name=name, function=function, args=args, kwargs=kwargs)).allowed(options)
+    key = attempt.journal.come_to(name)
+    step = _plain_step(attempt, name, function, args, kwargs, options)
+    return ReachedStep(step, attempt, key, attempt.journal.look_up(key, _PLAIN))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A call at its place in the code's order: the key of its step, and before it of the approval, if it needs one."""
@@ -119,16 +144,28 @@ def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
     """The step of a call. Raises `InvalidArguments` or `NotSerialisable` for what cannot be recorded."""
     if isinstance(call.function, Tool):
         return _tool_step(attempt, call, call.function, options)
-    function, args, kwargs = call.function, call.args, call.kwargs
-    does = function if attempt.stage is None else attempt.stage.stand_in(call.name, None) or function
-    returns, is_async = _returns_of(function, call.name, options), types.is_async(function)
+    return _plain_step(attempt, call.name, call.function, call.args, call.kwargs, options)
+
+
+def _plain_step(
+    attempt: Attempt,
+    name: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: StepOptions,
+) -> Step:
+    does = function if attempt.stage is None else attempt.stage.stand_in(name, None) or function
+    returns, is_async = types.what_it_returns(function)
+    if options.returns is not MISSING:
+        returns = types.adapter_for(options.returns, name)
     policy, reconcile = CrashPolicy.RETRY, None
     if options.on_crash is not None:
-        policy, reconcile = crash_policy(call.name, options.on_crash)
+        policy, reconcile = crash_policy(name, options.on_crash)
     return Step(
-        name=call.name,
-        action=Action(kind="step"),
-        work=PlainWork(lambda _: does(*args, **kwargs), is_async=is_async, timeout=options.timeout),
+        name=name,
+        action=_PLAIN,
+        work=PlainWork(lambda _: does(*args, **kwargs), is_async, options.timeout),
         returns=returns,
         retry=options.retry or NO_RETRY,
         crash_policy=policy,

@@ -1,7 +1,7 @@
 """What the code that runs right now is inside of: a step's function, or steps that are taken beside each other."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Final, TypeAlias
 
@@ -15,6 +15,9 @@ PutOff: TypeAlias = list[tuple[AgentState, Wait]]
 _inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
 # (id of the nesting, what steps wait for that others are taken beside).
 _put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
+
+# What the code was inside of before it entered a step.
+Around: TypeAlias = tuple[Token[tuple[int, str] | None], str | None]
 
 # The execution whose agent the code that runs right now belongs to, in its steps and on its event loop, too.
 _execution_around: Final[ContextVar[str | None]] = ContextVar("execution_around", default=None)
@@ -64,9 +67,28 @@ class Nesting:
             if inside is not None:
                 raise MemoryInParallel(inside)
 
-    def inside_step(self, key: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def inside_step(self, key: str) -> Iterator[None]:
         """The step's own function runs in this block."""
-        return _InsideStep(self, key)
+        around = self.enter_step(key)
+        try:
+            yield
+        finally:
+            self.leave_step(around)
+
+    def enter_step(self, key: str) -> Around:
+        """The step's own function runs until `leave_step` is called with what this returns."""
+        around = _inside.set((id(self), key)), self._inside
+        if not self.is_concurrent:
+            self._inside = key  # also for threads that the function starts
+        return around
+
+    def leave_step(self, around: Around) -> None:
+        """The step's function has ended."""
+        token, inside = around
+        if not self.is_concurrent:
+            self._inside = inside
+        _inside.reset(token)
 
     @contextmanager
     def beside_each_other(self, keys: Sequence[str]) -> Iterator[PutOff]:
@@ -94,25 +116,3 @@ class Nesting:
         """Where what this step waits for is collected; None if it is to pause by itself."""
         put_off = _put_off.get()
         return put_off[1] if put_off is not None and put_off[0] == id(self) else None
-
-
-class _InsideStep(AbstractContextManager[None]):
-    """See `Nesting.inside_step`. A class, as every step goes through it, and a generator takes four times as long."""
-
-    __slots__ = ("_around", "_key", "_nesting", "_token")
-
-    def __init__(self, nesting: Nesting, key: str) -> None:
-        self._nesting = nesting
-        self._key = key
-
-    def __enter__(self) -> None:
-        nesting = self._nesting
-        self._token: Token[tuple[int, str] | None] = _inside.set((id(nesting), self._key))
-        self._around = nesting._inside
-        if not nesting.is_concurrent:
-            nesting._inside = self._key  # also for threads that the function starts
-
-    def __exit__(self, *exc_info: object) -> None:
-        if not self._nesting.is_concurrent:
-            self._nesting._inside = self._around
-        _inside.reset(self._token)

@@ -11,7 +11,8 @@ from celery_agents.define.retry import Retry
 from celery_agents.engine.steps.work import Try, Work
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as one is made for every step, and a frozen one takes several times as long.
+@dataclass(slots=True, kw_only=True)
 class Step:
     """A step as the code asks for it.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pydantic
@@ -27,7 +28,7 @@ from celery_agents.errors import JournalMismatch, StepTimeout
 
 def reach(attempt: Attempt, step: Step, key: str) -> "ReachedStep":
     """The code has come to a step, at this place in its order."""
-    return ReachedStep(step=step, attempt=attempt, key=key, recorded=attempt.journal.look_up(key, step.action))
+    return ReachedStep(step, attempt, key, attempt.journal.look_up(key, step.action))
 
 
 def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = True, is_expected: bool = False) -> None:
@@ -48,7 +49,8 @@ def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = Tru
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as one is made for every step, and a frozen one takes several times as long.
+@dataclass(slots=True)
 class ReachedStep:
     """A step at its place in the code's order; `recorded` is what the journal has of it."""
 
@@ -71,13 +73,16 @@ class ReachedStep:
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
         attempt = self.attempt
-        with attempt.course.busy(self.key, is_expected=is_expected):
+        attempt.course.begin(is_expected=is_expected)
+        try:
             begin_step(attempt, self.key, self.step.action, is_new=recorded is None, is_expected=is_expected)
             if recorded is not None and recorded.in_flight:
                 result = crash.settle(self.step, attempt, recorded)
                 if result is not None:
                     return self._settled(recorded, result)
             return self._try(0 if recorded is None else recorded.tries)
+        finally:
+            attempt.course.end(self.key)
 
     def _try(self, tries: int) -> Any:
         step, attempt = self.step, self.attempt
@@ -90,8 +95,7 @@ class ReachedStep:
             if not attempt.nesting.is_concurrent:
                 attempt.memory.begin_step()
             try:
-                with step.work.open(attempt, Try(self.key, tries)) as work:
-                    result = self._do(work, started, tries)
+                result = step.work.open(attempt, Try(self.key, tries), partial(self._do, started, tries))
                 if patience is not None:
                     patience.succeeded()
                 return result
@@ -112,13 +116,16 @@ class ReachedStep:
                 patience.wait(error)
         raise failure  # out of the block above, so that it has the cause that is recorded, and no other
 
-    def _do(self, work: OpenWork, started: datetime, tries: int) -> Any:
-        """One try. Raise `_TryFailed`, through the work's block, which undoes what can be undone."""
+    def _do(self, started: datetime, tries: int, work: OpenWork) -> Any:
+        """One try. Raise `_TryFailed`, through the work, which undoes what can be undone."""
         attempt, key = self.attempt, self.key
         try:
-            with attempt.nesting.inside_step(key):
+            around = attempt.nesting.enter_step(key)
+            try:
                 given = work.call() if attempt.stage is None else attempt.stage.call(key, work.call)
                 value, output = types.round_trip(self.step.returns, key, given)
+            finally:
+                attempt.nesting.leave_step(around)
         except attempt.course.interrupts as error:
             if attempt.course.is_interrupt(error):
                 raise  # not the step's own: the process, or the whole attempt, is being ended

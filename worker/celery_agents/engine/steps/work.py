@@ -1,20 +1,22 @@
 """How the work of a step and its checkpoint go together: one after the other, or in one transaction."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from inspect import iscoroutine
-from typing import Any, Protocol
+from types import CoroutineType
+from typing import Any, Protocol, TypeVar
 
 from agent_statestore.checkpoint import StepTransaction, new_checkpoint_id
 from agent_statestore.records import AgentStep
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.steps import calling
 
+R = TypeVar("R")
 
-@dataclass(frozen=True, slots=True)
+
+# Not frozen, as one is made for every step, and a frozen one takes several times as long.
+@dataclass(slots=True)
 class Try:
     """One try of a step: the step's key in the journal, and which try it is, from 1."""
 
@@ -37,15 +39,15 @@ class OpenWork(Protocol):
 class Work(Protocol):
     """What a step does."""
 
-    def open(self, attempt: Attempt, this: Try) -> AbstractContextManager[OpenWork]:
-        """Return a context manager around one try. Leaving it with an error undoes what can be undone.
+    def open(self, attempt: Attempt, this: Try, do: Callable[[OpenWork], R]) -> R:
+        """Return what `do` returns, which makes one try. What can be undone is undone when it raises.
 
-        It raises `StoreUnavailable` if the whole try is to be done again.
+        Raise what `do` raises, and `StoreUnavailable` if the whole try is to be done again.
         """
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainWork:
     """Work of any kind; the checkpoint follows it. `timeout` is for one try.
 
@@ -56,9 +58,9 @@ class PlainWork:
     is_async: bool = False
     timeout: timedelta | None = None
 
-    def open(self, attempt: Attempt, this: Try) -> AbstractContextManager[OpenWork]:
+    def open(self, attempt: Attempt, this: Try, do: Callable[[OpenWork], R]) -> R:
         """See `Work`."""
-        return nullcontext(_Plain(self, attempt, this))
+        return do(_Plain(self, attempt, this))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,14 @@ class TransactionalWork:
     function: Callable[[Any], Any]
     checkpoint_id: str = field(default_factory=new_checkpoint_id)
 
-    @contextmanager
-    def open(self, attempt: Attempt, this: Try) -> Iterator[OpenWork]:
+    def open(self, attempt: Attempt, this: Try, do: Callable[[OpenWork], R]) -> R:
         """See `Work`. No step beside it records anything meanwhile: that might wait for this transaction's locks."""
         del this
         with attempt.course.lock, attempt.recorder.transaction() as transaction:
-            yield _Transactional(self.function, attempt, transaction, self.checkpoint_id)
+            return do(_Transactional(self.function, attempt, transaction, self.checkpoint_id))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plain:
     work: PlainWork
     attempt: Attempt
@@ -91,12 +92,12 @@ class _Plain:
             value = work.function(this)
         else:
             value = calling.in_time(partial(work.function, this), this.key, work.timeout)
-        if not iscoroutine(value):
+        if not isinstance(value, CoroutineType):
             return value
         return calling.awaited(value, key=this.key, timeout=work.timeout, held=self.attempt.held)
 
     def record(self, step: AgentStep) -> AgentStep:
-        self.attempt.recorder.record(step)
+        self.attempt.recorder.record_all((step,))
         return step
 
 
