@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from click.testing import CliRunner
 
 from agent_statestore import open_store
@@ -169,3 +169,14 @@ def test_another_installation_keeps_the_folder(folder: Path) -> None:
     write_everywhere(app)
 
     assert (folder / ".agents" / "executions.db").exists()
+
+
+def test_the_first_worker_in_a_folder_waits_for_no_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery tries for five seconds to create the tables for results in a folder that is not there."""
+    tried_again: list[float] = []
+    monkeypatch.setattr("celery.backends.database.session.time.sleep", tried_again.append)
+    app = make_app()
+    signals.celeryd_init.send("celery@here", instance=SimpleNamespace(app=app))
+    assert tried_again == []
+    assert app.backend.get_state("unknown") == "PENDING"
+    app.close()

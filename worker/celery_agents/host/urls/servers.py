@@ -10,6 +10,7 @@ from celery import Celery, signals
 
 from agent_statestore.masking import masked
 from celery_agents.errors import ConfigurationError
+from celery_agents.host.home import home_of
 
 _FAULT: Final = "a host or port is malformed; a password needs %40 for @, %2F for /, %23 for #, %3F for ?"
 
@@ -27,7 +28,10 @@ def check_broker_url(app: Celery) -> None:
 
 
 def check_result_backend(app: Celery) -> None:
-    """Raise `ConfigurationError` for a result backend's URL that cannot be read. Connect to nothing."""
+    """Raise `ConfigurationError` for a result backend's URL that cannot be read.
+
+    A database is connected to, if Celery is to create its tables at once; no other server is.
+    """
     url = app.conf.result_backend
     _check_scheme("result_backend", url)
     try:
@@ -55,6 +59,11 @@ def check_before_worker(app: Celery) -> None:
             return
         try:
             check_broker_url(app)
+            home = home_of(app)
+            if home is not None:
+                # A result backend on a database creates its tables here. In a folder that is not there yet it would
+                # try that for seconds.
+                home.prepare()
             check_result_backend(app)
         except ConfigurationError as error:
             # Of the receivers of a signal Celery logs every error, and goes on.
