@@ -49,9 +49,14 @@ CELLS = [
 ] + [Cell("embedded", "mariadb", "prefork"), Cell("redis", "mariadb", "threads"), Cell("redis", "hybrid", "prefork")]
 
 
-def spread(cells: Sequence[Cell]) -> list[Any]:
-    """The cells as parameters of a test. On every commit so many run that each broker, store and pool is in one."""
+def spread(cells: Sequence[Cell], *, stores: Collection[str] | None = None) -> list[Any]:
+    """The cells as parameters of a test. On every commit so many run that each broker, store and pool is in one.
+
+    With `stores` these stores are enough: what the test shows is the same on each, and other tests have the others.
+    """
     missing = {part for cell in cells for part in cell.parts}
+    if stores is not None:
+        missing = {(kind, name) for kind, name in missing if kind != "store" or name in stores}
     chosen: list[Cell] = []
     while missing:
         best = max(cells, key=lambda cell: len(cell.parts & missing))  # the first of several

@@ -6,20 +6,24 @@ from pathlib import Path
 import pytest
 
 from tests.crash import scenarios
-from tests.crash.scene import CELLS, Scene
+from tests.crash.scene import CELLS, Cell, Scene, spread
 from tests.services.redis import RedisServer
 
-ONE_STORE = [cell for cell in CELLS if cell.store == "sqlite"]
+SQLITE = [cell for cell in CELLS if cell.store == "sqlite"]
+ON_REDIS = [
+    Cell("redis", "sqlite", "threads"),
+    pytest.param(Cell("redis", "sqlite", "prefork"), marks=pytest.mark.full),
+]
 
 
 @pytest.mark.worker(ring_seconds=1.0)
-@pytest.mark.parametrize("cell", ONE_STORE, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", spread(SQLITE), ids=str, indirect=True)
 def test_executions_complete_after_the_broker_was_flushed(scene: Scene, folder: Path) -> None:
     scenarios.flush_while_some_run_and_some_wait(scene, folder)
 
 
 @pytest.mark.worker(ring_seconds=1.0)
-@pytest.mark.parametrize("cell", [cell for cell in ONE_STORE if cell.broker == "redis"], ids=str, indirect=True)
+@pytest.mark.parametrize("cell", ON_REDIS, ids=str, indirect=True)
 def test_executions_complete_after_the_broker_came_back_empty(scene: Scene, redis_server: RedisServer) -> None:
     plan, executions = scenarios.fill_all_slots(scene)
     redis_server.kill()

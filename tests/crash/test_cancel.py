@@ -19,7 +19,11 @@ pytestmark = pytest.mark.worker(
     imports=["tests.crash.cancelled"], lease_seconds=LEASE_SECONDS, inline_wait_seconds=MOST_IN_PLACE_SECONDS
 )
 
-CELLS: Final = [Cell("embedded", "sqlite", "threads"), Cell("redis", "redis", "prefork")]
+THREADS: Final = Cell("embedded", "sqlite", "threads")
+PREFORK: Final = Cell("redis", "redis", "prefork")
+# What interrupts a function differs between threads and processes. The rest is the same in both.
+BOTH: Final = [THREADS, PREFORK]
+ONE: Final = [pytest.param(THREADS, marks=pytest.mark.full), PREFORK]
 # So many slots has each worker: one may be sent as many executions, and keep what it is sent beyond that.
 AT_ONCE: Final = 2
 
@@ -46,7 +50,7 @@ def check_cancelled(scene: Scene, execution: Execution, about: str, calls: int) 
     assert sum(1 for _ in scene.ledger.rows(STARTED, execution.id)) == calls, f"{about}: it went on"
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", BOTH, ids=str, indirect=True)
 def test_a_cancel_ends_what_is_being_done_within_seconds(scene: Scene) -> None:
     for first in range(0, len(BUSY), AT_ONCE):
         some = BUSY[first : first + AT_ONCE]
@@ -66,7 +70,7 @@ def test_a_cancel_ends_what_is_being_done_within_seconds(scene: Scene) -> None:
             check_cancelled(scene, held, Doing.STEP, calls=1)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", ONE, ids=str, indirect=True)
 def test_a_cancel_ends_a_pause_at_once_and_the_children_too(scene: Scene) -> None:
     paused = [doing for doing in Doing if doing not in BUSY]
     executions = {doing: start(scene, doing) for doing in paused}
@@ -87,7 +91,7 @@ def test_a_cancel_ends_a_pause_at_once_and_the_children_too(scene: Scene) -> Non
         check_cancelled(scene, child, "a child", calls=1)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", ONE, ids=str, indirect=True)
 def test_a_cancel_before_the_start_and_after_the_end(scene: Scene) -> None:
     ended = enqueue(brief, runtime=scene.runtime)
     assert ended.wait(scene.patience_seconds) == "done"
@@ -113,7 +117,7 @@ def test_a_cancel_before_the_start_and_after_the_end(scene: Scene) -> None:
         assert execution.summary().attempt == 0
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str, indirect=True)
+@pytest.mark.parametrize("cell", ONE, ids=str, indirect=True)
 def test_a_cancel_that_its_worker_does_not_live_to_see(scene: Scene) -> None:
     execution = start(scene, Doing.STEP)
     call = scene.calls(execution, 1)[0]

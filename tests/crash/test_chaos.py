@@ -13,12 +13,10 @@ from tests.crash.scene import Cell, Scene
 
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10**6))
 
-SMALL_CELLS = [
-    Cell("embedded", "sqlite", "prefork"),
-    Cell("redis", "postgresql", "threads"),
-    Cell("redis", "redis", "prefork"),
-]
-CELLS = [*SMALL_CELLS, Cell("redis", "mariadb", "prefork"), Cell("redis", "hybrid", "threads")]
+EMBEDDED = Cell("embedded", "sqlite", "prefork")
+SERVERS = [Cell("redis", "postgresql", "threads"), Cell("redis", "redis", "prefork")]
+SMALL_CELLS = [EMBEDDED, *(pytest.param(cell, marks=pytest.mark.full) for cell in SERVERS)]
+CELLS = [EMBEDDED, *SERVERS, Cell("redis", "mariadb", "prefork"), Cell("redis", "hybrid", "threads")]
 
 
 @pytest.mark.worker(lease_seconds=2.0, ring_seconds=1.0, imports=["tests.crash.another_host"])

@@ -7,7 +7,7 @@ from tests.crash.scene import CELLS, Scene, spread
 
 
 @pytest.mark.worker(sweep_seconds=600.0, ring_seconds=600.0)  # so that nobody but the leaving worker can have rung
-@pytest.mark.parametrize("cell", spread(CELLS), ids=str, indirect=True)
+@pytest.mark.parametrize("cell", spread(CELLS, stores=["postgresql"]), ids=str, indirect=True)
 def test_a_terminated_worker_stops_at_the_step_boundary_and_another_goes_on(scene: Scene) -> None:
     context = scenarios.terminate_in_long_execution(scene)
     assert context.attempt == 2, "the handover took more than one claim"

@@ -17,6 +17,7 @@ from tests.services.redis_sentinel import RedisSentinel
 LEASE = {"lease_seconds": 6.0, "ring_seconds": 2.0}
 
 
+@pytest.mark.full
 class TestCluster:
     """One of three masters is killed: a third of all executions is on it."""
 

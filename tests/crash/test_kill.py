@@ -5,6 +5,8 @@ import pytest
 from tests.crash import scenarios
 from tests.crash.scene import CELLS, Cell, Scene, spread
 
+PREFORK = [cell for cell in CELLS if cell.pool == "prefork"]
+
 
 @pytest.mark.parametrize("cell", spread(CELLS), ids=str, indirect=True)
 def test_another_worker_goes_on_at_once_after_the_whole_worker_was_killed(scene: Scene) -> None:
@@ -12,7 +14,7 @@ def test_another_worker_goes_on_at_once_after_the_whole_worker_was_killed(scene:
 
 
 @pytest.mark.worker(ring_seconds=600.0)  # so that the first bell must do
-@pytest.mark.parametrize("cell", spread([cell for cell in CELLS if cell.pool == "prefork"]), ids=str, indirect=True)
+@pytest.mark.parametrize("cell", spread(PREFORK, stores=["postgresql"]), ids=str, indirect=True)
 def test_an_execution_goes_on_at_once_after_its_pool_child_was_killed(scene: Scene) -> None:
     scenarios.kill_pool_child(scene)
 

@@ -14,7 +14,7 @@ from tests.crash.outages import (
 from tests.crash.scene import Cell, Scene
 from tests.services.process import ServerProcess
 
-SERVERS = [Cell("embedded", store, "prefork") for store in ("postgresql", "mariadb", "redis")]
+POSTGRESQL, MARIADB, REDIS = (Cell("embedded", store, "prefork") for store in ("postgresql", "mariadb", "redis"))
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def store_url(store_server_url: str) -> str:
 # A claim that was made and whose answer was lost holds its execution for the whole lease, so that is not much longer
 # than the outages.
 @pytest.mark.worker(lease_seconds=8.0, ring_seconds=2.0)
-@pytest.mark.parametrize("cell", SERVERS, ids=str, indirect=True)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(POSTGRESQL, marks=pytest.mark.full), MARIADB, REDIS], ids=str, indirect=True
+)
 def test_a_server_killed_twice_loses_and_repeats_nothing(scene: Scene, store_server: ServerProcess) -> None:
     survive_outages(scene, [kill_and_start(store_server, down_seconds=seconds) for seconds in (1.0, 1.5)])
     for worker in scene.workers:
@@ -33,7 +35,7 @@ def test_a_server_killed_twice_loses_and_repeats_nothing(scene: Scene, store_ser
 
 
 @pytest.mark.worker(lease_seconds=1.0, ring_seconds=2.0)
-@pytest.mark.parametrize("cell", SERVERS[:1], ids=str, indirect=True)
+@pytest.mark.parametrize("cell", [POSTGRESQL], ids=str, indirect=True)
 def test_an_outage_longer_than_the_leases_costs_the_steps_in_flight(scene: Scene, store_server: ServerProcess) -> None:
     contexts = survive_outages(scene, [kill_and_start(store_server, down_seconds=3.0)], repeats=True)
     assert any(context.attempt == 2 for context in contexts), "no lease was lost"

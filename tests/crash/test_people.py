@@ -22,7 +22,10 @@ from tests.services.process import ServerProcess
 
 pytestmark = pytest.mark.worker(imports=["tests.crash.people", "tests.crash.people_clock"])
 
-CELLS: Final = [Cell("redis", "postgresql", "threads"), Cell("redis", "redis", "prefork")]
+CELLS: Final = [
+    pytest.param(Cell("redis", "postgresql", "threads"), marks=pytest.mark.full),
+    Cell("redis", "redis", "prefork"),
+]
 THREE_WEEKS: Final = timedelta(weeks=3)
 OTHER_WORK: Final = Plan(steps=3)
 

@@ -22,3 +22,14 @@ def test_each_broker_store_and_pool_runs_on_every_commit(cells: list[Cell]) -> N
     assert {part for cell in chosen for part in cell.parts} == {part for cell in cells for part in cell.parts}
     assert len(chosen) == len({cell.store for cell in cells}), "a store is there twice"
     assert all(mark.name == "full" for parameter in parameters for mark in parameter.marks)
+
+
+@pytest.mark.parametrize("store", sorted({cell.store for cell in CELLS}))
+def test_two_cells_have_each_broker_each_pool_and_one_store(store: str) -> None:
+    chosen = [parameter.values[0] for parameter in spread(CELLS, stores=[store]) if not parameter.marks]
+    assert len(chosen) == 2
+    assert {part for cell in chosen for part in cell.parts} >= {
+        *(("broker", broker) for broker in ("embedded", "redis")),
+        *(("pool", pool) for pool in ("prefork", "threads")),
+        ("store", store),
+    }
