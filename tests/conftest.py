@@ -14,7 +14,7 @@ from psycopg import sql
 from agent_statestore import ManualClock
 from agent_statestore.sql import SQLStore
 from tests.services.attacked import attacked
-from tests.services.bytecode import keep_bytecode
+from tests.services.bytecode import forget_temporary_bytecode, keep_bytecode
 from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
 from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
@@ -45,6 +45,8 @@ def clock() -> ManualClock:
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """The very last line, below the figures, says what a missing service cost."""
     yield
+    if not hasattr(session.config, "workerinput"):
+        forget_temporary_bytecode()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         skipped = (report.longrepr for report in reporter.stats.get("skipped", ()))

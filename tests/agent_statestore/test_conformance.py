@@ -1,7 +1,7 @@
 """Every backend against the conformance suite.
 
-Six stores have the whole suite on every commit. The other six are versions and topologies of these: on every commit
-they have the parts that depend on a server or a topology (`on_every_commit`), and the rest in `make test-all`.
+Five stores have the whole suite on every commit. The others are versions and topologies of these, and pairs: on every
+commit they have the parts that depend on a server or a topology (`on_every_commit`), and the rest in `make test-all`.
 """
 
 import functools
@@ -115,7 +115,7 @@ class TestPostgreSQL(SQLStoreConformance):
 
 
 class TestPostgreSQL18(SQLStoreConformance):
-    on_every_commit = SERVER
+    on_every_commit = (RaceConformance,)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -209,7 +209,9 @@ class TestHybridThatArchivesLater(HybridConformance):
 
 
 class TestHybrid(HybridConformance, SharedStoreConformance):
-    """Redis over PostgreSQL."""
+    """Redis over PostgreSQL, each of which has the whole suite by itself."""
+
+    on_every_commit = (*TWO_STORES, SharedConformance)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -233,7 +235,7 @@ class TestHybrid(HybridConformance, SharedStoreConformance):
 class TestHybridOfSQLite(HybridConformance, SharedStoreConformance):
     """SQLite over SQLite."""
 
-    on_every_commit = (*TWO_STORES, SharedConformance)
+    on_every_commit = (NeighbourConformance,)
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -23,6 +23,7 @@ from agent_statestore import (
 from agent_statestore.clock import from_us
 from agent_statestore.sql import SQLStore
 from agent_statestore.testing.kit.builders import AT, BOOM, answer, claim, claimed, done, event, pause
+from agent_statestore.testing.kit.matrix import cells
 
 SECOND = timedelta(seconds=1)
 
@@ -168,13 +169,19 @@ def _nested(levels: int) -> JSONValue:
 _AGAIN: JSONValue = {"a": 1, "took": 5, "result": {"ok": False}}
 
 
-@pytest.mark.parametrize(
-    "output",
-    ["\0", '\\u0000","took":5,"result":{"ok":false}', _nested(40), _nested(900), {"a": _AGAIN}, [_AGAIN, "é" * 5000]],
-    ids=["nul", "quoted", "nested", "nested deeply", "same keys", "same keys, long"],
+@cells(
+    output={
+        "nul": "\0",
+        "quoted": '\\u0000","took":5,"result":{"ok":false}',
+        "nested": _nested(40),
+        "nested deeply": _nested(900),
+        "same keys": {"a": _AGAIN},
+        "same keys, long": [_AGAIN, "é" * 5000],
+    },
+    success={"success": True, "failure": False},
 )
-@pytest.mark.parametrize("success", [True, False])
 def test_no_output_of_a_step_breaks_or_changes_the_statistics(store: Store, output: JSONValue, success: bool) -> None:
+    store.clear()
     execution_id = store.create_context("agent").execution_id
     lease = claim(store, execution_id).lease
     odd = AgentStep(

@@ -43,7 +43,10 @@ def test_its_pip_line_installs_all_that_the_services_need(tmp_path: Path) -> Non
             shutil.copy(ROOT / name, source)
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     (line,) = [found[1] for text in LINES if (found := re.search(r"&& (/venv/bin/pip install .*)", text))]
-    installed = run(line.replace("/venv/", f"{venv}/").replace("--no-cache-dir ", ""), source)
+    command = line.replace("/venv/", f"{venv}/").replace("--no-cache-dir ", "")
+    installed = run(command.replace(f"{venv}/bin/pip install", f"uv pip install --python {venv}"), source)
+    if installed.returncode:  # no uv, or no packages where it looks without pip's settings
+        installed = run(command, source)
     if installed.returncode and re.search(
         r"Temporary failure|NewConnectionError|No matching distribution", installed.stderr
     ):

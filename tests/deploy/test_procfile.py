@@ -47,7 +47,10 @@ def runtime(tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
     app.close()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.full), pytest.param(signal.SIGTERM, id="sigterm")],
+)
 def test_an_execution_goes_on_after_honcho_is_stopped(
     tmp_path: Path, env: dict[str, str], runtime: Runtime, stop: signal.Signals
 ) -> None:

@@ -62,18 +62,11 @@ assert len(files) > 3
 
 
 class Installation:
-    """An environment with what development has, but without this project."""
+    """An environment with what development has, but without this project. All share the folder of dependencies."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dependencies: Path) -> None:
         self.python = folder / "bin/python"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        dependencies = folder / "dependencies"
-        dependencies.mkdir()
-        for name in ("purelib", "platlib"):
-            for entry in Path(sysconfig.get_path(name)).iterdir():
-                link = dependencies / entry.name
-                if not entry.name.startswith(("celery_agents", "_celery_agents", "__editable__")) and not link.exists():
-                    link.symlink_to(entry)
         (self.site / "dependencies.pth").write_text(f"{dependencies}\n")
         # What pip makes of Celery's entry point. Unlike `python -m celery`, it does not put the folder on the path.
         script = folder / "bin/celery"
@@ -100,7 +93,7 @@ class Installation:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def install(self, wheel: Path) -> None:
-        self.pip("install", "--no-index", "--no-deps", wheel)
+        self.pip("install", "--no-index", "--no-deps", "--no-compile", wheel)
 
     def uninstall(self, name: str) -> None:
         self.pip("uninstall", "--yes", name)
@@ -161,9 +154,21 @@ def other_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Installation:
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that is installed here, but not this project."""
+    folder = tmp_path_factory.mktemp("dependencies")
+    for name in ("purelib", "platlib"):
+        for entry in Path(sysconfig.get_path(name)).iterdir():
+            link = folder / entry.name
+            if not entry.name.startswith(("celery_agents", "_celery_agents", "__editable__")) and not link.exists():
+                link.symlink_to(entry)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory, dependencies: Path, wheel: Path) -> Installation:
     """With our wheel merely installed."""
-    made = Installation(tmp_path_factory.mktemp("environment"))
+    made = Installation(tmp_path_factory.mktemp("environment"), dependencies)
     made.install(wheel)
     return made
 
@@ -224,9 +229,9 @@ def test_ours_is_reachable_among_theirs_and_imports_nothing_of_theirs(
 
 
 def test_a_wheel_that_ships_worker_and_ours_leave_each_other_whole(
-    wheel: Path, other_wheel: Path, tmp_path: Path
+    dependencies: Path, wheel: Path, other_wheel: Path, tmp_path: Path
 ) -> None:
-    made = Installation(tmp_path / "environment")
+    made = Installation(tmp_path / "environment", dependencies)
     show = "import celery_agents, agent_statestore, worker.engine, statestore; print(worker.OWNER, statestore.OWNER)"
 
     def check(*names: str) -> None:

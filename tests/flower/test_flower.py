@@ -1,8 +1,10 @@
 """What Flower shows of executions, from the first bell to the end, across pauses and crashes."""
 
 import contextlib
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,7 +18,15 @@ from tests.services.redis import RedisServer
 pytestmark = pytest.mark.crash
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def cells(*every_commit: tuple[str, ...]) -> list[Any]:
+    """Brokers and pools: these run on every commit, and so each broker and each pool; all in `make test-all`."""
+    everything = itertools.product(("embedded", "redis"), ("prefork", "threads"))
+    return [pytest.param(*cell, marks=[] if cell in every_commit else [pytest.mark.full]) for cell in everything]
+
+
+@pytest.mark.parametrize(
+    ("watched", "pool"), cells(("embedded", "prefork"), ("redis", "threads")), indirect=["watched"]
+)
 def test_live_states_from_the_first_bell_to_the_result(watched: Watched, tmp_path: Path, pool: str) -> None:
     flower, gates = watched.flower, tmp_path / "gates"
     wait_until("Flower up", flower.is_up)
@@ -70,6 +80,7 @@ def test_live_states_from_the_first_bell_to_the_result(watched: Watched, tmp_pat
     _assert_no_secret(watched, execution.id)
 
 
+@pytest.mark.parametrize("watched", [pytest.param("embedded", marks=pytest.mark.full), "redis"], indirect=True)
 def test_a_crash_and_the_next_worker(watched: Watched, tmp_path: Path) -> None:
     flower, gates = watched.flower, tmp_path / "gates"
     first = watched.start_worker("one")
@@ -90,9 +101,19 @@ def test_a_crash_and_the_next_worker(watched: Watched, tmp_path: Path) -> None:
     wait_until("the result backend knows", lambda: watched.result_state(execution) == "REVOKED")
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
-@pytest.mark.parametrize("terminate", [False, True], ids=["revoke", "terminate"])
-def test_revoke_in_flower_cancels(watched: Watched, tmp_path: Path, pool: str, terminate: bool) -> None:
+@pytest.mark.parametrize(
+    ("watched", "pool"), cells(("embedded", "prefork"), ("redis", "threads")), indirect=["watched"]
+)
+def test_a_terminating_revoke_in_flower_cancels(watched: Watched, tmp_path: Path, pool: str) -> None:
+    check_revoke(watched, tmp_path, pool, terminate=True)
+
+
+@pytest.mark.parametrize(("watched", "pool"), cells(("redis", "prefork")), indirect=["watched"])
+def test_revoke_in_flower_cancels(watched: Watched, tmp_path: Path, pool: str) -> None:
+    check_revoke(watched, tmp_path, pool, terminate=False)
+
+
+def check_revoke(watched: Watched, tmp_path: Path, pool: str, *, terminate: bool) -> None:
     flower = watched.flower
     worker = watched.start_worker("one", pool, concurrency=1)
     paused = watched.enqueue(research, tmp_path / "paused")
@@ -168,7 +189,7 @@ def test_neither_flower_nor_celery_shows_a_password(redis_server: RedisServer, t
         watched = Watched(tmp_path, stack, settings)
         wait_until("Flower up", watched.flower.is_up)
         worker = watched.start_worker("one", "solo")
-        inspect = watched.app.control.inspect(timeout=scaled(5))
+        inspect = watched.app.control.inspect(timeout=scaled(30), limit=1)  # the only worker's answer ends the wait
         said = {
             "inspect": json.dumps([inspect.conf(), inspect.stats(), inspect.report()]),
             "report": watched.app.bugreport(),

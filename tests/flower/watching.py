@@ -111,7 +111,10 @@ class Watched:
     def start_worker(self, name: str, pool: str = "prefork", concurrency: int = 2) -> Command:
         """A worker that Flower sees online."""
         command = self._start(
-            name, f"celery -A celery_agents worker -l INFO -E -P {pool} -c {concurrency} -n {name}@here", {}
+            name,
+            f"celery -A celery_agents worker -l INFO -E -P {pool} -c {concurrency} -n {name}@here "
+            "--without-mingle --without-gossip",
+            {},
         )
         command.wait_for("ready.")
         wait_until(

@@ -5,12 +5,15 @@ compile all that it imports, which takes three times as long as everything else 
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
 TOLD_TO_WRITE_NONE: Final = "PYTHONDONTWRITEBYTECODE"
 PREFIX: Final = "PYTHONPYCACHEPREFIX"
+FOLDER: Final = Path(sys.prefix, ".bytecode")
 
 
 def keep_bytecode() -> None:
@@ -19,5 +22,10 @@ def keep_bytecode() -> None:
     `make test` has set the same for the first process.
     """
     if os.environ.pop(TOLD_TO_WRITE_NONE, ""):
-        sys.pycache_prefix = os.environ.setdefault(PREFIX, str(Path(sys.prefix, ".bytecode")))
+        sys.pycache_prefix = os.environ.setdefault(PREFIX, str(FOLDER))
         sys.dont_write_bytecode = False
+
+
+def forget_temporary_bytecode() -> None:
+    """Remove what was kept of modules in temporary folders, which no later run has."""
+    shutil.rmtree(FOLDER / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)

@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
+from tests.services import bytecode
 from tests.services.bytecode import PREFIX, TOLD_TO_WRITE_NONE
 
 STARTED = (
@@ -26,6 +30,16 @@ def compiled(folder: Path, program: str) -> list[str]:
 
 def test_bytecode_is_kept_beside_the_environment_where_python_is_told_to_write_none(tmp_path: Path) -> None:
     assert compiled(tmp_path, KEEPING) == ["bytecode"]
+
+
+def test_that_of_temporary_modules_goes_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bytecode, "FOLDER", tmp_path)
+    temporary, kept = tmp_path / tempfile.gettempdir().lstrip("/") / "imported.pyc", tmp_path / "work" / "kept.pyc"
+    for file in (temporary, kept):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    bytecode.forget_temporary_bytecode()
+    assert (temporary.exists(), kept.exists()) == (False, True)
 
 
 def test_it_would_not_be_otherwise(tmp_path: Path) -> None:

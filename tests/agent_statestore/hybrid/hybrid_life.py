@@ -23,7 +23,7 @@ from agent_statestore.testing.kit.builders import (
 
 HOUR = timedelta(hours=1)
 
-KINDS = ["memory", "sqlite", "servers"]
+KINDS = ["memory", pytest.param("sqlite", marks=pytest.mark.full), "servers"]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ STEPS = ["export", "restore", "drop_archived"]
 pytestmark = pytest.mark.crash
 
 
-@pytest.fixture(params=["sqlite", "servers"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.full), "servers"])
 def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """A hot store that keeps every write across a crash, and a cold one."""
     if request.param == "sqlite":

@@ -67,6 +67,7 @@ def test_everything_that_it_claims_holds(tmp_path: Path) -> None:
     assert processes_of(home) == []
 
 
+@pytest.mark.full
 def test_no_is_an_answer_too(tmp_path: Path) -> None:
     exit_code, lines = ended(start_demo(tmp_path, "--answer", "no"))
     assert exit_code == 0, "\n".join(lines)

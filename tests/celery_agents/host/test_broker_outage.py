@@ -60,7 +60,7 @@ def test_a_worker_in_which_a_message_waits_outlives_its_broker(tmp_path: Path, m
         del plain
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", [pytest.param("threads", marks=pytest.mark.full), "prefork"])
 def test_a_worker_says_in_one_line_that_monitors_hear_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:

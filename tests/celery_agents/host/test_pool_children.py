@@ -49,20 +49,19 @@ def children_of(running: Command) -> list[psutil.Process]:
     return psutil.Process(running.process.pid).children()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_idle_children_that_are_ended_do_not_hang_the_pool(
-    tmp_path: Path, client: Runtime, number: signal.Signals
-) -> None:
+def test_idle_children_that_are_ended_do_not_hang_the_pool(tmp_path: Path, client: Runtime) -> None:
     """An idle child waits for its next task under a lock that all of them share."""
     with worker(tmp_path, "-P prefork -c 2") as running:
-        ended = children_of(running)
-        served: set[object] = set()
-        while served != {child.pid for child in ended}:  # one that is still starting would not hear of its end
-            served |= {execution.wait(scaled(30)) for execution in [start(client, "who", None) for _ in ended]}
-        for child in ended:
-            child.send_signal(number)
-        wait_until("all are gone", lambda: not any(child in ended for child in children_of(running)))
-        assert start(client, "who", None).wait(scaled(30)) not in served, running.output
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            ended = children_of(running)
+            pids = {child.pid for child in ended}
+            served: set[object] = set()
+            while served != pids:  # one that is still starting would not hear of its end
+                served |= {execution.wait(scaled(30)) for execution in [start(client, "who", None) for _ in ended]}
+            for child in ended:
+                child.send_signal(number)
+            wait_until("all are gone", lambda: not pids & {child.pid for child in children_of(running)})  # noqa: B023
+            assert start(client, "who", None).wait(scaled(30)) not in served, f"{number}: {running.output}"
         running.send(signal.SIGTERM)
         assert running.wait(60) == 0
 

@@ -141,7 +141,10 @@ def test_children_that_serve_one_task_each_leave_nothing_behind(folder: Path, cl
     assert {execution.summary().attempt for execution in executions} == {1}
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
+# The task of a paused execution has ended, in whatever pool.
+@pytest.mark.parametrize(
+    "pool", ["threads", *(pytest.param(pool, marks=pytest.mark.full) for pool in ("solo", "prefork"))]
+)
 def test_a_paused_execution_holds_no_slot(folder: Path, client: Runtime, pool: str) -> None:
     with worker(folder, f"-P {pool} -c 1"):
         paused = [start(client, "asks", None) for _ in range(3)]
@@ -161,16 +164,16 @@ def test_a_paused_execution_holds_no_slot(folder: Path, client: Runtime, pool: s
     ]
 
 
-@pytest.mark.parametrize("size", ["small", "huge"])
-def test_a_failure_that_cannot_be_pickled_is_told_all_the_same(folder: Path, client: Runtime, size: str) -> None:
+def test_a_failure_that_cannot_be_pickled_is_told_all_the_same(folder: Path, client: Runtime) -> None:
     with worker(folder, "-P prefork -c 1"):
-        execution = start(client, "odd_failure", size)
-        with pytest.raises(ExecutionFailed, match="Unpicklable"):
-            execution.wait(scaled(30))
-        outcome = AsyncResult(execution.id, app=client.app)
-        with pytest.raises(Exception, match="é"):
-            outcome.get(timeout=scaled(30))
-        assert outcome.state == "FAILURE"
+        for size in ("small", "huge"):
+            execution = start(client, "odd_failure", size)
+            with pytest.raises(ExecutionFailed, match="Unpicklable"):
+                execution.wait(scaled(30))
+            outcome = AsyncResult(execution.id, app=client.app)
+            with pytest.raises(Exception, match="é"):
+                outcome.get(timeout=scaled(30))
+            assert outcome.state == "FAILURE", size
         assert start(client, "pids", 1).wait(scaled(30)) is not None
 
 
@@ -182,16 +185,14 @@ def test_a_soft_time_limit_ends_the_attempt_and_not_the_execution(folder: Path, 
     assert "the soft time limit ended this attempt" in running.output
 
 
-@pytest.mark.parametrize("name", ["ignores", "rejects"])
-def test_an_agent_that_fails_with_an_exception_of_celerys_own_is_told_as_failed(
-    folder: Path, client: Runtime, name: str
-) -> None:
+def test_an_agent_that_fails_with_an_exception_of_celerys_own_is_told_as_failed(folder: Path, client: Runtime) -> None:
     with worker(folder, "-P threads -c 1"):
-        execution = start(client, name, None)
-        with pytest.raises(ExecutionFailed):
-            execution.wait(scaled(30))
-        with pytest.raises(Exception, match=r"celery\.exceptions"):
-            AsyncResult(execution.id, app=client.app).get(timeout=scaled(30))
+        for name in ("ignores", "rejects"):
+            execution = start(client, name, None)
+            with pytest.raises(ExecutionFailed, match=name.removesuffix("s").capitalize()):
+                execution.wait(scaled(30))
+            with pytest.raises(Exception, match=r"celery\.exceptions"):
+                AsyncResult(execution.id, app=client.app).get(timeout=scaled(30))
 
 
 def test_ends_that_nobody_was_told_of_are_told(folder: Path, client: Runtime) -> None:
@@ -224,8 +225,15 @@ def test_a_dead_letter_that_was_revoked_runs_once_it_is_released(folder: Path, c
         assert Execution(execution_id, client).wait(scaled(30)) is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize(
+    ("pool", "number"),
+    [
+        ("solo", signal.SIGTERM),
+        ("threads", signal.SIGQUIT),
+        pytest.param("solo", signal.SIGQUIT, marks=pytest.mark.full),
+        pytest.param("threads", signal.SIGTERM, marks=pytest.mark.full),  # and in `tests/crash/test_drain.py`
+    ],
+)
 def test_a_shutdown_of_any_kind_ends_the_attempt_and_not_the_execution(
     folder: Path, client: Runtime, pool: str, number: signal.Signals
 ) -> None:

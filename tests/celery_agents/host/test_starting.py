@@ -26,30 +26,36 @@ def worker(folder: Path, *options: str, warm: bool, **environ: str) -> Command:
     )
 
 
-def refused(folder: Path, *, warm: bool = True, **environ: str) -> str:
+def refused(command: Command) -> str:
     """What a worker says that ends by itself, with an error and without a traceback."""
-    with worker(folder, "-c", "1", warm=warm, **environ) as command:
+    with command:
         assert command.wait(60) != 0
         assert "Traceback" not in command.output
         return command.output
 
 
-@pytest.mark.parametrize(
-    ("environ", "sentence"),
-    [
-        ({"AGENTS_STORE_URL": "memory://"}, "the worker's pool forks"),
-        ({"AGENTS_STORE_URL": "mongodb://x"}, "unknown store scheme 'mongodb'"),
-        ({"AGENTS_STORE_URL": "redis://127.0.0.1:1/0"}, "the store at redis://127.0.0.1:1/0 is not available"),
-        ({"AGENTS_LEASE_SECONDS": "soon"}, "agents_lease_seconds"),
-        ({"AGENTS_LEESE_SECONDS": "3"}, "agents_leese_seconds: no such setting"),
-    ],
-)
-def test_a_worker_that_could_not_work_does_not_start(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
-    assert sentence in refused(tmp_path, **environ)
+def test_a_worker_that_could_not_work_does_not_start(tmp_path: Path) -> None:
+    sentences = {
+        ("AGENTS_STORE_URL", "memory://"): "the worker's pool forks",
+        ("AGENTS_STORE_URL", "mongodb://x"): "unknown store scheme 'mongodb'",
+        ("AGENTS_STORE_URL", "redis://127.0.0.1:1/0"): "the store at redis://127.0.0.1:1/0 is not available",
+        ("AGENTS_LEASE_SECONDS", "soon"): "agents_lease_seconds",
+        ("AGENTS_LEESE_SECONDS", "3"): "agents_leese_seconds: no such setting",
+    }
+    folders = {setting: tmp_path / str(number) for number, setting in enumerate(sentences)}
+    for folder in folders.values():
+        folder.mkdir()
+    started = {
+        (name, value): worker(folder, "-c", "1", warm=True, **{name: value})
+        for (name, value), folder in folders.items()
+    }
+    said = {setting: refused(command) for setting, command in started.items()}
+    assert [setting for setting, sentence in sentences.items() if sentence not in said[setting]] == [], said
 
 
 def test_one_that_is_started_as_users_do_says_so_too(tmp_path: Path, postgresql_database_url: str) -> None:
-    assert "agents migrate" in refused(tmp_path, warm=False, AGENTS_STORE_URL=postgresql_database_url)
+    started = worker(tmp_path, "-c", "1", warm=False, AGENTS_STORE_URL=postgresql_database_url)
+    assert "agents migrate" in refused(started)
 
 
 def said_until_ready(folder: Path, *, warm: bool = True, **environ: str) -> str:
@@ -85,7 +91,8 @@ def test_a_worker_says_which_agents_it_knows(tmp_path: Path) -> None:
 
 def test_an_archive_that_was_not_migrated_is_refused(tmp_path: Path, postgresql_database_url: str) -> None:
     hot = f"sqlite:///{tmp_path}/hot.db"
-    assert "agents migrate" in refused(tmp_path, AGENTS_STORE_URL=hot, AGENTS_ARCHIVE_URL=postgresql_database_url)
+    environ = {"AGENTS_STORE_URL": hot, "AGENTS_ARCHIVE_URL": postgresql_database_url}
+    assert "agents migrate" in refused(worker(tmp_path, "-c", "1", warm=True, **environ))
 
 
 @pytest.mark.parametrize("name", ["AGENTS_HOME", "AGENTS_BROKER_URL", "AGENTS_RESULT_BACKEND", "AGENTS_IMPORTS"])

@@ -343,7 +343,8 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]
         yield client
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+# In threads, `tests/crash/test_cancel.py` shows the same.
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.full)])
 def test_a_worker_ends_what_is_cancelled_within_seconds_and_is_free_again(
     tmp_path: Path, client: Runtime, pool: str
 ) -> None:

@@ -14,7 +14,7 @@ from agent_statestore.sql.schema.structure import kind_of
 from agent_statestore.sql.settings import parse_url
 from tests.conftest import fresh_database
 
-DATABASES = ("sqlite", "postgresql", "postgresql18", "mariadb")
+DATABASES = ("sqlite", "postgresql", pytest.param("postgresql18", marks=pytest.mark.full), "mariadb")
 
 _CONTEXT = {
     "execution_id": "one",

@@ -76,9 +76,18 @@ def start(url: str, revision: str) -> None:
         run(url, context("one", user_id="user"), context("two", state="completed", updated_us=7000, session_id=None))
 
 
+# On every commit it is interrupted at fewer statements of the same ways.
 @pytest.mark.parametrize(
     ("before", "target", "stride"),
-    [("base", "head", 11), ("0001", "head", 3), ("head", "0001", 3), ("head", "base", 5)],
+    [
+        *[("base", "head", 18), ("0001", "head", 8), ("head", "0001", 8), ("head", "base", 14)],
+        *[
+            pytest.param(before, target, stride, marks=pytest.mark.full)
+            for before, target, stride in (
+                *[("base", "head", 11), ("0001", "head", 3), ("head", "0001", 3), ("head", "base", 5)],
+            )
+        ],
+    ],
 )
 def test_mariadb_is_mended_wherever_it_was_interrupted(mariadb_url: str, before: str, target: str, stride: int) -> None:
     with fresh_mariadb_database(mariadb_url) as url:
@@ -128,7 +137,9 @@ def test_an_unfinished_migration_is_finished_by_going_down(mariadb_database_url:
         migrate(url, "0001")
 
 
-@pytest.mark.parametrize("statements", [1, 2, 7, 17, 21])
+@pytest.mark.parametrize(
+    "statements", [2, 17, *(pytest.param(number, marks=pytest.mark.full) for number in (1, 7, 21))]
+)
 def test_a_printed_script_that_was_stopped_is_finished(mariadb_url: str, statements: int) -> None:
     output = io.StringIO()
     with fresh_mariadb_database(mariadb_url) as url:

@@ -64,6 +64,19 @@ def worker(folder: Path, number: int, pool: str = "prefork -c 3", **more: str) -
     return their_workers.worker(folder, f"-P {pool} -n w{number}@%h", log=f"worker{number}.log", **more)
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """A client of two workers with three processes each."""
+    folder = tmp_path_factory.mktemp("several")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        client_of(folder, AGENTS, patch) as client,
+        worker(folder, 1),
+        worker(folder, 2),
+    ):
+        yield client
+
+
 def ledger(folder: Path) -> list[list[Any]]:
     path = folder / "ledger"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -77,11 +90,11 @@ def most_at_once(entries: list[list[Any]]) -> int:
     return most
 
 
-def test_never_more_than_n_work_at_once_in_several_workers(client: Runtime, tmp_path: Path) -> None:
-    with worker(tmp_path, 1), worker(tmp_path, 2):
-        executions = [start(client, "limited", [str(tmp_path), number, 0.1]) for number in range(20)]
-        for execution in executions:
-            execution.wait(scaled(60))
+@pytest.mark.xdist_group("several-workers")
+def test_never_more_than_n_work_at_once_in_several_workers(several: Runtime, tmp_path: Path) -> None:
+    executions = [start(several, "limited", [str(tmp_path), number, 0.1]) for number in range(20)]
+    for execution in executions:
+        execution.wait(scaled(60))
     entries = ledger(tmp_path)
     assert most_at_once(entries) == 2
     assert sorted(name for kind, name, _, _ in entries if kind == "begin") == list(range(20))
@@ -89,11 +102,11 @@ def test_never_more_than_n_work_at_once_in_several_workers(client: Runtime, tmp_
     assert {execution.summary().crashes for execution in executions} == {0}
 
 
-def test_a_session_keeps_its_order_in_several_workers(client: Runtime, tmp_path: Path) -> None:
-    with worker(tmp_path, 1), worker(tmp_path, 2):
-        executions = [start(client, "queued", [str(tmp_path), number, 0.05], session_id="s") for number in range(8)]
-        for execution in executions:
-            execution.wait(scaled(60))
+@pytest.mark.xdist_group("several-workers")
+def test_a_session_keeps_its_order_in_several_workers(several: Runtime, tmp_path: Path) -> None:
+    executions = [start(several, "queued", [str(tmp_path), number, 0.05], session_id="s") for number in range(8)]
+    for execution in executions:
+        execution.wait(scaled(60))
     entries = ledger(tmp_path)
     assert most_at_once(entries) == 1
     assert [name for kind, name, _, _ in entries if kind == "begin"] == [number for number in range(8) for _ in "12"]
@@ -131,11 +144,11 @@ def test_the_place_of_a_killed_worker_goes_to_its_successor(client: Runtime, tmp
     assert [name for kind, name, _, _ in entries if kind == "begin"] == ["holder", 0, 1, 2]
 
 
-def test_starts_keep_their_distance_in_several_workers(client: Runtime, tmp_path: Path) -> None:
-    with worker(tmp_path, 1), worker(tmp_path, 2):
-        executions = [start(client, "rated", [str(tmp_path), number, 0]) for number in range(16)]
-        for execution in executions:
-            execution.wait(scaled(60))
+@pytest.mark.xdist_group("several-workers")
+def test_starts_keep_their_distance_in_several_workers(several: Runtime, tmp_path: Path) -> None:
+    executions = [start(several, "rated", [str(tmp_path), number, 0]) for number in range(16)]
+    for execution in executions:
+        execution.wait(scaled(60))
     begun = sorted(at for kind, _, at, _ in ledger(tmp_path) if kind == "begin")
     # Between its turn and its first step an execution may be held up, which brings it closer to the next one.
     slack = 0.15
