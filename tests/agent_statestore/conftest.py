@@ -11,7 +11,11 @@ ON_EVERY_COMMIT = "not full"
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str) -> list[pytest.Item] | None:
     """`make test` does not even collect what it leaves out of the suite: thousands of tests, in each process."""
-    if collector.config.option.markexpr == ON_EVERY_COMMIT and name.startswith("test_") and is_left_out(collector, name):
+    if (
+        collector.config.option.markexpr == ON_EVERY_COMMIT
+        and name.startswith("test_")
+        and is_left_out(collector, name)
+    ):
         return []
     return None
 

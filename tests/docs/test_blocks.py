@@ -1,5 +1,6 @@
 """Every block of Python in the README and the docs runs alone, as a reader pastes it."""
 
+import itertools
 import json
 import os
 import re
@@ -28,7 +29,7 @@ def alone(texts: list[str]) -> list[int | str]:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=scaled(120),
+        timeout=scaled(150),
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -36,13 +37,25 @@ def alone(texts: list[str]) -> list[int | str]:
     return results
 
 
+def runnable(page: Path) -> list[str]:
+    """The blocks of a page that need no worker."""
+    return [text for text in blocks(page) if NEEDS_A_WORKER not in text]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[Path, list[int | str]]:
+    """What came of each block of each page. One process imports what is dear, for all of them."""
+    came = iter(alone([text for page in PAGES for text in runnable(page)]))
+    return {page: list(itertools.islice(came, len(runnable(page)))) for page in PAGES}
+
+
+@pytest.mark.xdist_group("blocks")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_every_block_runs_alone(page: Path) -> None:
-    texts = [text for text in blocks(page) if NEEDS_A_WORKER not in text]
-    results = alone(texts)
-    failed = [f"{text}\n{result}" for text, result in zip(texts, results, strict=True) if isinstance(result, str)]
+def test_every_block_runs_alone(results: dict[Path, list[int | str]], page: Path) -> None:
+    texts = runnable(page)
+    failed = [f"{text}\n{result}" for text, result in zip(texts, results[page], strict=True) if isinstance(result, str)]
     assert not failed, "\n".join(failed)
-    assert results == [len(re.findall(r"^def test_", text, flags=re.MULTILINE)) for text in texts]
+    assert results[page] == [len(re.findall(r"^def test_", text, flags=re.MULTILINE)) for text in texts]
 
 
 def test_a_block_that_needs_its_neighbour_is_found() -> None:
