@@ -61,6 +61,7 @@ def pause(url: str, server: StoreServer, count: int) -> Paused:
             return (time.perf_counter() - started) / _LOOKS
 
         add_one()  # loads scripts, makes the first pages of tables
+        look()
         look_before, size_before = look(), server.size_bytes()
         with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that they share the flushes of the log
             for added in [pool.submit(add_one) for _ in range(count)]:
