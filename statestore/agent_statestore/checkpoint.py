@@ -75,8 +75,9 @@ def new_checkpoint_id() -> str:
 class NewExecution:
     """Everything that is known of an execution when it is created.
 
-    `first_ring` is the grace after which the sweeper rings the bell if the creator never published it. An execution
-    with a `start_at` is neither rung nor claimable before that moment.
+    `first_ring` is the grace after which the sweeper rings the bell if the creator never published it, and `rings` is
+    how often it counts as rung: a creator who publishes at once sets one ring and the time to the next, and need not
+    tell the store that it has rung. An execution with a `start_at` is neither rung nor claimable before that moment.
 
     `execution_id` is the id that the caller has chosen: a UUID as `str(uuid)` writes it. Without it, the store chooses.
     """
@@ -92,6 +93,7 @@ class NewExecution:
     priority: int | None = None
     start_at: datetime | None = None
     first_ring: timedelta = DEFAULT_FIRST_RING
+    rings: int = 0
     execution_id: str | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +102,8 @@ class NewExecution:
             raise InvalidRecord("execution_id", "it does what an idempotency_key does: give one of the two")
         require_ringable("start_at", self.start_at)
         require_delay("first_ring", self.first_ring)
+        if type(self.rings) is not int or self.rings not in (0, 1):
+            raise InvalidRecord("rings", f"needs 0 or 1, not {self.rings!r:.80}")
         for name in ("agent_id", "session_id", "user_id", "idempotency_key", "parent_execution_id", "queue"):
             value = getattr(self, name)
             if value is not None or name == "agent_id":

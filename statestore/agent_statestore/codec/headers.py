@@ -90,7 +90,7 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "version": 0,
         "token": 0,
         "crashes": 0,
-        "rings": 0,
+        "rings": new.rings,
         "cancel_requested": 0,
         "owner": None,
         "lease_until_us": 0,

@@ -57,6 +57,7 @@ def new_execution(
         "" if due_us is None else due_us,
         duration_us(first_ring),
         card.text().removeprefix("\0"),
+        header["rings"],
         *chain.from_iterable(present),
         "context_bytes",
         new_bytes(header),

@@ -17,7 +17,8 @@
 -- ARGV[4]  due_us, or empty
 -- ARGV[5]  grace in us that makes due_us when ARGV[4] is empty
 -- ARGV[6]  card, to be completed by created_us in front
--- ARGV[7+] names and values of the header, without created_us, updated_us and due_us
+-- ARGV[7]  how often its bell counts as rung
+-- ARGV[8+] names and values of the header, without created_us, updated_us and due_us
 --
 -- Nobody knows the id yet, so nobody watches: nothing is published.
 --
@@ -34,7 +35,7 @@ end
 
 local created = text(now)
 local fields = {'created_us', created, 'updated_us', created}
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 redis.call('HSET', KEYS[1], unpack(fields))
@@ -43,7 +44,7 @@ if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[6], ARGV[3], id)
 end
 redis.call('ZADD', KEYS[2], ARGV[4] ~= '' and ARGV[4] or text(now + tonumber(ARGV[5])), id)
-redis.call('HSET', KEYS[3], id, '0:0:0:0')
+redis.call('HSET', KEYS[3], id, '0:' .. ARGV[7] .. ':0:0')
 redis.call('HSET', KEYS[4], id, created .. '\0' .. ARGV[6])
 local entry = string.format('%018.0f', now) .. ':' .. id
 for i = 8, #KEYS do

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from agent_statestore.checkpoint import NewExecution
 from agent_statestore.clock import ManualClock, from_us
+from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import Due, WaitKind
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -103,6 +105,21 @@ class RingingConformance(Suite):
             (due,) = store.take_due(1, GRACE)
             assert due.rings == len(waits)
         assert waits == [10, 20, 40, 60, 60]
+
+    def test_one_that_is_created_as_rung_waits_as_if_it_were(self, store: Store, clock: ManualClock) -> None:
+        new = NewExecution(agent_id="agent", first_ring=FIRST, rings=1)
+        execution_id = store.create(new).execution_id
+        assert due_ids(store) == []
+        clock.advance(FIRST)
+        (due,) = store.take_due(10, GRACE)
+        assert (due.execution_id, due.rings) == (execution_id, 1)
+        store.mark_rung([(execution_id, 0)], FIRST, MAXIMUM)
+        assert summary_of(store, execution_id).due_at == from_us(clock.now_us()) + 2 * FIRST
+        store.mark_rung([(execution_id, 0)], timedelta(0), timedelta(0))
+        assert due_ids(store) == [execution_id]
+        for rings in (-1, 2, True, "1", None):
+            with pytest.raises(InvalidRecord):
+                NewExecution(agent_id="agent", rings=rings)  # type: ignore[arg-type]
 
     def test_a_hundred_rings_still_wait_the_maximum(self, store: Store, clock: ManualClock) -> None:
         execution_id = create(store)
