@@ -20,6 +20,7 @@ from agent_statestore.records import (
     Result,
     Wait,
 )
+from agent_statestore.rules.creating import check_each, create_each
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity, Stats, StepTiming, collect_stats
 
@@ -64,6 +65,16 @@ class Store(StorePrimitives):
                 execution_id=execution_id,
             )
         )
+
+    def create_many(self, news: Sequence[NewExecution]) -> tuple[AgentContext, ...]:
+        """Call `create` for each, and return their contexts in this order; in as few round trips as the backend can.
+
+        Raise `NotSerialisable` or `ValueTooLarge` with nothing stored. Otherwise each is stored, or found, or refused
+        as if it were alone, and the first `IdempotencyConflict` or `ExecutionIdTaken` is raised when all were tried.
+        After `StoreUnavailable` any of them may be stored: those with keys or chosen ids are found by a repetition.
+        """
+        check_each(news, self.max_value_bytes)
+        return create_each(news, self.create)
 
     def update_state(
         self,

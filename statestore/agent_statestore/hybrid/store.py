@@ -34,7 +34,7 @@ from agent_statestore.records import (
     Signal,
     Turn,
 )
-from agent_statestore.rules.creating import same_execution, same_id
+from agent_statestore.rules.creating import check_each, create_each, same_execution, same_id
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
@@ -130,6 +130,17 @@ class HybridStore(Store):
         if created.attempt == created.version == 0:
             self.hot.purge(created.execution_id)
         return self._archived(new) or created
+
+    def create_many(self, news: Sequence[NewExecution]) -> tuple[AgentContext, ...]:
+        """Create many; see `Store.create_many`. The archive need not be asked for those without key and chosen id."""
+        check_each(news, self.max_value_bytes)
+
+        def at_once() -> list[AgentContext | None]:
+            fresh = [new for new in news if new.idempotency_key is None and new.execution_id is None]
+            made = iter(self.hot.create_many(fresh))
+            return [next(made) if new.idempotency_key is None and new.execution_id is None else None for new in news]
+
+        return create_each(news, self.create, at_once)
 
     def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
         """Create an execution in the caller's transaction on the hot store; see `StorePrimitives.create_in`."""

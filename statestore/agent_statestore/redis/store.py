@@ -5,14 +5,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, new_execution_id, require_lease_of, require_said
+from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, require_lease_of, require_said
 from agent_statestore.clock import Clock, duration_us, from_us, to_us
 from agent_statestore.codec import (
-    decode_context,
     decode_steps,
     decode_trail,
     encode_checkpoint,
-    encode_new,
     encode_signal,
     mailbox_key,
     noted_as,
@@ -38,19 +36,19 @@ from agent_statestore.records import (
     Turn,
 )
 from agent_statestore.redis import answers, arguments, idempotency, moving, removing, ringing
+from agent_statestore.redis.creating import create_at_once, creation_of
 from agent_statestore.redis.finding import find_ended, find_page, read_summaries
 from agent_statestore.redis.keys import (
     PARTITIONS,
     Keys,
     idempotency_field,
     partition_of,
-    partition_of_idempotency_key,
 )
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
 from agent_statestore.redis.watching import watch
-from agent_statestore.rules.creating import same_execution, same_id
+from agent_statestore.rules.creating import create_each, same_execution, same_id
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
@@ -121,38 +119,27 @@ class RedisStore(Store):
     # -- creating and reading ------------------------------------------------------------------------------------------
 
     def create(self, new: NewExecution) -> AgentContext:
-        field = "" if new.idempotency_key is None else idempotency_field(new.agent_id, new.idempotency_key)
         while True:
-            execution_id = _new_id(new)
-            header = encode_new(execution_id, new, None, self.max_value_bytes)
-            card = arguments.new_card(header)
-            partition = partition_of(execution_id)
-            keys = [
-                self._keys.header(execution_id),
-                *self._keys.of_partition(partition, "due", "bells", "cards", "expiring", "idempotency"),
-                self._keys.audit(execution_id),
-                self._keys.index(partition, "state", AgentState.IDLE.value),
-                *self._keys.placing(partition, card),
-            ]
-            status, answer = self._connection.run(
-                script("create"), keys, arguments.new_execution(self._now(), header, card, field, new.first_ring)
-            )
+            creation = creation_of(self._keys, new, self._now(), self.max_value_bytes)
+            status, answer = self._connection.run(script("create"), creation.keys, creation.arguments)
             if answers.text(status) == "THERE" and new.execution_id is not None:
-                there = self.get_context(execution_id)
+                there = self.get_context(creation.execution_id)
                 if there is not None:
                     return same_id(there, new)
                 continue  # it was deleted between the two looks
             if answers.text(status) != "TAKEN":
-                created_us = int(answer)
-                header.update(created_us=created_us, updated_us=created_us)
-                if header["due_us"] is None:
-                    header["due_us"] = created_us + duration_us(new.first_ring)
-                return decode_context(header)
+                return creation.context(int(answer))
             existing = self.get_context(answers.text(answer))
             if existing is not None:
                 return same_execution(existing, new)
             # The execution is gone: deleted or expired between the two looks, or restored into another partition once.
-            idempotency.free_if_gone(self._connection, self._keys, field, answers.text(answer))
+            idempotency.free_if_gone(self._connection, self._keys, creation.field, answers.text(answer))
+
+    def create_many(self, news: Sequence[NewExecution]) -> tuple[AgentContext, ...]:
+        """Create many in one round trip to each server; see `Store.create_many`."""
+        now = self._now()
+        creations = [creation_of(self._keys, new, now, self.max_value_bytes) for new in news]
+        return create_each(news, self.create, lambda: create_at_once(self._connection, creations))
 
     def get_context(self, execution_id: str) -> AgentContext | None:
         parts = self._connection.run(script("get_context"), self._keys.execution(execution_id), (execution_id,))
@@ -434,16 +421,3 @@ class RedisStore(Store):
     def _now(self) -> str | int:
         """Return the injected time, or an empty text, for which the scripts take the server's."""
         return "" if self._clock is None else self._clock.now_us()
-
-
-def _new_id(new: NewExecution) -> str:
-    """Return a new execution id, for an idempotency key one in the key's partition.
-
-    That takes about 16 tries of a microsecond each.
-    """
-    execution_id = new.execution_id or new_execution_id()
-    if new.idempotency_key is not None:
-        partition = partition_of_idempotency_key(new.agent_id, new.idempotency_key)
-        while partition_of(execution_id) != partition:
-            execution_id = new_execution_id()
-    return execution_id

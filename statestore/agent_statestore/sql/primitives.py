@@ -16,6 +16,13 @@ class Primitives(Protocol):
 
     def create(self, new: NewExecution, max_bytes: int) -> AgentContext: ...
 
+    def create_at_once(self, news: Sequence[NewExecution], max_bytes: int) -> Sequence[AgentContext | None]:
+        """Create executions in one transaction; return None for those whose key or id is taken.
+
+        Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        """
+        ...
+
     def get_context(self, execution_id: str) -> AgentContext | None: ...
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None: ...

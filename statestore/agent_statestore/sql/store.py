@@ -30,6 +30,7 @@ from agent_statestore.records import (
     Signal,
     Turn,
 )
+from agent_statestore.rules.creating import create_each
 from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.database import Database
@@ -103,6 +104,10 @@ class SQLStore(Store):
 
     def create(self, new: NewExecution) -> AgentContext:
         return self._primitives.create(new, self.max_value_bytes)
+
+    def create_many(self, news: Sequence[NewExecution]) -> tuple[AgentContext, ...]:
+        """Create many in one transaction; see `Store.create_many`."""
+        return create_each(news, self.create, lambda: self._primitives.create_at_once(news, self.max_value_bytes))
 
     def create_in(self, connection: Any, new: NewExecution) -> AgentContext:
         """Create an execution in the caller's transaction; see `StorePrimitives.create_in`.

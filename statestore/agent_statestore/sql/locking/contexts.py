@@ -9,9 +9,9 @@ from agent_statestore.clock import Clock, duration_us, from_us
 from agent_statestore.codec import encode_new
 from agent_statestore.codec.contexts import emptied
 from agent_statestore.codec.headers import new_bytes
-from agent_statestore.errors import ExecutionUnreadable
+from agent_statestore.errors import ExecutionIdTaken, ExecutionUnreadable, IdempotencyConflict
 from agent_statestore.records import AgentContext, AuditEvent, Claim
-from agent_statestore.rules.creating import same_execution, same_id
+from agent_statestore.rules.creating import check_each, same_execution, same_id
 from agent_statestore.rules.leases import claim_changes, lease_of, may_claim
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.headers import Header, header_of
@@ -44,8 +44,13 @@ class LockedContexts(LockedBase):
             f"SELECT signal_id, data FROM {tables.signals} WHERE execution_id = ? AND data <> '' ORDER BY position",
         )
 
-    def create(self, new: NewExecution, max_bytes: int, within: Transaction | None = None) -> AgentContext:
-        """See `StorePrimitives.create`; `within` is a transaction that others began and will end."""
+    def create(
+        self, new: NewExecution, max_bytes: int, within: Transaction | None = None, *, is_last: bool = True
+    ) -> AgentContext:
+        """See `StorePrimitives.create`; `within` is a transaction that others began and will end.
+
+        `is_last` says that nothing follows in it.
+        """
         execution_id = new.execution_id or new_execution_id()
         # The encoding comes before the lock: nothing waits for it, and it cannot fail under the lock.
         encoded = encode_new(execution_id, new, None, max_bytes)
@@ -63,7 +68,8 @@ class LockedContexts(LockedBase):
                 header = header_of(found[0][0])
                 if new.execution_id is not None and found[0][0][-1] is not None:
                     return same_id(None, new)  # deleted, and kept
-                existing = self._context(header, transaction.finish(*self._queries(header["execution_id"])))
+                read = transaction.finish if is_last else transaction.look
+                existing = self._context(header, read(*_selects(self._parts, header["execution_id"])))
                 return same_execution(existing, new) if new.execution_id is None else same_id(existing, new)
             header = encoded | _NO_PARTS | {"created_us": now_us, "updated_us": now_us, "audit_count": 0}
             header["context_bytes"] = new_bytes(encoded)
@@ -75,8 +81,20 @@ class LockedContexts(LockedBase):
 
         return self._database.write(work) if within is None else work(within)
 
+    def create_at_once(self, news: Sequence[NewExecution], max_bytes: int) -> Sequence[AgentContext | None]:
+        """See `Primitives.create_at_once`."""
+        check_each(news, max_bytes)
+
+        def create(transaction: Transaction, new: NewExecution) -> AgentContext | None:
+            try:
+                return self.create(new, max_bytes, transaction, is_last=False)
+            except (IdempotencyConflict, ExecutionIdTaken):
+                return None  # nothing is written by then
+
+        return self._database.write(lambda transaction: [create(transaction, new) for new in news])
+
     def get_context(self, execution_id: str) -> AgentContext | None:
-        rows, *parts = self._database.read((self._header, (execution_id,)), *self._queries(execution_id))
+        rows, *parts = self._database.read((self._header, (execution_id,)), *_selects(self._parts, execution_id))
         return self._context(header_of(rows[0]), parts) if rows else None
 
     def get_by_idempotency_key(self, agent_id: str, idempotency_key: str) -> AgentContext | None:
@@ -103,7 +121,7 @@ class LockedContexts(LockedBase):
             changes["state"] = AgentState.THINKING.value
             self._update(transaction, execution_id, changes)
             header |= changes
-            lease, parts = lease_of(header, ttl), transaction.finish(*self._queries(execution_id))
+            lease, parts = lease_of(header, ttl), transaction.finish(*_selects(self._parts, execution_id))
             try:
                 return Claim(lease=lease, context=self._context(header, parts), now=from_us(now_us))
             except ExecutionUnreadable as fault:
@@ -127,9 +145,6 @@ class LockedContexts(LockedBase):
             created_us = header["created_us"]
             transaction.insert(self._put_session, [(header["session_id"], header["user_id"], created_us, created_us)])
 
-    def _queries(self, execution_id: str) -> list[Select]:
-        return [(part, (execution_id,)) for part in self._parts]
-
     def _context(self, header: Header, parts: Sequence[list[Row]]) -> AgentContext:
         rows, notes, values, mail = parts
         pending = header["pending"]
@@ -141,3 +156,7 @@ class LockedContexts(LockedBase):
             # A signal that was consumed under an older version of this package still has its text.
             signals=[text for signal_id, text in mail if signal_id in pending],
         )
+
+
+def _selects(parts: Sequence[str], execution_id: str) -> list[Select]:
+    return [(part, (execution_id,)) for part in parts]

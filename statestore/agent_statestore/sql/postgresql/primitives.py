@@ -1,6 +1,7 @@
 """The primitives on PostgreSQL: each is one statement in autocommit, so one round trip and one transaction."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from agent_statestore.sql.postgresql.writing import (
     Shape,
     checkpoint_statement,
     claim_statement,
+    create_many_statement,
     create_statement,
     replaced_bytes,
     shape_of,
@@ -39,6 +41,7 @@ from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import COLUMNS
 
 _TOKEN: Final = COLUMNS.index("token")
+_NEW_OBJECTS: Final[dict[str, object]] = {"intents": {}, "pending": {}}
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
 
@@ -58,12 +61,10 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         execution_id = new.execution_id or new_execution_id()
         header = encode_new(execution_id, new, None, max_bytes)
         statement = create_statement(self._tables, self._database.now, in_session=new.session_id is not None)
-        params = header | _NEW | {"context_bytes": new_bytes(header)}
-        params |= {"first_ring": duration_us(new.first_ring), "now": self.now_us()}
+        params = _row_of(header, new) | {"now": self.now_us()}
         for _ in range(ROUNDS):
             for created_us, due_us in self._database.run(statement, params):
-                made = header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us}
-                return decode_context(made)
+                return _created(header, created_us, due_us)
             if new.idempotency_key is not None:
                 found = self.get_by_idempotency_key(new.agent_id, new.idempotency_key)
                 if found is not None:
@@ -73,6 +74,20 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
                 if found is not None or self._look_at_deleted(execution_id):
                     return same_id(found, new)
         raise self._unexplained("create", execution_id)
+
+    def create_at_once(self, news: Sequence[NewExecution], max_bytes: int) -> Sequence[AgentContext | None]:
+        headers = [encode_new(new.execution_id or new_execution_id(), new, None, max_bytes) for new in news]
+        rows = [_row_of(header, new) | _NEW_OBJECTS for header, new in zip(headers, news, strict=True)]
+        params = {"rows": json.dumps(rows), "now": self.now_us()}
+        try:
+            answered = self._database.run(create_many_statement(self._tables, self._database.now), params)
+        except DuplicateKey:
+            return [None] * len(news)  # others create the same at the same time
+        made = {execution_id: (created_us, due_us) for execution_id, created_us, due_us in answered}
+        return [
+            _created(header, *made[header["execution_id"]]) if header["execution_id"] in made else None
+            for header in headers
+        ]
 
     def _look_at_deleted(self, execution_id: str) -> bool:
         """Return whether there is a row under this id that is deleted and not purged."""
@@ -263,3 +278,12 @@ def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Leas
             "via": change.via,
         }
     return params
+
+
+def _row_of(header: Header, new: NewExecution) -> dict[str, Any]:
+    """Return the columns of a new execution, and `first_ring` in microseconds."""
+    return header | _NEW | {"context_bytes": new_bytes(header), "first_ring": duration_us(new.first_ring)}
+
+
+def _created(header: Header, created_us: int, due_us: int) -> AgentContext:
+    return decode_context(header | {"created_us": created_us, "updated_us": created_us, "due_us": due_us})

@@ -308,32 +308,58 @@ def create_statement(tables: Tables, now: str, *, in_session: bool) -> str:
 
     It gives no row if its idempotency key or its id is taken, and else `created_us` and `due_us`.
     """
-    timed = {
-        "created_us": "(SELECT now_us FROM clock)",
-        "updated_us": "(SELECT now_us FROM clock)",
-        "due_us": "COALESCE(CAST(:due_us AS bigint), (SELECT now_us FROM clock) + :first_ring)",
-    }
+    timed = _timed("CAST(:due_us AS bigint)", ":first_ring")
     values = ", ".join(timed.get(name, f":{name}") for name in COLUMNS)
-    head = (
-        f"head AS (INSERT INTO {tables.contexts} ({', '.join(COLUMNS)}) VALUES ({values}) "
-        "ON CONFLICT DO NOTHING "
-        "RETURNING execution_id, session_id, user_id, token, audit_count, created_us, due_us)"
-    )
-    parts = [
-        f"clock AS MATERIALIZED (SELECT {now} AS now_us)",
-        head,
-        audit_part(tables, AuditEvent.CREATED, at="head.created_us", to_state=f"'{AgentState.IDLE}'"),
-    ]
+    parts = _creating(tables, now, f"VALUES ({values})")
     if in_session:
         parts.append(session_part(tables))
     return f"WITH {', '.join(parts)} SELECT created_us, due_us FROM head"
 
 
-def session_part(tables: Tables) -> str:
+def create_many_statement(tables: Tables, now: str) -> str:
+    """Return the statement that stores the new executions of `:rows`, a JSON list of objects of columns.
+
+    It gives `execution_id`, `created_us` and `due_us` of those whose idempotency key and id are not taken.
+    """
+    timed = _timed("new.due_us", "CAST(row ->> 'first_ring' AS bigint)")
+    values = ", ".join(timed.get(name, f"new.{name}") for name in COLUMNS)
+    source = (
+        f"SELECT {values} FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS row, "
+        f"jsonb_populate_record(CAST(NULL AS {tables.contexts}), row) AS new"
+    )
+    # A statement may not touch the row of a session twice.
+    sessions = (
+        "(SELECT session_id, MAX(user_id) AS user_id, MIN(created_us) AS created_us FROM head "
+        "WHERE session_id IS NOT NULL GROUP BY session_id) AS head"
+    )
+    parts = [*_creating(tables, now, source), session_part(tables, sessions)]
+    return f"WITH {', '.join(parts)} SELECT execution_id, created_us, due_us FROM head"
+
+
+def _timed(due_us: str, first_ring: str) -> dict[str, str]:
+    """Return the columns whose values depend on the time of the creation."""
+    now = "(SELECT now_us FROM clock)"
+    return {"created_us": now, "updated_us": now, "due_us": f"COALESCE({due_us}, {now} + {first_ring})"}
+
+
+def _creating(tables: Tables, now: str, source: str) -> list[str]:
+    head = (
+        f"head AS (INSERT INTO {tables.contexts} ({', '.join(COLUMNS)}) {source} "
+        "ON CONFLICT DO NOTHING "
+        "RETURNING execution_id, session_id, user_id, token, audit_count, created_us, due_us)"
+    )
+    return [
+        f"clock AS MATERIALIZED (SELECT {now} AS now_us)",
+        head,
+        audit_part(tables, AuditEvent.CREATED, at="head.created_us", to_state=f"'{AgentState.IDLE}'"),
+    ]
+
+
+def session_part(tables: Tables, source: str = "head") -> str:
     """Return the part of a statement that notes the session of what `head` has stored, if it has one."""
     return (
         f"session AS (INSERT INTO {tables.sessions} AS s (session_id, user_id, created_us, updated_us) "
-        "SELECT head.session_id, head.user_id, head.created_us, head.created_us FROM head "
+        f"SELECT head.session_id, head.user_id, head.created_us, head.created_us FROM {source} "
         "WHERE head.session_id IS NOT NULL ON CONFLICT (session_id) DO UPDATE SET "
         "user_id = COALESCE(excluded.user_id, s.user_id), "
         "created_us = LEAST(s.created_us, excluded.created_us), "

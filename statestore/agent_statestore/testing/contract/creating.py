@@ -8,7 +8,14 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
 from agent_statestore.clock import ManualClock, from_us
-from agent_statestore.errors import ExecutionIdTaken, ExecutionNotFound, IdempotencyConflict, InvalidRecord
+from agent_statestore.errors import (
+    ExecutionIdTaken,
+    ExecutionNotFound,
+    IdempotencyConflict,
+    InvalidRecord,
+    NotSerialisable,
+    ValueTooLarge,
+)
 from agent_statestore.query import Query
 from agent_statestore.records import AgentContext, JSONValue, Memory
 from agent_statestore.states import AgentState
@@ -254,3 +261,59 @@ class CreatingConformance(Suite):
         assert store.tidy() == 0
         assert context_of(store, execution_id) == before
         assert [item.execution_id for item in store.find(Query(session_id="s")).items] == [execution_id]
+
+    def test_many_are_created_as_each_would_be_alone(self, store: Store, clock: ManualClock) -> None:
+        news = [
+            NewExecution(agent_id="agent", input={"n": 0}, metadata={"a": "\x00\N{SNOWMAN}"}, rings=1),
+            NewExecution(
+                agent_id="agent", input=[1, None, 1.5, "\\"], session_id="s", user_id="u", queue="gpu", priority=3
+            ),
+            NewExecution(agent_id="other", session_id="s", idempotency_key="key", first_ring=timedelta(seconds=3)),
+            NewExecution(agent_id="agent", execution_id=str(uuid4()), parent_execution_id="parent"),
+            NewExecution(agent_id="agent", start_at=from_us(clock.now_us()) + timedelta(hours=1)),
+        ]
+        alone = [store.create(replace(new, execution_id=None, idempotency_key=None)) for new in news]
+        many = store.create_many(news)
+        assert [replace(made, execution_id="", idempotency_key=None) for made in many] == [
+            replace(made, execution_id="") for made in alone
+        ]
+        assert many[2].idempotency_key == "key"
+        assert many[3].execution_id == news[3].execution_id
+        assert len({made.execution_id for made in many}) == len(news)
+        for made, single in zip(many, alone, strict=True):
+            assert store.get_context(made.execution_id) == made
+            trails = [store.get_audit(one.execution_id) for one in (made, single)]
+            assert trails[0] == trails[1], made
+        assert len(store.get_session_contexts("s")) == 4
+        clock.advance(timedelta(hours=2))
+        assert set(due_ids(store)) == {made.execution_id for made in (*many, *alone)}
+        assert store.create_many([]) == ()
+
+    def test_of_many_those_are_found_again_whose_keys_are_taken(self, store: Store) -> None:
+        first = store.create_many([NewExecution(agent_id="agent", input=n, idempotency_key=f"k{n}") for n in (1, 2)])
+        again = store.create_many(
+            [NewExecution(agent_id="agent", input=n, idempotency_key=f"k{n}") for n in (0, 1, 2, 3)]
+        )
+        assert again[1:3] == first
+        assert len({made.execution_id for made in again}) == 4
+        twice = [NewExecution(agent_id="agent", input=9, idempotency_key="twice")] * 2
+        one, other = store.create_many(twice)
+        assert one == other
+        assert store.create_many([replace(twice[0], idempotency_key=None, execution_id=one.execution_id)]) == (one,)
+
+    def test_of_many_one_that_is_refused_holds_up_no_other(self, store: Store) -> None:
+        taken = store.create(NewExecution(agent_id="agent", input=1, idempotency_key="key"))
+        plain = NewExecution(agent_id="agent", session_id="many")
+        with pytest.raises(IdempotencyConflict):
+            store.create_many([plain, NewExecution(agent_id="agent", input=2, idempotency_key="key"), plain])
+        with pytest.raises(ExecutionIdTaken):
+            store.create_many([plain, NewExecution(agent_id="agent", input=2, execution_id=taken.execution_id)])
+        assert len(store.get_session_contexts("many")) == 3
+        assert store.get_context(taken.execution_id) == taken
+
+    def test_of_many_one_that_cannot_be_stored_keeps_all_from_being(self, store: Store) -> None:
+        plain = NewExecution(agent_id="agent", session_id="many")
+        for value, error in ((object(), NotSerialisable), ("x" * (store.max_value_bytes + 1), ValueTooLarge)):
+            with pytest.raises(error):
+                store.create_many([plain, replace(plain, input=value), plain])
+        assert store.get_session_contexts("many") == ()
