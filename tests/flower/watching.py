@@ -89,7 +89,7 @@ class Watched:
     def __init__(self, folder: Path, stack: contextlib.ExitStack, settings: Mapping[str, str]) -> None:
         self.folder = folder
         self._stack = stack
-        self.env = environment(**FAST, AGENTS_HOME=str(folder / "home"), **settings)
+        self.env = environment(**FAST, AGENTS_HOME=str(folder / "home"), AGENTS_SENT_EVENT="1", **settings)
         port = free_port()
         self.flower = Flower(port)
         self._start(

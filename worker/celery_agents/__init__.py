@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from celery_agents.client.execution import Execution
-    from celery_agents.current import enqueue, get_execution
+    from celery_agents.current import enqueue, enqueue_many, get_execution
     from celery_agents.decorators import Agent, agent, tool
     from celery_agents.define.arguments import ToolContext
     from celery_agents.define.crash_policy import CrashPolicy, Happened
@@ -124,6 +124,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "Event",
     "EventKind",
     "enqueue",
+    "enqueue_many",
     "schedule",
     "get_execution",
     "Execution",
@@ -173,6 +174,7 @@ _MODULES: Final = {
     "client.execution": ("Execution",),
     "current": (
         "enqueue",
+        "enqueue_many",
         "get_execution",
     ),
     "decorators": (

@@ -3,7 +3,8 @@
 Without any setting it needs no server: kombu's filesystem broker and SQLite for executions and results all live in the
 folder `AGENTS_HOME` (default `.agents`), which is made when something is first written. `AGENTS_BROKER_URL`,
 `AGENTS_STORE_URL` and `AGENTS_RESULT_BACKEND` choose others; with a Redis as the broker, results go there too.
-`AGENTS_IMPORTS` lists the modules that define agents, separated by commas.
+`AGENTS_IMPORTS` lists the modules that define agents, separated by commas. With `AGENTS_SENT_EVENT=1` whoever enqueues
+tells monitors of the execution, so that they show it before a worker has received it.
 """
 
 import os
@@ -36,7 +37,7 @@ def make_app() -> Celery:
         task_track_started=False,
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,
-        task_send_sent_event=True,
+        task_send_sent_event=os.environ.get("AGENTS_SENT_EVENT", "").lower() in {"1", "true", "yes", "on"},
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=True,
     )

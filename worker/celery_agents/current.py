@@ -1,6 +1,6 @@
 """The current app's runtime, and executions started on it, for a caller without an app at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from celery_agents.define.agent import AgentDefinition
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.runtime import Runtime, find_runtime, installed_runtimes, runtime_of
 from celery_agents.lifecycle.create import create
+from celery_agents.lifecycle.create_many import create_many
 from celery_agents.lifecycle.services import Services
 
 
@@ -91,6 +92,47 @@ def enqueue(
         on_commit=on_commit,
     )
     return Execution(created, services)
+
+
+def enqueue_many(
+    agent: AgentDefinition | str,
+    inputs: Iterable[JSONValue],
+    *,
+    idempotency_keys: Iterable[str] | None = None,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    metadata: Mapping[str, JSONValue] | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    start_at: datetime | None = None,
+    deadline: datetime | timedelta | None = None,
+    runtime: Services | None = None,
+) -> list[Execution]:
+    """Start an execution of an agent for each of the inputs, and return their handles in this order.
+
+    For each this is `enqueue` with the same options, and with its key of `idempotency_keys`, which has as many. But
+    store and broker are asked once for 500 of them. All inputs are checked before anything is stored. An
+    `IdempotencyConflict` is raised when all were tried, and the others run. After `StoreUnavailable`, or if this
+    process dies, any of them may have been stored, and will run: repeat the call with the same `idempotency_keys` to
+    start exactly the others.
+
+    Raises what `enqueue` raises, and `InvalidRecord` if the number of keys is another.
+    """
+    services = runtime or current_runtime()
+    ids = create_many(
+        services,
+        agent,
+        inputs,
+        idempotency_keys=idempotency_keys,
+        session_id=session_id,
+        user_id=user_id,
+        metadata=metadata,
+        queue=queue,
+        priority=priority,
+        start_at=start_at,
+        deadline=deadline,
+    )
+    return [Execution(execution_id, services) for execution_id in ids]
 
 
 def get_execution(execution_id: str, *, runtime: Services | None = None) -> Execution:

@@ -58,6 +58,10 @@ class Agent(AgentDefinition):
             on_commit=on_commit,
         )
 
+    def enqueue_many(self, inputs: Iterable[Any], **options: Any) -> list[Execution]:
+        """Start an execution of this agent for each of the inputs; see `celery_agents.enqueue_many`."""
+        return current.enqueue_many(self, inputs, **options)
+
 
 @overload
 def agent(function: Callable[..., Any], /) -> Agent: ...

@@ -24,7 +24,9 @@ from celery_agents.errors import ConfigurationError
 PREFIX: Final = "agents_"
 
 # Only `celery_agents.celery` reads these, before there is an app to ask. Another app's installation does not know them.
-APP_ONLY: Final = frozenset({"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports"})
+APP_ONLY: Final = frozenset(
+    {"agents_home", "agents_broker_url", "agents_result_backend", "agents_imports", "agents_sent_event"}
+)
 
 # Kubernetes puts these into the environment of every pod beside a service called `agents` or `agents-...`: AGENTS_PORT,
 # AGENTS_SERVICE_HOST, AGENTS_API_PORT_80_TCP_ADDR. They are not mistakes of the person who wrote the settings.
@@ -67,10 +69,10 @@ class Settings(pydantic.BaseModel):
     )
     sweep_batch: int = Field(100, ge=1, le=10_000, description="How many due executions one sweep takes at most.")
     publish_grace_seconds: float = Field(
-        10.0, ge=0.05, le=3600, description="When to ring for an execution whose creator never published it."
+        10.0, ge=0.05, le=3600, description="When to ring for an execution that a sweep took and did not ring for."
     )
     ring_seconds: float = Field(
-        15.0, ge=0.05, le=86_400, description="When to ring again for a published execution that nobody claimed."
+        15.0, ge=0.05, le=86_400, description="When to ring (again) for an execution that nobody claimed."
     )
     ring_max_seconds: float = Field(
         3600.0, ge=0.05, le=604_800, description="The longest such interval; each ring doubles it up to here."
@@ -103,7 +105,9 @@ class Settings(pydantic.BaseModel):
         False,
         description="Whether a worker may run on a gevent or eventlet pool, in spite of what does not work there.",
     )
-    events: bool = Field(True, description="Whether to send the events that show live states in Flower.")
+    events: bool = Field(
+        True, description="Whether to send the events that show live states in Flower, while monitors want any."
+    )
 
     @classmethod
     def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:

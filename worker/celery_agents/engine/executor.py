@@ -81,7 +81,8 @@ class Executor:
     a step (a time limit): they end the attempt, and say nothing about the step. `is_exiting` says whether somebody has
     asked the process to end; a `SystemExit` means that only then, and else is a failure of the agent's code.
     `is_announced` says, of an attempt that ends with its process, whether a shutdown announced that: then it counts as
-    no crash. `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
+    no crash. `tells_ends` says whether the host tells somebody of each end, so that the end must be settled afterwards.
+    `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
     """
 
     store: Store
@@ -92,6 +93,7 @@ class Executor:
     limits: Defaults = field(default_factory=Defaults)
     is_draining: Callable[[], bool] = never
     is_announced: Callable[[], bool] = never
+    tells_ends: Callable[[], bool] = never
     subscribers: tuple[Subscriber, ...] = ()
     interrupts: tuple[type[BaseException], ...] = ()
     is_exiting: Callable[[], bool] = never
@@ -140,8 +142,11 @@ class Executor:
         except ExecutionStopped as stopped:
             outcome = stopped.outcome
         if outcome.state.is_over:
-            children = any(step.action.kind == SPAWN for step in attempt.journal)
-            outcome = replace(outcome, has_relatives=children or claim.context.parent_execution_id is not None)
+            outcome = replace(
+                outcome,
+                has_relatives=_has_relatives(attempt.context, attempt.journal),
+                is_settled=not self._must_be_told(agent, attempt.context, attempt.journal),
+            )
         self._pass_turn_on(agent, attempt, outcome)
         if attempt.events is not None:
             attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
@@ -196,6 +201,10 @@ class Executor:
             return False
         parent = attempt.ask_store(lambda: self.store.get_summary(parent_id))
         return parent is not None and parent.state is AgentState.CANCELLED
+
+    def _must_be_told(self, agent: AgentDefinition, context: AgentContext, journal: Journal) -> bool:
+        """Whether somebody has to be told of the end: until then, a sweeper rings for it."""
+        return self.tells_ends() or agent.turns.has_lines or _has_relatives(context, journal)
 
     def _pass_turn_on(self, agent: AgentDefinition, attempt: Attempt, outcome: Outcome) -> None:
         """Wakes those that waited for this execution to end, pause or step back."""
@@ -280,9 +289,15 @@ class Executor:
                 course,
                 recorder,
                 max_value_bytes=max_value_bytes,
-                announce_within=self.limits.announce_within,
+                announce_within=lambda: (
+                    self.limits.announce_within if self._must_be_told(agent, context, journal) else None
+                ),
             ),
             limits=limits,
             events=events,
             retries=sum(step.tries - 1 for step in context.steps),
         )
+
+
+def _has_relatives(context: AgentContext, journal: Journal) -> bool:
+    return context.parent_execution_id is not None or any(step.action.kind == SPAWN for step in journal)

@@ -26,7 +26,8 @@ class Outcome:
     """The end of the work on one claim.
 
     `ring` says that the execution can go on at once elsewhere, so that its bell should be rung. `token` is the fencing
-    token of the claim. `has_relatives` says that a parent, or children, are to be told of the end.
+    token of the claim. `has_relatives` says that a parent, or children, are to be told of the end, and `is_settled`
+    that nobody is: the store is done with it.
     """
 
     ending: Ending
@@ -36,6 +37,7 @@ class Outcome:
     ring: bool = False
     token: int = 0
     has_relatives: bool = False
+    is_settled: bool = False
 
     @property
     def state(self) -> AgentState:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import click
 from celery import bootsteps
@@ -23,6 +23,8 @@ from celery_agents.host.urls.censoring import censor_statistics
 
 log = line_logger(__name__)
 
+# How late the processes of a pool may hear that monitors have come, or gone.
+_LOOK_AT_SWITCH_SECONDS: Final = 1.0
 
 # The pools in which one greenlet that does not yield holds up all others, the one that renews leases included.
 _GREEN_POOLS = ("celery.concurrency.gevent", "celery.concurrency.eventlet")
@@ -36,6 +38,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
         pool_pipes.use_own_pipes()  # before any step makes the pool
         censor_statistics()
         runtime = runtime_of(parent.app)
+        runtime.monitor_switch.share()
         try:
             self._check(runtime, parent)
         except (AgentsError, StoreError) as error:
@@ -132,6 +135,34 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._stopping is not None:
             self._stopping.set()
             self._stopping = None
+
+
+class FollowMonitors(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Keeps the processes of the pool informed of whether monitors want to hear of tasks."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._entry: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to look every second. Celery calls this after every (re)connection to the broker."""
+        self.stop(parent)
+        switch = runtime_of(parent.app).monitor_switch
+
+        def look() -> None:
+            switch.take_over(parent.event_dispatcher)
+
+        look()
+        self._entry = parent.timer.call_repeatedly(_LOOK_AT_SWITCH_SECONDS, look)
+
+    def stop(self, parent: Any) -> None:
+        """Stop looking. Celery may call this twice."""
+        del parent
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
 
 
 class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -44,7 +44,8 @@ def install(app: Celery, *, registry: Registry | None = None, subscribers: Itera
     tasks.register(app)
     at_thread_end(django.close_connections)
     app.steps["worker"].update((f"{_BOOTSTEPS}:Preflight", _DRAIN_STEP))
-    app.steps["consumer"].update((f"{_BOOTSTEPS}:LostConnection", f"{_BOOTSTEPS}:SweeperStep", f"{_SHIELD}:Shield"))
+    consumer_steps = (f"{_BOOTSTEPS}:{name}" for name in ("LostConnection", "FollowMonitors", "SweeperStep"))
+    app.steps["consumer"].update((*consumer_steps, f"{_SHIELD}:Shield"))
     _rank_revoked_over_custom_states()
 
     def drain(**_: Any) -> None:

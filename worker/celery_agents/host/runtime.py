@@ -3,12 +3,14 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from celery import Celery
+from celery.backends.base import DisabledBackend
 
+from agent_statestore.errors import StoreError
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.opening import open_store
 from agent_statestore.plain_text import line_logger
@@ -23,7 +25,8 @@ from celery_agents.host import announcing, bell
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.exits import FROM_OUTSIDE, is_exiting
 from celery_agents.host.home import home_of
-from celery_agents.host.live_states import send_live_state
+from celery_agents.host.monitors.live_states import LiveStates
+from celery_agents.host.monitors.switch import MonitorSwitch
 from celery_agents.host.routes import check_queue
 from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.lifecycle.ends import Ends
@@ -56,6 +59,7 @@ class Runtime:
         self.subscribers = subscribers
         # Whether it is the app of this package, which takes no other messages than those that Celery itself makes.
         self.is_ready_made = False
+        self.monitor_switch = MonitorSwitch()
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._store: Store | None = None
@@ -100,17 +104,25 @@ class Runtime:
         """Publish the bell of an execution that can go on at once; a sweeper makes up for a failure."""
         if self.stand_in is not None:
             self.stand_in.ring(summary)
-            return
-        rung = bell.ring(
+        elif bell.ring(
             self.app,
             self.settings,
             execution_id=summary.execution_id,
             agent_id=summary.agent_id,
             queue=summary.queue,
             priority=summary.priority,
-        )
-        if rung:
+        ):
             bell.mark_rung(self.store, self.settings, [(summary.execution_id, summary.attempt)])
+
+    def ring_first(self, summaries: Sequence[ExecutionSummary]) -> None:
+        """Publish the first bells of executions, which were created as if that had been done; see `Services`."""
+        if self.stand_in is not None:
+            self.stand_in.ring_first(summaries)
+        elif summaries and not bell.ring_alike(self.app, self.settings, summaries):
+            try:
+                bell.mark_due(self.store, summaries)
+            except StoreError as error:
+                log.warning("bells of new executions are rung by a sweeper: %s", error)
 
     def check_queue(self, queue: str | None) -> None:
         """Raise `InvalidRecord` for a queue on which no bell could ever be rung. None is the default queue."""
@@ -131,6 +143,12 @@ class Runtime:
         """Remove what Celery's result backend keeps of an execution. Raise `ResultBackendUnavailable`."""
         if self.stand_in is None:
             announcing.forget(self.app, execution_id)
+
+    def keeps_results(self) -> bool:
+        """Whether Celery's result backend is told of ends: there is one, and results are not ignored."""
+        task = self.app.tasks[bell.TASK_NAME]
+        is_ignored = task.ignore_result and not task.store_errors_even_if_ignored
+        return not is_ignored and not isinstance(self.app.backend, DisabledBackend)
 
     def load_agents(self) -> None:
         """Import the modules that the app is configured to import; they define the agents."""
@@ -160,15 +178,20 @@ class Runtime:
                         max_retries=settings.max_retries,
                         max_depth=settings.max_depth,
                         max_descendants=settings.max_descendants,
-                        first_ring=timedelta(seconds=settings.publish_grace_seconds),
+                        first_ring=timedelta(seconds=settings.ring_seconds),
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
                     is_draining=self.drain.is_set,
                     is_announced=self.drain.announces_end,
-                    subscribers=(*((send_live_state,) if settings.events else ()), *self.subscribers),
+                    tells_ends=self.keeps_results,
+                    subscribers=(
+                        *((LiveStates(self.app, self.monitor_switch),) if settings.events else ()),
+                        *self.subscribers,
+                    ),
                     interrupts=FROM_OUTSIDE,
                     is_exiting=is_exiting,
                     ring=self.ring,
+                    ring_first=self.ring_first,
                     check_queue=self.check_queue,
                 )
             return self._executor

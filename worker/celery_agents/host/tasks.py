@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
@@ -24,6 +24,8 @@ log = line_logger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 1.0
+# Under this name the request of a task knows that the end of its execution was written as settled.
+_IS_SETTLED: Final = "agents_is_settled"
 _claiming = Outage(log, "claiming executions")
 
 R = TypeVar("R")
@@ -36,7 +38,6 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
     Request = "celery_agents.host.lost_process:ExecutionRequest"
     acks_late = False
     reject_on_worker_lost = False
-    ignore_result = False
     max_retries = 0
     typing = True
 
@@ -49,7 +50,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         ended = self._leaving_to_later(execution_id, lambda: self._work(runtime, execution_id))
         if isinstance(ended, Outcome):
             return self._translate(runtime, execution_id, ended)
-        if ended is not None and self._is_untold(ended):
+        if ended is not None and self._is_untold(runtime, ended):
             return self._tell(runtime, ended)
         raise Ignore
 
@@ -86,7 +87,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
     ) -> None:
         """Settle the end, now that the result backend has it: nobody needs to be told again."""
         del retval, kwargs, einfo
-        if status in ("SUCCESS", "FAILURE") and args:
+        if status in ("SUCCESS", "FAILURE") and args and not getattr(self.request, _IS_SETTLED, False):
             self._settle(runtime_of(self.app), task_id)
 
     def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
@@ -94,6 +95,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         if outcome.has_relatives:
             # Tell them before the end is settled: until then it is told again and again.
             self._leaving_to_later(execution_id, lambda: runtime.ends.tell_of(execution_id))
+        self.request.update({_IS_SETTLED: outcome.is_settled})
         if outcome.ending is Ending.COMPLETED:
             return outcome.output
         if outcome.ending is Ending.FAILED:
@@ -103,7 +105,8 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             self._tell_of_cancel(runtime, execution_id)
         elif outcome.ending is Ending.PAUSED:
             assert outcome.waiting is not None
-            self._show_pause(outcome.state, outcome.waiting.key)
+            if runtime.keeps_results():
+                self._show_pause(outcome.state, outcome.waiting.key)
         elif outcome.ending is Ending.UNKNOWN:
             rung = [(execution_id, outcome.token)]
             self._leaving_to_later(execution_id, lambda: bell.mark_rung(runtime.store, runtime.settings, rung))
@@ -123,7 +126,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         if summary is not None:
             runtime.ring(summary)
 
-    def _is_untold(self, summary: ExecutionSummary) -> bool:
+    def _is_untold(self, runtime: Runtime, summary: ExecutionSummary) -> bool:
         """Return whether an execution is over and Celery's result backend does not know it.
 
         The process that recorded the end may have died before it could tell.
@@ -132,10 +135,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             return False
         if summary.due_at is not None:
             return True
-        try:
-            return self.backend.get_state(summary.execution_id) not in READY_STATES
-        except NotImplementedError:
-            return False  # there is no result backend
+        return runtime.keeps_results() and self.backend.get_state(summary.execution_id) not in READY_STATES
 
     def _tell(self, runtime: Runtime, summary: ExecutionSummary) -> Any:
         execution_id = summary.execution_id
@@ -152,12 +152,15 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
 
     def _tell_of_cancel(self, runtime: Runtime, execution_id: str) -> None:
         try:
-            self.backend.mark_as_revoked(execution_id, reason="cancelled", request=self.request, store_result=True)
+            self.backend.mark_as_revoked(
+                execution_id, reason="cancelled", request=self.request, store_result=runtime.keeps_results()
+            )
             self.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
         except Exception as error:  # noqa: BLE001 - as above; the sweeper rings once more
             log.warning("execution %s: its cancel will be announced once more: %s", execution_id, error)
         else:
-            self._settle(runtime, execution_id)
+            if not getattr(self.request, _IS_SETTLED, False):
+                self._settle(runtime, execution_id)
 
     def _settle(self, runtime: Runtime, execution_id: str) -> None:
         try:

@@ -35,7 +35,7 @@ def create(services: Services, turns: Turns, new: NewExecution, connection: Any,
             f"agent {turns.agent_id!r} rejects a second execution in a session, and whether there is one is only known "
             "after the commit: enqueue it then",
         )
-    new = replace(new, first_ring=min(new.first_ring, _FIRST_RING))
+    new = replace(new, first_ring=min(new.first_ring, _FIRST_RING), rings=0)
     if connection is not None:
         return _create_in(services, new, connection)
     if new.idempotency_key is not None:

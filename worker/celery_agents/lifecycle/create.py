@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
-from agent_statestore.checkpoint import NewExecution
 from agent_statestore.records import JSONValue
 from agent_statestore.states import AgentState
-from celery_agents.define import deadline as deadlines
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.lifecycle import keys
+from celery_agents.lifecycle.plan import Plan
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
 
@@ -38,32 +36,19 @@ def create(
     `tick_key` is the key of a schedule's tick (`keys.of_tick`), in place of a user's `idempotency_key`.
     """
     keys.check_given(idempotency_key)
-    keys.check_metadata(metadata)
-    if isinstance(agent, str):
-        services.load_agents()
-        agent = services.registry.agent(agent)
-    if not isinstance(agent, AgentDefinition):
-        raise TypeError(f"enqueue needs an agent, which is a function with @agent, or its name, not {agent!r:.80}")
-    encoded = agent.encode_input(input)
-    turns = agent.turns
-    if metadata or deadline is not None:
-        metadata = deadlines.added_to(metadata or {}, deadline)
-    if metadata or turns.concurrency is not None:
-        metadata = turns.added_to(metadata or {}, partial(agent.decode_input, encoded))
-    new = NewExecution(
-        agent_id=agent.name,
-        input=encoded,
+    plan = Plan.of(
+        services,
+        agent,
         session_id=session_id,
         user_id=user_id,
-        metadata=metadata or {},
-        idempotency_key=idempotency_key if tick_key is None else tick_key,
-        queue=queue or agent.queue,
-        priority=agent.priority if priority is None else priority,
+        metadata=metadata,
+        queue=queue,
+        priority=priority,
         start_at=start_at,
-        first_ring=timedelta(seconds=services.settings.publish_grace_seconds),
-        execution_id=execution_id,
+        deadline=deadline,
     )
-    services.check_queue(new.queue)
+    new = plan.new(input, idempotency_key if tick_key is None else tick_key, execution_id)
+    turns = plan.agent.turns
     if connection is not None or on_commit is not None:
         from celery_agents.lifecycle import committing  # only those who have a transaction need it
 
@@ -73,5 +58,5 @@ def create(
     else:
         context = services.store.create(new)
     if start_at is None and context.state is AgentState.IDLE:
-        services.ring(context)
+        services.ring_first([context])
     return context.execution_id

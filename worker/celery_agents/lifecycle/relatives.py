@@ -17,17 +17,20 @@ from celery_agents.define.registry import Registry
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions
 from celery_agents.errors import JournalMismatch, SpawnTooDeep, TooManyDescendants
 from celery_agents.lifecycle import keys
-from celery_agents.lifecycle.ring import CheckQueue, Ring
+from celery_agents.lifecycle.ring import CheckQueue, RingFirst
 from celery_agents.lifecycle.turns import admission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The engine's `Relatives`, on a store. `ring` publishes a bell, `check_queue` says on which queues none can be."""
+    """The engine's `Relatives`, on a store.
+
+    `ring_first` publishes the first bell of a child, `check_queue` says on which queues none can be.
+    """
 
     store: Store
     registry: Registry
-    ring: Ring
+    ring_first: RingFirst
     check_queue: CheckQueue
     first_ring: timedelta
     max_depth: int
@@ -61,6 +64,7 @@ class Family:
             priority=found.priority if options.priority is None else options.priority,
             start_at=options.start_at,
             first_ring=self.first_ring,
+            rings=1 if options.start_at is None else 0,
         )
 
     def create(self, wanted: NewExecution, step: str) -> ExecutionSummary:
@@ -76,7 +80,7 @@ class Family:
     def announce(self, child: ExecutionSummary, options: ChildOptions) -> None:
         """Ring the bell of the child; see `Relatives.announce`."""
         if options.start_at is None and child.state is AgentState.IDLE:
-            self.ring(child)
+            self.ring_first([child])
 
     def end_of(self, execution_id: str) -> ChildEnd | None:
         """Return how an execution ended; see `Relatives.end_of`."""

@@ -1,6 +1,6 @@
 """What code outside the engine needs of its process: the port that each kind of host fills."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agent_statestore.records import ExecutionSummary
@@ -35,6 +35,13 @@ class Services(Protocol):
 
     def ring(self, summary: ExecutionSummary) -> None:
         """Publish the bell of an execution that can go on at once. A sweeper makes up for a failure."""
+        ...
+
+    def ring_first(self, summaries: Sequence[ExecutionSummary]) -> None:
+        """Publish the first bells of executions, which were created as if that had been done. A failure costs a sweep.
+
+        They are alike: of one agent, one queue and one priority. Raise nothing: the executions are stored.
+        """
         ...
 
     def check_queue(self, queue: str | None) -> None:

@@ -1,7 +1,7 @@
 """The parts of an installation as a test has them: no Celery app, and bells that are rung in this process, in order."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent_statestore.records import ExecutionSummary
@@ -46,6 +46,11 @@ class LocalRuntime:
         """Notes that the execution can go on; once, however often it is rung."""
         if summary.execution_id not in self.bells:
             self.bells.append(summary.execution_id)
+
+    def ring_first(self, summaries: Sequence[ExecutionSummary]) -> None:
+        """Notes that the executions can go on."""
+        for summary in summaries:
+            self.ring(summary)
 
 
 class KnownAgents(Registry):

@@ -1,5 +1,6 @@
 """The last write of an attempt: the execution is over, or it waits. Nothing can be written after it."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import NoReturn
 
@@ -18,7 +19,8 @@ from celery_agents.errors import InvalidResult
 class LastWrite:
     """Writes how the work on one claim ends.
 
-    `announce_within` is how long the host has to tell of an end before a sweeper rings for it.
+    `announce_within` tells how long the host has to tell of an end before a sweeper rings for it; None if nobody has to
+    be told of it, so that nothing is left to do.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class LastWrite:
         recorder: Recorder,
         *,
         max_value_bytes: int,
-        announce_within: timedelta | None,
+        announce_within: Callable[[], timedelta | None],
     ) -> None:
         self._context = context
         self._course = course
@@ -80,4 +82,4 @@ class LastWrite:
             self._course.stop(Outcome(ending=Ending.FAILED, error=error))
 
     def _end(self, **change: object) -> None:
-        self._course.write_last(self._recorder.write, announce_within=self._announce_within, **change)
+        self._course.write_last(self._recorder.write, announce_within=self._announce_within(), **change)

@@ -1,0 +1,1 @@
+"""What monitors, such as Flower, are told of executions while they run."""
