@@ -27,7 +27,6 @@ from agent_statestore.records import (
     require_ringable,
     require_text,
 )
-from agent_statestore.slots import set_through_slots
 from agent_statestore.states import AgentState
 
 # The state of an execution that waits for nothing else.
@@ -134,7 +133,6 @@ class Via:
             require_sender(name, getattr(self, name))
 
 
-@set_through_slots
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The durable, atomic write after a step: only what changed.
@@ -199,9 +197,7 @@ class Checkpoint:
         if self.by is not None or self.reason is not None:
             require_text("by", self.by)
             require_text("reason", self.reason)
-        last = self.after_checkpoint
-        if last is not None and not (type(last) is str and last.isascii() and last.isprintable()):
-            require_text("after_checkpoint", last)
+        require_text("after_checkpoint", self.after_checkpoint)
         if self.working_memory or self.forget or self.entities:
             for name in (*self.working_memory, *self.forget, *self.entities):
                 require_name("key", name)

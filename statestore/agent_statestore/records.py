@@ -7,17 +7,16 @@ nothing that is stored.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-from agent_statestore.error_info import ErrorInfo as ErrorInfo
-from agent_statestore.error_info import JSONValue as JSONValue
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.plain_text import require_sender
-from agent_statestore.slots import set_through_slots
 from agent_statestore.states import AgentState
 from agent_statestore.states import AuditEvent as AuditEvent
 from agent_statestore.states import SignalKind as SignalKind
 from agent_statestore.states import WaitKind as WaitKind
+
+JSONValue: TypeAlias = Any
 
 DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
 
@@ -28,7 +27,7 @@ _LONGEST: Final = timedelta(days=36_500)
 
 def require_aware(name: str, moment: object) -> None:
     """Raise `InvalidRecord` for anything but a datetime, and for a datetime without a time zone."""
-    if moment is None:
+    if moment is None or (type(moment) is datetime and moment.tzinfo is UTC):
         return
     if not isinstance(moment, datetime):
         raise InvalidRecord(name, f"needs a datetime, not {moment!r:.80}")
@@ -58,7 +57,7 @@ def require_name(field_name: str, value: object) -> None:
 
 def require_text(field_name: str, value: object) -> None:
     """Raise `InvalidRecord` unless the value is None or a text that every backend can keep."""
-    if value is None:
+    if value is None or (type(value) is str and value.isascii() and value.isprintable()):
         return
     if not isinstance(value, str):
         raise InvalidRecord(field_name, f"needs a text, not {value!r:.80}")
@@ -84,7 +83,29 @@ def require_round(key: str, round: object) -> None:  # noqa: A002 - the field's 
         raise InvalidRecord("key", f"is too long for round {round}")
 
 
-@set_through_slots
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """An error as data: enough to show it, and to raise it again.
+
+    `type` is `module:qualified_name`; `args` are what its class is called with to make it again, None if unknown.
+    `bases` are the classes that it derives from, nearest first. `fields` are its attributes. `tuples` are the paths,
+    such as `("args", 1)`, of what was a tuple and is a list in JSON. `not_kept` names what JSON does not carry as it
+    was: a field by its name, an argument as `args[1]`. `members` are those of an exception group.
+    """
+
+    type: str
+    message: str
+    args: tuple[JSONValue, ...] | None = None
+    bases: tuple[str, ...] = ()
+    traceback: str | None = None
+    fields: Mapping[str, JSONValue] = field(default_factory=dict)
+    tuples: tuple[tuple[str | int, ...], ...] = ()
+    not_kept: tuple[str, ...] = ()
+    members: "tuple[ErrorInfo, ...]" = ()
+    cause: "ErrorInfo | None" = None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
@@ -95,7 +116,6 @@ class Action:
     thought: str | None = None
 
 
-@set_through_slots
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """How a step ended: an output, or an error."""
@@ -122,7 +142,6 @@ class StepChanges:
     facts: int = 0
 
 
-@set_through_slots
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStep:
     """One journaled unit of an execution. `result` is None while it is only an intent.
@@ -154,12 +173,8 @@ class AgentStep:
             raise InvalidRecord("step_number", "steps are numbered from 1")
         if self.in_flight and self.result is not None:
             raise InvalidRecord("in_flight", "a step that has a result is over")
-        name = self.name
-        # Most names are seen to be right without a call.
-        if not (type(name) is str and 0 < len(name) <= 255 and name.isascii() and name.isprintable()):
-            require_name("name", name)
-        if type(self.timestamp) is not datetime or self.timestamp.tzinfo is not UTC:
-            require_aware("timestamp", self.timestamp)
+        require_name("name", self.name)
+        require_aware("timestamp", self.timestamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +391,6 @@ class Renewed:
     cancel_requested: frozenset[str] = frozenset()
 
 
-@set_through_slots
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpointed:
     """The outcome of one `checkpoint`.

@@ -5,8 +5,8 @@ under `Course.lock`, and their records are written one after the other, as the n
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.errors import StoreUnavailable
@@ -82,7 +82,7 @@ class Course:
         self._busy = 0
         self._expecting = threading.Lock()
         self._expected = 0
-        self.abandoned_by_interrupts: AbstractContextManager[None] = _AbandonedByInterrupts(self)
+        self.abandoned_by_interrupts = _AbandonedByInterrupts(self)
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
@@ -131,29 +131,9 @@ class Course:
 
     # -- in flight -----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def busy(self, key: str, *, is_expected: bool = False) -> Iterator[None]:
+    def busy(self, key: str, *, is_expected: bool = False) -> AbstractContextManager[None]:
         """Take a step in this block: the attempt does not end before it is recorded."""
-        self.begin(is_expected=is_expected)
-        try:
-            yield
-        finally:
-            self.end(key)
-
-    def begin(self, *, is_expected: bool = False) -> None:
-        """Begin to take a step. The attempt does not end before `end` is called."""
-        with self.lock:
-            self._busy += 1
-            if is_expected:
-                self.unexpect()
-
-    def end(self, key: str) -> None:
-        """Say that the step of this key is not in flight any more."""
-        with self.lock:
-            self.unrecorded.discard(key)
-            self._busy -= 1
-            if self._are_waiting:
-                self._changed.notify_all()
+        return _Busy(self, key, is_expected)
 
     def expect(self) -> None:
         """Announce a step that another thread is about to take; `busy(is_expected=True)` or `unexpect` follows.
@@ -209,15 +189,6 @@ class Course:
         """
         if self.stopped is None or self._is_pausing:
             self._begin_to_stop(Outcome(ending=Ending.LOST))
-
-    def raised(self, error: BaseException) -> None:
-        """This leaves a call of the run. What comes from outside ends the attempt, also if the agent's code catches it.
-
-        What that code went on to would be recorded, and is not where the next attempt comes to.
-        """
-        if not isinstance(error, ExecutionStopped) and self.is_interrupt(error):
-            self.interrupted_by = self.interrupted_by or error
-            self.abandon()
 
     def pause(self, waiting: Wait, write: Callable[[Wait], Outcome], *, in_step: bool) -> NoReturn:
         """Stop to wait. Under `lock`, which is let go of until everything else that is in flight is recorded.
@@ -279,8 +250,38 @@ class Course:
         return written
 
 
+# Classes, as every step goes through these blocks, and a generator takes four times as long.
+
+
+class _Busy(AbstractContextManager[None]):
+    __slots__ = ("_course", "_is_expected", "_key")
+
+    def __init__(self, course: Course, key: str, is_expected: bool) -> None:
+        self._course = course
+        self._key = key
+        self._is_expected = is_expected
+
+    def __enter__(self) -> None:
+        course = self._course
+        with course.lock:
+            course._busy += 1
+            if self._is_expected:
+                course.unexpect()
+
+    def __exit__(self, *exc_info: object) -> None:
+        course = self._course
+        with course.lock:
+            course.unrecorded.discard(self._key)
+            course._busy -= 1
+            if course._are_waiting:
+                course._changed.notify_all()
+
+
 class _AbandonedByInterrupts(AbstractContextManager[None]):
-    """See `Course.raised`, which is told of what leaves this block. Entered by many threads at once."""
+    """What comes from outside into this block ends the attempt, also if the agent's code catches it.
+
+    What that code went on to would be recorded, and is not where the next attempt comes to.
+    """
 
     __slots__ = ("_course",)
 
@@ -292,4 +293,11 @@ class _AbandonedByInterrupts(AbstractContextManager[None]):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
-            self._course.raised(error)
+            self.look_at(error)
+
+    def look_at(self, error: BaseException) -> None:
+        """This leaves the block. For one that most steps go through, where `with` would be two calls more."""
+        course = self._course
+        if not isinstance(error, ExecutionStopped) and course.is_interrupt(error):
+            course.interrupted_by = course.interrupted_by or error
+            course.abandon()

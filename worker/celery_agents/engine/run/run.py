@@ -225,7 +225,7 @@ class Run(BaseRun):
             result: T = come_to(attempt, name, function, args, kwargs, self._options).finish()
             return result
         except BaseException as error:
-            attempt.course.raised(error)
+            attempt.course.abandoned_by_interrupts.look_at(error)
             raise
 
     @overload

@@ -73,16 +73,13 @@ class ReachedStep:
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
         attempt = self.attempt
-        attempt.course.begin(is_expected=is_expected)
-        try:
+        with attempt.course.busy(self.key, is_expected=is_expected):
             begin_step(attempt, self.key, self.step.action, is_new=recorded is None, is_expected=is_expected)
             if recorded is not None and recorded.in_flight:
                 result = crash.settle(self.step, attempt, recorded)
                 if result is not None:
                     return self._settled(recorded, result)
             return self._try(0 if recorded is None else recorded.tries)
-        finally:
-            attempt.course.end(self.key)
 
     def _try(self, tries: int) -> Any:
         step, attempt = self.step, self.attempt
