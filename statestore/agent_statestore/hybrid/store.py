@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via, require_said
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract import Duty
 from agent_statestore.errors import (
     ExecutionNotFound,
     ForeignConnection,
@@ -295,6 +296,11 @@ class HybridStore(Store):
         promised: bool = False,
     ) -> Turn:
         return self.hot.take_rate(bucket, limit, per, within=within, promised=promised)
+
+    # -- duties --------------------------------------------------------------------------------------------------------
+
+    def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
+        return self.hot.take_duty(duty, owner, ttl, instead=instead)
 
     # -- removing ------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_r
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, IdempotencyKeyTaken
 from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.finding import find_due, find_ended, find_page
+from agent_statestore.memory.sharing import MemorySharing
 from agent_statestore.memory.watch import MemoryWatch
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -44,7 +45,6 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
-    Turn,
 )
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
 from agent_statestore.rules.creating import same_execution, same_id
@@ -59,14 +59,12 @@ from agent_statestore.rules.leases import (
     release_changes,
 )
 from agent_statestore.rules.moving import may_drop, may_restore
-from agent_statestore.rules.rates import BucketState, asked
 from agent_statestore.rules.signals import MailBounds, check_signal, signal_changes
 from agent_statestore.states import OVER, AgentState
-from agent_statestore.store import Store
 from agent_statestore.watch import Watch
 
 
-class MemoryStore(Store):
+class MemoryStore(MemorySharing):
     """A store that keeps executions in this process, and loses them with it.
 
     Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.
@@ -76,6 +74,7 @@ class MemoryStore(Store):
     keeps_deleted = True
 
     def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+        super().__init__()
         self.url = "memory://"
         self.max_value_bytes = max_value_bytes
         self._clock = clock or SystemClock()
@@ -84,7 +83,6 @@ class MemoryStore(Store):
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
         # The executions that are deleted and not purged, in the order of deletion, with the time of it.
         self._deleted: dict[str, tuple[int, StoredExecution]] = {}
-        self._rates: dict[str, BucketState] = {}
         _instances.add(self)
 
     def create(self, new: NewExecution) -> AgentContext:
@@ -306,20 +304,6 @@ class MemoryStore(Store):
             if execution is not None and AgentState(execution.header["state"]).is_over:
                 execution.header["due_us"] = None
 
-    def take_rate(
-        self,
-        bucket: str,
-        limit: int,
-        per: timedelta,
-        *,
-        within: timedelta = timedelta(0),
-        promised: bool = False,
-    ) -> Turn:
-        question = asked(bucket, limit, per, within, promised)
-        with self._changed:
-            self._rates[bucket], turn = question.answer(self._rates.get(bucket), self._clock.now_us())
-        return turn
-
     def delete_context(
         self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
     ) -> bool:
@@ -357,16 +341,9 @@ class MemoryStore(Store):
             self._by_idempotency_key.clear()
             self._deleted.clear()
             self._rates.clear()
+            self._duties.clear()
             self._changed.notify_all()
             return count
-
-    def tidy(self, limit: int = 1000) -> int:
-        with self._changed:
-            now_us = self._clock.now_us()
-            stale = [bucket for bucket, line in self._rates.items() if max(line) <= now_us][:limit]
-            for bucket in stale:
-                del self._rates[bucket]
-            return len(stale)
 
     def export(self, execution_id: str) -> ExportedExecution | None:
         with self._changed:

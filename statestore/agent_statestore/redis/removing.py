@@ -6,6 +6,7 @@ from typing import Final
 from agent_statestore.redis import idempotency
 from agent_statestore.redis.answers import pairs, text
 from agent_statestore.redis.keys import PARTITIONS, Card, Keys, entry_of, idempotency_field, partition_of
+from agent_statestore.redis.leasing import duties_key
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Connection
 
@@ -37,7 +38,8 @@ def clear(connection: Connection, keys: Keys) -> int:
                 break
     for partition in range(PARTITIONS):
         idempotency.free_promises(connection, keys, partition)
-    connection.send_each([("DEL", *keys.of_partition(partition, "rates")) for partition in range(PARTITIONS)])
+    shared = [key for partition in range(PARTITIONS) for key in keys.of_partition(partition, "rates")]
+    connection.send_each([("DEL", key) for key in (*shared, *duties_key(keys))])
     return count
 
 

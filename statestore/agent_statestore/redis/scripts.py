@@ -23,11 +23,30 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script of that name. Its first line may say "-- uses: <part> <part>"."""
+    return _made(name, *_parts_and_body(name))
+
+
+@cache
+def together(name: str) -> Script:
+    """Return the script that runs the script of that name on several partitions, one after the other, in one call.
+
+    KEYS are the keys of each call, ARGV[1] and ARGV[2] the numbers of keys and arguments of a call, and the arguments
+    of each call follow. It returns the list of answers. One server must hold all keys.
+    """
+    *parts, body = _parts_and_body(name)
+    return _made(name, *parts, "local function one(KEYS, ARGV)", body, "end", _read("together"))
+
+
+def _made(name: str, *pieces: str) -> Script:
+    text = "\n".join(pieces)
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _parts_and_body(name: str) -> list[str]:
     body = _read(name)
     first_line = body.partition("\n")[0]
     parts = first_line.removeprefix("-- uses:").split() if first_line.startswith("-- uses:") else []
-    text = "\n".join([*(_states() if part == "states" else _read(part) for part in parts), body])
-    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return [*(_states() if part == "states" else _read(part) for part in parts), body]
 
 
 def _read(name: str) -> str:

@@ -16,6 +16,7 @@ from agent_statestore.codec import (
     noted_as,
 )
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord
 from agent_statestore.query import EVERYTHING, Query, check_limit
@@ -35,11 +36,10 @@ from agent_statestore.records import (
     SignalKind,
     Turn,
 )
-from agent_statestore.redis import answers, arguments, idempotency, moving, removing, ringing
+from agent_statestore.redis import answers, arguments, idempotency, leasing, moving, removing, ringing
 from agent_statestore.redis.creating import create_at_once, creation_of
 from agent_statestore.redis.finding import find_ended, find_page, read_summaries
 from agent_statestore.redis.keys import (
-    PARTITIONS,
     Keys,
     idempotency_field,
     partition_of,
@@ -225,26 +225,7 @@ class RedisStore(Store):
         return bool(self._connection.run(script("forgive"), self._keys.own(lease.execution_id)[:1], values))
 
     def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
-        now = self._now()
-        calls = [
-            (self._keys.of_partition(partition, "leases", "holders"), (now, owner_prefix))
-            for partition in range(PARTITIONS)
-        ]
-        found = []
-        for now_us, *flat in self._connection.run_each(script("find_leases"), calls):
-            for at in range(0, len(flat), 3):
-                execution_id, until_us, holder = (answers.text(item) for item in flat[at : at + 3])
-                token, _, owner = holder.partition(":")
-                found.append(
-                    Lease(
-                        execution_id=execution_id,
-                        token=int(token),
-                        owner=owner,
-                        ttl=timedelta(microseconds=int(until_us) - int(now_us)),
-                        expires_at=from_us(int(until_us)),
-                    )
-                )
-        return tuple(found)
+        return leasing.find_leases(self._connection, self._keys, self._now(), owner_prefix)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -360,6 +341,12 @@ class RedisStore(Store):
         keys = self._keys.of_partition(partition_of(bucket), "rates")
         answer, wait_us = self._connection.run(script("take_rate"), keys, values)
         return turn_of(int(wait_us), answers.text(answer))
+
+    # -- duties --------------------------------------------------------------------------------------------------------
+
+    def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
+        check_duty(duty, owner, ttl)
+        return leasing.take_duty(self._connection, self._keys, self._now(), duty, owner, ttl, instead)
 
     # -- removing ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransactio
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.query import EVERYTHING, Query
@@ -35,6 +36,7 @@ from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
+from agent_statestore.sql.duties import DutyStatements
 from agent_statestore.sql.joining import Create, Joining
 from agent_statestore.sql.locking.joined import create_locked
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
@@ -101,6 +103,7 @@ class SQLStore(Store):
         self._reading = Reading(self._database)
         self._activity = ActivityReading(self._database)
         self._single = SingleStatements(self._database)
+        self._duties = DutyStatements(self._database)
 
     def create(self, new: NewExecution) -> AgentContext:
         return self._primitives.create(new, self.max_value_bytes)
@@ -196,6 +199,10 @@ class SQLStore(Store):
         promised: bool = False,
     ) -> Turn:
         return self._primitives.take_rate(bucket, asked(bucket, limit, per, within, promised))
+
+    def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
+        check_duty(duty, owner, ttl)
+        return self._duties.take(duty, owner, ttl, instead, self._primitives.now_us())
 
     def delete_context(
         self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None

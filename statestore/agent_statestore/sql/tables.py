@@ -56,7 +56,7 @@ VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
 # The newest revision in `migrations/versions`, which makes the tables below. Alembic is slow to import, and not asked.
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 
 # Values of `memory.kind` and `notes.kind`.
 WORKING: Final = "working"
@@ -124,6 +124,10 @@ class Tables:
         return self.qualified("rates")
 
     @property
+    def duties(self) -> str:
+        return self.qualified("duties")
+
+    @property
     def version(self) -> str:
         """Alembic's table; the prefix keeps it from colliding with the table of the user's own migrations."""
         return self.qualified(VERSION)
@@ -184,7 +188,8 @@ def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
 
     Use them in the `include_name` of another Alembic environment that must leave these tables alone.
     """
-    names = ("contexts", "steps", "notes", "memory", "signals", "audit", "sessions", "rates", VERSION, UNFINISHED)
+    parts = ("steps", "notes", "memory", "signals", "audit")
+    names = ("contexts", *parts, "sessions", "rates", "duties", VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
 
 
@@ -396,6 +401,16 @@ def metadata_of(
         Column("end_us", BigInteger, nullable=False),
         Column("turn_us", BigInteger, nullable=False),
         PrimaryKeyConstraint("bucket", name=f"{prefix}rates_pkey"),
+        schema=schema,
+        **options,
+    )
+    Table(
+        f"{prefix}duties",
+        metadata,
+        Column("duty", String(255), nullable=False),
+        Column("owner", String(255), nullable=False),
+        Column("until_us", BigInteger, nullable=False),
+        PrimaryKeyConstraint("duty", name=f"{prefix}duties_pkey"),
         schema=schema,
         **options,
     )

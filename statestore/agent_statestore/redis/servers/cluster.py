@@ -33,6 +33,8 @@ class Cluster(Topology):
     heeds the signs, so that a call is never longer than its own redirections.
     """
 
+    is_one_server = False
+
     def __init__(self, seeds: Sequence[Address], url: str, *, pool: PoolOf) -> None:
         self.url = url
         self._seeds = tuple(seeds)

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import redis
 from redis.cluster import RedisCluster
 from redis.exceptions import (
+    ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
     NoPermissionError,
@@ -19,7 +20,7 @@ from redis.exceptions import (
 
 from agent_statestore.errors import ExecutionUnreadable, StoreUnavailable
 from agent_statestore.masking import masked
-from agent_statestore.redis.scripts import Script
+from agent_statestore.redis.scripts import Script, together
 from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
 from agent_statestore.redis.servers.packing import Command, Word
 
@@ -45,8 +46,11 @@ _DRIVER_ERRORS: Final = (RedisError, RedisClusterException)
 _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
 _RAISE: Final = object()
 
-# Scripts that write nothing, and one that takes out what has expired: they never wait for replicas.
-_TIDYING: Final = frozenset({"find_ended"})
+# Scripts that never wait for replicas: they write nothing, or take out what has expired, or write down a duty, which is
+# taken anew where it is lost.
+_TIDYING: Final = frozenset({"find_ended", "take_duty"})
+# What one server answers for all partitions in one call: what workers ask for again and again, mostly for nothing.
+_TOGETHER: Final = frozenset({"find_ended", "find_leases", "list_expired", "take_due"})
 _READING: Final = frozenset(
     {"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired", "now"}
 )
@@ -79,6 +83,9 @@ class Connection:
         self._topology = located.topology
         self._replicas = located.replicas
         self._url = url
+        # Whether one script may have the keys of all partitions. What looks like one server may be a cluster behind a
+        # proxy.
+        self._is_one_server = located.topology.is_one_server
 
     def run(self, script: Script, keys: Keys, arguments: Arguments) -> Any:
         """Run one script."""
@@ -108,6 +115,10 @@ class Connection:
         """
         if not calls:
             return []
+        if self._is_one_server and len(calls) > 1 and script.name in _TOGETHER:
+            answers = self._run_together(script, calls)
+            if answers is not None:
+                return answers
         replicas = None if self._replicas is None or script.name in _READING | _TIDYING else self._replicas
         keys = [keys[0] for keys, _ in calls]
         with self._wrapping():
@@ -126,6 +137,21 @@ class Connection:
             if unavailable is not _RAISE and not all(isinstance(answer, _AWAY) for answer in answers):
                 answers = [unavailable if isinstance(answer, _AWAY) else answer for answer in answers]
             return _checked(answers)
+
+    def _run_together(self, script: Script, calls: Sequence[tuple[Keys, Arguments]]) -> list[Any] | None:
+        """Run one script on several partitions in one call; return None, with nothing done, if that is refused."""
+        all_keys = [key for keys, _ in calls for key in keys]
+        counts = (len(calls[0][0]), len(calls[0][1]))
+        try:
+            answer: list[Any] = self.run(
+                together(script.name), all_keys, (*counts, *(word for _, arguments in calls for word in arguments))
+            )
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, ClusterCrossSlotError):
+                raise
+            self._is_one_server = False
+            return None
+        return answer
 
     def send_each(self, commands: Sequence[Command]) -> list[Any]:
         """Send several commands, whose first argument is their key, in one round trip; not a transaction."""

@@ -79,9 +79,11 @@ class Topology(ABC):
 
     Attributes:
         url: the address to which it connects, without passwords; for messages.
+        is_one_server: whether one server holds all keys, so that a script may use any of them together.
     """
 
     url: str
+    is_one_server: bool = True
 
     @abstractmethod
     def send(self, commands: Sequence[Command], keys: Sequence[bytes], replicas: Replicas | None = None) -> list[Any]:
@@ -229,7 +231,9 @@ def exchange(
 
 def _is_refusal(answer: Any) -> bool:
     """Return whether a script says that it did nothing."""
-    return answer is None or (isinstance(answer, list) and bool(answer) and answer[0] in _REFUSALS)
+    if not isinstance(answer, list) or not answer:
+        return answer is None
+    return isinstance(answer[0], bytes) and answer[0] in _REFUSALS
 
 
 def is_demoted(answer: Any) -> bool:

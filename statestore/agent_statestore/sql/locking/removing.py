@@ -65,6 +65,7 @@ class LockedRemoving(LockedBase):
             count = transaction.change(f"DELETE FROM {self._tables.contexts} WHERE deleted_us IS NULL", ())
             transaction.write(f"DELETE FROM {self._tables.contexts}", ())
             transaction.write(f"DELETE FROM {self._tables.rates}", ())
+            transaction.write(f"DELETE FROM {self._tables.duties}", ())
             return count
 
         return self._database.write(work)

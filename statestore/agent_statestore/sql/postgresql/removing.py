@@ -41,7 +41,8 @@ class PostgreSQLRemoving(Repeating):
             # A session to which an execution was added meanwhile stays, like that execution.
             f"emptied AS (DELETE FROM {tables.sessions} AS s USING {tables.sessions} AS seen "
             "WHERE seen.session_id = s.session_id AND seen.xmin = s.xmin), "
-            f"forgotten AS (DELETE FROM {tables.rates}) "
+            f"forgotten AS (DELETE FROM {tables.rates}), "
+            f"freed AS (DELETE FROM {tables.duties}) "
             "SELECT count(*) FROM cleared WHERE deleted_us IS NULL"
         )
 

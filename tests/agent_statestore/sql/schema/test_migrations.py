@@ -56,7 +56,7 @@ def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
     migrated = described(url)
     migrate(url, "base")
     create_declared(url)
-    assert len(migrated) == 8
+    assert len(migrated) == 9
     assert migrated == described(url)
 
 
@@ -224,9 +224,9 @@ def test_a_printed_way_between_revisions_keeps_what_is_stored(url: str) -> None:
         ),
     )
 
-    run_script(url, ddl(script_url, "0001:0004"))
+    run_script(url, ddl(script_url, "0001:0005"))
     assert described(url) == newest
-    assert schema.read_revision(parse_url(url)) == "0004"
+    assert schema.read_revision(parse_url(url)) == "0005"
     assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
 
     run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'deleted'")
@@ -244,12 +244,12 @@ def test_a_way_from_nothing_is_that_without_a_beginning() -> None:
     url = "postgresql://nobody@localhost:1/nothing?schema=agents"
     assert ddl(url, "base:head") == ddl(url)
     assert "CREATE SCHEMA" in ddl(url)
-    assert "CREATE SCHEMA" not in ddl(url, "0001:0004")
-    assert ddl(url, "0004:base") == ddl(url, "base")
+    assert "CREATE SCHEMA" not in ddl(url, "0001:0005")
+    assert ddl(url, "0005:base") == ddl(url, "base")
 
 
 @pytest.mark.parametrize(
-    "way", ["0001:0001", "head:0004", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
+    "way", ["0001:0001", "head:0005", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
 )
 def test_a_way_that_is_none_is_refused(way: str) -> None:
     with pytest.raises(UnknownRevision):
@@ -296,7 +296,7 @@ def test_a_server_is_never_migrated_unasked(kind: str, request: pytest.FixtureRe
 
 def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
     migrate(url, "0001")
-    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0004: run .*migrate") as refused:
+    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0005: run .*migrate") as refused:
         schema.check_schema(parse_url(url))
     assert refused.value.found == "0001"
     migrate(url)
@@ -305,7 +305,7 @@ def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
         with pytest.raises(SchemaMismatch, match=r"revision 9999.*upgrade celery-agents") as refused:
             look(parse_url(url))
         assert refused.value.found == "9999"
-    assert len(our_tables(url)) == 8
+    assert len(our_tables(url)) == 9
 
 
 def test_a_table_of_somebody_elses_is_not_taken_for_ours(url: str) -> None:

@@ -179,7 +179,7 @@ def test_autogenerate_makes_and_keeps_the_tables(own: OwnAlembic, url: str) -> N
     assert "agent_contexts" in own.upgrade()
     assert own.has_nothing_to_do()
     kept = described(url)
-    assert len(kept) == 8
+    assert len(kept) == 9
     schema.check_schema(parse_url(url))
     # There is nothing to do for the store's own `migrate`, and it must not take away what others keep.
     migrate(url)
@@ -224,7 +224,7 @@ def test_the_tables_may_be_in_a_schema_of_the_users(own: OwnAlembic, url: str, t
     own.declare(_KEPT, _TICKETS)
     own.upgrade()
     assert own.has_nothing_to_do()
-    assert len(described(url)) == 8
+    assert len(described(url)) == 9
     with SQLStore(url) as store:
         execution_id = live_through_an_execution(store)
         run(url, insert("tickets", id=1, execution_id=execution_id))

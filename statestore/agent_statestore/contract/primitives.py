@@ -4,7 +4,7 @@
 are built once on these primitives, in `agent_statestore.store`.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract.duties import DutyPrimitives
 from agent_statestore.errors import ForeignConnection, NoTransactions
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -37,7 +38,7 @@ from agent_statestore.watch import PollingWatch, Watch
 DEFAULT_MAX_MAILBOX: Final = 1000
 
 
-class StorePrimitives(ABC):
+class StorePrimitives(DutyPrimitives):
     """Executions and their contexts, stored so that any worker can continue them.
 
     Invariants, for every backend:
@@ -358,7 +359,7 @@ class StorePrimitives(ABC):
     def clear(self) -> int:
         """Purge every execution under this store's prefix or in its tables, and nothing else.
 
-        Return how many there were, without the deleted ones. The rates of the store are forgotten, too.
+        Return how many there were, without the deleted ones. The rates and duties of the store are forgotten, too.
         """
 
     def tidy(self, limit: int = 1000) -> int:
