@@ -19,7 +19,9 @@ from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.errors import AgentsError
 from celery_agents.host.drain import DrainFlag
-from celery_agents.host.sweeper import Sweeper
+from celery_agents.host.recovery.duty import SweepDuty
+from celery_agents.host.recovery.presence import Presence
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.tasks import ExecuteTask
 from tests.crash.patching import put, put_on_instances
 
@@ -34,6 +36,17 @@ def no_sweeper() -> None:
 def no_watch() -> None:
     """Nobody looks for dead processes on this host."""
     put(Sweeper, "break_dead_leases", lambda self: 0)
+
+
+def no_presence() -> None:
+    """Nobody sees the files that processes of the host leave behind; there are those of other tests, too."""
+    put(Presence, "processes", lambda self: iter(()))
+
+
+def no_takeover() -> None:
+    """Whoever does not sweep never looks again whether somebody else still does."""
+    look = SweepDuty.look
+    put(SweepDuty, "look", lambda self: look(self) if self.is_held or not self._has_started else 3600.0)
 
 
 def no_renewal() -> None:

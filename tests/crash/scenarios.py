@@ -4,12 +4,14 @@ Every wait is for a fact: a call in the ledger, a recorded step, a line in a log
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from pytest_celery import CeleryTestSetup
 
 from agent_statestore import AgentContext, AgentState
 from celery_agents import Execution, enqueue
+from celery_agents.host.recovery.duty import DUTY
 from tests.crash.agents import Plan, poison
 from tests.crash.scene import AgentsWorker, Scene
 from tests.services.process import ServerProcess
@@ -23,6 +25,21 @@ SIX_HELD_AT_THREE = Plan(steps=6, hold=(3,))
 def kill_whole_worker(scene: Scene) -> AgentContext:
     """SIGKILL of parent and children while a step is in flight."""
     return _die_in_step_three(scene, lambda worker, _pid: worker.kill())
+
+
+def kill_the_one_that_sweeps(scene: Scene) -> AgentContext:
+    """SIGKILL of the worker that sweeps for all, in the middle of a step. In a pool of threads, one process does both.
+
+    The other worker, which has swept or not until then, must see that nobody sweeps any more.
+    """
+
+    def die(worker: AgentsWorker, _pid: int) -> None:
+        (running,) = scene.runtime.store.find_leases("")
+        left = timedelta(seconds=scene.runtime.settings.lease_seconds)
+        scene.runtime.store.take_duty(DUTY, running.owner, left, instead=True)
+        worker.kill()
+
+    return _die_in_step_three(scene, die)
 
 
 def kill_pool_child(scene: Scene) -> AgentContext:

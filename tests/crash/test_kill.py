@@ -13,6 +13,13 @@ def test_another_worker_goes_on_at_once_after_the_whole_worker_was_killed(scene:
     scenarios.kill_whole_worker(scene)
 
 
+@pytest.mark.worker(lease_seconds=2.0, imports=["tests.crash.another_host"])
+@pytest.mark.parametrize("cell", [Cell("embedded", "sqlite", "threads")], ids=str, indirect=True)
+def test_another_worker_sweeps_after_the_one_that_did_was_killed(scene: Scene) -> None:
+    """On another host, which cannot see that it is dead."""
+    scenarios.kill_the_one_that_sweeps(scene)
+
+
 @pytest.mark.worker(ring_seconds=600.0)  # so that the first bell must do
 @pytest.mark.parametrize("cell", spread(PREFORK, stores=["postgresql"]), ids=str, indirect=True)
 def test_an_execution_goes_on_at_once_after_its_pool_child_was_killed(scene: Scene) -> None:

@@ -29,6 +29,7 @@ def without(
     ("cell", "scenario", "match"),
     [
         without("no_watch", scenarios.kill_whole_worker, match="step 3 .* is called .attempt 2"),
+        without("no_presence", scenarios.kill_whole_worker, match="step 3 .* is called .attempt 2"),
         without("no_sweeper", scenarios.kill_whole_worker, match="step 3 .* is called .attempt 2"),
         without("no_journal", scenarios.kill_whole_worker, match="step 3 .* is called .attempt 2"),
         without("no_watch", scenarios.kill_pool_child, match="step 3 .* is called .attempt 2", cell=PREFORK),
@@ -39,6 +40,13 @@ def without(
             lease_seconds=1.0,
             imports=["tests.crash.another_host"],
             cell=PREFORK,
+        ),
+        without(
+            "no_takeover",
+            scenarios.kill_the_one_that_sweeps,
+            match="step 3 .* is called .attempt 2",
+            lease_seconds=1.0,
+            imports=["tests.crash.another_host"],
         ),
         without("no_dead_letter", scenarios.execute_poison, match="is over", cell=PREFORK),
         without("no_drain", scenarios.terminate_in_long_execution, match="went on with the execution"),

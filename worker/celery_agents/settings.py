@@ -57,7 +57,9 @@ class Settings(pydantic.BaseModel):
     lease_seconds: float = Field(
         15.0, ge=0.3, le=3600, description="How long a claim lasts without renewal: the longest unseen death."
     )
-    sweep_seconds: float = Field(5.0, ge=0.05, le=3600, description="How often each worker looks for due executions.")
+    sweep_seconds: float = Field(
+        5.0, ge=0.05, le=3600, description="How often due executions are looked for, by one worker for all."
+    )
     watch_seconds: float = Field(
         1.0, ge=0.05, le=3600, description="How often each worker looks for dead processes on its host, and revokes."
     )

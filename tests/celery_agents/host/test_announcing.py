@@ -15,8 +15,8 @@ from celery_agents.client.execution import Execution
 from celery_agents.errors import ExecutionFailed
 from celery_agents.host.announcing import cleaned, tellable
 from celery_agents.host.bell import TASK_NAME
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime, runtime_of
-from celery_agents.host.sweeper import Sweeper
 from tests.celery_agents.client.test_client import published
 from tests.conftest import fresh_database
 

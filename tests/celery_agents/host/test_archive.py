@@ -14,11 +14,11 @@ from agent_statestore.hybrid import HybridStore
 from agent_statestore.moving.retention import Retention
 from celery_agents import Agent, Registry, Run, agent, enqueue, install
 from celery_agents.errors import ConfigurationError
-from celery_agents.host import housekeeper as housekeeping
-from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.owner import this_process
+from celery_agents.host.recovery import housekeeper as housekeeping
+from celery_agents.host.recovery.housekeeper import Housekeeper
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime, runtime_of
-from celery_agents.host.sweeper import Sweeper
 from celery_agents.settings import Settings
 from tests.celery_agents.client.test_client import published
 

@@ -16,8 +16,8 @@ from celery_agents.celery import make_app
 from celery_agents.client.execution import Execution
 from celery_agents.errors import ResultBackendUnavailable
 from celery_agents.host import announcing
-from celery_agents.host.housekeeper import Housekeeper
 from celery_agents.host.owner import this_process
+from celery_agents.host.recovery.housekeeper import Housekeeper
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.lifecycle import delete
 from celery_agents.lifecycle.decider import Decider

@@ -15,8 +15,8 @@ from celery_agents.define.registry import Registry
 from celery_agents.host.bell import broker_answers
 from celery_agents.host.home import home_of
 from celery_agents.host.install import install
+from celery_agents.host.recovery.sweeper import Sweeper, Swept
 from celery_agents.host.runtime import Runtime, runtime_of
-from celery_agents.host.sweeper import Sweeper, Swept
 
 
 def nothing(run: Run, input: Any) -> Any:

@@ -11,8 +11,8 @@ from celery import Celery
 
 from agent_statestore import ManualClock, MemoryStore
 from celery_agents import LoopContext, RegistrationError, Registry, Run, agent, current, install, loop_agent
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime, runtime_of
-from celery_agents.host.sweeper import Sweeper
 from tests.celery_agents.driving import Engine
 
 

@@ -11,8 +11,8 @@ from agent_statestore import AgentState, FormatTooNew, ManualClock, open_store
 from celery_agents import Agent, Run, agent, enqueue, get_execution
 from celery_agents.host.bell import ring
 from celery_agents.host.owner import owner_of
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime
-from celery_agents.host.sweeper import Sweeper
 from celery_agents.lifecycle.ends import Ends
 from tests.celery_agents.client.test_client import published
 

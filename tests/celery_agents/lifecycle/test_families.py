@@ -9,8 +9,8 @@ from agent_statestore import AgentState, ManualClock, MemoryStore, open_store
 from agent_statestore.errors import FormatTooNew
 from agent_statestore.query import Query
 from celery_agents import Run, agent, enqueue
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime
-from celery_agents.host.sweeper import Sweeper
 from tests.celery_agents.driving import LEASE, Calls
 from tests.celery_agents.household import Household, dying_at_each_write
 

@@ -1,6 +1,7 @@
 """The parts of every worker: a check before it starts, and sweeper and housekeeper in its parent process."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -15,11 +16,15 @@ from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
 from celery_agents.errors import AgentsError
 from celery_agents.host import pool_pipes
-from celery_agents.host.housekeeper import Housekeeper
+from celery_agents.host.owner import this_process
+from celery_agents.host.recovery.duty import SweepDuty
+from celery_agents.host.recovery.housekeeper import Housekeeper
+from celery_agents.host.recovery.rounds import Rounds
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.host.slots import FORKING_POOLS
-from celery_agents.host.sweeper import Sweeper
 from celery_agents.host.urls.censoring import censor_statistics
+from celery_agents.settings import Settings
 
 log = line_logger(__name__)
 
@@ -122,12 +127,21 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         """Start the threads. Celery calls this after every (re)connection to the broker."""
         self.stop(parent)
         runtime = runtime_of(parent.app)
+        settings = runtime.settings
         self._stopping = threading.Event()
-        for name, loop, part in (
-            ("agents-sweeper", _sweep, Sweeper(runtime, parent.hostname)),
-            ("agents-housekeeper", _keep_house, Housekeeper(runtime)),
+        duty = SweepDuty(
+            runtime.store,
+            this_process(parent.hostname),
+            lease_seconds=settings.lease_seconds,
+            sweep_seconds=settings.sweep_seconds,
+        )
+        sweeper = Sweeper(runtime, parent.hostname)
+        rounds = Rounds(settings, sweeper, duty)
+        for name, loop, arguments in (
+            ("agents-sweeper", _sweep, (runtime, sweeper, rounds)),
+            ("agents-housekeeper", _keep_house, (settings, Housekeeper(runtime), duty)),
         ):
-            threading.Thread(target=loop, args=(runtime, part, self._stopping), name=name, daemon=True).start()
+            threading.Thread(target=loop, args=(*arguments, self._stopping), name=name, daemon=True).start()
 
     def stop(self, parent: Any) -> None:
         """Tell the threads to stop. Celery may call this twice."""
@@ -189,35 +203,30 @@ class LostConnection(bootsteps.StartStopStep):  # type: ignore[misc]
         connection.close = close_once
 
 
-def _sweep(runtime: Runtime, sweeper: Sweeper, stopping: threading.Event) -> None:
+def _sweep(runtime: Runtime, sweeper: Sweeper, rounds: Rounds, stopping: threading.Event) -> None:
     """Watch and sweep in a separate thread: they wait for store and broker, which the worker's event loop must not."""
-    settings = runtime.settings
-    tick = min(settings.watch_seconds, settings.sweep_seconds)
-    since_sweep = settings.sweep_seconds
-    while not runtime.drain.is_set():  # a bell rung now might be fetched by this worker, and lost with it
+    pause_seconds = 0.0
+    while not stopping.wait(pause_seconds):
+        if runtime.drain.is_set():  # a bell rung now might be fetched by this worker, and lost with it
+            break
         try:
-            if sweeper.try_watch(set(worker_state.revoked)):
-                since_sweep = settings.sweep_seconds
-            while sweeper.void_revokes:
-                execution_id = sweeper.void_revokes.pop()
-                worker_state.revoked.discard(execution_id)
-                log.info("execution %s: it was over when its task was revoked, which means nothing then", execution_id)
+            pause_seconds = rounds.go(time.monotonic(), set(worker_state.revoked))
         except Exception:
-            log.exception("the watch for dead processes failed; it goes on with the next round")
-        try:
-            if since_sweep >= settings.sweep_seconds:
-                since_sweep = 0.0
-                sweeper.try_sweep()
-        except Exception:
-            log.exception("the sweep failed; it goes on with the next round")
-        if stopping.wait(tick):
-            return
-        since_sweep += tick
+            log.exception("the sweeper failed; it goes on with the next round")
+            pause_seconds = runtime.settings.watch_seconds
+        while sweeper.void_revokes:
+            execution_id = sweeper.void_revokes.pop()
+            worker_state.revoked.discard(execution_id)
+            log.info("execution %s: it was over when its task was revoked, which means nothing then", execution_id)
+    if runtime.drain.is_set():  # and not only another connection to the broker
+        rounds.end()
 
 
-def _keep_house(runtime: Runtime, housekeeper: Housekeeper, stopping: threading.Event) -> None:
+def _keep_house(settings: Settings, housekeeper: Housekeeper, duty: SweepDuty, stopping: threading.Event) -> None:
     """Keep house in another thread, because the archive may be slower than bells can wait."""
-    while not stopping.wait(runtime.settings.sweep_seconds):
+    while not stopping.wait(settings.sweep_seconds):
+        if not duty.is_held:
+            continue  # whoever sweeps keeps house as well
         try:
             housekeeper.keep_house()
         except Exception:

@@ -18,6 +18,9 @@ _LONGEST_NODE = 100
 # Where only the wall clock tells the start of a process, that start moves when the clock is set. No process id is used
 # again within so short a time.
 _CLOCK_STEP_SECONDS = 5.0
+# In what Linux tells of a process: the states of one that has ended, and the place of its start.
+_ENDED = ("Z", "X")
+_STARTED = 19
 
 
 def this_process(node: str | None = None) -> str:
@@ -57,29 +60,50 @@ def is_dead(owner: str) -> bool:
     if not owner.startswith(host_prefix()):
         return False
     _, pid, started = owner.rsplit(_SEPARATOR, 2)
+    return is_gone(int(pid), started)
+
+
+def is_gone(pid: int, started: str) -> bool:
+    """Return whether the process of this host that has this id and start, as owners name them, is certainly gone."""
+    fields = _stat_fields(pid)
+    if fields:
+        return fields[0] in _ENDED or fields[_STARTED] != started
     try:
-        process = psutil.Process(int(pid))
+        process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        ticks = _start_in_ticks(int(pid))
-        if ticks is not None:
-            return ticks != started
         return abs(process.create_time() - float(started)) > _CLOCK_STEP_SECONDS
     except psutil.NoSuchProcess:
-        return True
+        return not _is_hidden(pid)
     except psutil.Error:
         return False
 
 
-def _start_in_ticks(pid: int) -> str | None:
-    """Return when a process started, in clock ticks since the boot, which setting the clock does not move (Linux only).
+def _is_hidden(pid: int) -> bool:
+    """Return whether a process lives that this user may not see, as where /proc is mounted with `hidepid`."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
-    This is field 22 of /proc/PID/stat, see proc(5). The name in field 2 may contain anything, but no parenthesis
-    follows its end.
+
+def _start_in_ticks(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since the boot (Linux only). Setting the clock does not move it."""
+    fields = _stat_fields(pid)
+    return fields[_STARTED] if fields else None
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return what Linux tells of a process, from its state on; nothing where there is no such process or no /proc.
+
+    These are the fields from 3 on of /proc/PID/stat, see proc(5). The name in field 2 may contain anything, but no
+    parenthesis follows its end.
     """
-    stat = _read(f"/proc/{pid}/stat")
-    fields = stat.rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else None
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields if len(fields) > _STARTED else []
 
 
 @lru_cache(maxsize=1)

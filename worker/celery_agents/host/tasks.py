@@ -18,6 +18,7 @@ from celery_agents.host import bell, task_log
 from celery_agents.host.announcing import failure_of, tellable
 from celery_agents.host.cron import EnqueueTask
 from celery_agents.host.owner import this_process
+from celery_agents.host.recovery.presence import presence
 from celery_agents.host.runtime import Runtime, runtime_of
 
 log = line_logger(__name__)
@@ -65,6 +66,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             first_seconds=_FIRST_BACKOFF_SECONDS,
             longest_seconds=_MAX_BACKOFF_SECONDS,
         )
+        presence.note()  # before the claim: whoever sees this process dead then looks for its leases
         try:
             outcome = patience.ask(lambda: runtime.executor.execute(execution_id, this_process(self.request.hostname)))
         except SoftTimeLimitExceeded:

@@ -11,8 +11,8 @@ from celery_agents.cli.invocation import command_line, decider, shared_runtime
 from celery_agents.cli.output.text import counted, local_time, one_line
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.host import bell, owner
+from celery_agents.host.recovery.sweeper import Sweeper
 from celery_agents.host.runtime import Runtime
-from celery_agents.host.sweeper import Sweeper
 
 
 @click.command()

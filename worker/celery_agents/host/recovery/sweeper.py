@@ -3,7 +3,7 @@
 Recovery is enqueue (after dbos `_recovery.py`): handing an execution back to the queue twice is harmless.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -14,6 +14,7 @@ from agent_statestore.states import AgentState
 from celery_agents.engine.patience import Outage
 from celery_agents.host import bell, owner
 from celery_agents.host.announcing import announce_cancel, announce_end
+from celery_agents.host.recovery.deaths import Deaths
 from celery_agents.host.runtime import Runtime
 from celery_agents.lifecycle.cancel import request_cancel
 from celery_agents.lifecycle.decider import Decider
@@ -38,11 +39,15 @@ _FRUITLESS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """The result of one sweep, in numbers of executions. `mute` are those whose bells could not be rung."""
+    """The result of one sweep, in numbers of executions. `mute` are those whose bells could not be rung.
+
+    `has_more` says that more may be due, and that it is of use to sweep again at once.
+    """
 
     rung: int = 0
     cancelled: int = 0
     mute: int = 0
+    has_more: bool = field(default=False, compare=False)
 
 
 class _Bells:
@@ -109,10 +114,10 @@ class Sweeper:
     """Looks for due executions, for leases of dead processes on this host, and for revoked tasks.
 
     `worker_name` is the worker that the sweeper runs in, if any. The sweeper announces in its name the ends that no
-    bell can bring about.
+    bell can bring about. `deaths` says when a process of this host has died.
     """
 
-    def __init__(self, runtime: Runtime, worker_name: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, worker_name: str | None = None, deaths: Deaths | None = None) -> None:
         self._runtime = runtime
         self._worker_name = worker_name
         self._revoked: set[str] = set()
@@ -120,6 +125,7 @@ class Sweeper:
         # Executions that were revoked after they had ended otherwise. Celery would go on to discard their messages,
         # even when a dead letter is released. Whoever holds Celery's set of revoked ids removes these from it.
         self.void_revokes: set[str] = set()
+        self._deaths = deaths or Deaths(runtime.store.url)
         self._watching = Outage(log, "the watch for dead processes")
         self._sweeping = Outage(log, "the sweep")
 
@@ -129,7 +135,8 @@ class Sweeper:
         grace = timedelta(seconds=settings.publish_grace_seconds)
         bells = _Bells(self._runtime)
         cancelled = 0
-        for due in store.take_due(settings.sweep_batch, grace):
+        taken = store.take_due(settings.sweep_batch, grace)
+        for due in taken:
             try:
                 over = due.over
                 if due.cancel_requested and not over and ends.finish_cancel(due.execution_id):
@@ -156,7 +163,8 @@ class Sweeper:
                 break  # the rest would wait as long for the broker; they are due again after the grace
         bell.mark_rung(store, settings, bells.marks)
         rung, mute = bells.counts
-        return Swept(rung=rung, cancelled=cancelled, mute=mute)
+        has_more = len(taken) >= settings.sweep_batch and not bells.are_fruitless
+        return Swept(rung=rung, cancelled=cancelled, mute=mute, has_more=has_more)
 
     def _settle_untold(self, execution_id: str) -> None:
         """Settle an end that no worker announces. The execution's relatives need no worker to be told."""
@@ -252,10 +260,15 @@ class Sweeper:
         return True
 
     def try_watch(self, revoked: set[str]) -> bool:
-        """Call `break_dead_leases` and `cancel_revoked`; return True if a sweep should follow at once. Log faults."""
+        """Call `break_dead_leases` if a process has died, and `cancel_revoked`. Log faults of the store.
+
+        Return True if a sweep should follow at once.
+        """
         broken = 0
         try:
-            broken = self.break_dead_leases()
+            if self._deaths.are_to_be_asked_for():
+                broken = self.break_dead_leases()
+                self._deaths.answered()
             self.cancel_revoked(revoked)
         except StoreError as error:
             self._watching.failed(error)
@@ -263,11 +276,12 @@ class Sweeper:
             self._watching.succeeded()
         return broken > 0
 
-    def try_sweep(self) -> None:
-        """Call `sweep` and log faults of the store: the next sweep comes soon."""
+    def try_sweep(self) -> bool:
+        """Call `sweep`, and return whether more may be due. Log faults of the store: the next sweep comes soon."""
         try:
-            self.sweep()
+            swept = self.sweep()
         except StoreError as error:
             self._sweeping.failed(error)
-        else:
-            self._sweeping.succeeded()
+            return False
+        self._sweeping.succeeded()
+        return swept.has_more
