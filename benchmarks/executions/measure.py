@@ -63,9 +63,9 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
                 f"{sizes.queue_rounds} rounds. Celery: {sizes.queue_pool[0]} {sizes.queue_pool[1]} on Redis. "
                 "Alike: ours without results and events, as bare Celery. Shipped: `celery -A celery_agents worker` as "
                 "it is. Raw write: what a checkpoint of one small step is, one script or one statement. Absurd, DBOS: "
-                "two processes, on PostgreSQL. PostgreSQL commits with synchronous_commit on for all, Redis with "
-                "appendfsync everysec. CPU: of producer, workers and servers; other work of the machine changes it "
-                "little. Sent: by the producer beside the working worker."
+                "two processes each, looking for work every 10 ms, otherwise as they come. PostgreSQL commits with "
+                "synchronous_commit on for all, Redis with appendfsync everysec. CPU: of producer, workers and servers "
+                "alone. Sent: by the producer beside the working worker."
             ),
             rows=[
                 {

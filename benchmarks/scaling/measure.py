@@ -18,15 +18,16 @@ _FULL: Final = 0.9
 _FLEET: Final = 1000
 _MILLION: Final = 1_000_000
 
-# Rows of the table of fleets: kind of store, number of servers, whether executions lie by their partition.
+# Rows of the table of fleets: kind of store, number of its servers, number of brokers.
 _LAYOUTS: Final = (
-    ("Redis", 1, True),
-    ("Redis", 2, True),
-    ("Redis", 4, True),
-    ("Redis", 8, True),
-    ("PostgreSQL", 1, False),
-    ("PostgreSQL", 4, False),
-    ("PostgreSQL", 16, False),
+    ("Redis", 1, 1),
+    ("Redis", 2, 1),
+    ("Redis", 4, 1),
+    ("Redis", 4, 4),
+    ("Redis", 8, 8),
+    ("PostgreSQL", 1, 1),
+    ("PostgreSQL", 4, 4),
+    ("PostgreSQL", 16, 16),
 )
 
 
@@ -82,11 +83,18 @@ def _costs(costs: dict[str, Costs], sizes: Sizes) -> Table:
 
 def _fleets(costs: dict[str, Costs], sizes: Sizes) -> Table:
     rows: list[dict[str, Value]] = []
-    for store, servers, by_partition in _LAYOUTS:
-        row: dict[str, Value] = {"store": store if servers == 1 else f"{store}, {servers} servers"}
+    for store, servers, brokers in _LAYOUTS:
+        row: dict[str, Value] = {"store, servers, brokers": f"{store}, {servers}, {brokers}"}
         for workers in sizes.fleets:
-            cores = 1 if by_partition else _POSTGRESQL_CORES
-            fleet = Fleet(workers=workers, servers=servers, cores=cores, steps=1, by_partition=by_partition)
+            is_redis = store == "Redis"
+            fleet = Fleet(
+                workers=workers,
+                servers=servers,
+                brokers=brokers,
+                cores=1 if is_redis else _POSTGRESQL_CORES,
+                steps=1,
+                by_partition=is_redis,
+            )
             executions = max(_LEAST_EXECUTIONS, workers * SLOTS * _EXECUTIONS_A_SLOT)
             played = play(costs[store], fleet, executions=executions)
             said = "1 worker, /s" if workers == 1 else f"{workers:,} workers, /s"
@@ -97,7 +105,7 @@ def _fleets(costs: dict[str, Costs], sizes: Sizes) -> Table:
         title="Simulated: executions of one step per second",
         note=(
             f"Workers with {SLOTS} slots and as many producers as they can serve, each process with a core to itself; "
-            "steps that take no time; one Redis as the broker; 0.3 ms a round trip; for each PostgreSQL "
+            "steps that take no time; each broker a Redis of its own; 0.3 ms a round trip; for each PostgreSQL "
             f"{_POSTGRESQL_CORES} cores and a disk. Redis servers: nodes of a Cluster with equal ranges of hash slots. "
             "PostgreSQL servers: one app each, executions spread by a hash. Busiest: how much of the time it works. "
             f"Below {_FULL:.0%} nothing is full: executions wait for answers and disks, and more workers help."

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Final
 
 from agent_statestore import NewExecution, open_store
-from benchmarks.executing import payload
+from benchmarks.executing import LEASE, payload
 from benchmarks.scaling.calibration import StoreServer
 from celery_agents.decorators import agent
 from celery_agents.define.registry import Registry
+from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.run.run import Run
 from celery_agents.lifecycle.assembly import make_executor
@@ -44,7 +45,7 @@ def pause(url: str, server: StoreServer, count: int) -> Paused:
         run.ask("Go on?")
 
     with open_store(url) as store:
-        executor = make_executor(store=store, registry=registry)
+        executor = make_executor(store=store, registry=registry, limits=Defaults(lease=LEASE))
 
         def add_one() -> None:
             execution_id = store.create(NewExecution(agent_id=_AGENT, input=None)).execution_id
@@ -60,6 +61,7 @@ def pause(url: str, server: StoreServer, count: int) -> Paused:
             return (time.perf_counter() - started) / _LOOKS
 
         add_one()  # loads scripts, makes the first pages of tables
+        look()
         look_before, size_before = look(), server.size_bytes()
         with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that they share the flushes of the log
             for added in [pool.submit(add_one) for _ in range(count)]:

@@ -47,12 +47,14 @@ class Costs:
 class Fleet:
     """What is played: so many workers, and as many producers as they can serve, on so many servers of a store.
 
-    `cores` are those of each server of the store: 1 for Redis. `by_partition` places an execution as Redis Cluster
+    `brokers` are single Redis servers; the executions of a server of the store always use the same one. `cores` are
+    those of each server of the store: 1 for Redis. `by_partition` places an execution as Redis Cluster
     does: by the hash slot of its partition; otherwise any server is as likely. `network_seconds` are a round trip's.
     """
 
     workers: int
     servers: int
+    brokers: int = 1
     cores: int
     steps: int
     by_partition: bool
@@ -115,7 +117,7 @@ class _Play:
         self._fleet = fleet
         self._random = random.Random(seed)
         self._environment = simpy.Environment()
-        self._broker = _Server(self._environment)
+        self._brokers = [_Server(self._environment) for _ in range(fleet.brokers)]
         self._servers = [_Server(self._environment, fleet.cores) for _ in range(fleet.servers)]
         self._logs = [Log(self._environment, costs.flush) for _ in range(fleet.servers)]
         self._parents = [_Server(self._environment) for _ in range(fleet.workers)]
@@ -139,7 +141,7 @@ class _Play:
         busy = {
             "workers' parents": max(parent.busy(until) for parent in self._parents),
             "workers' children": self._children_seconds / until / (self._fleet.workers * SLOTS),
-            "broker": self._broker.busy(until),
+            "broker": max(broker.busy(until) for broker in self._brokers),
             "store's CPU": max(server.busy(until) for server in self._servers),
         }
         return Played((executions - warm) / (self._ended_at[-1] - self._ended_at[warm - 1]), busy)
@@ -149,14 +151,14 @@ class _Play:
             server = self._server_of_new()
             yield self._environment.timeout(self._some(self._costs.producer))
             yield from self._calls(self._costs.enqueue_calls, server)
-            yield self._broker.serve(self._some(self._costs.broker / 2))
+            yield self._broker_of(server).serve(self._some(self._costs.broker / 2))
             yield self._queue.put(server)
 
     def _work(self, parent: _Server) -> Steps:
         costs = self._costs
         while True:
             server = yield self._queue.get()
-            yield self._broker.serve(self._some(costs.broker / 2))
+            yield self._broker_of(server).serve(self._some(costs.broker / 2))
             yield parent.serve(self._some(costs.parent))
             yield from self._child(costs.child)
             yield from self._calls(costs.fixed_calls, server)
@@ -182,6 +184,9 @@ class _Play:
     def _some(self, mean: float) -> float:
         """Return seconds around the mean, as calls take in practice."""
         return self._random.expovariate(1 / mean) if mean else 0.0
+
+    def _broker_of(self, server: int) -> _Server:
+        return self._brokers[server % len(self._brokers)]
 
     def _server_of_new(self) -> int:
         if not self._fleet.by_partition:

@@ -44,6 +44,13 @@ def test_a_second_node_doubles_the_limit_of_the_store() -> None:
     assert played.per_second == pytest.approx(2 / (4 * COSTS.call), rel=0.1)
 
 
+def test_a_full_broker_is_relieved_by_a_second_one() -> None:
+    costs = replace(COSTS, call=0.0, broker=200e-6)
+    one, two = (play(costs, replace(FLEET, servers=2, brokers=brokers), executions=4000) for brokers in (1, 2))
+    assert one.per_second == pytest.approx(1 / costs.broker, rel=0.1)
+    assert two.per_second == pytest.approx(2 * one.per_second, rel=0.1)
+
+
 def test_partitions_lie_on_the_nodes_as_redis_places_them() -> None:
     assert Counter(node_of(partition, 2) for partition in range(PARTITIONS)) == {0: 8, 1: 8}
     # Equal ranges of slots give only four of eight nodes anything to do: docs/scaling.md says what to do about it.
