@@ -31,9 +31,12 @@ class Machine:
 
 
 def cpu_of(process: psutil.Process) -> float:
-    """Return what a process has used so far; one that has just ended counts no more."""
+    """Return what a process has used so far, with those of its children that have ended.
+
+    A server's process for a connection ends with the connection. What it used must not vanish with it.
+    """
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
-    return float(times.user + times.system)
+    return float(times.user + times.system + times.children_user + times.children_system)

@@ -19,6 +19,10 @@ _DRAINED: Final = (
 )
 # Sent, alone and beside a working worker.
 _SENT: Final = (("alike, Redis, 1 step", _BARE, 0.6), ("alike, PostgreSQL, 1 step", _BARE, 0.45))
+# Many sent in one call, against as many calls.
+_MANY: Final = tuple(
+    (f"alike, {store}, enqueue_many", f"alike, {store}, 1 step", 5.0) for store in ("Redis", "PostgreSQL")
+)
 # How many times as long it may take to a first step.
 _LATENCIES: Final = (("alike, Redis", "bare", 1.5), ("alike, PostgreSQL", "bare", 2.0))
 
@@ -47,6 +51,7 @@ def goals(figures: Figures) -> list[dict[str, Value]]:
         rows += [
             _row(f"enqueue, {name} / delay(), {said}", _rate(rounds, name, base), goal) for name, base, goal in _SENT
         ]
+    rows += [_row(f"{name} / enqueue, alone", _rate(figures.alone, name, base), goal) for name, base, goal in _MANY]
     for name, base, most in _LATENCIES:
         ratio = figures.latency.ratio(name, base) if name in figures.latency.medians else None
         rows.append(_row(f"to the first step, {name} / {base}", ratio, most, is_most=True))

@@ -50,7 +50,10 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         beside = Rounds({name: work.sent[1:] for name, work in works.items()})
         cpu = Rounds({name: work.cpu[1:] for name, work in works.items()})
         senders = {name: work for name, work in works.items() if work.is_sender}
-        alone = take_turns({name: _fill(work, sizes) for name, work in senders.items()}, sizes.queue_rounds)
+        fills = {name: _fill(work.way, work.send, sizes, sizes.executions) for name, work in senders.items()}
+        for store, way in ways.alike.items():
+            fills[f"alike, {store}, enqueue_many"] = _fill(way, way.enqueue_many(one, sizes.executions), sizes, 1)
+        alone = take_turns(fills, sizes.queue_rounds)
         latency = take_turns(_latencies(ways, sizes), sizes.queue_rounds)
         trips = {name: _count(servers, work, sizes) for name, work in works.items()}
     figures = Figures(drained, cpu, beside, alone, latency)
@@ -82,7 +85,7 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
         Table(
             name="enqueue",
             title="Sent per second while the workers stand still",
-            note="`enqueue` creates, publishes and marks; `delay()` publishes.",
+            note=f"`enqueue` creates and publishes. enqueue_many: all {sizes.executions} in one call.",
             rows=[
                 {"way and work": name, "sent, /s": 1 / alone.median(name), "/ delay()": alone.rate_ratio(name, _BARE)}
                 for name in alone.medians
@@ -165,8 +168,8 @@ def _drain(machine: Machine, work: _Work, sizes: Sizes) -> Turn:
     return turn
 
 
-def _fill(work: _Work, sizes: Sizes) -> Turn:
-    return lambda: [work.way.fill(work.send, sizes.executions) / sizes.executions]
+def _fill(way: Way, send: Send, sizes: Sizes, calls: int) -> Turn:
+    return lambda: [way.fill(send, sizes.executions, calls=calls) / sizes.executions]
 
 
 def _latencies(ways: Ways, sizes: Sizes) -> dict[str, Turn]:

@@ -13,7 +13,7 @@ from benchmarks.executions.way import ENDS, LATENCIES, Send, Way
 from benchmarks.servers import Servers
 from benchmarks.tasks import noop, stamp, writes  # also registers them with every app of this process
 from benchmarks.workers import Worker
-from celery_agents.current import enqueue
+from celery_agents.current import enqueue, enqueue_many
 from celery_agents.decorators import Agent
 from celery_agents.host.runtime import Runtime, runtime_of
 
@@ -82,6 +82,10 @@ class Agents(OnCelery):
     def enqueue(self, agent: Agent) -> Send:
         """Return what enqueues an execution of the agent."""
         return lambda: enqueue(agent, runtime=self.runtime)
+
+    def enqueue_many(self, agent: Agent, count: int) -> Send:
+        """Return what enqueues so many executions of the agent in one call."""
+        return lambda: enqueue_many(agent, [None] * count, runtime=self.runtime)
 
     def first_step(self, sent_at: float) -> None:
         """Enqueue an execution whose first step tells how late it began."""

@@ -106,13 +106,16 @@ class Way(ABC):
         self.freeze()
         return sent, ended
 
-    def fill(self, send: Send, count: int) -> float:
-        """Send `count` while the workers are frozen, and return the seconds that took. Let them end afterwards."""
+    def fill(self, send: Send, count: int, *, calls: int) -> float:
+        """Send `count` in so many calls while the workers are frozen, and return the seconds that took.
+
+        Let them end afterwards.
+        """
         self.thaw()
         before = self.count_ended()
         self.freeze()
         started = time.perf_counter()
-        for _ in range(count):
+        for _ in range(calls):
             send()
         sent = time.perf_counter() - started
         self.thaw()

@@ -1,5 +1,11 @@
 """What executions are held against, and how that is told."""
 
+import subprocess
+import sys
+
+import psutil
+
+from benchmarks.executions.cpu import cpu_of
 from benchmarks.executions.goals import Figures, goals
 from benchmarks.measuring import Rounds
 
@@ -26,3 +32,19 @@ def test_a_latency_is_missed_above_its_goal() -> None:
 
 def test_what_was_not_measured_is_neither_held_nor_missed() -> None:
     assert {row["held"] for row in goals(figures()) if "DBOS" in str(row["what"])} == {None}
+
+
+def test_the_cpu_of_a_process_that_has_ended_stays_counted() -> None:
+    """A connection that a pool closes takes its server process with it, in the middle of a turn."""
+    work = "subprocess.run([sys.executable, '-c', 'sum(range(10**7))'])"
+    code = f"import subprocess, sys; {work}; print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        parent = psutil.Process(process.pid)
+        assert parent.children() == []
+        own = parent.cpu_times()
+        assert cpu_of(parent) > own.user + own.system + 0.05
+        process.communicate("\n")
