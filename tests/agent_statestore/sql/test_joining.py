@@ -1,15 +1,18 @@
 """Executions are created in the transaction of an application on the store's database, and share its fate."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from agent_statestore import (
     ForeignConnection,
@@ -96,6 +99,61 @@ def test_a_savepoint_undoes_what_was_created_behind_it(store: SQLStore, apps: Ap
                 pass
         assert store.get_context(kept.execution_id) is not None, name
         assert store.get_context(lost.execution_id) is None, name
+
+
+def test_what_was_to_be_done_after_the_commit_shares_the_fate_of_its_savepoint(apps: Apps) -> None:
+    for name, app in apps.items():
+        hooked: list[str] = []
+
+        def then(connection: Any, what: str, hooked: list[str] = hooked) -> None:
+            caller_of(connection).after_commit(lambda: hooked.append(what))
+
+        with app.transaction() as connection:
+            app.write(connection, name)
+            with contextlib.suppress(Rollback), app.nested(connection):  # the very first one: nobody listens yet
+                then(connection, "lost at first")
+                raise Rollback
+            then(connection, "before")
+            with app.nested(connection):
+                then(connection, "in a savepoint")
+                with contextlib.suppress(Rollback), app.nested(connection):
+                    with app.nested(connection):
+                        then(connection, "lost in a released one")
+                    then(connection, "lost")
+                    raise Rollback
+                then(connection, "in a savepoint again")
+            then(connection, "after")
+            assert hooked == [], name
+        assert hooked == ["before", "in a savepoint", "in a savepoint again", "after"], name
+
+
+def test_a_connection_that_is_kept_forgets_what_was_rolled_back(apps: Apps) -> None:
+    for name in ("connection", "session"):
+        app, hooked = apps[name], list[str]()
+        with Session(app.engine) if app.with_session else app.engine.connect() as connection:
+            for what in ("lost", "kept", "lost too", "kept too"):
+                app.write(connection, what)
+                caller_of(connection).after_commit(partial(hooked.append, what))
+                connection.rollback() if "lost" in what else connection.commit()
+        assert hooked == ["kept", "kept too"], name
+
+
+def test_a_fault_in_the_database_leaves_the_callers_transaction_as_it_was(store: SQLStore, apps: Apps) -> None:
+    """The last of several writes fails: nothing of the first ones stays, and the caller can go on."""
+    table = store._settings.tables.audit
+    fault = f"ALTER TABLE {table} ADD CONSTRAINT no_entries CHECK (event <> 'created')"
+    if store._settings.is_sqlite:
+        fault = f"CREATE TRIGGER no_entries BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no entries'); END"
+    with apps["connection"].engine.begin() as connection:
+        connection.execute(text(fault))
+    for name, app in apps.items():
+        with app.transaction() as connection:
+            app.write(connection, f"{name} 1")
+            with pytest.raises(Exception, match=r"no.entries"):
+                store.create_in(connection, _new(session_id="s"))
+            app.write(connection, f"{name} 2")
+        assert [one for one in app.orders() if one.startswith(name)] == [f"{name} 1", f"{name} 2"]
+    assert store.find().items == ()
 
 
 def test_keys_and_chosen_ids_hold_within_the_transaction_and_across(store: SQLStore, apps: Apps) -> None:

@@ -1,7 +1,8 @@
 """A caller's transaction in SQLAlchemy.
 
 SQLAlchemy tells of a commit before it commits. So hooks wait on the connection until it is used again, or given back to
-its pool, after a commit. A hook after a commit that failed would do no harm, but is not called either.
+its pool, after a commit. A hook after a commit that failed would do no harm, but is not called either. Nor is one that
+was asked for within a savepoint to which the caller has gone back.
 """
 
 from collections.abc import Iterator
@@ -77,9 +78,11 @@ class SQLAlchemyCaller:
         if not event.contains(engine, "commit", _committing):
             event.listen(engine, "commit", _committing)
             event.listen(engine, "rollback", _rolling_back)
+            event.listen(engine, "rollback_savepoint", _going_back)
             event.listen(engine, "begin", _beginning)
             event.listen(engine, "checkin", _given_back)
-        self._connection.info.setdefault(_HOOKS, _Hooks()).waiting.append(hook)
+        hooks = self._connection.info.setdefault(_HOOKS, _Hooks())
+        hooks.waiting.append((_savepoint_around(self._connection), hook))
 
     def _begun(self) -> Any:
         """Return the driver's connection, in a transaction."""
@@ -105,9 +108,12 @@ class SQLAlchemyCaller:
 
 @dataclass(slots=True)
 class _Hooks:
-    """The hooks of one connection: of the transaction that is under way, and of the one that was just committed."""
+    """The hooks of one connection: of the transaction that is under way, and of the one that was just committed.
 
-    waiting: list[Hook] = field(default_factory=list)
+    Those that wait stand behind the number of the savepoint that was the innermost when they were asked for.
+    """
+
+    waiting: list[tuple[int, Hook]] = field(default_factory=list)
     committed: list[Hook] = field(default_factory=list)
 
     def run(self) -> None:
@@ -123,7 +129,7 @@ class _Hooks:
 def _committing(connection: Connection) -> None:
     hooks = connection.info.get(_HOOKS)
     if hooks is not None:
-        hooks.committed, hooks.waiting = [*hooks.committed, *hooks.waiting], []
+        hooks.committed, hooks.waiting = [*hooks.committed, *(hook for _, hook in hooks.waiting)], []
 
 
 def _rolling_back(connection: Connection) -> None:
@@ -131,6 +137,25 @@ def _rolling_back(connection: Connection) -> None:
     if hooks is not None:
         hooks.waiting.clear()
         hooks.committed.clear()  # of a commit that failed; those of an earlier one ran when this transaction began
+
+
+def _going_back(connection: Connection, name: str, context: None) -> None:
+    del context
+    hooks = connection.info.get(_HOOKS)
+    if hooks is not None:
+        # Whatever has begun after this savepoint has begun within it, for it is not released yet.
+        hooks.waiting = [one for one in hooks.waiting if one[0] < _number_of(name)]
+
+
+def _savepoint_around(connection: Connection) -> int:
+    """Return the number of the innermost savepoint that is open; 0 for none."""
+    nested = connection.get_nested_transaction()
+    return 0 if nested is None else _number_of(nested._savepoint)
+
+
+def _number_of(savepoint: str) -> int:
+    """Return the number at the end of the name that SQLAlchemy gives a savepoint: a later one has a higher one."""
+    return int(savepoint.rpartition("_")[2])
 
 
 def _beginning(connection: Connection) -> None:
