@@ -6,12 +6,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from agent_statestore import Action, AgentState, Checkpoint
 from agent_statestore import Result as StepResult
 from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.records import Wait, WaitKind
+from celery_agents.cli import agents
 from celery_agents.cli.output import overview
 from celery_agents.client.execution import Execution
 from celery_agents.host.owner import this_process
@@ -123,6 +125,26 @@ def test_show_limits_steps_and_makes_control_characters_visible(cli: CLI) -> Non
 def test_show_an_unknown_execution(cli: CLI) -> None:
     refused(cli("show", "nope"), "there is no execution 'nope' (looked at ")
     refused(cli("watch", "nope"), "there is no execution 'nope' (looked at ")
+
+
+def test_every_command_names_the_store_in_which_an_execution_is_not(cli: CLI) -> None:
+    more = {
+        "resume": ["yes"],
+        "send-event": ["paid"],
+        "fork": ["--at-step", "0"],
+        "rewind": ["--to-step", "0"],
+        "diff": ["nope"],
+        "purge": ["--yes"],
+    }
+    silent = []
+    for name in agents.list_commands(click.Context(agents)):
+        command = agents.get_command(click.Context(agents), name)
+        assert command is not None
+        if any(one.name in ("execution_id", "execution_ids", "a") for one in command.params):
+            result = cli(name, "nope", *more.get(name, []))
+            if result.exit_code != 1 or f"no execution 'nope' (looked at {cli.store.url})" not in result.stderr:
+                silent.append((name, result.output))
+    assert silent == []
 
 
 def test_show_says_who_has_it_and_how_many_died(cli: CLI) -> None:

@@ -7,7 +7,7 @@ import click
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
 from agent_statestore.records import ExecutionSummary, Lease, WaitKind
 from agent_statestore.states import AgentState
-from celery_agents.cli.invocation import command_line, decider, shared_runtime
+from celery_agents.cli.invocation import command_line, decider, nothing_there, shared_runtime
 from celery_agents.cli.output.text import counted, local_time, one_line
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.host import bell, owner
@@ -41,7 +41,8 @@ def recover(ctx: click.Context, execution_ids: tuple[str, ...], reason: str | No
         try:
             click.echo(_recover_one(ctx, runtime, execution_id.strip(), reason, sender))
         except (StoreError, _NothingToRecover) as error:
-            click.echo(f"Error: {one_line(str(error))}", err=True)
+            said = nothing_there(runtime, error.execution_id) if isinstance(error, ExecutionNotFound) else str(error)
+            click.echo(f"Error: {one_line(said)}", err=True)
             refused += 1
     if refused:
         ctx.exit(1)
