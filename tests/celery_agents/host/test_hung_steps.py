@@ -79,7 +79,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_cancel_at_once_does_not_wait_for_a_step_that_hangs(tmp_path: Path, client: Runtime, pool: str) -> None:
-    with worker(tmp_path, f"-P {pool} -c 1") as running:
+    with worker(tmp_path, f"-P {pool} -c 1", AGENTS_LEASE_SECONDS="5") as running:
         execution, process = hanging(client, tmp_path, "parent")
         lease = lease_on(execution)
         began = time.monotonic()
@@ -100,6 +100,19 @@ def test_a_cancel_at_once_does_not_wait_for_a_step_that_hangs(tmp_path: Path, cl
         assert client.app.AsyncResult(execution.id).state == "REVOKED"
         assert execution.state is AgentState.CANCELLED
         assert execution.summary().step_count == 0
+
+        # Nobody could cancel one that is deleted.
+        (tmp_path / "open").unlink(missing_ok=True)
+        deleted, process = hanging(client, tmp_path, "deleted")
+        assert deleted.delete()
+        if pool == "prefork":
+            wait_until("the process is killed", lambda: not is_alive(process))
+        else:
+            running.wait_for(
+                f"execution {deleted.id} was deleted, but a {pool.removesuffix('s')} pool cannot end its function"
+            )
+            (tmp_path / "open").touch()
+        assert start(client, "pid", None).wait(scaled(60)) != (process if pool == "prefork" else 0), running.output
 
 
 @pytest.mark.full
@@ -160,9 +173,12 @@ def test_a_drain_says_what_it_waits_for_until_that_is_cancelled(tmp_path: Path, 
         for times in (1, 2):
             wait_until("it says so", lambda times=times: running.output.count(words) >= times, seconds=scaled(40))  # type: ignore[misc]
         assert "0 steps recorded, the last write " in running.output
+        assert f"to end it: agents cancel {execution.id} --now" in running.output
         assert execution.cancel(now=True)
         if pool != "prefork":
             running.wait_for("keeps its slot until the function returns")
+            # What was asked for is not asked for again.
+            wait_until("it says so", lambda: "which is cancelled: nothing" in running.output, seconds=scaled(40))
             (tmp_path / "open").touch()
         assert running.wait(scaled(60)) == 0, running.output
     assert not (tmp_path / "went on").exists()

@@ -224,11 +224,11 @@ class Execution:
     def delete(self, *, sender: str | None = None, reason: str | None = None) -> bool:
         """Delete the execution, even while a worker has it; return False if it was not there.
 
-        The worker's next write is refused, and it stops. A parent that waits for the execution, and executions that
-        wait for their turn behind it, go on at once. Its own children go on running: call `cancel` first to end them
-        too. Its result in Celery's result backend goes first. `Store.delete_context` says what is kept of the
-        execution, including `sender` and `reason`; where nothing is kept, the log tells who deleted it. Raises
-        `ResultBackendUnavailable`, and then nothing is deleted.
+        The worker's next write is refused, and it stops; a prefork pool kills a process whose step does not end within
+        a lease. A parent that waits for the execution, and executions that wait for their turn behind it, go on at
+        once. Its own children go on running: call `cancel` first to end them too. Its result in Celery's result backend
+        goes first. `Store.delete_context` says what is kept of the execution, including `sender` and `reason`; where
+        nothing is kept, the log tells who deleted it. Raises `ResultBackendUnavailable`, and then nothing is deleted.
         """
         return delete.delete(self._services, self.id, by=self._decider(sender, reason))
 

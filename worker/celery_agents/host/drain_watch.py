@@ -47,7 +47,7 @@ class DrainStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
 
 
 class DrainWatch:
-    """Empties the slots of executions that were cancelled at once, tells what a drain waits for, and ends it."""
+    """Empties the slots of executions of which nothing is recorded any more. Tells what a drain waits for; ends it."""
 
     def __init__(self, runtime: Runtime, slots: Slots) -> None:
         self._runtime = runtime
@@ -81,7 +81,7 @@ class DrainWatch:
 
     def _look(self) -> None:
         try:
-            self._slots.empty_those_cut_short()
+            self._slots.empty_those_lost()
         except StoreError as error:
             self._looking.failed(error)
         else:
@@ -99,29 +99,29 @@ class DrainWatch:
             now = None  # told without what the store knows
         for request in busy[:_MOST_NAMED]:
             log.warning(
-                "waiting for the step in flight of execution %s, agent %s, in process %s for %.0f s%s; to end it: "
-                "agents cancel %s --now",
+                "waiting for the step in flight of execution %s, agent %s, in process %s for %.0f s%s",
                 request.id,
                 request.name,
                 request.worker_pid,
                 time.time() - request.time_start,
                 self._known_of(request.id, now),
-                request.id,
             )
         if len(busy) > _MOST_NAMED:
             log.warning("waiting for %d more", len(busy) - _MOST_NAMED)
 
     def _known_of(self, execution_id: str, now: datetime | None) -> str:
+        how_to_end = f"; to end it: agents cancel {execution_id} --now"
         if now is None:
-            return ""
+            return how_to_end
         try:
             summary = self._runtime.store.get_summary(execution_id)
         except StoreError:
-            return ""
-        if summary is None:
-            return ", which was deleted"
+            return how_to_end
+        if summary is None or summary.state.is_over:
+            state = "deleted" if summary is None else summary.state.value
+            return f", which is {state}: nothing of it is recorded any more"
         silent = (now - summary.updated_at).total_seconds()
-        return f", {summary.step_count} steps recorded, the last write {silent:.0f} s ago"
+        return f", {summary.step_count} steps recorded, the last write {silent:.0f} s ago{how_to_end}"
 
     def _end(self, drained_seconds: float) -> None:
         """End what the drain still waits for; it runs again in another worker."""

@@ -25,7 +25,8 @@ log = line_logger(__name__)
 FORKING_POOLS: Final = ("celery.concurrency.prefork", "celery.concurrency.processes")
 
 # How long a slot may stay taken after its execution was cut short, before it is emptied. A worker that tells of such an
-# end has the execution in a slot, too, but not for long.
+# end has the execution in a slot, too, but not for long. A deletion is not as urgent: a step that ends within a lease
+# may do so.
 _TELLING_SECONDS: Final = 1.0
 
 
@@ -35,8 +36,9 @@ class Slots:
     def __init__(self, runtime: Runtime, worker: Any) -> None:
         self._runtime = runtime
         self._pool = worker.pool_cls.__module__
-        # The requests whose execution was cut short, and since when this has been known; None once they are dealt with.
-        self._cut_short: dict[Any, float | None] = {}
+        # The requests whose execution was cut short or deleted, and when their slots are emptied; None once that is
+        # done, as far as it can be.
+        self._lost: dict[Any, float | None] = {}
 
     @property
     def forks(self) -> bool:
@@ -61,43 +63,53 @@ class Slots:
         """Return the live leases of this host. Raise `StoreError`."""
         return self._runtime.store.find_leases(owner.host_prefix())
 
-    def empty_those_cut_short(self) -> None:
-        """Kill the processes of executions that a cancel has cut short, or say that they keep their slots.
+    def empty_those_lost(self) -> None:
+        """Kill the processes of executions that were cut short or deleted, or say that they keep their slots.
 
-        Raise `StoreError`.
+        Nothing of them is recorded any more, and nobody could cancel one that is deleted. Raise `StoreError`.
         """
         busy = self.busy()
-        self._cut_short = {request: since for request, since in self._cut_short.items() if request in busy}
+        self._lost = {request: until for request, until in self._lost.items() if request in busy}
         if not busy:
             return
         held = {(lease.execution_id, owner.pid_of(lease.owner)) for lease in self.leases()}
         for request in busy:
             if (request.id, request.worker_pid) in held:
-                self._cut_short.pop(request, None)
-            elif request not in self._cut_short:
-                if self._was_cut_short(request.id):
-                    self._cut_short[request] = time.monotonic()
-            else:
-                since = self._cut_short[request]
-                if since is not None and time.monotonic() - since >= _TELLING_SECONDS:
-                    self._cut_short[request] = None
-                    self._empty(request)
+                self._lost.pop(request, None)
+                continue
+            if self._lost.get(request, 0.0) is None:
+                continue
+            how, patience_seconds = self._how_lost(request.id)
+            if how is None:
+                self._lost.pop(request, None)
+                continue
+            until = self._lost.setdefault(request, time.monotonic() + patience_seconds)
+            assert until is not None
+            if time.monotonic() >= until:
+                self._lost[request] = None
+                self._empty(request, how)
 
-    def _was_cut_short(self, execution_id: str) -> bool:
+    def _how_lost(self, execution_id: str) -> tuple[str | None, float]:
+        """Return how an execution was lost, and how long its slot may stay taken; (None, 0) for any other."""
         store = self._runtime.store
         summary = store.get_summary(execution_id)
-        return summary is not None and summary.state is AgentState.CANCELLED and was_cut_short(store, execution_id)
+        if summary is None:
+            return "deleted", self._runtime.settings.lease_seconds
+        if summary.state is AgentState.CANCELLED and was_cut_short(store, execution_id):
+            return "cancelled at once", _TELLING_SECONDS
+        return None, 0.0
 
-    def _empty(self, request: Any) -> None:
+    def _empty(self, request: Any, how: str) -> None:
         if self.forks:
-            log.warning("execution %s was cancelled at once: killing its process %s", request.id, request.worker_pid)
+            log.warning("execution %s was %s: killing its process %s", request.id, how, request.worker_pid)
             request.is_killed = True
             kill(request)
         else:
             log.warning(
-                "execution %s was cancelled at once, but a %s pool cannot end its function: it keeps its slot until "
-                "the function returns, and nothing of it is recorded any more",
+                "execution %s was %s, but a %s pool cannot end its function: it keeps its slot until the function "
+                "returns, and nothing of it is recorded any more",
                 request.id,
+                how,
                 self.pool,
             )
 
