@@ -31,6 +31,7 @@ pytest.register_assert_rewrite(
 from celery_agents.define.registry import default_registry
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.runtime import Runtime
+from celery_agents.host.tasks import ExecuteTask
 from tests.crash.ledger import Ledger
 from tests.crash.processes import FolderNode, RedisProcess, WorkerProcess
 from tests.crash.scene import AgentsSetup, AgentsWorker, Cell, Scene
@@ -245,6 +246,7 @@ def celery_setup_app(
 @pytest.fixture
 def runtime(celery_setup_app: Celery) -> Iterator[Runtime]:
     """The client's side of an installation. Not bound to the app: nothing stays installed after the test."""
+    celery_setup_app.register_task(ExecuteTask())
     runtime = Runtime(celery_setup_app, default_registry, DrainFlag())
     yield runtime
     runtime.store.close()
