@@ -98,8 +98,9 @@ def ring_alike(app: Celery, settings: Settings, summaries: Sequence[ExecutionSum
     They are routed once, and on Redis they leave in one command.
     """
     first = summaries[0]
-    task = app.tasks[TASK_NAME]
-    exec_options = {name: value for name, value in task._get_exec_options().items() if value is not None}
+    task = app.tasks.get(TASK_NAME) if len(summaries) > 1 else None
+    found = {} if task is None else task._get_exec_options()
+    exec_options = {name: value for name, value in found.items() if value is not None}
     if len(summaries) == 1 or "expires" in exec_options:
         destination = (first.agent_id, first.queue, first.priority)
         with broker_gate:
