@@ -16,7 +16,7 @@ from benchmarks.executions.way import STAMPS
 from benchmarks.servers import STORE_DATABASE
 
 # What workers do for all executions, however few there are. Celery's heartbeats and its wait for messages are alike.
-AT_REST: Final = frozenset({"find_ended", "find_leases", "list_expired", "now", "renew", "take_due"})
+AT_REST: Final = frozenset({"find_ended", "find_leases", "list_expired", "now", "renew", "take_due", "take_duty"})
 _NO_WORK: Final = frozenset({"BRPOP", "PING", "HELLO", "CLIENT", "INFO", "ECHO", "SELECT", "SCRIPT", "MONITOR"})
 _END: Final = "the end of the count"
 
