@@ -56,7 +56,7 @@ PYTEST = $(call BYTECODE,$(VENV)) $(BIN)/python -m pytest -n $(PROCESSES) --dist
 PROCESSES ?= 3
 
 .PHONY: test
-test: $(INSTALLED) ## The tests for every commit: six stores whole, crash tests with real workers, Flower, the demo
+test: $(INSTALLED) ## The tests for every commit: five stores whole, crash tests with real workers, Flower, the demo
 	@$(PYTEST) -m "not full"
 
 .PHONY: test-all
