@@ -17,7 +17,7 @@ from tests.services.attacked import attacked
 from tests.services.bytecode import forget_temporary_bytecode, keep_bytecode
 from tests.services.leaving_out import left_out
 from tests.services.machine import machine, scaled
-from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database
+from tests.services.mariadb import MariaDBServer, find_mariadb, fresh_mariadb_database, share_certificates
 from tests.services.pgbouncer import PgBouncer, find_pgbouncer
 from tests.services.postgresql import PostgresServer, driver_url, find_postgresql, with_database
 from tests.services.process import found
@@ -31,8 +31,9 @@ keep_bytecode()
 
 
 def pytest_configure() -> None:
-    """Before any test wants a process."""
+    """Before any test wants a process or a connection."""
     preload()
+    share_certificates()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`open_store(url)`: make a store from a URL, through the entry-point group `agent_statestore.backends`."""
 
+import functools
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
@@ -30,6 +31,9 @@ def open_store(
     scheme = url.partition("://")[0] if "://" in url else url
     backend = scheme.partition("+")[0]
     available = _backends()
+    if backend not in available:  # it may have been installed since
+        _backends.cache_clear()
+        available = _backends()
     if backend not in available or "://" not in url:
         # Without `//` all of the URL may stand here, with its password.
         raise UnknownScheme(masked(scheme), sorted(available))
@@ -40,5 +44,7 @@ def open_store(
         raise MissingDriver(scheme, absent.package, absent.extra) from absent
 
 
+@functools.cache
 def _backends() -> dict[str, EntryPoint]:
+    # Looking reads a file of each installed package, which takes longer than all else that opens a store.
     return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_statestore import MemoryStore, Store, open_store
+from agent_statestore import MemoryStore, Store, open_store, opening
 from agent_statestore.errors import UnknownScheme
 from agent_statestore.masking import masked
 
@@ -127,6 +127,23 @@ print(store.url, store.max_value_bytes)
         tmp_path,
     )
     assert said == "mine+fast://host/path 9"
+
+
+def test_the_installed_packages_are_read_once_unless_a_scheme_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    look = opening.entry_points
+    monkeypatch.setattr(opening, "entry_points", lambda *, group: looks.append(group) or look(group=group))
+    opening._backends.cache_clear()
+    for _ in range(3):
+        open_store("memory://").close()
+    assert len(looks) == 1
+    add_backend(tmp_path, "late", "from agent_statestore.memory import open_memory as opener")
+    monkeypatch.syspath_prepend(tmp_path)
+    open_store("late://").close()
+    assert len(looks) == 2
+    opening._backends.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """A MariaDB server of the tests' own."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pymysql
+from pymysql.connections import Connection
 from sqlalchemy import make_url
 
 from tests.services.postgresql import with_database
@@ -110,6 +113,16 @@ class MariaDBServer(ServerProcess):
         except pymysql.err.OperationalError:
             return False
         return True
+
+
+def share_certificates() -> None:
+    """Have pymysql read the system's certificates once, and not for each connection: that takes longer than most tests.
+
+    It offers TLS to every server, also to those that have none. A connection that asks for TLS is made as ever.
+    """
+    connection: Any = Connection  # no public way
+    make, shared = connection._create_ssl_ctx, functools.cache(lambda: make(None, {}))
+    connection._create_ssl_ctx = lambda self, options: make(self, options) if options else shared()
 
 
 def connect(url: str) -> "pymysql.connections.Connection[pymysql.cursors.Cursor]":
