@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent_statestore.records import Action, AgentStep, Result
 from celery_agents import AsyncRun
 from celery_agents.engine.executor import Defaults
 from celery_agents.engine.journal import order
@@ -123,3 +124,36 @@ def test_a_step_that_is_gone_from_the_code_holds_nobody_back_for_long(engine: En
 
     assert outcome is not None
     assert "gone" in str(outcome.error)
+
+
+def test_nobody_overtakes_a_task_that_was_given_its_result_and_does_not_run_yet() -> None:
+    def recorded(key: str) -> AgentStep:
+        return AgentStep(
+            step_number=1,
+            name=key,
+            action=Action(kind="call"),
+            result=Result(success=True),
+            timestamp=datetime.now(UTC),
+        )
+
+    async def race() -> list[str]:
+        replay, gone_on = order.ReplayOrder(()), list[str]()
+
+        async def slower() -> None:
+            replay.add(recorded("b"))
+            await replay.turn("b")
+            gone_on.append("b")
+
+        replay.begin()
+        other = asyncio.create_task(slower())
+        while not replay._waiting:
+            await asyncio.sleep(0)
+        while replay._waiting:  # until the result is given
+            await asyncio.sleep(0)
+        replay.add(recorded("a"))
+        await replay.turn("a")
+        gone_on.append("a")
+        await other
+        return gone_on
+
+    assert asyncio.run(race()) == ["b", "a"]

@@ -100,6 +100,7 @@ class ReplayOrder:
             if key is None or event is None:
                 return
             self._take_out([key])
+            self._last = None  # until the task that gets it runs, nobody may go on as the one that got the last
             event.set()
 
     def _skip(self) -> None:
