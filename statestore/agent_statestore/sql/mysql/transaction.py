@@ -85,6 +85,8 @@ class MySQLTransaction:
         waiting, self._waiting = [*self._waiting, *statements], []
         if not self._has_begun:
             waiting[:0] = [statement.encode() for statement in self._beginning]
+        if not waiting:
+            return [], 0  # the server refuses an empty text
         for statement in waiting:
             if len(statement) >= self._max_packet:
                 raise InvalidRecord(
