@@ -78,6 +78,7 @@ def test_a_worker_says_in_one_line_that_monitors_hear_nothing(
             for gate in gates[1:4]:
                 gate.touch()
             wait_until("four steps are recorded", lambda: len(execution.steps()) == 4)
+            running.wait_for("telling monitors of live states failed")
             server.start()
             for gate in gates[4:]:
                 gate.touch()
