@@ -71,7 +71,8 @@ def test_live_states_from_the_first_bell_to_the_result(watched: Watched, tmp_pat
         other.id: "watched-failure",
     }
     assert flower.json("/api/tasks?taskname=watched-failure").keys() == {other.id}
-    assert "one@here" in flower.json("/api/workers?refresh=true")
+    # A worker that answers later than Flower waits is not in the list.
+    wait_until("the worker is listed", lambda: "one@here" in flower.json("/api/workers?refresh=true"))
     metrics = watched.metrics
     assert 'task="watched-researcher"' in metrics
     assert execution.id not in metrics

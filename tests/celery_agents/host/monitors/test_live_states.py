@@ -22,6 +22,8 @@ from tests.services.machine import scaled
 
 TOOLS = 40
 AGENTS = """
+import time
+
 from celery import current_app
 from celery_agents import agent, tool
 
@@ -33,6 +35,7 @@ def look(number: int) -> int:
 
 @agent
 def looks(run, input: int) -> int:
+    time.sleep(0.2)  # of what changes at once again, monitors are not told
     return sum(run.tool(look, number) for number in range(input))
 """
 
