@@ -460,3 +460,31 @@ def test_a_class_that_is_not_loaded_leaves_its_fields(monkeypatch: pytest.Monkey
     assert isinstance(revived, StepFailed)
     assert (revived.errno, revived.hint, revived.type) == (5, "cable", "lazy_library:Lost")
     assert "lazy_library:OSError" not in revived.bases
+
+
+class Refused(Exception):
+    """A kind of error that others are made of."""
+
+
+class WithStatus(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def made_under_the_name_of(kind: type[Exception]) -> type[Exception]:
+    """A class as frameworks make them: of two others, under the name of one."""
+    made = type(kind.__name__, (WithStatus, kind), {"__module__": kind.__module__})
+    made.__qualname__ = kind.__qualname__
+    return made
+
+
+HIDDEN = made_under_the_name_of(Refused)
+
+
+def test_a_class_that_bears_the_name_of_another_one_is_found() -> None:
+    again = revive(describe(HIDDEN(429)))
+    assert type(again) is HIDDEN
+    assert isinstance(again, WithStatus)
+    assert again.status == 429
+    assert type(revive(describe(Refused("no")))) is Refused

@@ -54,7 +54,7 @@ def _described(error: BaseException, room: Room, depth: int) -> ErrorInfo:
 
 def _nested(error: BaseException, room: Room, depth: int) -> ErrorInfo | None:
     """Return a cause or a member as data, or None if there is no room for it. A cause may be its own cause."""
-    names = "".join(map(_name_of, type(error).__mro__))
+    names = "".join(map(name_of, type(error).__mro__))
     if depth == 0 or not room.take_text(_clean(_message(error)) + names + " " * 100):
         return None
     return _described(error, room, depth - 1)
@@ -79,10 +79,10 @@ def _own_part(error: BaseException, room: Room, depth: int) -> ErrorInfo:
         args = tuple(_take_args(given, carried))
         fields = _take_fields(error, carried)
     return ErrorInfo(
-        type=_name_of(kind),
+        type=name_of(kind),
         message=_clean(_message(error)),
         args=args,
-        bases=tuple(_name_of(base) for base in kind.__mro__[1:] if base not in _COMMON),
+        bases=bases_of(kind),
         fields=fields,
         tuples=tuple(carried.tuples),
         not_kept=tuple(carried.not_kept),
@@ -183,8 +183,14 @@ def _reduced(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(reduced[1]), state
 
 
-def _name_of(kind: type) -> str:
+def name_of(kind: type) -> str:
+    """Return what a class is recorded as."""
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def bases_of(kind: type) -> tuple[str, ...]:
+    """Return what the classes are recorded as that an exception's class derives from, nearest first."""
+    return tuple(name_of(base) for base in kind.__mro__[1:] if base not in _COMMON)
 
 
 def _message(error: BaseException) -> str:

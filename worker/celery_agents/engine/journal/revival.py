@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from agent_statestore.records import ErrorInfo
-from celery_agents.engine.journal.failures import own_part
+from celery_agents.engine.journal.failures import bases_of, name_of, own_part
 from celery_agents.engine.journal.remaking import bare, by_class, has_own_reduce, set_field
 from celery_agents.engine.journal.stand_in import StandIn, args_and_fields
 
@@ -40,7 +40,7 @@ def as_seen_here(error: Exception, original: BaseException) -> Exception:
 
 
 def _revived(info: ErrorInfo) -> Exception:
-    kind = _class_of(info.type)
+    kind = _class_recorded(info)
     members = [revive(member) for member in info.members]
     if kind is not None and info.args is not None and not info.not_kept:
         for error in _made_again(info, kind, members):
@@ -90,6 +90,20 @@ def _by_its_class(
 ) -> Any:
     del members
     return by_class(kind, args, fields)
+
+
+def _class_recorded(info: ErrorInfo) -> type[Exception] | None:
+    """Return the class of the error. One that was made under the name of another one is found among its subclasses."""
+    kind = _class_of(info.type)
+    if kind is None or bases_of(kind) == info.bases:
+        return kind
+    made = [kind]
+    while made:
+        for one in type.__subclasses__(made.pop()):
+            if name_of(one) == info.type and bases_of(one) == info.bases:
+                return one
+            made.append(one)
+    return kind
 
 
 def _class_of(type_name: str) -> type[Exception] | None:
