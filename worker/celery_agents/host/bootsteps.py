@@ -15,7 +15,7 @@ from agent_statestore.hybrid import HybridStore
 from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
 from celery_agents.errors import AgentsError
-from celery_agents.host import pool_pipes
+from celery_agents.host import pool_pipes, streams
 from celery_agents.host.owner import this_process
 from celery_agents.host.recovery.duty import SweepDuty
 from celery_agents.host.recovery.housekeeper import Housekeeper
@@ -41,6 +41,7 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         pool_pipes.use_own_pipes()  # before any step makes the pool
+        streams.give_a_descriptor()
         censor_statistics()
         runtime = runtime_of(parent.app)
         runtime.monitor_switch.share()
