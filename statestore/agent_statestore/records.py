@@ -108,12 +108,16 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought."""
+    """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought.
+
+    `title` is a line for people, where name and input say less.
+    """
 
     kind: str
     tool: str | None = None
     input: JSONValue = None
     thought: str | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

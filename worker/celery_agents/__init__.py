@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from celery_agents.current import enqueue, enqueue_many, get_execution
     from celery_agents.decorators import Agent, agent, tool
     from celery_agents.define.arguments import ToolContext
+    from celery_agents.define.called_as import CalledAs
     from celery_agents.define.crash_policy import CrashPolicy, Happened
+    from celery_agents.define.names import step_name
     from celery_agents.define.registry import Registry
     from celery_agents.define.retry import Retry
     from celery_agents.define.tool import Tool
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from celery_agents.engine.pauses.child import Child
     from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
+    from celery_agents.engine.run.current_run import current_run, current_step
     from celery_agents.engine.run.run import Run
     from celery_agents.engine.thread_ends import at_thread_end
     from celery_agents.errors import (
@@ -84,7 +87,7 @@ if TYPE_CHECKING:
         action_from_chat,
         loop_agent,
     )
-    from celery_agents.misuse import MemoryInParallel, NestedStep, NotAwaited, WaitInsideAgent
+    from celery_agents.misuse import MemoryInParallel, NestedStep, NotAwaited, StepInThread, WaitInsideAgent
 
 __all__ = [  # noqa: RUF022 - grouped
     # defining
@@ -97,6 +100,10 @@ __all__ = [  # noqa: RUF022 - grouped
     "Happened",
     "Run",
     "AsyncRun",
+    "current_run",
+    "current_step",
+    "step_name",
+    "CalledAs",
     "Child",
     "Finished",
     "Retry",
@@ -156,6 +163,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "SessionBusy",
     "JournalMismatch",
     "NestedStep",
+    "StepInThread",
     "NotAwaited",
     "MemoryInParallel",
     "LimitExceeded",
@@ -183,10 +191,12 @@ _MODULES: Final = {
         "tool",
     ),
     "define.arguments": ("ToolContext",),
+    "define.called_as": ("CalledAs",),
     "define.crash_policy": (
         "CrashPolicy",
         "Happened",
     ),
+    "define.names": ("step_name",),
     "define.registry": ("Registry",),
     "define.retry": ("Retry",),
     "define.tool": ("Tool",),
@@ -194,6 +204,7 @@ _MODULES: Final = {
     "engine.pauses.child": ("Child",),
     "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),
+    "engine.run.current_run": ("current_run", "current_step"),
     "engine.run.run": ("Run",),
     "engine.thread_ends": ("at_thread_end",),
     "errors": (
@@ -251,7 +262,7 @@ _MODULES: Final = {
         "action_from_chat",
         "loop_agent",
     ),
-    "misuse": ("MemoryInParallel", "NestedStep", "NotAwaited", "WaitInsideAgent"),
+    "misuse": ("MemoryInParallel", "NestedStep", "NotAwaited", "StepInThread", "WaitInsideAgent"),
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -26,6 +26,7 @@
     |-- JournalMismatch         the recorded steps contradict the agent's code
     |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
     |-- NestedStep              a step's function tried to take a step itself
+    |-- StepInThread            a thread that the agent's code has started tried to take a step
     |-- MemoryInParallel        a step that runs beside others tried to change the memory
     |-- NotAwaited              an async agent never awaited a call of its run
     |-- ResultBackendUnavailable  Celery's result backend could not do what was asked of it

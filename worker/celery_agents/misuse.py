@@ -18,6 +18,24 @@ class NestedStep(AgentsError):
         return f"step {self.name!r} cannot be taken inside step {self.inside!r}: take it from the agent's function"
 
 
+class StepInThread(AgentsError):
+    """Code of the agent's that runs in another thread than its function tried to take a durable step.
+
+    Which of two threads came to its step first would be chance, and another one after a crash. Take the steps from the
+    agent's function, several at once with `run.parallel`, or write an async agent: tasks on its event loop may.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.name!r} cannot be taken in a thread that the agent's code has started: take it from the "
+            "agent's function, several at once with run.parallel, or from tasks of an async agent"
+        )
+
+
 class NotAwaited(AgentsError):
     """An async agent ended without awaiting a call of its run, so that call was never made."""
 

@@ -46,8 +46,16 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
     """Return a step as stored."""
     action, result, changes = step.action, step.result, step.changes
     does: Fields = {"kind": action.kind}
-    if action.tool is not None or action.input is not None or action.thought is not None:
-        does = present({"kind": action.kind, "tool": action.tool, "input": action.input, "thought": action.thought})
+    if action.tool is not None or action.input is not None or action.thought is not None or action.title is not None:
+        does = present(
+            {
+                "kind": action.kind,
+                "tool": action.tool,
+                "input": action.input,
+                "thought": action.thought,
+                "title": action.title,
+            }
+        )
     did: Fields | None = None
     if result is not None:
         did = {"ok": result.success}
@@ -83,6 +91,17 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
     return EncodedStep(step.step_number, step.name, text, result is not None, action.kind)
 
 
+def _action_of(fields: Fields) -> Action:
+    """Return an action. What a later version writes beside this says nothing about what the step did."""
+    return Action(
+        kind=fields["kind"],
+        tool=fields.get("tool"),
+        input=fields.get("input"),
+        thought=fields.get("thought"),
+        title=fields.get("title"),
+    )
+
+
 def decode_step(text: str | bytes) -> AgentStep:
     """Return a stored step."""
     fields = unseal(text, "step")
@@ -92,7 +111,7 @@ def decode_step(text: str | bytes) -> AgentStep:
     step = _Draft(
         step_number=fields["n"],
         name=fields["name"],
-        action=_PLAIN if action == _PLAIN_FIELDS else Action(**action),
+        action=_PLAIN if action == _PLAIN_FIELDS else _action_of(action),
         result=None
         if result is None
         else Result(

@@ -1,5 +1,7 @@
 """Checks of what users write: names, numbers, durations, functions. Each error says what is wrong, and where."""
 
+import hashlib
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -38,6 +40,26 @@ def check_step_name(name: Any, longest: int = LONGEST_STEP_NAME) -> None:
     reason = _no_name(name, longest)
     if reason is not None:
         raise InvalidRecord(f"step {_shown(name)}", f"not a name for a step: {reason}")
+
+
+# A letter, a digit, or what names of models and tools have between them.
+_UNREADABLE: Final = re.compile(r"[^\w .,:;/()\[\]{}<>=+*@$%&!?'\"|~^-]+")
+_DIGEST_CHARACTERS: Final = 10
+
+
+def step_name(text: str) -> str:
+    """Return a legal name of a step for any text, the same on every attempt; different texts get different names.
+
+    That is the text itself if it is such a name, otherwise what of it can be read, and a hash of the whole. The name of
+    a tool or a model, a URL, or what a framework calls its parts can so stand in the name of a step.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"step_name takes a text, not {text!r:.80}")
+    if _no_name(text) is None:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    readable = _UNREADABLE.sub("_", text)[: LONGEST_NAME - _DIGEST_CHARACTERS - 1]
+    return f"{readable}-{digest}"
 
 
 def _no_name(name: Any, longest: int = LONGEST_NAME) -> str | None:

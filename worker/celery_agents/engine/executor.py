@@ -33,6 +33,7 @@ from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.relatives import SPAWN, Relatives
 from celery_agents.engine.run.async_run import drive
+from celery_agents.engine.run.base_run import running
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
 from celery_agents.engine.steps.scope import Nesting, executing
@@ -192,7 +193,9 @@ class Executor:
     def _called(agent: AgentDefinition, attempt: Attempt, value: object) -> object:
         if agent.is_async:
             return drive(attempt, agent.function, value)
-        return agent(Run(attempt), value)
+        run = Run(attempt)
+        with running(run):
+            return agent(run, value)
 
     def _has_lost_parent(self, attempt: Attempt) -> bool:
         """Whether the execution that started this one was cancelled, and may not have known of it any more."""

@@ -14,6 +14,7 @@ from typing import Final
 from agent_statestore.records import AgentContext, AgentStep, JSONValue
 from celery_agents.define import deadline
 from celery_agents.define.budget import Budget
+from celery_agents.define.called_as import CalledKind
 from celery_agents.errors import BudgetExceeded, DeadlineExceeded, LimitExceeded, MaxStepsExceeded
 
 LIMIT: Final = "limit"
@@ -53,6 +54,7 @@ class Limits:
         self._added: dict[str, float] = {_STEPS: 0, _SECONDS: 0, _TOKENS: 0, _COST: 0}
         self._asked: Counter[str] = Counter()
         self._questions = 0  # in all
+        self._exempt = 0  # steps that do not count
         self._refused: set[str] = set()
         self._interrupted: dict[str, datetime] = {}
 
@@ -72,6 +74,7 @@ class Limits:
     def read(self, steps: Iterable[AgentStep]) -> list[str]:
         """Take in what was added, from the journal; return the keys of the steps that say so, or that ask for it."""
         asked = [step for step in steps if step.action.kind == LIMIT]
+        self._exempt = sum(1 for step in steps if step.action.kind == CalledKind.HANDLER)
         for step in asked:
             if step.result is not None:
                 self.take_in(step.action.input, step.result.output)
@@ -88,6 +91,10 @@ class Limits:
         if "during" in asked:
             self._interrupted[asked["during"]["step"]] = datetime.fromisoformat(asked["during"]["since"])
 
+    def exempt(self) -> None:
+        """One more step that is about to be taken does not count: it handles an event, of which a model sends many."""
+        self._exempt += 1
+
     def next_question(self, what: str) -> str:
         """Return the key of the next question whether this limit may be raised."""
         return f"{LIMIT} {what} {self._asked[what] + 1}"
@@ -102,7 +109,7 @@ class Limits:
         if self._first_deadline is not None and (overdue := self._overdue()) is not None:
             return self._reached(_SECONDS, overdue)
         # What people have added are steps, too.
-        if steps - self._questions > budget.max_steps + added[_STEPS]:
+        if steps - self._questions - self._exempt > budget.max_steps + added[_STEPS]:
             return self._reached(_STEPS, MaxStepsExceeded(int(budget.max_steps + added[_STEPS])))
         if budget.max_tokens is None and budget.max_cost is None:
             return None

@@ -1,5 +1,6 @@
 """How the work on one claim ends, and the exception that unwinds an agent's stack before its function returns."""
 
+from asyncio import CancelledError
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -56,6 +57,17 @@ _OVER: Final = {
 
 class ExecutionStopped(BaseException):
     """Unwinds the agent's stack. Derived from BaseException, so that an agent's `except Exception` lets it pass."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class Unwound(CancelledError):
+    """Unwinds a task of an async agent, as what every library that knows tasks takes for their end and cleans up after.
+
+    Code that catches it changes nothing: the attempt has stopped, and its next call of the run raises this again.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome)

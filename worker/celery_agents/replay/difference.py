@@ -117,7 +117,7 @@ _CHILD: Final = "child"
 
 
 def _of_action(action: Action) -> JSONValue:
-    return [action.kind, action.tool, None if action.kind == _CHILD else action.input, action.thought]
+    return [action.kind, action.tool, None if action.kind == _CHILD else action.input, action.thought, action.title]
 
 
 def _of_result(step: AgentStep) -> JSONValue:

@@ -144,7 +144,7 @@ class CheckpointConformance(Suite):
             AgentStep(
                 step_number=1,
                 name="search#2 \N{SLIGHTLY SMILING FACE} 'x'",
-                action=Action(kind="tool", tool="t", input={"a": [1]}, thought="hm"),
+                action=Action(kind="tool", tool="t", input={"a": [1]}, thought="hm", title="as shown"),
                 result=Result(success=False, error=BOOM, output={"partial": 1}),
                 attempt=3,
                 tries=4,

@@ -99,7 +99,7 @@ def _everything() -> Checkpoint:
     failed = AgentStep(
         step_number=2,
         name="second",
-        action=Action(kind="tool", tool="search", input=_SAID, thought=_SECRET),
+        action=Action(kind="tool", tool="search", input=_SAID, thought=_SECRET, title=_SECRET),
         result=Result(success=False, error=_error()),
         attempt=1,
         timestamp=AT,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_statestore import AgentState, WaitKind
-from celery_agents import AsyncRun, MemoryInParallel, NestedStep, Retry, Run, tool
+from celery_agents import AsyncRun, MemoryInParallel, NestedStep, Retry, Run, StepInThread, tool
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.steps import parallel
 from celery_agents.errors import JournalMismatch, MaxStepsExceeded
@@ -507,7 +507,8 @@ def test_branches_take_no_steps_and_leave_the_memory_alone(engine: Engine, calls
     outcome = engine.execute(execution_id)
 
     assert outcome is not None
-    assert outcome.output == [MemoryInParallel.__name__] * 3 + [NestedStep.__name__] * 4
+    of_a_step = StepInThread if through is in_a_thread else NestedStep
+    assert outcome.output == [MemoryInParallel.__name__] * 3 + [of_a_step.__name__] * 4
     assert calls.made == []
     memory = engine.context(execution_id).memory
     assert (memory.working_memory, memory.conversation_history, memory.facts) == ({}, (), ())

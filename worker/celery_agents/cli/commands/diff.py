@@ -70,7 +70,9 @@ def _side(difference: "StepDifference", step: "AgentStep | None") -> "Text | str
         return None
     if difference.change is StepChange.ACTION:
         action = step.action
-        return one_line(f"{action.kind} {action.tool or ''} {_shown(action.input)} {action.thought or ''}")
+        return one_line(
+            f"{action.kind} {action.tool or ''} {_shown(action.input)} {action.thought or action.title or ''}"
+        )
     return result_text(step)
 
 

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from threading import get_ident
+from typing import Final, NoReturn
 
 from agent_statestore.records import Action, AgentStep
 from celery_agents.define.names import LONGEST_DERIVED_NAME, LONGEST_STEP_NAME, MARK, check_step_name
@@ -10,7 +12,10 @@ from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.stage import Stage
 from celery_agents.engine.steps.scope import Nesting
 from celery_agents.errors import JournalMismatch
-from celery_agents.misuse import NestedStep
+from celery_agents.misuse import NestedStep, StepInThread
+
+# The kinds of actions whose input are arguments by name.
+_WITH_ARGUMENTS: Final = frozenset({"tool", "approval", "model", "handler"})
 
 
 class Journal:
@@ -31,6 +36,8 @@ class Journal:
         self._stage = stage
         self._occurrences: Counter[str] = Counter()
         self._reached: set[str] = set()
+        # The thread, or that of the loop, in which the agent's function runs.
+        self.thread = get_ident()
 
     def __iter__(self) -> Iterator[AgentStep]:
         return iter(self._steps.values())
@@ -39,7 +46,8 @@ class Journal:
         """The code has come to a step: return its key, that of the next occurrence of `name` in the code's order.
 
         Called in the thread, or on the loop, of the agent's function. `is_derived`: `name` is made of the key of
-        another step. Raise `InvalidRecord` for an invalid name, and `NestedStep` inside of another step's function.
+        another step, which the code came to there. Raise `InvalidRecord` for an invalid name, `NestedStep` inside of
+        another step's function, and `StepInThread` in any other thread.
         """
         if self._stage is not None:
             self._stage.come_to_step()
@@ -47,8 +55,8 @@ class Journal:
             # The agent's code caught the exception that unwinds it. There is nothing left for it to do.
             raise self._course.stopped
         inside = self._nesting.step_around
-        if inside is not None:
-            raise NestedStep(name, inside)
+        if inside is not None or (get_ident() != self.thread and not is_derived):
+            self._refuse(name, inside)
         if is_derived or type(name) is not str or name not in self._occurrences:
             check_step_name(name, LONGEST_DERIVED_NAME if is_derived else LONGEST_STEP_NAME)
         self._occurrences[name] += 1
@@ -56,6 +64,12 @@ class Journal:
         key = name if occurrence == 1 else f"{name}{MARK}{occurrence}"
         self._reached.add(key)
         return key
+
+    def _refuse(self, name: str, inside: str | None) -> NoReturn:
+        """Say why no step can be taken here: in a thread of the code's own, whatever the agent's function does."""
+        if inside is None or (get_ident() != self.thread and self._nesting.step_of_context is None):
+            raise StepInThread(name)
+        raise NestedStep(name, inside)
 
     def upcoming_key(self, name: str) -> str:
         """Return the key that `come_to` would, without coming to it."""
@@ -124,12 +138,15 @@ def _mismatch(key: str, recorded: Action, action: Action) -> JournalMismatch | N
         return JournalMismatch(key, f"recorded for {recorded.input!r}, but the code asks for {action.input!r}")
     # A parameter that was added to the tool since, with a default, is no contradiction.
     if (
-        action.kind in ("tool", "approval")
+        action.kind in _WITH_ARGUMENTS
+        and recorded.input is not None
+        and action.input is not None
         and {name: action.input.get(name) for name in recorded.input} != recorded.input
     ):
         return JournalMismatch(
             key,
-            f"tool {recorded.tool!r} was called with {recorded.input!r}, but the code calls it with "
-            f"{action.input!r}; values that differ between attempts (times, random numbers) belong into a step",
+            f"{'tool' if action.kind == 'approval' else action.kind} {recorded.tool!r} was called with "
+            f"{recorded.input!r}, but the code calls it with {action.input!r}; values that differ between attempts "
+            "(times, random numbers) belong into a step",
         )
     return None

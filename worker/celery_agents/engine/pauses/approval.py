@@ -4,7 +4,7 @@ It is a step of its own before the call's, so that the journal shows who allowed
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import pydantic
 
 from agent_statestore.envelope import dump
+from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import Action, JSONValue, Result, Signal, WaitKind
+from celery_agents.define import types
+from celery_agents.define.names import step_name
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
@@ -51,11 +54,30 @@ def _sorted(value: JSONValue) -> JSONValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """An approval as the code asks for it: of a step that calls the tool with these arguments."""
+    """An approval as the code asks for it: of a call of the tool of this name with these arguments.
 
-    tool: Tool[..., Any]
+    `description` and `schema`, a JSON Schema of the arguments, are shown to who decides; `problems` returns what is
+    wrong with arguments that he puts in place of these.
+    """
+
+    tool: str
     arguments: Mapping[str, JSONValue]
-    timeout: timedelta | None
+    description: str = ""
+    schema: dict[str, JSONValue] | None = None
+    problems: Callable[[Mapping[str, Any]], list[str]]
+    timeout: timedelta | None = None
+
+    @classmethod
+    def of_tool(cls, tool: Tool[..., Any], arguments: Mapping[str, JSONValue]) -> "Approval":
+        """Return the approval that a tool needs by its own rule."""
+        return cls(
+            tool=tool.name,
+            arguments=arguments,
+            description=tool.description,
+            schema=tool.json_schema,
+            problems=tool.problems,
+            timeout=tool.approval_timeout,
+        )
 
     def get(self, attempt: Attempt, key: str) -> Mapping[str, JSONValue] | None:
         """The arguments that a person put in place of these, or None for these; unwinds the agent until then.
@@ -64,37 +86,36 @@ class Approval:
         Raises `ApprovalDenied`, `ApprovalExpired`, and `JournalMismatch` if the code asks for another call than the
         one that was shown.
         """
-        tool = self.tool
-        action = Action(kind="approval", tool=tool.name, input=dict(self.arguments))
+        action = Action(kind="approval", tool=self.tool, input=dict(self.arguments))
         recorded = attempt.journal.look_up(key, action)
         if recorded is not None and recorded.result is not None:
             return self._replayed(recorded.result)
         waiting = attempt.recorder.waiting
         if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.APPROVAL, key):
             shown = waiting.prompt
-            if (shown["tool"], _sorted(shown["arguments"])) != (tool.name, _sorted(dict(self.arguments))):
+            if (shown["tool"], _sorted(shown["arguments"])) != (self.tool, _sorted(dict(self.arguments))):
                 raise JournalMismatch(
                     key, f"a person was shown {shown['arguments']!r}, but the code now calls it with {self.arguments!r}"
                 )
         asked = Round.of(recorded)
         while True:
-            digest = digest_of(attempt.context.execution_id, key, tool.name, self.arguments, asked.number)
+            digest = digest_of(attempt.context.execution_id, key, self.tool, self.arguments, asked.number)
             waited = wait(
                 attempt,
                 WaitKind.APPROVAL,
                 key,
                 timeout=self.timeout,
                 prompt={
-                    "tool": tool.name,
-                    "description": tool.description,
+                    "tool": self.tool,
+                    "description": self.description,
                     "arguments": dict(self.arguments),
                     "digest": digest,
                 },
-                schema=tool.json_schema,
+                schema=self.schema,
                 asked=asked,
             )
             if waited.signal is None:
-                result = Result(success=False, error=describe(ApprovalExpired(tool.name)))
+                result = Result(success=False, error=describe(ApprovalExpired(self.tool)))
                 break
             decision = [*waited.problems] or self._judged(waited.signal, digest)
             if isinstance(decision, Result):
@@ -105,17 +126,16 @@ class Approval:
 
     def _judged(self, signal: Signal, digest: str) -> Result | list[str]:
         """Return the decision; or what is wrong with one that came past the client's checks. It approves nothing."""
-        tool = self.tool
         try:
             decision = Ruling.model_validate(signal.payload)
         except pydantic.ValidationError:
             return ["the decision is malformed"]
         if not decision.approved:
-            return Result(success=False, error=describe(ApprovalDenied(tool.name, signal.sender, signal.reason)))
+            return Result(success=False, error=describe(ApprovalDenied(self.tool, signal.sender, signal.reason)))
         if decision.digest != digest:
             return ["the approval is for another call"]
         if decision.arguments is not None:
-            problems = tool.problems(decision.arguments)
+            problems = self.problems(decision.arguments)
             if problems:
                 return problems
         assert signal.sent_at is not None  # the store has stamped what is in a mailbox
@@ -138,3 +158,58 @@ class Approval:
             raise revive(result.error)
         edited: Mapping[str, JSONValue] | None = result.output["arguments"]
         return edited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedApproval:
+    """An approval that the agent's code asks for itself, of a call that no tool of ours makes."""
+
+    name: str
+    approval: Approval
+
+    def take(self, attempt: Attempt, key: str) -> dict[str, JSONValue]:
+        """Return the arguments that were approved, as a person has edited them; unwinds the agent until then."""
+        edited = self.approval.get(attempt, key)
+        return dict(self.approval.arguments if edited is None else edited)
+
+
+def asked_approval(
+    tool: str,
+    arguments: Mapping[str, Any],
+    description: str,
+    schema: Mapping[str, JSONValue] | None,
+    timeout: timedelta | None,
+    name: str | None,
+    max_value_bytes: int,
+) -> AskedApproval:
+    """Return an approval from the arguments of `Run.approve`.
+
+    Raise `NotSerialisable` or `ValueTooLarge` for arguments that cannot be shown.
+    """
+    if not isinstance(tool, str) or not tool:
+        raise TypeError(f"approve needs the name of what is called, not {tool!r:.80}")
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"approve needs the arguments by name, not {arguments!r:.80}")
+    try:
+        described = types.carried(types.ANY, dict(arguments), "arguments")[1]
+    except ValueError as error:
+        raise NotSerialisable("arguments", str(error)) from error
+    dump(described, f"arguments of {tool!r:.100}", max_value_bytes)
+    wanted: dict[str, JSONValue] | None = None if schema is None else dict(schema)
+
+    def problems(edited: Mapping[str, Any]) -> list[str]:
+        from celery_agents.define import json_schema  # here: who only enqueues must not load it
+
+        return [] if wanted is None else json_schema.problems(wanted, edited, "arguments")
+
+    return AskedApproval(
+        name=f"approve {step_name(tool)}" if name is None else name,
+        approval=Approval(
+            tool=tool,
+            arguments=described,
+            description=description,
+            schema=wanted,
+            problems=problems,
+            timeout=timeout,
+        ),
+    )

@@ -2,23 +2,27 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from agent_statestore.records import JSONValue
+from celery_agents.define.arguments import ToolContext
+from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.retry import Retry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.order import ReplayOrder
+from celery_agents.engine.outcome import ExecutionStopped, Unwound
 from celery_agents.engine.pauses.child import Child, come_to_ends, gather
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.run import event_loop
+from celery_agents.engine.run.base_run import BaseRun, Calls, Durable, running
 from celery_agents.engine.run.desk import Desk
-from celery_agents.engine.run.run import BaseRun, Calls, Durable
 from celery_agents.engine.steps.call import (
     Call,
     Place,
@@ -32,6 +36,7 @@ from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, check_limit
 from celery_agents.engine.steps.scope import StepWaits
 from celery_agents.engine.steps.taking import ReachedStep
 
+P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Coroutine[Any, Any, Any]])
 
@@ -45,7 +50,10 @@ def _to_be_awaited(method: M) -> M:
 
         async def begun() -> Any:
             del unawaited[id(coroutine)]
-            return await method(run, *args, **kwargs)
+            try:
+                return await method(run, *args, **kwargs)
+            except ExecutionStopped as stopped:
+                raise Unwound(stopped.outcome) from None
 
         begun.__qualname__ = method.__qualname__  # for Python's own warning
         coroutine = begun()
@@ -76,6 +84,14 @@ class AsyncRun(BaseRun):
         self._desk = desk
         self._order = order
 
+    @overload
+    def step(
+        self, name: str, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
     @_to_be_awaited
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.step`. `function` may be async, and is then awaited on the event loop."""
@@ -84,6 +100,20 @@ class AsyncRun(BaseRun):
         place = Place.of(self._attempt, Call(name=name, function=function, args=args, kwargs=kwargs))
         return await self._finish(await self._allowed(place))
 
+    @overload
+    def tool(
+        self, tool: Tool[Concatenate[ToolContext, P], Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def tool(
+        self, tool: Tool[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def tool(
+        self, tool: Tool[Concatenate[ToolContext, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @_to_be_awaited
     async def tool(self, tool: Tool[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.tool`."""
@@ -127,14 +157,22 @@ class AsyncRun(BaseRun):
         returns: Any = MISSING,
         timeout: timedelta | None = None,
         on_crash: OnCrash | None = None,
+        called_as: CalledAs | None = None,
     ) -> "AsyncRun":
         """See `Run.options`."""
-        return AsyncRun(self._attempt, self._desk, self._order, self._changed(retry, returns, timeout, on_crash))
+        changed = self._changed(retry, returns, timeout, on_crash, called_as)
+        return AsyncRun(self._attempt, self._desk, self._order, changed)
 
     @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:
         """See `Run.ask`."""
         return await self._take(self._question(prompt, **options))
+
+    @_to_be_awaited
+    async def approve(self, tool: str, arguments: Mapping[str, Any], **options: Any) -> dict[str, JSONValue]:
+        """See `Run.approve`."""
+        approved: dict[str, JSONValue] = await self._take(self._approval(tool, arguments, **options))
+        return approved
 
     @_to_be_awaited
     async def sleep(self, delay: timedelta | float, *, name: str = "sleep") -> None:
@@ -228,9 +266,12 @@ def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, A
 
     async def work() -> Any:
         order.begin()
+        attempt.journal.thread = threading.get_ident()
         # Before any subscriber: what they do with a record does not hold up its result.
         attempt.recorder.listeners.insert(0, order.add)
-        output = await function(AsyncRun(attempt, desk, order), value)
+        run = AsyncRun(attempt, desk, order)
+        with running(run):
+            output = await function(run, value)
         desk.check_all_awaited()
         return output
 

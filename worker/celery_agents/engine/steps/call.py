@@ -11,6 +11,7 @@ from agent_statestore.envelope import dump
 from agent_statestore.records import Action
 from celery_agents.define import types
 from celery_agents.define.arguments import ToolContext
+from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from celery_agents.define.names import check_function
 from celery_agents.define.retry import NO_RETRY, Retry
@@ -31,6 +32,7 @@ class StepOptions:
     returns: Any = MISSING
     timeout: timedelta | None = None
     on_crash: OnCrash | None = None
+    called_as: CalledAs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ def come_to(
         return Place.of(attempt, Call(name=name, function=function, args=args, kwargs=kwargs)).allowed(options)
     key = attempt.journal.come_to(name)
     step = _plain_step(attempt, name, function, args, kwargs, options)
-    return ReachedStep(step, attempt, key, attempt.journal.look_up(key, _PLAIN))
+    return ReachedStep(step, attempt, key, attempt.journal.look_up(key, step.action))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ def _approval_of(attempt: Attempt, call: Call, key: str, approval_key: str) -> A
     ):
         return None
     arguments = tool.describe_arguments(call.args, call.kwargs)
-    return Approval(tool=tool, arguments=arguments, timeout=tool.approval_timeout)
+    return Approval.of_tool(tool, arguments)
 
 
 def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
@@ -162,9 +164,11 @@ def _plain_step(
     policy, reconcile = CrashPolicy.RETRY, None
     if options.on_crash is not None:
         policy, reconcile = crash_policy(name, options.on_crash)
+    called = options.called_as
     return Step(
         name=name,
-        action=_PLAIN,
+        # What cannot be recorded must not be done.
+        action=_PLAIN if called is None else called.action(attempt.max_value_bytes),
         work=PlainWork(lambda _: does(*args, **kwargs), is_async, options.timeout),
         returns=returns,
         retry=options.retry or NO_RETRY,
@@ -174,6 +178,8 @@ def _plain_step(
 
 
 def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: StepOptions) -> Step:
+    if options.called_as is not None:
+        raise TypeError(f"called_as is for functions that are no tools: tool {tool.name!r} is recorded as what it is")
     args, kwargs = call.args, call.kwargs
     stand_in = None if attempt.stage is None else attempt.stage.stand_in(call.name, tool.name)
     described = tool.describe_arguments(args, kwargs)

@@ -89,9 +89,9 @@ def _asked(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
             key,
             timeout=None,
             prompt={
-                "question": f"The process died during {action.tool or intent.name!r}, which may have taken effect or "
-                f'not. Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with its result if it '
-                f'did, or "{FAIL}" to let it fail.',
+                "question": f"The process died during {action.title or action.tool or intent.name!r}, which may have "
+                f'taken effect or not. Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with '
+                f'its result if it did, or "{FAIL}" to let it fail.',
                 "step": intent.name,
                 "tool": action.tool,
                 "input": action.input,

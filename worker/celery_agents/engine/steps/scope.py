@@ -55,10 +55,14 @@ class Nesting:
     @property
     def step_around(self) -> str | None:
         """The key of the step whose function this is called from, if any."""
+        inside = _inside.get()  # not by `step_of_context`, as every step comes here
+        return inside[1] if inside is not None and inside[0] == id(self) else self._inside
+
+    @property
+    def step_of_context(self) -> str | None:
+        """Likewise, as far as the context knows: not in a thread that the step's function has started itself."""
         inside = _inside.get()
-        if inside is not None and inside[0] == id(self):
-            return inside[1]
-        return self._inside
+        return inside[1] if inside is not None and inside[0] == id(self) else None
 
     def check_may_write_memory(self) -> None:
         """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""

@@ -11,6 +11,7 @@ from agent_statestore.errors import ContextTooLarge, InvalidRecord, StoreUnavail
 from agent_statestore.records import Action, AgentStep, Result, Wait, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents.define import types
+from celery_agents.define.called_as import CalledKind
 from celery_agents.define.crash_policy import CrashPolicy
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.events import EventKind
@@ -41,6 +42,8 @@ def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = Tru
         course.enter_boundary(is_expected=is_expected)
         if is_new:
             course.unrecorded.add(key)
+            if action.kind == CalledKind.HANDLER:
+                attempt.limits.exempt()
         number = attempt.journal.last_number + len(course.unrecorded)
         if attempt.limits.reached(number) is not None:
             keep_within_limits(attempt, number, in_step=True)
@@ -99,8 +102,15 @@ class ReachedStep:
             except _TryFailed as failed:
                 error = failed.error
                 self._roll_back()
-                if failed.may_be_retried and step.retry.allows(error, tries) and attempt.may_retry():
-                    self._wait_to_retry(tries)
+                delay: float | None = None
+                try:
+                    if failed.may_be_retried and step.retry.allows(error, tries) and attempt.may_retry():
+                        delay = step.retry.delay_seconds(tries, attempt.environment.jitter, error)
+                except Exception as broken:  # noqa: BLE001 - of the functions that the policy was given
+                    broken.__context__ = None
+                    error = broken
+                if delay is not None:
+                    self._wait_to_retry(tries, timedelta(seconds=delay))
                     continue
                 failure = self._recorded_failure(error, started, tries)
                 break
@@ -206,10 +216,9 @@ class ReachedStep:
                 self.key, f"its recorded result does not fit the code's type: {'; '.join(types.problems(error))}"
             ) from error
 
-    def _wait_to_retry(self, tries: int) -> None:
+    def _wait_to_retry(self, tries: int, delay: timedelta) -> None:
         """Wait in place if that is short; else pause on a durable timer, with the number of tries recorded."""
         attempt = self.attempt
-        delay = timedelta(seconds=self.step.retry.delay_seconds(tries, attempt.environment.jitter))
         remaining = sleep_in_place(attempt, delay)
         if remaining is None:
             return

@@ -1,0 +1,250 @@
+"""What the run of a plain agent and of an async one have in common: everything that does not wait."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+
+from agent_statestore.envelope import dump
+from agent_statestore.records import JSONValue, Message
+from celery_agents.define import types as types
+from celery_agents.define.answers import Expected
+from celery_agents.define.called_as import CalledAs
+from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.names import check_duration
+from celery_agents.define.retry import Retry
+from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.engine.pauses.approval import AskedApproval, asked_approval
+from celery_agents.engine.pauses.child import Spawn
+from celery_agents.engine.pauses.event import AwaitedEvent
+from celery_agents.engine.pauses.job import DEFAULT_EVERY, Job
+from celery_agents.engine.pauses.question import MISSING, Question, question
+from celery_agents.engine.pauses.sleep import Sleep
+from celery_agents.engine.relatives import ChildOptions
+from celery_agents.engine.steps.call import Call, StepOptions
+from celery_agents.engine.steps.parallel import first_error
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Durable = Question | AskedApproval | AwaitedEvent | Sleep | Spawn | Job
+Calls = Mapping[str, Callable[[], Any]] | Sequence[Callable[[], Any]]
+
+
+class BaseRun:
+    """What the run of a plain agent and of an async one have in common: everything that does not wait."""
+
+    def __init__(self, attempt: Attempt, options: StepOptions = StepOptions()) -> None:  # noqa: B008 - frozen
+        self._attempt = attempt
+        self._options = options
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id (UUIDv7)."""
+        return self._attempt.context.execution_id
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's name."""
+        return self._attempt.context.agent_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation that the execution belongs to."""
+        return self._attempt.context.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user for whom it runs."""
+        return self._attempt.context.user_id
+
+    @property
+    def metadata(self) -> Mapping[str, JSONValue]:
+        """What was given at `enqueue`."""
+        return self._attempt.context.metadata
+
+    @property
+    def attempt(self) -> int:
+        """Which claim of the execution this is, from 1."""
+        return self._attempt.context.attempt
+
+    @property
+    def max_value_bytes(self) -> int:
+        """The size of the largest value that the store takes: a step's result, a message, a prompt."""
+        return self._attempt.max_value_bytes
+
+    @property
+    def memory(self) -> RunMemory:
+        """The working memory: a mapping of JSON values, stored with the next checkpoint."""
+        return self._attempt.memory
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What was said up to this point of the code."""
+        return tuple(self._attempt.memory.conversation.messages)
+
+    def say(self, role: str, content: JSONValue) -> None:
+        """Adds to the conversation history. Stored with the next checkpoint."""
+        self._attempt.memory.conversation.say(role, content, self._attempt.now())
+
+    def remember(self, fact: JSONValue) -> None:
+        """Adds a fact to the memory. Stored with the next checkpoint."""
+        self._attempt.memory.conversation.remember(fact)
+
+    def spend(self, *, tokens: float = 0, cost: float = 0) -> None:
+        """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.
+
+        Call it from the agent's function, with what a step has returned. The limits are looked at before the next step
+        begins, so that what was paid for is not lost. Raises `InvalidRecord` for what is no amount.
+        """
+        self._attempt.memory.spend(tokens=tokens, cost=cost)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What was spent so far: `tokens` and `cost`."""
+        spent = self._attempt.memory.spent()
+        return {name: spent.get(name, 0) for name in ("tokens", "cost")}
+
+    def fail(self, error: Exception) -> NoReturn:
+        """End the execution as failed with this error, now, whatever the code around the call catches.
+
+        For code within a framework that would turn an exception into something that a model is told. Steps that are in
+        flight are recorded before.
+        """
+        if not isinstance(error, Exception):
+            raise TypeError(f"fail needs an exception, not {error!r:.80}")
+        self._attempt.course.stop(Outcome(ending=Ending.FAILED, error=error))
+
+    def _changed(
+        self,
+        retry: Retry | None,
+        returns: Any,
+        timeout: timedelta | None,
+        on_crash: OnCrash | None,
+        called_as: CalledAs | None,
+    ) -> StepOptions:
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
+        if called_as is not None and not isinstance(called_as, CalledAs):
+            raise TypeError(f"called_as needs a CalledAs, not {called_as!r:.80}")
+        if timeout is not None:
+            check_duration("options", "timeout", timeout)
+        options = self._options
+        return StepOptions(
+            retry=options.retry if retry is None else retry,
+            returns=options.returns if returns is MISSING else returns,
+            timeout=options.timeout if timeout is None else timeout,
+            on_crash=options.on_crash if on_crash is None else on_crash,
+            called_as=options.called_as if called_as is None else called_as,
+        )
+
+    def _all_calls(self, calls: Calls) -> list[Call]:
+        if isinstance(calls, Mapping):
+            return [Call(name=name, function=function) for name, function in calls.items()]
+        return [Call.named_like(function) for function in calls]
+
+    @staticmethod
+    def _as_given(calls: Calls, results: list[Any], *, return_exceptions: bool) -> Any:
+        if not return_exceptions:
+            first_error(results)
+        return dict(zip(calls, results, strict=True)) if isinstance(calls, Mapping) else results
+
+    def _question(
+        self,
+        prompt: JSONValue,
+        *,
+        schema: Any = MISSING,
+        choices: Sequence[JSONValue] | None = None,
+        timeout: timedelta | None = None,
+        default: Any = MISSING,
+        escalate: Callable[[JSONValue], Any] | None = None,
+        name: str = "ask",
+    ) -> Question:
+        dump(prompt, "prompt", self._attempt.max_value_bytes)
+        return question(name, prompt, schema, choices, timeout, default, escalate)
+
+    def _approval(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        description: str = "",
+        schema: Mapping[str, JSONValue] | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
+    ) -> AskedApproval:
+        size = self._attempt.max_value_bytes
+        return asked_approval(tool, arguments, description, schema, timeout, name, size)
+
+    @staticmethod
+    def _event(
+        event: str, *, schema: Any = MISSING, timeout: timedelta | None = None, default: Any = MISSING
+    ) -> AwaitedEvent:
+        payload = Expected(adapter=types.ANY if schema is MISSING else types.adapter_for(schema, event))
+        return AwaitedEvent(event=event, payload=payload, annotation=schema, timeout=timeout, default=default)
+
+    def _job(
+        self,
+        name: str,
+        submitted: JSONValue,
+        *,
+        poll: Callable[[Any], Any],
+        every: timedelta = DEFAULT_EVERY,
+        timeout: timedelta | None = None,
+        event: str | None = None,
+    ) -> Job:
+        options = self._options
+        return Job(
+            label=name,
+            submitted=types.carried(types.ANY, submitted, name)[1],
+            poll=poll,
+            every=every,
+            timeout=timeout,
+            event=event,
+            retry=options.retry,
+            returns=types.ANY if options.returns is MISSING else types.adapter_for(options.returns, name),
+            call_timeout=options.timeout,
+        )
+
+    @staticmethod
+    def _spawn(
+        agent: Any,
+        value: Any,
+        *,
+        name: str = "spawn",
+        session_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSONValue] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        start_at: datetime | None = None,
+    ) -> Spawn:
+        options = ChildOptions(
+            session_id=session_id,
+            user_id=user_id,
+            metadata=metadata or {},
+            queue=queue,
+            priority=priority,
+            start_at=start_at,
+        )
+        return Spawn(name=name, agent=agent, value=value, options=options)
+
+
+_run_around: Final[ContextVar[BaseRun | None]] = ContextVar("run_around", default=None)
+
+
+@contextmanager
+def running(run: BaseRun) -> Iterator[None]:
+    """The agent's code that this run was made for runs in this block."""
+    token = _run_around.set(run)
+    try:
+        yield
+    finally:
+        _run_around.reset(token)
+
+
+def run_around() -> BaseRun | None:
+    """Return the run of the agent whose code, or whose step, calls this; None outside of every agent."""
+    return _run_around.get()

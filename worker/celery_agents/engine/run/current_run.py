@@ -1,0 +1,24 @@
+"""The run of the code that is executing right now, for code that is not handed it: a framework's, or a library's."""
+
+from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.engine.run.base_run import run_around
+from celery_agents.engine.run.run import Run
+
+
+def current_run() -> Run | AsyncRun | None:
+    """Return the run of the agent whose code calls this.
+
+    None inside a step, where no step can be taken, and outside of agents. Tasks that an async agent starts have its
+    run. Threads have none, unless they were given a copy of the context (`asyncio.to_thread`); no step can be taken
+    there either (`StepInThread`).
+    """
+    run = run_around()
+    if not isinstance(run, Run | AsyncRun) or run._attempt.nesting.step_around is not None:
+        return None
+    return run
+
+
+def current_step() -> str | None:
+    """Return the key of the step whose function calls this; None outside of steps, and outside of agents."""
+    run = run_around()
+    return None if run is None else run._attempt.nesting.step_around
