@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 RUNTIME := $(VENV)/.runtime
 LOWEST := .venv-lowest
 PEERS := .venv-bench
+FRAMEWORKS := .venv-frameworks
 IS_NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
 
@@ -36,12 +37,22 @@ $(RUNTIME): pyproject.toml
 demo: $(RUNTIME) ## Kill a worker in the middle of an agent's execution, and see it go on elsewhere
 	@$(BIN)/python -m celery_agents.demo
 
+# Beside what runs agents, what the agent of the demo is written with.
+$(VENV)/.llm: pyproject.toml $(RUNTIME)
+	@$(PYTHON) tools/install.py $(VENV) --llm
+	@touch $@
+
+.PHONY: demo-llm
+demo-llm: $(VENV)/.llm ## An agent of Pydantic AI at a support desk; with a key in the environment it asks a real model
+	@$(BIN)/python -m examples.support_desk
+
 .PHONY: check
-check: $(INSTALLED) ## Format, lint, types, import contracts
+check: $(INSTALLED) $(FRAMEWORKS)/.installed ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/mypy examples benchmarks tools
+	@$(BIN)/mypy --exclude celery_agents/integrations
+	@$(FRAMEWORKS)/bin/mypy -p celery_agents.integrations
+	@$(FRAMEWORKS)/bin/mypy examples benchmarks tools
 	@$(BIN)/lint-imports
 
 .PHONY: format
@@ -55,13 +66,28 @@ BYTECODE = $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACH
 PYTEST = $(call BYTECODE,$(VENV)) $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 PROCESSES ?= 3
 
+# The frameworks that agents are written with are big, and nothing but their integrations needs them.
+INTEGRATIONS = tests/integrations
+INTEGRATIONS_PYTEST = $(call BYTECODE,$(FRAMEWORKS)) $(FRAMEWORKS)/bin/python -m pytest -n $(PROCESSES) \
+	--dist loadgroup $(INTEGRATIONS)
+
+$(FRAMEWORKS)/.installed: pyproject.toml
+	@$(PYTHON) $(IS_NEW_ENOUGH)
+	@$(PYTHON) tools/install.py $(FRAMEWORKS) --frameworks
+	@touch $@
+
 .PHONY: test
-test: $(INSTALLED) ## The tests for every commit: five stores whole, crash tests with real workers, Flower, the demo
-	@$(PYTEST) -m "not full"
+test: $(INSTALLED) test-integrations ## The tests for every commit: five stores whole, crash tests, Flower, the demo
+	@$(PYTEST) -m "not full" --ignore $(INTEGRATIONS)
+
+.PHONY: test-integrations
+test-integrations: $(FRAMEWORKS)/.installed ## Of these, the agents of other frameworks as durable executions
+	@$(INTEGRATIONS_PYTEST) -m "not full"
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## All tests, as before a release: also further versions and topologies of servers
-	@$(PYTEST)
+test-all: $(INSTALLED) $(FRAMEWORKS)/.installed ## All tests, as before a release: further versions of servers, too
+	@$(INTEGRATIONS_PYTEST)
+	@$(PYTEST) --ignore $(INTEGRATIONS)
 
 # The lowest versions are those of the lowest Python, where it is there.
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
@@ -93,8 +119,9 @@ attack: $(INSTALLED) ## All hostile input that the tests know, counted: answers,
 	@$(PYTEST) $(ATTACKS)
 
 .PHONY: chaos
-chaos: $(INSTALLED) ## 100 executions of 20 steps on 2 workers that are killed at random
+chaos: $(INSTALLED) $(FRAMEWORKS)/.installed ## Workers killed at random: 100 executions, and 50 deaths per framework
 	@$(BIN)/python -m pytest tests/crash -m chaos -s -p no:xdist -o addopts=
+	@$(FRAMEWORKS)/bin/python -m pytest $(INTEGRATIONS) -n 0 -m chaos -s
 
 # What executions are compared with is big, and nothing else needs it.
 $(PEERS)/.installed: pyproject.toml
@@ -106,6 +133,10 @@ $(PEERS)/.installed: pyproject.toml
 bench: $(PEERS)/.installed ## Measure steps, executions and workers, as ratios (BENCH=--quick for a first impression)
 	@$(PEERS)/bin/python -m benchmarks $(BENCH)
 
+.PHONY: bench-frameworks
+bench-frameworks: $(FRAMEWORKS)/.installed ## Measure what durability adds to a request of a framework's agent
+	@$(FRAMEWORKS)/bin/python -m benchmarks frameworks
+
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored
-	@rm -rf $(VENV) $(LOWEST) $(PEERS) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(LOWEST) $(PEERS) $(FRAMEWORKS) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -37,6 +37,14 @@ def _scaling(servers: Servers, sizes: Sizes) -> list[Table]:
     return measure.measure(servers, sizes)
 
 
+def _frameworks(servers: Servers, sizes: Sizes) -> list[Table]:
+    from benchmarks.frameworks import measure  # here, because it needs the frameworks, which are big
+
+    return measure(servers, sizes)
+
+
+# They need another environment: `make bench-frameworks`.
+_ELSEWHERE: Final = ("frameworks",)
 SECTIONS: Final[dict[str, Measure]] = {
     "overhead": overhead.measure,
     "growth": growth.measure,
@@ -50,13 +58,19 @@ SECTIONS: Final[dict[str, Measure]] = {
     "executions": executions.measure,
     "scaling": _scaling,
     "files-entered": files_entered.measure,
+    "frameworks": _frameworks,
 }
 
 
 def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) -> int:
     """Measure, print, and return the exit status. `sizes` overrules the arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help=f"of {', '.join(SECTIONS)}; default: all but {', '.join(_ELSEWHERE)}",
+    )
     parser.add_argument("--quick", action="store_true", help="a first impression in a few minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
@@ -72,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
         with started() as servers:
             if servers.mariadb is None:
                 console.print("no MariaDB on PATH: left out (mariadb-server-core and mariadb-client-core bring it)\n")
-            for name in options.sections or SECTIONS:
+            for name in options.sections or [name for name in SECTIONS if name not in _ELSEWHERE]:
                 for table in SECTIONS[name](servers, sizes):
                     tables.append(table)
                     show(table, console)

@@ -3,7 +3,9 @@
     python3 tools/install.py .venv            # what runs agents
     python3 tools/install.py .venv --dev      # and what tests, checks and measures them
     python3 tools/install.py .venv-lowest --lowest    # the same, in the lowest versions that pyproject.toml allows
+    python3 tools/install.py .venv --llm      # what runs agents, and what the agent of `make demo-llm` is written with
     python3 tools/install.py .venv-bench --bench      # the same, and what the benchmark compares executions with
+    python3 tools/install.py .venv-frameworks --frameworks    # the same as --dev, and the frameworks with integrations
 
 `make` calls it. It needs nothing but Python's own `venv` and the `pip` in it. Development's packages are installed by
 `uv`, which takes seconds where pip takes minutes. uv does not read pip's settings; where it finds no packages without
@@ -27,10 +29,12 @@ from typing import IO, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 SILENCE_SECONDS: Final = 4.0
 RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
+LLM: Final = "Pydantic AI and the clients of models: about 50 packages more, 120 MB, half a minute"
 DEVELOPMENT: Final = (
     "all that development needs, database servers included: about 100 packages, 460 MB, half a minute to some minutes"
 )
 LOWEST: Final = "all that development needs, each in the lowest version that pyproject.toml allows"
+FRAMEWORKS: Final = f"{DEVELOPMENT}, and the frameworks that agents are written with"
 BENCHMARK: Final = f"{DEVELOPMENT}, and the queues that the benchmark compares with"
 # Other packages of development want newer ones of these than we do: kombu[redis] pins packaging, pytest-celery needs
 # psutil 7. Nothing that we use of them depends on that, so their lowest versions are put in place afterwards.
@@ -57,11 +61,23 @@ def main() -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--dev", action="store_true", help="with everything for development")
     kind.add_argument("--bench", action="store_true", help="the same, and what the benchmark compares with")
+    kind.add_argument("--llm", action="store_true", help="with what the demo with a model needs")
+    kind.add_argument("--frameworks", action="store_true", help="the same as --dev, and the frameworks")
     kind.add_argument("--lowest", action="store_true", help="the same in the lowest versions, in a new environment")
     arguments = parser.parse_args()
 
     environment: Path = arguments.folder
-    what = LOWEST if arguments.lowest else BENCHMARK if arguments.bench else DEVELOPMENT if arguments.dev else RUNTIME
+    what, extras = RUNTIME, ""
+    if arguments.lowest:
+        what = LOWEST
+    elif arguments.bench:
+        what, extras = BENCHMARK, "dev,bench"
+    elif arguments.frameworks:
+        what, extras = FRAMEWORKS, "dev,frameworks"
+    elif arguments.dev:
+        what, extras = DEVELOPMENT, "dev"
+    elif arguments.llm:
+        what, extras = LLM, "llm"
     say(f"Installing into {environment}: {what}.")
     started = time.monotonic()
     try:
@@ -73,8 +89,7 @@ def main() -> int:
             run([sys.executable, "-m", "venv", str(environment)], "making the environment", started)
         if arguments.lowest:
             install_lowest(environment, started)
-        elif arguments.dev or arguments.bench:
-            extras = "dev,bench" if arguments.bench else "dev"
+        elif extras:
             install_development(environment, started, ["--editable", f"{ROOT}[{extras}]"])
         else:
             run([*pip(environment), "--editable", str(ROOT)], "pip is at work", started)

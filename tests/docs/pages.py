@@ -7,8 +7,10 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
+# Their blocks need the frameworks, which have an environment of their own; `tests/integrations` runs them.
+FRAMEWORK_PAGES: Final = [page for page in PAGES if page.parent.name == "frameworks"]
 # Links of the README are absolute, so that they lead somewhere on the page of a package index too.
 REPOSITORY: Final = "https://github.com/celery-agents/celery-agents"
 

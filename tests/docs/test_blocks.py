@@ -13,11 +13,14 @@ import pytest
 from agent_statestore.testing import DamageConformance
 from tests.agent_statestore.test_conformance import Damaged
 from tests.agent_statestore.test_conformance import TestMemoryStore as OurOwnOfMemory
-from tests.docs.pages import PAGES, ROOT, blocks
+from tests.docs.pages import FRAMEWORK_PAGES, PAGES, ROOT, blocks
 from tests.services.machine import scaled
 
 # A client's block waits for a worker: `test_readme` gives it one.
 NEEDS_A_WORKER = "from research import research"
+
+
+RUN_HERE = [page for page in PAGES if page not in FRAMEWORK_PAGES]
 
 
 def alone(texts: list[str]) -> list[int | str]:
@@ -45,12 +48,12 @@ def runnable(page: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def results() -> dict[Path, list[int | str]]:
     """What came of each block of each page. One process imports what is dear, for all of them."""
-    came = iter(alone([text for page in PAGES for text in runnable(page)]))
-    return {page: list(itertools.islice(came, len(runnable(page)))) for page in PAGES}
+    came = iter(alone([text for page in RUN_HERE for text in runnable(page)]))
+    return {page: list(itertools.islice(came, len(runnable(page)))) for page in RUN_HERE}
 
 
 @pytest.mark.xdist_group("blocks")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in RUN_HERE if blocks(page)], ids=lambda page: page.name)
 def test_every_block_runs_alone(results: dict[Path, list[int | str]], page: Path) -> None:
     texts = runnable(page)
     failed = [f"{text}\n{result}" for text, result in zip(texts, results[page], strict=True) if isinstance(result, str)]

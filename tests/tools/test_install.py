@@ -80,7 +80,7 @@ def test_the_demo_installs_no_tools_and_the_tests_complete_it(checkout: Path) ->
     (checkout / ".venv").mkdir()
     (checkout / ".venv/.runtime").touch()  # as `make demo` leaves it
     assert installs(checkout, "demo") == []
-    assert installs(checkout, "test") == ["install.py .venv --dev"]
+    assert "install.py .venv --dev" in installs(checkout, "test")
     assert any(line.startswith("touch .venv/.installed .venv/.runtime") for line in would_run(checkout, "test"))
 
 
@@ -93,10 +93,26 @@ def test_the_benchmark_has_an_environment_of_its_own(checkout: Path) -> None:
     assert not heavy & {Requirement(line).name for line in install.extra("dev")}
 
 
+def test_frameworks_have_an_environment_of_their_own(checkout: Path) -> None:
+    for target in ("test-integrations", "bench-frameworks"):
+        assert installs(checkout, target) == ["install.py .venv-frameworks --frameworks"]
+    assert would_run(checkout, "test-integrations")[-1].endswith('tests/integrations -m "not full"')
+    assert sorted(installs(checkout, "test")) == ["install.py .venv --dev", "install.py .venv-frameworks --frameworks"]
+    heavy = {Requirement(line).name for line in install.extra("llm")}
+    assert heavy == {"pydantic-ai-slim"}
+    assert not heavy & {Requirement(line).name for line in install.extra("dev")}
+
+
+def test_the_demo_with_a_model_adds_to_what_runs_agents(checkout: Path) -> None:
+    assert installs(checkout, "demo-llm") == ["install.py .venv", "install.py .venv --llm"]
+    assert would_run(checkout, "demo-llm")[-1] == ".venv/bin/python -m examples.support_desk"
+
+
 def test_nothing_is_installed_twice(checkout: Path) -> None:
-    (checkout / ".venv").mkdir()
-    for name in (".installed", ".runtime"):
-        (checkout / ".venv" / name).touch()
+    for folder, names in {".venv": (".installed", ".runtime"), ".venv-frameworks": (".installed",)}.items():
+        (checkout / folder).mkdir()
+        for name in names:
+            (checkout / folder / name).touch()
     assert [*installs(checkout, "demo"), *installs(checkout, "test"), *installs(checkout, "check")] == []
     later = time.time() + 60
     os.utime(checkout / "pyproject.toml", (later, later))

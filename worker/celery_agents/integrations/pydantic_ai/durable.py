@@ -1,0 +1,85 @@
+"""`durable`: an agent of Pydantic AI as an agent of ours, whose executions can be started."""
+
+import inspect
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, get_type_hints
+
+from pydantic_ai.agent import AbstractAgent
+from pydantic_core import to_jsonable_python
+
+from celery_agents.decorators import Agent
+from celery_agents.decorators import agent as make_agent
+from celery_agents.define.types import name_of
+from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.errors import RegistrationError
+from celery_agents.integrations.pydantic_ai.durability import CeleryDurability
+
+
+def durable(
+    agent: AbstractAgent[Any, Any],
+    *,
+    name: str | None = None,
+    deps: Callable[..., Any] | None = None,
+    prompt: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Agent:
+    """Register an agent of Pydantic AI, and return what starts executions of it.
+
+    The input of an execution is the user's prompt. With `prompt` it is of the type of that function's parameter, and
+    what the function returns is the prompt. The output is the run's.
+
+    `deps` makes the agent's dependencies, on each attempt: they never enter the store. It is called without arguments,
+    or with the `AsyncRun` if it takes one, and may be async. `name` is the agent's own if not given. `options` are
+    those of `@agent`: `queue`, `max_steps`, `max_cost`, `deadline` and so on.
+
+    Raise `RegistrationError` for an agent without a name or without `CeleryDurability`, and for one that needs
+    dependencies and has no `deps`.
+    """
+    own = name or agent.name
+    if not own:
+        raise RegistrationError("durable", "the agent needs a name: Agent(..., name=...), or durable(agent, name=...)")
+    if CeleryDurability.from_agent(agent) is None:
+        raise RegistrationError(own, "the agent needs capabilities=[CeleryDurability()]")
+    if deps is None and agent.deps_type not in (NoneType, object):
+        raise RegistrationError(
+            own, f"the agent needs deps of {name_of(agent.deps_type)}: durable(agent, deps=factory)"
+        )
+
+    if deps is not None and _required(deps) > 1:
+        raise RegistrationError(own, "deps is called without arguments, or with the run")
+
+    async def execute(run: AsyncRun, input: Any) -> Any:  # noqa: A002 - the field's standard name
+        asked = input if prompt is None else prompt(input)
+        result = await agent.run(asked, deps=None if deps is None else await _made(deps, run))
+        return result.output if returns is not Any else to_jsonable_python(result.output)
+
+    returns = _type_of_output(agent)
+    execute.__doc__ = getattr(agent, "description", None) or f"The agent {own} of Pydantic AI."
+    execute.__annotations__ |= {"input": str if prompt is None else _type_of_input(own, prompt)}
+    execute.__annotations__["return"] = returns
+    return make_agent(name=own, **options)(execute)
+
+
+def _required(deps: Callable[..., Any]) -> int:
+    """Return how many arguments a function has to be called with."""
+    parameters = inspect.signature(deps).parameters.values()
+    return sum(one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters)
+
+
+async def _made(deps: Callable[..., Any], run: AsyncRun) -> Any:
+    made = deps(run) if _required(deps) else deps()
+    return await made if inspect.isawaitable(made) else made
+
+
+def _type_of_input(name: str, prompt: Callable[[Any], Any]) -> Any:
+    parameters = list(inspect.signature(prompt).parameters)
+    if not parameters:
+        raise RegistrationError(name, "prompt is a function of the input")
+    return get_type_hints(prompt).get(parameters[0], Any)
+
+
+def _type_of_output(agent: AbstractAgent[Any, Any]) -> Any:
+    """Return the annotation of the run's output, as far as it is a type."""
+    output = agent.output_type
+    return output if isinstance(output, type) else Any
