@@ -4,7 +4,7 @@ with open_store("sqlite:///agents.db") as store:
     context = store.create_context("greeter", {"name": "Ada"})
 """
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via
+from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via
 from agent_statestore.clock import Clock, ManualClock, SystemClock
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.errors import (
@@ -101,6 +101,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "JSONValue",
     # what is written
     "NewExecution",
+    "LeasedWrite",
     "Checkpoint",
     "Via",
     "ExportedExecution",

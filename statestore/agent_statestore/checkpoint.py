@@ -231,6 +231,14 @@ def require_lease_of(execution_id: str, lease: Lease | None) -> None:
         raise LeaseLost(execution_id, lease.token)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedWrite:
+    """A checkpoint of the execution that this lease is on; see `Store.checkpoint_each`."""
+
+    checkpoint: Checkpoint
+    lease: Lease
+
+
 class StepTransaction(Protocol):
     """An open transaction: the writes through `connection` and the one checkpoint commit together, or not at all.
 

@@ -3,15 +3,23 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, Via
+from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via
 from agent_statestore.contract import StorePrimitives
-from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, FormatTooNew, StepConflict
+from agent_statestore.errors import (
+    ExecutionNotFound,
+    ExecutionUnreadable,
+    FormatTooNew,
+    StepConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from agent_statestore.query import Query
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
     Action,
     AgentContext,
     AgentStep,
+    Checkpointed,
     ErrorInfo,
     JSONValue,
     Lease,
@@ -75,6 +83,24 @@ class Store(StorePrimitives):
         """
         check_each(news, self.max_value_bytes)
         return create_each(news, self.create)
+
+    def checkpoint_each(self, writes: Sequence[LeasedWrite]) -> list[Checkpointed | StoreError]:
+        """Call `checkpoint` for each of several executions; in as few round trips as the backend can.
+
+        Each has the outcome that it would have alone: what `checkpoint` returns, or the `StoreError` that it raises.
+        They are not atomic together. After `StoreUnavailable` any of them may be stored, and may be repeated as it is.
+        At most one write of each execution.
+        """
+        outcomes: list[Checkpointed | StoreError] = []
+        for write in writes:
+            try:
+                outcomes.append(self.checkpoint(write.lease.execution_id, write.checkpoint, write.lease))
+            except StoreUnavailable as error:
+                # Each would wait as long for the same answer.
+                return outcomes + [error] * (len(writes) - len(outcomes))
+            except StoreError as error:
+                outcomes.append(error)
+        return outcomes
 
     def update_state(
         self,

@@ -24,6 +24,13 @@ class Crash(SystemExit):
     """Stands for the death of the process: nothing that catches Exception sees it, and nothing records it."""
 
 
+class Noting(list[Event]):
+    """A subscriber: the events that it was told of, in whichever thread, as `is_quick` says."""
+
+    is_quick = True
+    __call__ = list.append
+
+
 @dataclass
 class Engine:
     """A store, a registry and one executing process."""
@@ -31,7 +38,7 @@ class Engine:
     clock: ManualClock = field(default_factory=ManualClock)
     registry: Registry = field(default_factory=Registry)
     limits: Defaults = field(default_factory=lambda: Defaults(lease=LEASE))
-    events: list[Event] = field(default_factory=list)
+    events: Noting = field(default_factory=Noting)
     draining: bool = False
     exiting: bool = False
     interrupts: tuple[type[BaseException], ...] = ()
@@ -57,7 +64,7 @@ class Engine:
             limits=self.limits,
             is_draining=lambda: self.draining,
             is_exiting=lambda: self.exiting,
-            subscribers=(self.events.append,),
+            subscribers=(self.events,),
             interrupts=(Crash, *self.interrupts),
         )
         return executor.execute(execution_id, "host/1/0")

@@ -4,6 +4,7 @@ One place of one execution at a time: the pool's processes run one each. The pro
 says, and then no more.
 """
 
+import asyncio
 import os
 import signal
 import threading
@@ -12,7 +13,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agent_statestore import AgentStep
+from agent_statestore.checkpoint import LeasedWrite
+from agent_statestore.errors import StoreError
+from agent_statestore.records import Checkpointed
 from celery_agents.engine.journal.recorder import Recorder
+from celery_agents.engine.run.loop_step import _LoopStep
 from celery_agents.engine.steps.taking import ReachedStep
 from celery_agents.engine.steps.work import _Plain
 from tests.crash.ledger import FOLDER_VARIABLE, Ledger
@@ -110,7 +115,42 @@ def _watched_call(self: _Plain) -> Any:
     return _call(self)
 
 
+# The same of the steps that are called on the event loop, and recorded by the scribe.
+_call_on_loop = _LoopStep._call
+_start_writing = _LoopStep.start_writing
+_end_writing = _LoopStep.end_writing
+
+
+async def _watched_call_on_loop(self: _LoopStep) -> None:
+    if self._reached.key == Role.STRUCK:
+        if _here.attempt == 1:
+            for sign in (_here.done_is_recorded, _here.beside_has_acted):
+                came = await asyncio.to_thread(sign.wait, scaled(PATIENCE_SECONDS))
+                assert came, "the calls beside it do not come to their places"
+        die_at(Place.BEFORE_INTENT)
+        die_at(Place.AFTER_INTENT)
+    await _call_on_loop(self)
+
+
+def _watched_start_writing(self: _LoopStep) -> LeasedWrite | None:
+    if self._reached.key == Role.STRUCK:
+        die_at(Place.BEFORE_CHECKPOINT)
+    return _start_writing(self)
+
+
+def _watched_end_writing(self: _LoopStep, outcome: Checkpointed | StoreError | None) -> bool:
+    is_recorded = _end_writing(self, outcome)
+    if is_recorded and self._reached.key == Role.STRUCK:
+        die_at(Place.AFTER_CHECKPOINT)
+    if is_recorded and self._reached.key == Role.DONE:
+        _here.done_is_recorded.set()
+    return is_recorded
+
+
 if FOLDER_VARIABLE in os.environ:  # in a worker
+    put(_LoopStep, "_call", _watched_call_on_loop)
+    put(_LoopStep, "start_writing", _watched_start_writing)
+    put(_LoopStep, "end_writing", _watched_end_writing)
     put(Recorder, "record_all", _watched_record_all)
     put(ReachedStep, "_try", _watched_try)
     put(_Plain, "call", _watched_call)

@@ -67,6 +67,7 @@ class StorePrimitives(DutyPrimitives):
         keeps_deleted: whether `delete_context` hides an execution and leaves it to `purge`; otherwise it purges.
         has_transactions: whether `transaction` works.
         holds_finished: see `hold_finished`.
+        writes_together: whether one thread that calls `Store.checkpoint_each` writes as fast as many with `checkpoint`.
         max_value_bytes: limit of one JSON value; a larger one is refused with `ValueTooLarge` before anything is sent.
             A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
         max_mailbox: how many signals an execution's mailbox holds; see `send`. It may be set at any time.
@@ -80,6 +81,7 @@ class StorePrimitives(DutyPrimitives):
     keeps_deleted: bool = False
     has_transactions: bool = False
     holds_finished: bool = False
+    writes_together: bool = False
     max_value_bytes: int
     max_mailbox: int = DEFAULT_MAX_MAILBOX
     max_context_bytes: int = DEFAULT_MAX_CONTEXT_BYTES

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via, require_said
+from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via, require_said
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract import Duty
 from agent_statestore.errors import (
@@ -13,6 +13,7 @@ from agent_statestore.errors import (
     ForeignConnection,
     IdempotencyKeyTaken,
     InvalidRecord,
+    StoreError,
     UnsupportedURL,
 )
 from agent_statestore.hybrid import finding, removing
@@ -91,6 +92,7 @@ class HybridStore(Store):
         self.is_shared = hot.is_shared and cold.is_shared
         self.keeps_deleted = cold.keeps_deleted
         self.has_transactions = hot.has_transactions
+        self.writes_together = hot.writes_together
         self.max_value_bytes = hot.max_value_bytes
         self._archiver = Archiver(hot, cold)
         self._background: Background | None = None
@@ -256,6 +258,16 @@ class HybridStore(Store):
         if is_end and checkpoint.announce_within is None:
             self._archive_at_once(execution_id)
         return applied
+
+    def checkpoint_each(self, writes: Sequence[LeasedWrite]) -> list[Checkpointed | StoreError]:
+        """Write to the hot store; see `Store.checkpoint_each`. What is not there any more is written by itself."""
+        if any(write.checkpoint.state is not None and write.checkpoint.state.is_over for write in writes):
+            return super().checkpoint_each(writes)  # an end may archive at once
+        outcomes = self.hot.checkpoint_each(writes)
+        gone = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, ExecutionNotFound)]
+        for number, outcome in zip(gone, super().checkpoint_each([writes[number] for number in gone]), strict=True):
+            outcomes[number] = outcome
+        return outcomes
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
         try:

@@ -72,6 +72,7 @@ class MemoryStore(MemorySharing):
 
     is_shared = False
     keeps_deleted = True
+    writes_together = True
 
     def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedStep, decode_context
+from agent_statestore.codec import HEADER_FIELDS, AuditRow, EncodedCheckpoint, EncodedStep, decode_context
 from agent_statestore.codec.contexts import emptied
 from agent_statestore.codec.exported import EXPORTED_FIELDS, ExportedExecution, ExportedSignal
 from agent_statestore.envelope import FORMAT, require_readable, unseal
@@ -23,7 +23,7 @@ from agent_statestore.errors import (
     StepConflict,
     StoreError,
 )
-from agent_statestore.records import AgentContext
+from agent_statestore.records import AgentContext, Checkpointed
 from agent_statestore.states import OVER
 
 # The fields that `decode_summary` reads, `execution_id` first: every header has it.
@@ -141,6 +141,22 @@ def _signals(mailbox: Sequence[str], stored: Mapping[str, Any]) -> Iterator[Expo
         kind, _, key = text(stored[f"s{signal_id}"]).partition(":")
         kept = stored.get(f"t{signal_id}")
         yield ExportedSignal(signal_id, kind, key, None if kept is None else text(kept))
+
+
+def checkpointed(
+    answer: Sequence[Any], execution_id: str, change: EncodedCheckpoint, token: int | None
+) -> Checkpointed:
+    """Return what `checkpoint.lua` says it did. Raise the error that it says otherwise."""
+    if text(answer[0]) != "OK":
+        refuse(
+            answer,
+            execution_id,
+            token=token or 0,
+            new_state="" if change.state is None else change.state.value,
+            after=change.after_checkpoint or "",
+        )
+    version, cancel_requested, due_now = (int(number) for number in answer[1:])
+    return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=bool(due_now))
 
 
 def refuse(

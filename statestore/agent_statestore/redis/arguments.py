@@ -83,6 +83,12 @@ def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
     return step if step.is_done and step.kind in WITHOUT_INTENT else None
 
 
+def append_step(now: str | int, change: EncodedCheckpoint, token: int, step: EncodedStep) -> tuple[str | int, ...]:
+    """Return the arguments of `append_step.lua`."""
+    after, most = said(change.after_checkpoint), change.max_context_bytes
+    return now, change.checkpoint_id, token, step.number, step.text, after, most
+
+
 def checkpoint(
     now: str | int, execution_id: str, change: EncodedCheckpoint, token: int | None, ttl_ms: str
 ) -> list[str | int]:

@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, require_lease_of, require_said
+from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via, require_lease_of, require_said
 from agent_statestore.clock import Clock, duration_us, from_us, to_us
 from agent_statestore.codec import (
+    EncodedCheckpoint,
     decode_steps,
     decode_trail,
     encode_checkpoint,
@@ -18,7 +20,7 @@ from agent_statestore.codec import (
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
-from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord
+from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
     AgentContext,
@@ -48,6 +50,7 @@ from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
 from agent_statestore.redis.watching import watch
+from agent_statestore.redis.writing import General, Ordinary, write_each
 from agent_statestore.rules.creating import create_each, same_execution, same_id
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
@@ -115,6 +118,8 @@ class RedisStore(Store):
         self.max_value_bytes = max_value_bytes
         self._clock = clock
         self._connection = Connection(own, self.url)
+        # With several servers, one that does not answer would hold up what the others have to write.
+        self.writes_together = own.topology.is_one_server
 
     # -- creating and reading ------------------------------------------------------------------------------------------
 
@@ -233,26 +238,55 @@ class RedisStore(Store):
         require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes, self.max_context_bytes)
         token = None if lease is None else lease.token
-        state = change.state
-        ttl = self._ttl_ms(state)
+        ttl = self._ttl_ms(change.state)
         step = arguments.only_step(change)
         if step is not None and token is not None and not ttl:
             version_and_cancel = self._connection.run(
                 script("append_step"),
                 self._keys.header_and_steps(execution_id),
-                (
-                    self._now(),
-                    change.checkpoint_id,
-                    token,
-                    step.number,
-                    step.text,
-                    arguments.said(change.after_checkpoint),
-                    change.max_context_bytes,
-                ),
+                arguments.append_step(self._now(), change, token, step),
             )
             if version_and_cancel is not None:
                 version, cancel_requested = version_and_cancel
                 return Checkpointed(version=int(version), cancel_requested=bool(int(cancel_requested)), due_now=False)
+        answer = self._connection.run(
+            script("checkpoint"),
+            self._keys_of(execution_id, change, ttl),
+            arguments.checkpoint(self._now(), execution_id, change, token, ttl),
+        )
+        return answers.checkpointed(answer, execution_id, change, token)
+
+    def checkpoint_each(self, writes: Sequence[LeasedWrite]) -> list[Checkpointed | StoreError]:
+        """Write all in one round trip; see `Store.checkpoint_each`."""
+        if not self.writes_together:
+            return super().checkpoint_each(writes)
+        calls: list[Ordinary | General | InvalidRecord] = []
+        for write in writes:
+            execution_id, token = write.lease.execution_id, write.lease.token
+            try:
+                change = encode_checkpoint(write.checkpoint, self.max_value_bytes, self.max_context_bytes)
+            except InvalidRecord as error:
+                calls.append(error)
+                continue
+            ttl = self._ttl_ms(change.state)
+            general = General(
+                execution_id,
+                change,
+                token,
+                partial(self._keys_of, execution_id, change, ttl),
+                partial(arguments.checkpoint, self._now(), execution_id, change, token, ttl),
+            )
+            step = arguments.only_step(change)
+            if step is None or ttl:
+                calls.append(general)
+            else:
+                values = arguments.append_step(self._now(), change, token, step)
+                calls.append(Ordinary(self._keys.header_and_steps(execution_id), values, general))
+        return write_each(self._connection, calls)
+
+    def _keys_of(self, execution_id: str, change: EncodedCheckpoint, ttl: str) -> list[bytes]:
+        """Return the keys of `checkpoint.lua`."""
+        state = change.state
         if state is None and not ttl:
             keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
         else:
@@ -261,19 +295,7 @@ class RedisStore(Store):
             keys += self._keys.ended(partition_of(execution_id), (AgentState.FAILED,))
         elif state is not None:
             keys += self._keys.ended(partition_of(execution_id), (state,))
-        answer = self._connection.run(
-            script("checkpoint"), keys, arguments.checkpoint(self._now(), execution_id, change, token, ttl)
-        )
-        if answers.text(answer[0]) != "OK":
-            answers.refuse(
-                answer,
-                execution_id,
-                token=token or 0,
-                new_state="" if state is None else state.value,
-                after=change.after_checkpoint or "",
-            )
-        version, cancel_requested, due_now = (int(number) for number in answer[1:])
-        return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=bool(due_now))
+        return keys
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
         values = (

@@ -8,13 +8,22 @@ from typing import Any, TextIO
 
 from sqlalchemy.engine import Connection
 
-from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransaction, Via, require_lease_of, require_said
+from agent_statestore.checkpoint import (
+    Checkpoint,
+    LeasedWrite,
+    NewExecution,
+    StepTransaction,
+    Via,
+    require_lease_of,
+    require_said,
+)
 from agent_statestore.clock import Clock, SystemClock, from_us
-from agent_statestore.codec import encode_checkpoint, encode_signal
+from agent_statestore.codec import EncodedCheckpoint, encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
+from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
 from agent_statestore.query import EVERYTHING, Query
 from agent_statestore.records import (
     AgentContext,
@@ -72,6 +81,8 @@ class SQLStore(Store):
         self.keeps_deleted = settings.keeps_deleted
         self._database: Database
         self._primitives: Primitives
+        # Applies several checkpoints at once, where the database can.
+        self._together: Callable[[Sequence[tuple[Lease, EncodedCheckpoint]]], list[Checkpointed | None]] | None = None
         bind: Callable[[Connection], BoundDatabase]
         create: Create
         match settings.dialect:
@@ -79,16 +90,21 @@ class SQLStore(Store):
                 sqlite = SQLiteDatabase(settings, lambda: schema.ensure_schema(settings))
                 in_file = SQLitePrimitives(sqlite, clock or SystemClock())
                 self._database, self._primitives = sqlite, in_file
+                self.writes_together = True  # a file takes one writer at a time
                 bind, create = partial(bind_sqlite, in_file), partial(create_locked, in_file, "?")
             case "postgresql":
                 with driver("psycopg", extra="postgresql"):
                     from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
                     from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
                     from agent_statestore.sql.postgresql.joined import create_joined
+                    from agent_statestore.sql.postgresql.together import checkpoint_together
 
                     check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)
                 self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
+                self.writes_together = postgresql.can_run_together
+                if self.writes_together:
+                    self._together = partial(checkpoint_together, postgresql, self._primitives.now_us)
                 bind, create = partial(BoundPostgreSQL, settings, clock), partial(create_joined, settings, clock)
             case "mysql":
                 with driver("pymysql", extra="mysql"):
@@ -164,6 +180,31 @@ class SQLStore(Store):
         require_lease_of(execution_id, lease)
         change = encode_checkpoint(checkpoint, self.max_value_bytes, self.max_context_bytes)
         return self._primitives.checkpoint(execution_id, change, lease)
+
+    def checkpoint_each(self, writes: Sequence[LeasedWrite]) -> list[Checkpointed | StoreError]:
+        """Write each; on PostgreSQL in one round trip and one commit. See `Store.checkpoint_each`."""
+        if len(writes) < 2 or self._together is None:
+            return super().checkpoint_each(writes)
+        outcomes: list[Checkpointed | StoreError | None] = [None] * len(writes)
+        changes: dict[int, tuple[Lease, EncodedCheckpoint]] = {}
+        for number, write in enumerate(writes):
+            try:
+                change = encode_checkpoint(write.checkpoint, self.max_value_bytes, self.max_context_bytes)
+            except InvalidRecord as error:
+                outcomes[number] = error
+            else:
+                changes[number] = write.lease, change
+        try:
+            for number, applied in zip(changes, self._together(tuple(changes.values())), strict=True):
+                outcomes[number] = applied
+        except StoreUnavailable as error:
+            return [error if outcome is None else outcome for outcome in outcomes]
+        except StoreError:
+            pass  # one that the database cannot hold: each alone says which
+        alone = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        for number, outcome in zip(alone, super().checkpoint_each([writes[each] for each in alone]), strict=True):
+            outcomes[number] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:
         """Open a step's transaction; see `StorePrimitives.transaction`.

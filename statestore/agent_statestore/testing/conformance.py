@@ -29,6 +29,7 @@ from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.sealing import SealingConformance
 from agent_statestore.testing.contract.shared import NeighbourConformance, SharedConformance
 from agent_statestore.testing.contract.signals import SignalConformance
+from agent_statestore.testing.contract.together import TogetherConformance
 from agent_statestore.testing.contract.transitions import TransitionConformance
 from agent_statestore.testing.contract.waits import WaitsConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
@@ -50,6 +51,7 @@ class StoreConformance(
     FencingConformance,
     CheckpointConformance,
     ChainingConformance,
+    TogetherConformance,
     ContentsConformance,
     TransitionConformance,
     EndingConformance,

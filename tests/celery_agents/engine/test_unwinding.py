@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -119,8 +120,8 @@ def test_an_agent_that_waits_for_tasks_which_are_unwound_gives_its_slot_back(
 def test_where_no_more_threads_are_to_be_had_the_attempt_ends_and_the_next_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def short() -> int:
-        await asyncio.sleep(0.01)
+    def short() -> int:
+        time.sleep(0.01)
         return 1
 
     async def work(run: AsyncRun, input: None) -> int:

@@ -34,7 +34,9 @@ class Event:
 
     Subscribers (`install(app, subscribers=...)`) are called in the process that executes, in the thread that the event
     happened in, before the work goes on: one that is slow slows the execution. One that fails is logged and changes
-    nothing. Steps taken beside each other are told from several threads, one after the other for each record.
+    nothing. Steps taken beside each other are told from several threads, one after the other for each record. One
+    that never blocks says so with a true attribute `is_quick`: of async steps it is told on the event loop, and in the
+    thread that writes their records. Any other one makes async steps go a longer way.
 
     What is told was true, and what was recorded is in the store: `step_recorded` follows the store's confirmation. But
     events are not stored. A process that dies between the two tells nothing, and its successor does not tell of steps
@@ -76,6 +78,11 @@ class Announcements:
     context: AgentContext
     subscribers: tuple[Subscriber, ...]
     count: Callable[[], int]
+
+    @property
+    def are_quick(self) -> bool:
+        """Whether all subscribers may be told in any thread, also on the event loop; see `Event`."""
+        return all(getattr(subscriber, "is_quick", False) for subscriber in self.subscribers)
 
     def tell(
         self,

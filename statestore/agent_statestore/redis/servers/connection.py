@@ -138,6 +138,29 @@ class Connection:
                 answers = [unavailable if isinstance(answer, _AWAY) else answer for answer in answers]
             return _checked(answers)
 
+    def run_apart(self, calls: Sequence[tuple[Script, Keys, Arguments]]) -> list[Any]:
+        """Run several scripts in one round trip, each for itself.
+
+        What went wrong with one stands in its place: `StoreUnavailable` or `ExecutionUnreadable`. Raise
+        `StoreUnavailable` if no server was found.
+        """
+        keys = [own[0] for _, own, _ in calls]
+        with self._wrapping():
+            answers = self._topology.send(
+                [("EVALSHA", script.sha, len(own), *own, *arguments) for script, own, arguments in calls],
+                keys,
+                self._replicas,
+            )
+        for number, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                try:
+                    answers[number] = self.run(*calls[number])
+                except (StoreUnavailable, ExecutionUnreadable) as error:
+                    answers[number] = error
+            elif isinstance(answer, Exception):
+                answers[number] = self._unavailable(answer)
+        return answers
+
     def _run_together(self, script: Script, calls: Sequence[tuple[Keys, Arguments]]) -> list[Any] | None:
         """Run one script on several partitions in one call; return None, with nothing done, if that is refused."""
         all_keys = [key for keys, _ in calls for key in keys]

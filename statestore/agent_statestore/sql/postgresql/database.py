@@ -1,9 +1,12 @@
 """How statements run on PostgreSQL: each is a round trip and a transaction."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import psycopg
+
+from agent_statestore.errors import StoreUnavailable
 from agent_statestore.sql.boundary import READ_ONLY, is_of_wrong_server, reraise, sqlstate_of
 from agent_statestore.sql.database import DuplicateKey, Params
 from agent_statestore.sql.postgresql.connections import PostgreSQLPool
@@ -14,6 +17,11 @@ Result = TypeVar("Result")
 
 # Deadlock detected, serialization failure: the statement was undone as a whole.
 _TRANSIENT: Final = {"40P01", "40001"}
+_LOCKED: Final = "55P03"
+
+# Below the second after which PostgreSQL looks for a deadlock, and undoes one of its sides.
+LOCK_WAIT_MS: Final = 50
+_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode()
 
 
 class PostgreSQLDatabase:
@@ -60,6 +68,39 @@ class PostgreSQLDatabase:
                 if state == "23505":
                     raise DuplicateKey from error
                 reraise(error, self.settings)
+
+    @property
+    def can_run_together(self) -> bool:
+        """Whether the driver's libpq can send several statements at once."""
+        return psycopg.Pipeline.is_supported()
+
+    def run_together(self, statements: Sequence[tuple[str, Params]]) -> list[list[Row]]:
+        """Run several statements in one round trip and one transaction; return the rows of each.
+
+        It waits for a lock no longer than `LOCK_WAIT_MS`: with several rows locked it might wait for whoever waits for
+        it. Raise the store's error, with nothing done unless it is `StoreUnavailable`.
+        """
+        try:
+            with self._pool.take() as connection:
+                with connection.pipeline():
+                    connection.execute("BEGIN")
+                    connection.execute(_LOCK_TIMEOUT)
+                    cursors = [connection.execute(self._query(one), params, binary=True) for one, params in statements]
+                    connection.execute("COMMIT")
+                return [rows_of(cursor) for cursor in cursors]
+        except Exception as error:
+            if is_of_wrong_server(error):
+                self._pool.dispose()
+            if sqlstate_of(error) in _TRANSIENT | {_LOCKED}:
+                raise StoreUnavailable(self.settings.shown_url, f"not written together: {error}") from error
+            reraise(error, self.settings)
+
+    def _query(self, statement: str) -> bytes:
+        """Return the text for psycopg, which prepares it on a connection that has run the same five times."""
+        query = self._converted.get(statement)
+        if query is None:
+            query = self._converted[statement] = to_pyformat(statement).encode()
+        return query
 
     def dispose(self) -> None:
         """Close the pooled connections."""

@@ -129,7 +129,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         raise self._unexplained("claim", execution_id)
 
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed:
-        params = _checkpoint_params(execution_id, change, lease)
+        params = checkpoint_params(execution_id, change, lease)
         is_leased = lease is not None
         shape = shape_of(change, leased=is_leased)
         for _ in range(ROUNDS):
@@ -206,7 +206,8 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         raise self._unexplained("send", execution_id)
 
 
-def _checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:
+def checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:
+    """Return the parameters of `checkpoint_statement`, but for the time."""
     params: dict[str, Any] = {
         "execution_id": execution_id,
         "checkpoint_id": change.checkpoint_id,

@@ -4,14 +4,16 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent_statestore.checkpoint import Checkpoint, StepTransaction
+from agent_statestore.checkpoint import Checkpoint, LeasedWrite, StepTransaction
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
     ExecutionOver,
+    InvalidRecord,
     LeaseLost,
     StepConflict,
     StoreError,
@@ -47,6 +49,15 @@ _CONFLICTS = (CheckpointConflict, StepConflict)
 _NOT_OURS = (LeaseLost, ExecutionNotFound, ExecutionOver, *_CONFLICTS)
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The record of a step that is being written together with those of other executions."""
+
+    step: AgentStep
+    taken: Pending
+    write: LeasedWrite
+
+
 class Recorder:
     """Records the steps of one attempt: in the store, one round trip each, and then in the journal.
 
@@ -69,7 +80,7 @@ class Recorder:
         now: Callable[[], datetime],
     ) -> None:
         """`context` is that of the claim, as the agent's code is to see it."""
-        self._store = store
+        self.store = store
         self._lease = claim.lease
         self._attempt = context.attempt
         self._held = held
@@ -86,6 +97,8 @@ class Recorder:
         self._must_set_state = bool(claim.context.waits)
         # Under a lease nobody else writes: each write builds on the one before.
         self._last_checkpoint = claim.context.last_checkpoint
+        # A write to which the store did not answer. The next one repeats it first, which is harmless.
+        self.unknown: Writing | None = None
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -105,6 +118,8 @@ class Recorder:
 
         What the code has said and remembered up to here is counted with it.
         """
+        if self.unknown is not None:
+            self._course.write(self._find_out)
         conversation, duration = self._memory.conversation, max(self._now() - started, timedelta(0))
         return AgentStep(
             step_number=number or self._journal.number_for(key),
@@ -140,7 +155,7 @@ class Recorder:
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
         """Open a transaction for one step; see `StorePrimitives.transaction`."""
-        return self._store.transaction(self._lease.execution_id, self._lease)
+        return self.store.transaction(self._lease.execution_id, self._lease)
 
     def record_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
         """Record a step together with what it wrote in the transaction; return what is recorded.
@@ -167,6 +182,8 @@ class Recorder:
 
         `change` are fields of `Checkpoint`.
         """
+        if self.unknown is not None:
+            self._find_out()
         memory = self._memory
         taken = NOTHING if memory.outbox.is_empty else memory.outbox.take()
         try:
@@ -176,6 +193,59 @@ class Recorder:
             memory.outbox.put_back(taken)
             raise
 
+    # -- writing with others -------------------------------------------------------------------------------------------
+
+    def start_writing(self, step: AgentStep) -> "Writing":
+        """Begin to record a step with its result, by a write that somebody else makes, together with others.
+
+        `Course.lock` is held from before this until `end_writing` or `undo_writing`, or until `unknown` is set to what
+        this returns. Raise `ExecutionStopped` if nothing can be written any more.
+        """
+        if self._held.is_lost or self._course.is_written:
+            raise _lost()
+        taken = NOTHING if self._memory.outbox.is_empty else self._memory.outbox.take()
+        state = AgentState.THINKING if self._must_set_state else None
+        try:
+            checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state})
+        except BaseException:
+            self._memory.outbox.put_back(taken)
+            raise
+        return Writing(step, taken, LeasedWrite(checkpoint=checkpoint, lease=self._lease))
+
+    def end_writing(self, writing: "Writing", applied: Checkpointed) -> None:
+        """The step is in the store."""
+        # Not `_applied`: the signals that this thread has taken come with a write of its own.
+        self._last_checkpoint = writing.write.checkpoint.checkpoint_id
+        if applied.cancel_requested:
+            self._held.mark_cancel_requested()
+        self._is_recorded((writing.step,))
+
+    def undo_writing(self, writing: "Writing") -> None:
+        """The store has refused it, or was not asked: what was pending is pending again."""
+        self._memory.outbox.put_back(writing.taken)
+
+    def record_found_out(self, step: AgentStep) -> AgentStep:
+        """Record the step, unless a write that was left unknown has recorded it. Return what is recorded."""
+        if self._journal.has(step.name):
+            return self._journal.step(step.name)
+        self.record_all((step,))
+        return step
+
+    def _find_out(self) -> None:
+        """Repeat the write of which nobody knows whether it was stored, with patience."""
+        writing = self.unknown
+        assert writing is not None
+        try:
+            applied = self._apply(writing.write.checkpoint)
+        except InvalidRecord:  # it is refused to whoever wanted to record it, and comes again
+            self.unknown = None
+            self.undo_writing(writing)
+            return
+        self.unknown = None
+        self.end_writing(writing, applied)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
     def forget_pending(self) -> None:
         """Give up what is pending: it cannot be stored, and the failure that says so must be."""
         self._memory.outbox.take()
@@ -184,6 +254,8 @@ class Recorder:
     def _write_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
         if self._held.is_lost:
             raise _lost()
+        if self.unknown is not None:
+            self._find_out()
         taken = self._memory.outbox.take()
         try:
             state = AgentState.THINKING if self._must_set_state else None
@@ -196,7 +268,7 @@ class Recorder:
             raise
         if not transaction.was_applied:
             return step
-        (recorded, *_) = self._store.get_steps(self._lease.execution_id, after=step.step_number - 1)
+        (recorded, *_) = self.store.get_steps(self._lease.execution_id, after=step.step_number - 1)
         return recorded
 
     def _checkpoint(self, pending: Pending, change: dict[str, Any]) -> Checkpoint:
@@ -220,11 +292,11 @@ class Recorder:
             raise _lost()
         try:
             try:
-                return self._store.checkpoint(execution_id, checkpoint, lease)
+                return self.store.checkpoint(execution_id, checkpoint, lease)
             except StoreUnavailable as error:
                 patience = self._course.patience("a checkpoint", "could not be written")
                 patience.wait(error)
-                return patience.ask(lambda: self._store.checkpoint(execution_id, checkpoint, lease))
+                return patience.ask(lambda: self.store.checkpoint(execution_id, checkpoint, lease))
         except _NOT_OURS as error:
             raise self._lost_to(error) from error
 

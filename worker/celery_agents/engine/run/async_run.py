@@ -20,7 +20,7 @@ from celery_agents.engine.pauses.child import Child, come_to_ends, gather
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
-from celery_agents.engine.run import event_loop
+from celery_agents.engine.run import event_loop, loop_step
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable, running
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.steps.call import (
@@ -223,6 +223,9 @@ class AsyncRun(BaseRun):
         return await self._in_order(self._begin(reached), reached.key)
 
     async def _begin(self, reached: ReachedStep) -> Any:
+        on_loop = loop_step.begin(reached, self._desk)
+        if on_loop is not None:
+            return await on_loop
         course = self._attempt.course
         course.expect()
         job = self._desk.submit(lambda: reached.finish(is_expected=True))

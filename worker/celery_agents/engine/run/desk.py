@@ -5,15 +5,16 @@ plain functions) for its coroutine, and the event loop never waits for a store. 
 once, the others get threads of a pool.
 """
 
+import asyncio
 import concurrent.futures
 import inspect
 import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from enum import Enum
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.failures import describe
@@ -25,6 +26,12 @@ from celery_agents.engine.thread_ends import EndingThreads
 from celery_agents.misuse import NotAwaited
 
 T = TypeVar("T")
+
+
+class LoopStep(Protocol):
+    """A step in flight on the event loop."""
+
+    task: "asyncio.Task[None]"
 
 
 class _Sign(Enum):
@@ -51,13 +58,17 @@ class Desk:
         self._lock = threading.Lock()
         self._is_free = True
         self._is_closed = False
+        # The agent's function has ended, and what is in flight goes on.
+        self._is_ending = False
+        # The steps that are in flight on the event loop; changed there.
+        self.loop_steps: set[LoopStep] = set()
         # What the agent's function has called of its run, and not begun to await. Kept here, as Python would merely
         # warn of it once it is forgotten.
         self.unawaited: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
 
-    def submit(self, job: Callable[[], T]) -> "Future[T]":
+    def submit(self, job: Callable[[], T], context: Context | None = None) -> "Future[T]":
         """Has the job done, by whoever is free. Nothing is done for what has outlived the agent's function."""
-        context, future = copy_context(), Future[T]()
+        context, future = context or copy_context(), Future[T]()
         with self._lock:
             if self._is_closed:
                 future.cancel()
@@ -87,20 +98,47 @@ class Desk:
         """
         running.add_done_callback(lambda _: self._jobs.put(_Sign.STOP))
         try:
-            while not isinstance(job := self._next(running), _Sign):
+            while not isinstance(job := self._next(running), _Sign) or self._must_go_on():
                 if isinstance(job, BaseException):
                     raise job
-                self._do(*job)
+                if not isinstance(job, _Sign):
+                    self._do(*job)
         except BaseException:
             # The attempt is being ended from outside: its coroutine must not go on beside the next one.
             self._course.abandon()
             self._close()
             running.interrupt()
-            concurrent.futures.wait((running, *self._in_pool), STOP_SECONDS)
+            in_flight: list[Future[Any]] = [running, event_loop.start(self._end_loop_steps()), *self._in_pool]
+            concurrent.futures.wait(in_flight, STOP_SECONDS)
             raise
         for ended_by in self._close():
             raise ended_by
         return running.result()
+
+    @property
+    def takes_loop_steps(self) -> bool:
+        """Whether a step may begin on the event loop; asked there."""
+        return not (self._is_ending or self._is_closed)
+
+    def loop_step_ends(self, step: LoopStep) -> None:
+        """A step that was begun on the event loop is done with; called there."""
+        self.loop_steps.discard(step)
+        with self._lock:
+            if self._is_ending and not self.loop_steps:
+                self._jobs.put(_Sign.STOP)
+
+    def _must_go_on(self) -> bool:
+        """Whether the thread has to stay when the agent's function has ended: for what may come of steps in flight."""
+        with self._lock:
+            self._is_ending = True
+            return bool(self.loop_steps)
+
+    async def _end_loop_steps(self) -> None:
+        tasks = [step.task for step in self.loop_steps]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def check_all_awaited(self) -> None:
         """Raise `NotAwaited` if the agent would complete without what it has called, and never awaited."""

@@ -133,7 +133,7 @@ class _ThreadedCall:
 
 
 def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta | None, held: HeldLease) -> Any:
-    running = event_loop.start(coroutine if timeout is None else _within(coroutine, key, timeout))
+    running = event_loop.start(coroutine if timeout is None else within(coroutine, key, timeout))
     try:
         with held.telling(running.interrupt):
             return running.result()
@@ -148,7 +148,8 @@ def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta |
             coroutine.close()  # interrupted before it began
 
 
-async def _within(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta) -> Any:
+async def within(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta) -> Any:
+    """Return what the coroutine returns. Raise what it raises, and `StepTimeout`, when it was cancelled."""
     task = asyncio.ensure_future(coroutine)
     try:
         await asyncio.wait({task}, timeout=timeout.total_seconds())

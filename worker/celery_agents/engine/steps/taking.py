@@ -1,6 +1,6 @@
 """Takes a step: from the journal if it is recorded, else run, tried again as its policy says, and recorded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from celery_agents.engine.pauses.sleep import sleep_in_place
 from celery_agents.engine.run.event_loop import Interrupted
 from celery_agents.engine.steps import crash
 from celery_agents.engine.steps.step import Step
-from celery_agents.engine.steps.work import OpenWork, Try
+from celery_agents.engine.steps.work import OpenWork, Try, Work
 from celery_agents.errors import JournalMismatch, StepTimeout
 
 
@@ -52,6 +52,20 @@ def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = Tru
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)
 
 
+def begin_at_once(attempt: Attempt, key: str, action: Action) -> bool:
+    """`begin_step` for a new step, inside of `Course.busy`, where nothing may block; False if that might."""
+    course, held = attempt.course, attempt.held
+    if course.stopped is not None or held.is_lost or held.cancel_requested or course.is_draining():
+        return False
+    if attempt.limits.reached(attempt.journal.last_number + len(course.unrecorded) + 1) is not None:
+        return False
+    course.unrecorded.add(key)
+    if attempt.events is not None:
+        state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
+        attempt.events.tell(EventKind.STATE, state, tool=action.tool)
+    return True
+
+
 # Not frozen, as one is made for every step, and a frozen one takes several times as long.
 @dataclass(slots=True)
 class ReachedStep:
@@ -61,6 +75,8 @@ class ReachedStep:
     attempt: Attempt
     key: str
     recorded: AgentStep | None
+    # When its function was called, if that is done already.
+    called_at: datetime | None = None
 
     @property
     def is_recorded(self) -> bool:
@@ -84,12 +100,17 @@ class ReachedStep:
                     return self._settled(recorded, result)
             return self._try(0 if recorded is None else recorded.tries)
 
+    def finish_called(self, work: Work, called_at: datetime) -> Any:
+        """Return the result, where the step is in flight and its function was called: `work` has what came of that."""
+        called = ReachedStep(replace(self.step, work=work), self.attempt, self.key, None, called_at)
+        return called._try(0)
+
     def _try(self, tries: int) -> Any:
         step, attempt = self.step, self.attempt
         patience = None
         while True:
             tries += 1
-            started = attempt.now()
+            started, self.called_at = self.called_at or attempt.now(), None
             if step.crash_policy is not CrashPolicy.RETRY:
                 self._record_intent(started, tries)
             if not attempt.nesting.is_concurrent:

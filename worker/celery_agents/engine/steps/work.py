@@ -63,6 +63,23 @@ class PlainWork:
         return do(_Plain(self, attempt, this))
 
 
+@dataclass(slots=True)
+class CalledWork:
+    """Work whose first try was made on the event loop. What came of the call is the exception, if there is one."""
+
+    work: PlainWork
+    value: Any = None
+    error: BaseException | None = None
+    _is_taken: bool = False
+
+    def open(self, attempt: Attempt, this: Try, do: Callable[[OpenWork], R]) -> R:
+        """See `Work`."""
+        if self._is_taken:
+            return self.work.open(attempt, this, do)
+        self._is_taken = True
+        return do(_Called(self, attempt))
+
+
 @dataclass(frozen=True, slots=True)
 class TransactionalWork:
     """Work on the store's own database, in one transaction with the checkpoint: it happens exactly once.
@@ -99,6 +116,20 @@ class _Plain:
     def record(self, step: AgentStep) -> AgentStep:
         self.attempt.recorder.record_all((step,))
         return step
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    called: CalledWork
+    attempt: Attempt
+
+    def call(self) -> Any:
+        if self.called.error is not None:
+            raise self.called.error
+        return self.called.value
+
+    def record(self, step: AgentStep) -> AgentStep:
+        return self.attempt.recorder.record_found_out(step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class LiveStates:
     `celery_agents.host.tasks` (REVOKED).
     """
 
+    # It never blocks, and may be told in any thread; see `Event`.
+    is_quick = True
+
     def __init__(self, app: Celery, switch: MonitorSwitch) -> None:
         self._app = app
         self._switch = switch
@@ -44,22 +47,39 @@ class LiveStates:
         self._lock = threading.Lock()  # what follows may be touched by whoever holds it
         self._changed: dict[str, dict[str, Any]] = {}
         self._hostname = ""
+        # Of the executions whose tasks run now, and in which thread each does.
+        self._hostnames: dict[str, str] = {}
+        self._in_thread: dict[int, str] = {}
         self._has_changed = threading.Event()
         self._telling = Outage(log, "telling monitors of live states")
 
     def __call__(self, event: Event) -> None:
         """Take an engine event; a `Subscriber`."""
-        if not self._switch.is_on:
-            return
-        task = current_task
-        if not task or task.request.id != event.execution_id or task.request.is_eager:
+        if event.kind is EventKind.CLAIMED:
+            self._begin(event.execution_id)
+        hostname = self._hostnames.get(event.execution_id)
+        if event.kind is EventKind.ENDED:
+            self._hostnames.pop(event.execution_id, None)
+        if hostname is None or not self._switch.is_on:
             return
         if _changes_state(event):
             fields = {"step": event.steps, "tool": event.tool, "attempt": event.attempt, "timestamp": time.time()}
-            self._take(task.request.hostname, event.execution_id, {"type": f"task-{event.state.value}"} | fields)
+            self._take(hostname, event.execution_id, {"type": f"task-{event.state.value}"} | fields)
         elif event.kind is EventKind.ENDED and event.state.is_over and self._pid == os.getpid():
             with self._lock:
                 self._changed.pop(event.execution_id, None)  # Celery tells of the end, which outranks it
+
+    def _begin(self, execution_id: str) -> None:
+        """Note who executes it: the thread of the task knows, and those that take its steps may not."""
+        if self._pid != os.getpid():
+            self._start_anew()  # in the child of a fork, where the thread does not live on
+        task = current_task
+        if task and task.request.id == execution_id and not task.request.is_eager:
+            # A thread has one at a time: nobody tells of the end of an attempt that is ended from outside.
+            before = self._in_thread.get(threading.get_ident(), execution_id)
+            self._hostnames.pop(before, None)
+            self._in_thread[threading.get_ident()] = execution_id
+            self._hostnames[execution_id] = task.request.hostname
 
     def _take(self, hostname: str, execution_id: str, state: dict[str, Any]) -> None:
         if self._pid != os.getpid():
