@@ -1,7 +1,7 @@
 """The records that are written to a store: `NewExecution` and `Checkpoint`, and `Via`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -37,6 +37,13 @@ STATE_OF_WAIT: Final = {
     WaitKind.EVENT: AgentState.WAITING,
     WaitKind.CHILD: AgentState.WAITING,
 }
+
+
+def state_of(waits: Sequence[Wait]) -> AgentState:
+    """Return the state of an execution that waits for these: that of the first for which a person is asked, if any."""
+    states = [STATE_OF_WAIT[wait.kind] for wait in waits]
+    return next((state for state in states if state is not AgentState.WAITING), AgentState.WAITING)
+
 
 # The largest priority that a message can carry on any broker.
 _HIGHEST_PRIORITY: Final = 255

@@ -39,6 +39,7 @@ class Engine:
     registry: Registry = field(default_factory=Registry)
     limits: Defaults = field(default_factory=lambda: Defaults(lease=LEASE))
     events: Noting = field(default_factory=Noting)
+    subscribers: tuple[Callable[[Event], object], ...] = ()
     draining: bool = False
     exiting: bool = False
     interrupts: tuple[type[BaseException], ...] = ()
@@ -64,7 +65,7 @@ class Engine:
             limits=self.limits,
             is_draining=lambda: self.draining,
             is_exiting=lambda: self.exiting,
-            subscribers=(self.events,),
+            subscribers=(self.events, *self.subscribers),
             interrupts=(Crash, *self.interrupts),
         )
         return executor.execute(execution_id, "host/1/0")

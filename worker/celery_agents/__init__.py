@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     )
     from celery_agents.host.cron import schedule
     from celery_agents.host.install import install
+    from celery_agents.lifecycle.signals import SeveralAsked
     from celery_agents.loop import (
         AskUser,
         Complete,
@@ -155,6 +156,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "ApprovalDenied",
     "ApprovalExpired",
     "NoApprovalAsked",
+    "SeveralAsked",
     "EventTimeout",
     "JobTimeout",
     "ChildFailed",
@@ -244,6 +246,7 @@ _MODULES: Final = {
     ),
     "host.cron": ("schedule",),
     "host.install": ("install",),
+    "lifecycle.signals": ("SeveralAsked",),
     "loop": (
         "AskUser",
         "Complete",

@@ -231,12 +231,12 @@ class StorePrimitives(DutyPrimitives):
 
         A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; `due_at` and
         `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal for
-        any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`. A working
-        state that is written without a lease makes the execution due at once and claimable, because its writer does not
-        hold it. A state that is over clears `due_at`, or sets it to now + `announce_within`, and sets `ended_at`. Both
-        a paused state and one that is over give the lease back. `failed` to `idle` clears the error, `ended_at`,
-        `crashes` and `rings` and makes the execution due at once. Consuming an unknown signal is harmless. Raise
-        `NotSerialisable` or `ValueTooLarge` before anything is sent.
+        any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`; a write
+        that leaves the state leaves them open. A working state that is written without a lease makes the execution due
+        at once and claimable, because its writer does not hold it. A state that is over clears `due_at`, or sets it to
+        now + `announce_within`, and sets `ended_at`. Both a paused state and one that is over give the lease back.
+        `failed` to `idle` clears the error, `ended_at`, `crashes` and `rings` and makes the execution due at once.
+        Consuming an unknown signal is harmless. Raise `NotSerialisable` or `ValueTooLarge` before anything is sent.
         """
 
     @abstractmethod

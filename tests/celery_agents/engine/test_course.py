@@ -12,9 +12,11 @@ from agent_statestore.records import Wait, WaitKind
 from celery_agents.engine.course import Course
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
+from celery_agents.engine.steps.scope import Opened
 
 WAIT = Wait(kind=WaitKind.EVENT, key="e", asked_at=datetime(2026, 1, 1, tzinfo=UTC))
-PAUSED = Outcome(ending=Ending.PAUSED, waiting=WAIT)
+OPENED = (Opened(WAIT.key, WAIT),)
+PAUSED = Outcome(ending=Ending.PAUSED, waits=(WAIT,))
 
 
 @pytest.fixture
@@ -66,8 +68,8 @@ def test_a_pause_is_written_when_all_others_are_recorded(course: Course) -> None
             assert may_end.wait(5)
             order.append("recorded")
 
-    def write(waiting: Wait) -> Outcome:
-        order.append(f"waits for {waiting.key}")
+    def write(opened: tuple[Opened, ...]) -> Outcome:
+        order.append(f"waits for {opened[0].wait.key}")
         return PAUSED
 
     beside = threading.Thread(target=step)
@@ -75,7 +77,7 @@ def test_a_pause_is_written_when_all_others_are_recorded(course: Course) -> None
     assert began.wait(5)
     threading.Timer(0.05, may_end.set).start()
     with course.busy("asks"), course.lock:
-        assert ending_of(lambda: course.pause(WAIT, write, in_step=True)) is Ending.PAUSED
+        assert ending_of(lambda: course.pause(OPENED, write, in_step=True)) is Ending.PAUSED
     beside.join(5)
     assert order == ["recorded", "waits for e"]
     assert course.is_written
@@ -97,7 +99,7 @@ def test_while_it_is_pausing_only_what_was_expected_is_still_taken(course: Cours
     def pause() -> None:
         with course.lock:
             threading.Timer(0.05, pausing.set).start()
-            course.pause(WAIT, lambda _: PAUSED, in_step=False)
+            course.pause(OPENED, lambda _: PAUSED, in_step=False)
 
     taking = threading.Thread(target=expected)
     taking.start()

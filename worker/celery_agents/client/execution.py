@@ -16,7 +16,7 @@ from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
-from celery_agents.lifecycle.signals import approval_of, question_of
+from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of
 from celery_agents.misuse import WaitInsideAgent
 
 # A watch tells of every change. Looking without being told, as rarely as this, guards against what nobody foresees.
@@ -70,13 +70,28 @@ class Execution:
         return self._services.store.get_steps(self.id, after)
 
     @property
+    def waits(self) -> tuple[Wait, ...]:
+        """All that the execution waits for; whatever comes first has it go on."""
+        return self.summary().waits
+
+    @property
     def question(self) -> Wait | None:
-        """The question whose answer the execution waits for, if any."""
+        """The question whose answer the execution waits for, if any; the first, if there are several."""
         return question_of(self.summary())
 
     @property
+    def questions(self) -> tuple[Wait, ...]:
+        """All questions whose answers the execution waits for."""
+        return questions_of(self.summary())
+
+    @property
+    def approvals(self) -> tuple[Wait, ...]:
+        """All approvals that the execution waits for; see `approval`."""
+        return approvals_of(self.summary())
+
+    @property
     def approval(self) -> Wait | None:
-        """The approval that the execution waits for, if any.
+        """The approval that the execution waits for, if any; the first, if there are several.
 
         Its `prompt` holds `tool`, `description`, `arguments` and `digest`. Its `schema` is the schema of the arguments.
         """
@@ -146,12 +161,12 @@ class Execution:
     ) -> None:
         """Answer the question that the execution waits for; the execution goes on at once on any worker.
 
-        `key` names the question (`Wait.key`), in case the execution asks another one by now, and `round` the time of
-        asking (`Wait.round`): an answer that the worker finds of no use is recorded, and the question is asked anew.
-        `sender` (at most 255 characters, none of them invisible) and `reason` are recorded, with the system's user of
-        this process. Raises `InvalidAnswer` for an answer that does not fit the question, `QuestionNotAsked` (also
-        where the execution waits for an approval), `AlreadyAnswered` (the first of several answers wins),
-        `ExecutionOver`, `ExecutionNotFound`.
+        `key` names the question (`Wait.key`), in case the execution asks another one by now; it is needed where several
+        are open. `round` is the time of asking (`Wait.round`): an answer that the worker finds of no use is recorded,
+        and the question is asked anew. `sender` (at most 255 characters, none of them invisible) and `reason` are
+        recorded, with the system's user of this process. Raises `InvalidAnswer` for an answer that does not fit the
+        question, `QuestionNotAsked` (also where the execution waits for an approval), `SeveralAsked`,
+        `AlreadyAnswered` (the first of several answers wins), `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.answer(self._services, self.summary(), answer, key=key, round=round, by=self._decider(sender, reason))
 
@@ -168,11 +183,11 @@ class Execution:
 
         Give the `digest` that was shown (`approval.prompt["digest"]`): nothing is then approved if the execution has
         come to another call by now, or to the same call again. Without a digest, this approves whatever the execution
-        waits for, or what `key` names (`approval.key`). `arguments`, all of them by name, replace those that the agent
-        chose. `sender` and `reason` are recorded.
+        waits for, or what `key` names (`approval.key`); where several are open, one of the two is needed. `arguments`,
+        all of them by name, replace those that the agent chose. `sender` and `reason` are recorded.
 
-        Raises `InvalidArguments` for arguments that do not fit the tool, `NoApprovalAsked`, `AlreadyAnswered` (the
-        first of several decisions wins), `ExecutionOver`, `ExecutionNotFound`.
+        Raises `InvalidArguments` for arguments that do not fit the tool, `NoApprovalAsked`, `SeveralAsked`,
+        `AlreadyAnswered` (the first of several decisions wins), `ExecutionOver`, `ExecutionNotFound`.
         """
         signals.approve(
             self._services,
@@ -303,6 +318,18 @@ class AsyncExecution:
     async def approval(self) -> Wait | None:
         """Return the approval that the execution waits for, if any."""
         return await asyncio.to_thread(lambda: self._execution.approval)
+
+    async def waits(self) -> tuple[Wait, ...]:
+        """Return all that the execution waits for."""
+        return (await self.summary()).waits
+
+    async def questions(self) -> tuple[Wait, ...]:
+        """Return all questions whose answers the execution waits for."""
+        return questions_of(await self.summary())
+
+    async def approvals(self) -> tuple[Wait, ...]:
+        """Return all approvals that the execution waits for."""
+        return approvals_of(await self.summary())
 
     async def wait(self, timeout: float | None = None) -> JSONValue:
         """Return the output, once the execution is over."""

@@ -65,8 +65,7 @@ class Attempt:
 
     def has_begun(self, key: str) -> bool:
         """Return whether the step of this key, or its intent, is recorded, or is what the execution was paused on."""
-        waiting = self.recorder.waiting
-        return self.journal.has(key) or (waiting is not None and waiting.key == key)
+        return self.journal.has(key) or any(wait.key == key for wait in self.recorder.paused_on)
 
     def may_retry(self) -> bool:
         """Count one more retry of this execution; return False if it has had all that it may have."""

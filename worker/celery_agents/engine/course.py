@@ -11,11 +11,11 @@ from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.plain_text import line_logger
-from agent_statestore.records import Wait
 from celery_agents.engine.interrupts import Interrupts
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.patience import Outage, Patience
+from celery_agents.engine.steps.scope import Opened
 
 log = line_logger(__name__)
 
@@ -71,12 +71,15 @@ class Course:
         self.stopped: ExecutionStopped | None = None
         self.is_written = False
         # What a pause that is being written, or was written last, waits for.
-        self.pausing_on: Wait | None = None
+        self.pausing_on: tuple[Opened, ...] = ()
+        # What tasks of an async agent wait for, until the next pause, by the order in which the code came there.
+        self.open_waits: dict[int, tuple[Opened, ...]] = {}
         # The keys of the steps that are in flight and of which not even an intent is recorded.
         self.unrecorded: set[str] = set()
         self.is_draining = is_draining
         self._held = held
-        self._is_pausing = False
+        # Until the pause is written, or is not to be; meanwhile other waits may join it, under `lock`.
+        self.is_pausing = False
         self._changed = threading.Condition(self.lock)
         self._are_waiting = False
         self._busy = 0
@@ -96,7 +99,7 @@ class Course:
 
         What is expected before a pause is still done.
         """
-        if self.stopped is not None and not (is_expected and self._is_pausing):
+        if self.stopped is not None and not (is_expected and self.is_pausing):
             raise self.stopped
         held = self._held
         if held.is_lost:
@@ -162,7 +165,7 @@ class Course:
 
     @property
     def _is_quiet(self) -> bool:
-        return not (self._busy > 0 or self._expected > 0 or self._is_pausing)
+        return not (self._busy > 0 or self._expected > 0 or self.is_pausing)
 
     def _wait(self) -> None:
         self._are_waiting = True  # for good: an attempt that somebody waits for is about to end
@@ -187,17 +190,19 @@ class Course:
 
         Does not wait for `lock`: who calls this is in a hurry.
         """
-        if self.stopped is None or self._is_pausing:
+        if self.stopped is None or self.is_pausing:
             self._begin_to_stop(Outcome(ending=Ending.LOST))
 
-    def pause(self, waiting: Wait, write: Callable[[Wait], Outcome], *, in_step: bool) -> NoReturn:
+    def pause(
+        self, opened: tuple[Opened, ...], write: Callable[[tuple[Opened, ...]], Outcome], *, in_step: bool
+    ) -> NoReturn:
         """Stop to wait. Under `lock`, which is let go of until everything else that is in flight is recorded.
 
         `write` then writes that the execution waits, for what `pausing_on` is by now. `in_step` says that the caller is
         a step that is being taken itself.
         """
-        pausing = self._begin_to_stop(Outcome(ending=Ending.PAUSED, waiting=waiting))
-        self.pausing_on, self._is_pausing = waiting, True
+        pausing = self._begin_to_stop(Outcome(ending=Ending.PAUSED, waits=tuple(one.wait for one in opened)))
+        self.pausing_on, self.is_pausing = opened, True
         try:
             self._busy -= in_step  # it waits for the others
             self._changed.notify_all()
@@ -208,7 +213,7 @@ class Course:
                 self._busy += in_step
             if self.stopped is not pausing:
                 self.check_goes_on()
-            paused = self.write_last(write, self.pausing_on or waiting)
+            paused = self.write_last(write, self.pausing_on)
         except Exception as error:  # noqa: BLE001 - the stack is unwound already, perhaps
             self.stop(Outcome(ending=Ending.FAILED, error=error))
         finally:
@@ -222,7 +227,7 @@ class Course:
 
     def _end_pausing(self) -> None:
         """The pause is written, or is not to be: those who wait look again."""
-        self._is_pausing = False
+        self.is_pausing = False
         self._changed.notify_all()
 
     # -- writing -------------------------------------------------------------------------------------------------------

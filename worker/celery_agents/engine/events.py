@@ -51,7 +51,7 @@ class Event:
         steps: how many steps are recorded by now.
         step: the step that was just recorded; its `duration`, `tries`, `action` and `result` say the rest.
         tool: the tool that is about to be used.
-        waiting: what the execution waits for, where it has paused.
+        waits: what the execution waits for, where it has paused: whatever comes first ends the pause.
         ending: how the work on this claim ended: "completed", "failed", "cancelled", "paused", "drained" (a shutdown;
             another claim goes on), "unknown" (this worker does not know the agent), "lost" (the lease is gone).
     """
@@ -64,8 +64,13 @@ class Event:
     steps: int
     step: AgentStep | None = None
     tool: str | None = None
-    waiting: Wait | None = None
+    waits: tuple[Wait, ...] = ()
     ending: str | None = None
+
+    @property
+    def waiting(self) -> Wait | None:
+        """The first of `waits`; None if there are none."""
+        return self.waits[0] if self.waits else None
 
 
 Subscriber: TypeAlias = Callable[[Event], object]
@@ -91,7 +96,7 @@ class Announcements:
         *,
         step: AgentStep | None = None,
         tool: str | None = None,
-        waiting: Wait | None = None,
+        waits: tuple[Wait, ...] = (),
         ending: str | None = None,
     ) -> None:
         """Tell every subscriber. One that fails is logged: watching an execution must not break it."""
@@ -105,7 +110,7 @@ class Announcements:
             steps=self.count(),
             step=step,
             tool=tool,
-            waiting=waiting,
+            waits=waits,
             ending=ending,
         )
         for subscriber in self.subscribers:

@@ -150,7 +150,7 @@ class Executor:
             )
         self._pass_turn_on(agent, attempt, outcome)
         if attempt.events is not None:
-            attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waiting=outcome.waiting)
+            attempt.events.tell(EventKind.ENDED, outcome.state, ending=outcome.ending, waits=outcome.waits)
         return outcome
 
     def _call(self, agent: AgentDefinition, attempt: Attempt, claim: Claim) -> Outcome:

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
-from agent_statestore.records import AgentContext, AgentStep, JSONValue
+from agent_statestore.records import AgentContext, AgentStep, JSONValue, WaitKind
 from celery_agents.define import deadline
 from celery_agents.define.budget import Budget
 from celery_agents.define.called_as import CalledKind
+from celery_agents.engine.journal.paused_on import interrupted_by
 from celery_agents.errors import BudgetExceeded, DeadlineExceeded, LimitExceeded, MaxStepsExceeded
 
 LIMIT: Final = "limit"
@@ -56,7 +57,8 @@ class Limits:
         self._questions = 0  # in all
         self._exempt = 0  # steps that do not count
         self._refused: set[str] = set()
-        self._interrupted: dict[str, datetime] = {}
+        # By the key of the step, or else by the kind and key of the wait.
+        self._interrupted: dict[object, datetime] = {}
 
     @cached_property
     def _first_deadline(self) -> datetime | None:
@@ -88,8 +90,13 @@ class Limits:
         self._added[what] += more
         if not more:
             self._refused.add(what)
-        if "during" in asked:
-            self._interrupted[asked["during"]["step"]] = datetime.fromisoformat(asked["during"]["since"])
+        self.keep_interrupted(asked)
+
+    def keep_interrupted(self, asked: Mapping[str, JSONValue]) -> None:
+        """Keep since when it was waited for what the question interrupted."""
+        for one in interrupted_by(dict(asked)):
+            of = one["step"] if "step" in one else (one.get("kind"), one.get("key"))
+            self._interrupted[of] = datetime.fromisoformat(one["since"])
 
     def exempt(self) -> None:
         """One more step that is about to be taken does not count: it handles an event, of which a model sends many."""
@@ -99,9 +106,9 @@ class Limits:
         """Return the key of the next question whether this limit may be raised."""
         return f"{LIMIT} {what} {self._asked[what] + 1}"
 
-    def began_waiting(self, step: str) -> datetime | None:
-        """Return when the wait of this step began, if the question of a limit came between."""
-        return self._interrupted.get(step)
+    def began_waiting(self, kind: WaitKind, key: str, step: str) -> datetime | None:
+        """Return when this wait of this step began, if the question of a limit came between."""
+        return self._interrupted.get(step) or self._interrupted.get((kind.value, key))
 
     def reached(self, steps: int) -> Reached | None:
         """Return the limit that is reached, if any. `steps` is the number of the step that is about to be taken."""

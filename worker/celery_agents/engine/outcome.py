@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from agent_statestore.checkpoint import STATE_OF_WAIT
+from agent_statestore.checkpoint import state_of
 from agent_statestore.records import JSONValue, Wait
 from agent_statestore.states import AgentState
 
@@ -28,23 +28,28 @@ class Outcome:
 
     `ring` says that the execution can go on at once elsewhere, so that its bell should be rung. `token` is the fencing
     token of the claim. `has_relatives` says that a parent, or children, are to be told of the end, and `is_settled`
-    that nobody is: the store is done with it.
+    that nobody is: the store is done with it. `waits` is what a paused execution waits for.
     """
 
     ending: Ending
     output: JSONValue = None
     error: Exception | None = None
-    waiting: Wait | None = None
+    waits: tuple[Wait, ...] = ()
     ring: bool = False
     token: int = 0
     has_relatives: bool = False
     is_settled: bool = False
 
     @property
+    def waiting(self) -> Wait | None:
+        """The first of `waits`; None if there are none."""
+        return self.waits[0] if self.waits else None
+
+    @property
     def state(self) -> AgentState:
         """The execution's state after the claim; still `thinking` where another one goes on."""
-        if self.waiting is not None:
-            return STATE_OF_WAIT[self.waiting.kind]
+        if self.waits:
+            return state_of(self.waits)
         return _OVER.get(self.ending, AgentState.THINKING)
 
 

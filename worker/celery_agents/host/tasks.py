@@ -106,9 +106,8 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
         if outcome.ending is Ending.CANCELLED:
             self._tell_of_cancel(runtime, execution_id)
         elif outcome.ending is Ending.PAUSED:
-            assert outcome.waiting is not None
             if runtime.keeps_results():
-                self._show_pause(outcome.state, outcome.waiting.key)
+                self._show_pause(outcome.state, [wait.key for wait in outcome.waits])
         elif outcome.ending is Ending.UNKNOWN:
             rung = [(execution_id, outcome.token)]
             self._leaving_to_later(execution_id, lambda: bell.mark_rung(runtime.store, runtime.settings, rung))
@@ -116,10 +115,10 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
             self._leaving_to_later(execution_id, lambda: self._ring_again(runtime, execution_id))
         raise Ignore
 
-    def _show_pause(self, state: AgentState, key: str) -> None:
+    def _show_pause(self, state: AgentState, keys: list[str]) -> None:
         """Show the pause to those who look at the task's state. The store knows of it in any case."""
         try:
-            self.update_state(state=state.name, meta={"waiting_for": key})
+            self.update_state(state=state.name, meta={"waiting_for": keys[0] if len(keys) == 1 else keys})
         except Exception as error:  # noqa: BLE001 - a result backend raises what its driver raises
             log.warning("execution %s: its pause is not in the result backend: %s", self.request.id, error)
 

@@ -18,6 +18,7 @@ from agent_statestore.plain_text import line_logger
 from agent_statestore.records import JSONValue
 from celery_agents.errors import InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
 from celery_agents.http.messages import Reply
+from celery_agents.lifecycle.signals import SeveralAsked
 
 log = line_logger(__name__)
 
@@ -30,6 +31,7 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (MailboxFull, 429),
     (QuestionNotAsked, 409),
     (NoApprovalAsked, 409),
+    (SeveralAsked, 409),
     (InvalidAnswer, 400),
     (InvalidEvent, 400),
     (InvalidArguments, 400),
@@ -57,7 +59,8 @@ def reply_to(error: Exception) -> Reply:
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             problems: list[str] | None = getattr(error, "problems", None)
-            return problem(status, type(error).__name__, str(error), problems=problems)
+            keys = error.keys if isinstance(error, SeveralAsked) else None
+            return problem(status, type(error).__name__, str(error), problems=problems, keys=keys)
     if isinstance(error, StoreUnavailable):
         log.error("a request was not answered: %s", error)  # its text names the store's host
         return problem(503, "StoreUnavailable", "the store cannot be reached; try again", ("Retry-After", "5"))
@@ -71,9 +74,15 @@ def problem(
     message: str,
     *headers: tuple[str, str],
     problems: list[str] | None = None,
+    keys: list[str] | None = None,
 ) -> Reply:
-    """Return a reply that says what is wrong; `problems` has one sentence per fault of the request."""
+    """Return a reply that says what is wrong; `problems` has one sentence per fault of the request.
+
+    `keys` are those of which the request needs one.
+    """
     error: dict[str, JSONValue] = {"type": type, "message": message}
     if problems is not None:
         error["problems"] = problems
+    if keys is not None:
+        error["keys"] = keys
     return Reply(status=status, value={"error": error}, headers=headers)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from agent_statestore.records import ExecutionSummary, JSONValue, Wait
-from celery_agents.lifecycle.signals import approval_of, question_of, shown
+from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of, shown
 
 
 def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
@@ -29,6 +29,9 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
         "waits_for": None if waiting is None else _waits_for(waiting),
         "question": None if question is None else _question(question),
         "approval": None if approval is None else _approval(approval),
+        "waits": [_waits_for(wait) for wait in summary.waits],
+        "questions": [_question(wait) for wait in questions_of(summary)],
+        "approvals": [_approval(wait) for wait in approvals_of(summary)],
     }
 
 

@@ -4,7 +4,7 @@ The checks help the person. The store decides whose answer was first, and the en
 against the code once more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agent_statestore.envelope import dump
@@ -16,7 +16,7 @@ from celery_agents.define import types
 from celery_agents.define.answers import expected_by
 from celery_agents.define.names import check_event_name
 from celery_agents.engine.pauses.approval import Ruling
-from celery_agents.errors import InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
+from celery_agents.errors import AgentsError, InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
 from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
@@ -42,30 +42,76 @@ class NoQuestionAsked(QuestionNotAsked):
         return f"execution {self.execution_id} does not wait for {what}: {self.doing}"
 
 
-def question_of(summary: ExecutionSummary) -> Wait | None:
-    """Return the question whose answer an execution waited for when it was looked at; None if it waited for none."""
+class SeveralAsked(AgentsError):
+    """Several answers, or decisions, are waited for, and nothing says which one is meant. `keys` are their keys."""
+
+    def __init__(self, execution_id: str, what: str, keys: Sequence[str]) -> None:
+        super().__init__(execution_id, what, list(keys))
+        self.execution_id = execution_id
+        self.what = what
+        self.keys = list(keys)
+
+    def __str__(self) -> str:
+        keys = ", ".join(f'"{key}"' for key in self.keys)
+        return f"execution {self.execution_id} waits for {len(self.keys)} {self.what}; say by its key which one: {keys}"
+
+
+def questions_of(summary: ExecutionSummary) -> tuple[Wait, ...]:
+    """Return the questions whose answers an execution waited for when it was looked at."""
     return _waiting_for(summary, WaitKind.INPUT)
 
 
-def approval_of(summary: ExecutionSummary) -> Wait | None:
-    """Return the approval that an execution waited for when it was looked at; None if it waited for none."""
+def question_of(summary: ExecutionSummary) -> Wait | None:
+    """Return the first of them; None if it waited for none."""
+    return next(iter(questions_of(summary)), None)
+
+
+def approvals_of(summary: ExecutionSummary) -> tuple[Wait, ...]:
+    """Return the approvals that an execution waited for when it was looked at."""
     return _waiting_for(summary, WaitKind.APPROVAL)
 
 
-def _waiting_for(summary: ExecutionSummary, kind: WaitKind) -> Wait | None:
-    return next((wait for wait in summary.waits if wait.kind is kind), None)
+def approval_of(summary: ExecutionSummary) -> Wait | None:
+    """Return the first of them; None if it waited for none."""
+    return next(iter(approvals_of(summary)), None)
+
+
+def _waiting_for(summary: ExecutionSummary, kind: WaitKind) -> tuple[Wait, ...]:
+    return tuple(wait for wait in summary.waits if wait.kind is kind)
+
+
+def the_question(summary: ExecutionSummary, key: str | None) -> Wait | None:
+    """Return the question of this key, or else the only one; None if there is none. Raise `SeveralAsked`."""
+    questions = questions_of(summary)
+    if key is not None:
+        return next((wait for wait in questions if wait.key == key), None)
+    if len(questions) > 1:
+        raise SeveralAsked(summary.execution_id, "answers", [wait.key for wait in questions])
+    return next(iter(questions), None)
+
+
+def the_approval(summary: ExecutionSummary, key: str | None, digest: str | None) -> Wait | None:
+    """Return the approval of this key and digest, or else the only one; None if there is none. Raise `SeveralAsked`."""
+    approvals = approvals_of(summary)
+    if key is None and digest is None and len(approvals) > 1:
+        raise SeveralAsked(summary.execution_id, "decisions", [wait.key for wait in approvals])
+    fitting = (wait for wait in approvals if key in (None, wait.key) and digest in (None, _digest_of(wait)))
+    return next(fitting, None)
 
 
 def what_it_does(summary: ExecutionSummary) -> str:
     """Return, as half a sentence, what an execution does instead of waiting for what somebody wants to give it."""
-    waiting = summary.waiting
-    if waiting is None:
+    if not summary.waits:
         return f"it is {summary.state.value}"
-    if waiting.kind is WaitKind.INPUT:
-        return f'it waits for the answer to "{waiting.key}"'
-    if waiting.kind is WaitKind.APPROVAL:
-        return f'it waits for "{waiting.key}" to be approved or rejected'
-    return f'it waits for {waiting.kind.value} "{waiting.key}"'
+    return f"it waits for {', '.join(map(_what_it_waits_for, summary.waits))}"
+
+
+def _what_it_waits_for(wait: Wait) -> str:
+    if wait.kind is WaitKind.INPUT:
+        return f'the answer to "{wait.key}"'
+    if wait.kind is WaitKind.APPROVAL:
+        return f'"{wait.key}" to be approved or rejected'
+    return f'{wait.kind.value} "{wait.key}"'
 
 
 def answer(
@@ -79,12 +125,12 @@ def answer(
 ) -> None:
     """Answer a question; see `Execution.resume`."""
     _require_alive(summary)
-    asked = question_of(summary)
+    asked = the_question(summary, key)
     if key is None:
         if asked is None:
             raise NoQuestionAsked(summary.execution_id, "", what_it_does(summary))
         key = asked.key
-    if asked is not None and asked.key == key and round in (None, asked.round):
+    if asked is not None and round in (None, asked.round):
         round = asked.round  # noqa: A001 - likewise
         # The record of the step holds both. Refuse here what would not fit there.
         dump([asked.prompt, value], "answer", _room(services))
@@ -171,14 +217,18 @@ def _was_sent(store: Store, execution_id: str, signal_id: str | None) -> bool:
 def _asked(store: Store, summary: ExecutionSummary, key: str | None, digest: str | None) -> Wait:
     """Return the approval that is meant: the one that is asked for, if it is the one that the person looked at."""
     _require_alive(summary)
-    asked = approval_of(summary)
-    if asked is not None and key in (None, asked.key) and digest in (None, _digest_of(asked)):
+    asked = the_approval(summary, key, digest)
+    if asked is not None:
         return asked
     decided = _decided(store, summary, key, digest)
     if decided is not None:
         raise AlreadyAnswered(summary.execution_id, decided)
-    if asked is not None and key in (None, asked.key):
-        raise NoApprovalAsked(summary.execution_id, f'what "{asked.key}" asks for now is not what was looked at')
+    others = [f'"{wait.key}"' for wait in approvals_of(summary) if key in (None, wait.key)]
+    if others:
+        asks = "asks" if len(others) == 1 else "ask"
+        raise NoApprovalAsked(
+            summary.execution_id, f"what {', '.join(others)} {asks} for now is not what was looked at"
+        )
     what = "an approval" if key is None else f'the approval "{key}"'
     raise NoApprovalAsked(summary.execution_id, f"it does not wait for {what}: {what_it_does(summary)}")
 

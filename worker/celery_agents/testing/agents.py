@@ -292,10 +292,9 @@ class LocalAgents:
 
     def _end_of_short_wait(self) -> datetime | None:
         """When something falls due, by the end of a wait that a worker sits out; None if there is no such wait."""
-        waits = [one.waiting for one in self._active()]
+        waits = [wait for one in self._active() for wait in one.waits]
         is_short = any(
-            wait is not None
-            and wait.kind is WaitKind.TIMER
+            wait.kind is WaitKind.TIMER
             and wait.wake_at is not None
             and wait.wake_at - wait.asked_at <= self._inline_wait
             for wait in waits

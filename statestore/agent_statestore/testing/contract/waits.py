@@ -21,6 +21,7 @@ from agent_statestore.testing.kit.builders import (
     claimed,
     context_of,
     create,
+    done,
     due_ids,
     signal,
     summary_of,
@@ -165,6 +166,25 @@ class WaitsConformance(Suite):
         assert summary_of(store, execution_id).waits == ()
         with pytest.raises(QuestionNotAsked):
             store.send(execution_id, signal(SignalKind.ANSWER, "b"))
+
+    def test_a_write_that_leaves_the_state_leaves_the_others_open(self, store: Store) -> None:
+        """So the end of one is recorded under the lease, and nobody who answers another one meanwhile is refused."""
+        waits = (wait(WaitKind.INPUT, "a"), wait(WaitKind.APPROVAL, "b"), wait(WaitKind.EVENT, "c"))
+        execution_id = paused_on(store, *waits)
+        answered = signal(SignalKind.ANSWER, "a")
+        store.send(execution_id, answered)
+        lease = claim(store, execution_id).lease
+        recorded = Checkpoint(steps=(done(1, "a"),), consumed=(answered.signal_id,))
+        assert store.checkpoint(execution_id, recorded, lease).due_now is False
+        assert summary_of(store, execution_id).waits == waits
+        assert store.send(execution_id, signal(SignalKind.APPROVAL, "b")) == Sent(woke=False), "its holder finds it"
+        for kind, key in ((SignalKind.ANSWER, "a"), (SignalKind.APPROVAL, "b")):
+            with pytest.raises(AlreadyAnswered):
+                store.send(execution_id, signal(kind, key))
+        with pytest.raises(QuestionNotAsked):
+            store.send(execution_id, signal(SignalKind.ANSWER, "b"))
+        assert store.checkpoint(execution_id, pause_on(*waits[1:]), lease).due_now is True
+        assert summary_of(store, execution_id).waits == waits[1:]
 
     def test_they_go_with_the_execution_to_another_store(self, store: Store, other_store: Store) -> None:
         for source, target in ((other_store, store), (store, other_store)):

@@ -127,11 +127,13 @@ def test_a_pause_that_is_still_to_be_written_is_the_outcome_also_if_the_agent_re
         calls("slow")
 
     async def work(run: AsyncRun, input: None) -> str:
-        step = asyncio.create_task(run.step("slow", slow))
-        while not begun.is_set():
-            await asyncio.sleep(0.005)
+        course = run._attempt.course
         question = asyncio.create_task(run.ask("?"))
-        await asyncio.sleep(0.2)
+        while not course.open_waits:
+            await asyncio.sleep(0)
+        step = asyncio.create_task(run.step("slow", slow))  # begun since, so that it holds nothing up
+        while course.stopped is None:
+            await asyncio.sleep(0.005)
         question.cancel()
         asking.set()
         del step
@@ -140,6 +142,7 @@ def test_a_pause_that_is_still_to_be_written_is_the_outcome_also_if_the_agent_re
     execution_id = engine.start(engine.agent(work))
     outcome = engine.execute(execution_id)
 
+    assert begun.is_set()
     assert asking.is_set()
     assert outcome is not None
     assert outcome.ending is Ending.PAUSED

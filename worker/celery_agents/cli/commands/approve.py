@@ -8,17 +8,18 @@ import click
 from agent_statestore.records import JSONValue, Wait
 from celery_agents.cli.invocation import command_line, execution_of, os_user
 from celery_agents.cli.output.approval_text import call_text
+from celery_agents.cli.output.several import one_of
 from celery_agents.cli.output.text import exact, one_line
 from celery_agents.cli.parameters import parse_json
 from celery_agents.client.execution import Execution
-from celery_agents.lifecycle.signals import approval_of, question_of, shown
+from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, shown, the_approval
 
 
 @click.command()
 @click.argument("execution_id")
 @click.option("--arguments", "arguments_json", metavar="JSON", help="Call the tool with these arguments instead.")
 @click.option("--digest", metavar="DIGEST", help="Approve only of the call that was shown with this digest.")
-@click.option("--key", metavar="KEY", help="Approve only of this call, in case it waits for another one by now.")
+@click.option("--key", metavar="KEY", help="Approve only of this call: there may be several, or another by now.")
 @click.option("--sender", metavar="NAME", help="Who approves.  [default: the system user]")
 @click.option("--reason", metavar="TEXT", help="Why; recorded with the approval.")
 @click.pass_context
@@ -42,7 +43,7 @@ def approve(
     """
     execution = execution_of(ctx, execution_id)
     arguments = None if arguments_json is None else _parse_arguments(arguments_json)
-    asked = _asked(ctx, execution)
+    asked = _asked(ctx, "approve", execution, key, digest)
     if asked is not None and digest is None:
         if sys.stdin.isatty():
             _show(ctx, asked, arguments)
@@ -57,7 +58,7 @@ def approve(
 @click.command()
 @click.argument("execution_id")
 @click.option("--digest", metavar="DIGEST", help="Reject only the call that was shown with this digest.")
-@click.option("--key", metavar="KEY", help="Reject only this call, in case it waits for another one by now.")
+@click.option("--key", metavar="KEY", help="Reject only this call: there may be several, or another by now.")
 @click.option("--sender", metavar="NAME", help="Who rejects.  [default: the system user]")
 @click.option("--reason", metavar="TEXT", help="Why; recorded, and told to the agent.")
 @click.pass_context
@@ -77,7 +78,7 @@ def reject(
       celery -A celery_agents agents reject EXECUTION_ID --reason "too much"
     """
     execution = execution_of(ctx, execution_id)
-    asked = _asked(ctx, execution)
+    asked = _asked(ctx, "reject", execution, key, digest)
     if asked is not None and digest is None:
         key, digest = key or asked.key, shown(asked)["digest"]
     execution.reject(key=key, digest=digest, sender=sender or os_user(), reason=reason)
@@ -92,15 +93,17 @@ def _parse_arguments(text: str) -> dict[str, JSONValue]:
     return arguments
 
 
-def _asked(ctx: click.Context, execution: Execution) -> Wait | None:
-    """Return the approval that is waited for; for a question, point to the command that answers it."""
+def _asked(ctx: click.Context, command: str, execution: Execution, key: str | None, digest: str | None) -> Wait | None:
+    """Return the approval that is meant; where only a question is open, point to the command that answers it."""
     summary = execution.summary()
     question = question_of(summary)
-    if question is not None and not summary.state.is_over:
+    if question is not None and not approvals_of(summary) and not summary.state.is_over:
         answer = command_line(ctx, "resume", execution.id, "ANSWER")
         instead = f'it waits for the answer to "{one_line(question.key)}": {answer}'
         raise click.ClickException(f"execution {execution.id} does not wait for an approval: {instead}")
-    return approval_of(summary)
+    if summary.state.is_over:
+        return approval_of(summary)
+    return one_of(ctx, command, [], lambda: the_approval(summary, key, digest))
 
 
 def _show(ctx: click.Context, asked: Wait, arguments: dict[str, JSONValue] | None) -> None:

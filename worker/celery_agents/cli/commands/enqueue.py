@@ -8,11 +8,12 @@ import click
 
 from agent_statestore.records import JSONValue
 from celery_agents import current
-from celery_agents.cli.invocation import command_line, shared_runtime
+from celery_agents.cli.invocation import shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.approval_text import call_text, deciding_lines
 from celery_agents.cli.output.following import follow
 from celery_agents.cli.output.progress import show_progress
+from celery_agents.cli.output.several import answering_line
 from celery_agents.cli.output.text import one_line, readable
 from celery_agents.cli.parameters import Moment, parse_json, parse_metadata
 from celery_agents.client.execution import Execution
@@ -123,18 +124,19 @@ def _import_agents(runtime: Runtime) -> None:
 def _wait(ctx: click.Context, execution: Execution) -> None:
     """Wait and print only the output to standard output; the rest tells a person what the execution waits for."""
     click.echo(f"execution {execution.id}", err=True)
-    shown = None
+    shown: set[str] = set()
     try:
         for look in follow(execution):
-            if look.question is not None and look.question.key != shown:
-                shown = look.question.key
-                click.echo(f"It asks: {one_line(readable(look.question.prompt))}", err=True)
-                click.echo(f"Answer it: {command_line(ctx, 'resume', execution.id, 'ANSWER')}", err=True)
-            if look.approval is not None and look.approval.key != shown:
-                shown = look.approval.key
-                click.echo(f"It asks for approval of {call_text(look.approval)}", err=True)
-                approve, reject = deciding_lines(ctx, execution.id, look.approval)
-                click.echo(f"Approve of it: {approve}\nor reject it: {reject}", err=True)
+            for question in look.questions:
+                if question.key not in shown:
+                    click.echo(f"It asks: {one_line(readable(question.prompt))}", err=True)
+                    click.echo(f"Answer it: {answering_line(ctx, look.summary, question)}", err=True)
+            for approval in look.approvals:
+                if approval.key not in shown:
+                    click.echo(f"It asks for approval of {call_text(approval)}", err=True)
+                    approve, reject = deciding_lines(ctx, execution.id, approval)
+                    click.echo(f"Approve of it: {approve}\nor reject it: {reject}", err=True)
+            shown.update(asked.key for asked in (*look.questions, *look.approvals))
     except KeyboardInterrupt:
         click.echo("No longer waiting. The execution goes on.", err=True)
         ctx.exit(130)

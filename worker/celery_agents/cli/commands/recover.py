@@ -5,9 +5,10 @@ from datetime import datetime
 import click
 
 from agent_statestore.errors import ExecutionNotFound, ExecutionOver, StoreError
-from agent_statestore.records import ExecutionSummary, Lease, WaitKind
+from agent_statestore.records import ExecutionSummary, Lease, Wait, WaitKind
 from agent_statestore.states import AgentState
-from celery_agents.cli.invocation import command_line, decider, nothing_there, shared_runtime
+from celery_agents.cli.invocation import decider, nothing_there, shared_runtime
+from celery_agents.cli.output.several import answering_line
 from celery_agents.cli.output.text import counted, local_time, one_line
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.host import bell, owner
@@ -113,14 +114,18 @@ def _may_be_claimed(summary: ExecutionSummary, now: datetime) -> bool:
 
 
 def _what_it_waits_for(ctx: click.Context, summary: ExecutionSummary, now: datetime) -> str:
-    waiting = summary.waiting
-    if waiting is None:
+    if not summary.waits:
         return f"execution {summary.execution_id} is paused ({summary.state.value})"
-    what = f"execution {summary.execution_id} waits for {waiting.kind.value} {one_line(waiting.key)!r}"
+    told = [_what(ctx, summary, waiting, now) for waiting in summary.waits]
+    return f"execution {summary.execution_id} waits for {', or '.join(told)}"
+
+
+def _what(ctx: click.Context, summary: ExecutionSummary, waiting: Wait, now: datetime) -> str:
+    what = f"{waiting.kind.value} {one_line(waiting.key)!r}"
     if waiting.wake_at is not None and not is_only_a_look(waiting):
         what += f" until {local_time(waiting.wake_at, now)}"
     if waiting.kind is WaitKind.INPUT:
-        what += f"; answer it with `{command_line(ctx, 'resume', summary.execution_id, 'ANSWER')}`"
+        what += f"; answer it with `{answering_line(ctx, summary, waiting)}`"
     return what
 
 

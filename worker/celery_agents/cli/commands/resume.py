@@ -8,18 +8,19 @@ import click
 from agent_statestore.errors import ExecutionOver
 from agent_statestore.records import ExecutionSummary, JSONValue, Wait
 from celery_agents.cli.invocation import command_line, execution_of, os_user
+from celery_agents.cli.output.several import one_of
 from celery_agents.cli.output.text import one_line
 from celery_agents.cli.parameters import parse_answer
 from celery_agents.client.execution import Execution
 from celery_agents.errors import InvalidAnswer
-from celery_agents.lifecycle.signals import approval_of, question_of, what_it_does
+from celery_agents.lifecycle.signals import approval_of, the_question, what_it_does
 
 
 @click.command()
 @click.argument("execution_id")
 @click.argument("answer", required=False)
 @click.option("--text", "as_text", is_flag=True, help="Take the answer as text, even if it looks like JSON.")
-@click.option("--key", metavar="KEY", help="Answer only this question, in case there is another one by now.")
+@click.option("--key", metavar="KEY", help="Answer only this question: there may be several, or another by now.")
 @click.option("--sender", metavar="NAME", help="Who answers.  [default: the system user]")
 @click.option("--reason", metavar="TEXT", help="Why; recorded with the answer.")
 @click.pass_context
@@ -66,8 +67,8 @@ def _asked(ctx: click.Context, summary: ExecutionSummary, key: str | None) -> Wa
     """Return the question to answer. Raise an error that says what the execution does instead of waiting for one."""
     if summary.state.is_over:
         raise ExecutionOver(summary.execution_id, summary.state.value)
-    asked = question_of(summary)
-    if asked is not None and key in (None, asked.key):
+    asked = one_of(ctx, "resume", ["ANSWER"], lambda: the_question(summary, key))
+    if asked is not None:
         return asked
     what = "an answer" if key is None else f'an answer to "{one_line(key)}"'
     instead = one_line(what_it_does(summary))

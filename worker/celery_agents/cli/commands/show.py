@@ -7,14 +7,15 @@ import click
 
 from agent_statestore.records import AgentContext, JSONValue, Wait, WaitKind
 from agent_statestore.states import AgentState
-from celery_agents.cli.invocation import command_line, execution_of, shared_runtime
+from celery_agents.cli.invocation import execution_of, shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.approval_text import deciding_lines
+from celery_agents.cli.output.several import answering_line
 from celery_agents.cli.output.text import compact, counted, local_time, metadata_text, one_line, printable, readable
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.define import deadline
 from celery_agents.host.owner import worker_text
-from celery_agents.lifecycle.signals import approval_of, question_of
+from celery_agents.lifecycle.signals import approvals_of, questions_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,11 +48,10 @@ def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_j
 
     console, now = make_console(ctx), datetime.now(UTC)
     _print_header(console, context, now)
-    question, approval = question_of(context), approval_of(context)
-    if question is not None:
+    for question in questions_of(context):
         console.print()
-        print_question(console, question, command_line(ctx, "resume", context.execution_id, "ANSWER"), now)
-    if approval is not None:
+        print_question(console, question, answering_line(ctx, context, question), now)
+    for approval in approvals_of(context):
         console.print()
         print_approval(console, approval, deciding_lines(ctx, context.execution_id, approval), now)
     _print_error(console, context)
@@ -67,12 +67,11 @@ def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_j
 def _print_header(console: "Console", context: AgentContext, now: datetime) -> None:
     from rich.text import Text
 
-    from celery_agents.cli.output.rendering import say, state_text, wait_text
+    from celery_agents.cli.output.rendering import say, state_text
 
     state = state_text(context.state)
     if context.cancel_requested and not context.state.is_over:
         state.append(" (cancel asked for)", style="yellow")
-    waiting = context.waiting
     texts = {
         "agent": context.agent_id,
         "steps": f"{context.step_count}, {counted(context.attempt, 'attempt')}" + _crashes(context, now),
@@ -86,9 +85,7 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
         "metadata": metadata_text({key: value for key, value in context.metadata.items() if key != deadline.KEY}),
         "created": local_time(context.created_at, now),
         "last write": local_time(context.updated_at, now),
-        "waits for": None if waiting is None else wait_text(waiting),
-        "passed over": None if waiting is None or waiting.kind is not WaitKind.EVENT else waiting.refused,
-        **_waking(waiting, now),
+        **_waits(context.waits, now),
         "rung next": None if context.due_at is None else local_time(context.due_at, now),
         "claimed by": None if context.owner is None else worker_text(context.owner),
         "lease until": None if context.lease_expires_at is None else local_time(context.lease_expires_at, now),
@@ -110,9 +107,26 @@ def _deadline(context: AgentContext, now: datetime) -> str | None:
         return compact(given)
 
 
-def _waking(waiting: Wait | None, now: datetime) -> dict[str, str]:
+def _waits(waits: tuple[Wait, ...], now: datetime) -> dict[str, str | None]:
+    """Return what is waited for: of one wait in rows of their own, of several each on a line."""
+    from celery_agents.cli.output.rendering import wait_text
+
+    if len(waits) == 1:
+        (waiting,) = waits
+        passed_over = waiting.refused if waiting.kind is WaitKind.EVENT else None
+        return {"waits for": wait_text(waiting), "passed over": passed_over, **_waking(waiting, now)}
+    rows: dict[str, str | None] = {"waits for": f"the first of {len(waits)}" if waits else None}
+    for number, waiting in enumerate(waits, start=1):
+        told = [wait_text(waiting), *(f"{what} {when}" for what, when in _waking(waiting, now).items())]
+        if waiting.kind is WaitKind.EVENT and waiting.refused is not None:
+            told.append(f"passed over: {waiting.refused}")
+        rows[f"  {number}"] = ", ".join(told)
+    return rows
+
+
+def _waking(waiting: Wait, now: datetime) -> dict[str, str]:
     """Return what happens at a wait's moment, and when that is."""
-    if waiting is None or waiting.wake_at is None:
+    if waiting.wake_at is None:
         return {}
     if is_only_a_look(waiting):
         what = "looked at again"

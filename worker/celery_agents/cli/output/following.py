@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent_statestore.records import AgentStep, ExecutionSummary, Wait
 from celery_agents.client.execution import LOOK_ANYWAY_SECONDS, Execution
-from celery_agents.lifecycle.signals import approval_of, question_of
+from celery_agents.lifecycle.signals import approvals_of, questions_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +17,14 @@ class Look:
     intents: tuple[AgentStep, ...] = ()
 
     @property
-    def question(self) -> Wait | None:
-        """The question whose answer the execution waits for."""
-        return question_of(self.summary)
+    def questions(self) -> tuple[Wait, ...]:
+        """The questions whose answers the execution waits for."""
+        return questions_of(self.summary)
 
     @property
-    def approval(self) -> Wait | None:
-        """The approval that the execution waits for."""
-        return approval_of(self.summary)
+    def approvals(self) -> tuple[Wait, ...]:
+        """The approvals that the execution waits for."""
+        return approvals_of(self.summary)
 
 
 def follow(execution: Execution) -> Iterator[Look]:

@@ -7,10 +7,10 @@ import click
 
 from agent_statestore.records import AgentContext, ExecutionSummary
 from agent_statestore.states import AgentState
-from celery_agents.cli.invocation import command_line
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.approval_text import deciding_lines
 from celery_agents.cli.output.following import Look, follow
+from celery_agents.cli.output.several import answering_line
 from celery_agents.cli.output.text import counted, one_line, readable, took
 from celery_agents.client.execution import Execution
 
@@ -100,12 +100,11 @@ class _Lines:
             self._console.print(step_line(step), no_wrap=True, overflow="ellipsis")
         if is_news and summary.state.is_paused:  # the steps led to this pause
             say(self._console, _state_line(summary))
-            if look.question is not None:
-                answer_with = command_line(self._ctx, "resume", summary.execution_id, "ANSWER")
-                print_question(self._console, look.question, answer_with, datetime.now(UTC))
-            if look.approval is not None:
-                decide_with = deciding_lines(self._ctx, summary.execution_id, look.approval)
-                print_approval(self._console, look.approval, decide_with, datetime.now(UTC))
+            for question in look.questions:
+                print_question(self._console, question, answering_line(self._ctx, summary, question), datetime.now(UTC))
+            for approval in look.approvals:
+                decide_with = deciding_lines(self._ctx, summary.execution_id, approval)
+                print_approval(self._console, approval, decide_with, datetime.now(UTC))
         self._last = summary
 
     def print_end(self, context: AgentContext) -> AgentState:
@@ -131,7 +130,7 @@ class _Lines:
 def _position(summary: ExecutionSummary) -> tuple[object, ...]:
     """Return what a person would call news. Between two steps the state goes to and fro, which does not count."""
     working = summary.state in (AgentState.THINKING, AgentState.USING_TOOL)
-    return (working or summary.state, summary.attempt, summary.cancel_requested, summary.waiting)
+    return (working or summary.state, summary.attempt, summary.cancel_requested, summary.waits)
 
 
 def _state_line(summary: ExecutionSummary) -> "Text":
@@ -140,8 +139,9 @@ def _state_line(summary: ExecutionSummary) -> "Text":
     line = state_text(summary.state)
     if summary.attempt:
         line.append(f", attempt {summary.attempt}", style="default")
-    if summary.waiting is not None and summary.waiting.prompt is None:
-        line.append(f", for {wait_text(summary.waiting)}", style="default")
+    told = [wait_text(wait) for wait in summary.waits if wait.prompt is None or len(summary.waits) > 1]
+    if told:
+        line.append(f", for {', or '.join(told)}", style="default")
     if summary.cancel_requested:
         line.append(", cancel asked for", style="yellow")
     return line

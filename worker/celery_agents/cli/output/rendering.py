@@ -74,8 +74,10 @@ def note_of(summary: ExecutionSummary) -> str:
     if summary.cancel_requested and not summary.state.is_over:
         return "cancel asked for"
     if summary.waiting is not None:
-        asked = summary.waiting
-        return one_line(_asked_text(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)
+        # A person's part first: the others need nobody.
+        asked = min(summary.waits, key=lambda wait: wait.kind not in (WaitKind.INPUT, WaitKind.APPROVAL))
+        others = f" (and {len(summary.waits) - 1} more)" if len(summary.waits) > 1 else ""
+        return (one_line(_asked_text(asked.prompt)) if asked.kind is WaitKind.INPUT else wait_text(asked)) + others
     return ""
 
 

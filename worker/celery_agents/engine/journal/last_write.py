@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NoReturn
 
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import Checkpoint, state_of
 from agent_statestore.codec import encode_checkpoint
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import AgentContext, AgentStep, Wait
@@ -38,14 +38,15 @@ class LastWrite:
         self._max_value_bytes = max_value_bytes
         self._announce_within = announce_within
 
-    def check_pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> None:
-        """Raise `InvalidRecord` for a pause that cannot be stored: its prompt is too large, say."""
-        encode_checkpoint(Checkpoint(steps=intents, state=state, waits=(waiting,)), self._max_value_bytes)
+    def check_pause(self, waits: tuple[Wait, ...], intents: tuple[AgentStep, ...] = ()) -> None:
+        """Raise `InvalidRecord` for a pause that cannot be stored: a prompt is too large, say."""
+        encode_checkpoint(Checkpoint(steps=intents, state=state_of(waits), waits=waits), self._max_value_bytes)
 
-    def pause(self, state: AgentState, waiting: Wait, intents: tuple[AgentStep, ...] = ()) -> Outcome:
+    def pause(self, waits: tuple[Wait, ...], intents: tuple[AgentStep, ...] = ()) -> Outcome:
         """Write that the execution waits, which gives the lease back; called by `Course.pause`."""
-        paused = self._recorder.write(steps=intents, state=state, waits=(waiting,), reason=waiting.refused)
-        return Outcome(ending=Ending.PAUSED, waiting=waiting, ring=paused.due_now)
+        refused = next((wait.refused for wait in waits if wait.refused is not None), None)
+        paused = self._recorder.write(steps=intents, state=state_of(waits), waits=waits, reason=refused)
+        return Outcome(ending=Ending.PAUSED, waits=waits, ring=paused.due_now)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Write the outcome, if it is an end, and return what is written: a failure if the output cannot be stored.

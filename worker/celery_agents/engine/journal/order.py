@@ -18,7 +18,7 @@ from agent_statestore.records import AgentStep
 log = line_logger(__name__)
 
 # How many rounds of the event loop a task may need to come from the end of an await to its next step.
-_ROUNDS: Final = 8
+ROUNDS: Final = 8
 # How long is waited for a step to which the code does not come: it was removed, or waits for something else than steps.
 _PATIENCE_SECONDS: Final = 1.0
 # Taken by the engine itself, inside of what the code has asked for, or outside of the code's order.
@@ -33,6 +33,7 @@ class ReplayOrder:
         recorded = [step for step in steps if step.result is not None and _is_awaited(step)]
         recorded.sort(key=lambda step: (step.timestamp + step.duration, step.step_number))
         self._left = {step.name: None for step in recorded}
+        self._replayed = frozenset(self._left)
         self._forgotten: set[str] = set()
         self._waiting: dict[str, asyncio.Event] = {}
         self._last: asyncio.Task[Any] | None = None
@@ -42,6 +43,11 @@ class ReplayOrder:
     def begin(self) -> None:
         """The current task is about to call the agent's function: no other one comes to a step before it."""
         self._last = asyncio.current_task()
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether somebody is about to be given what was recorded before this attempt."""
+        return not self._replayed.isdisjoint(self._waiting)
 
     def add(self, step: AgentStep) -> None:
         """A step was recorded just now. Called by the thread that did so; the loop looks at its next turn."""
@@ -92,7 +98,7 @@ class ReplayOrder:
 
     async def _give_in_order(self) -> None:
         while True:
-            for _ in range(_ROUNDS):
+            for _ in range(ROUNDS):
                 await asyncio.sleep(0)
             self._take_in()
             key = next(iter(self._left), None)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,10 +34,12 @@ from agent_statestore.store import Store
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.paused_on import NOWHERE, PausedOn
 from celery_agents.engine.journal.pending import NOTHING, Pending
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
+from celery_agents.engine.steps.scope import Opened
 
 log = line_logger(__name__)
 
@@ -91,10 +93,12 @@ class Recorder:
         self._now = now
         # Called with each step that is recorded, in that order, by the thread that recorded it.
         self.listeners: list[Callable[[AgentStep], object]] = []
-        # What the store still shows that the execution was paused on before this claim, until the first step is
-        # recorded. A claim leaves it in place, for the engine to look at: that write clears it.
-        self.waiting = context.waiting
-        self._must_set_state = bool(claim.context.waits)
+        # What the store still shows that the execution was paused on before this claim. A claim leaves it in place, for
+        # the engine to look at: a write that sets the state clears it.
+        self.paused_on = PausedOn(context.waits, context.steps) if context.waits else NOWHERE
+        self._was_paused = self._must_set_state = bool(claim.context.waits)
+        # Nobody waits any more for something that the store shows.
+        self._is_withdrawn = False
         # Under a lease nobody else writes: each write builds on the one before.
         self._last_checkpoint = claim.context.last_checkpoint
         # A write to which the store did not answer. The next one repeats it first, which is harmless.
@@ -145,13 +149,29 @@ class Recorder:
         self.record_all((step,))
 
     def record_all(self, steps: tuple[AgentStep, ...]) -> None:
-        """Record several steps in one round trip.
+        """Record several steps in one round trip."""
+        with self._course.lock:
+            # Few are taken by an attempt that comes from a pause, so that most are spared a call.
+            self._course.write(self.write, steps=steps, state=self._state_after(steps) if self._was_paused else None)
+            self._is_recorded(steps)
+
+    def withdraw(self, opened: Iterable[Opened] = ()) -> None:
+        """Something is not waited for any more: what is sent for it after the next write is refused.
+
+        The execution was paused on `opened`, which whoever waited for it has left.
+        """
+        self._is_withdrawn = True
+        for step, wait in opened:
+            self.paused_on.forget(wait.kind, wait.key, step)
+
+    def _state_after(self, steps: tuple[AgentStep, ...]) -> AgentState | None:
+        """Return the state to write with these steps. It clears what the execution was paused on.
 
         The state is `thinking` since the claim. Leaving it out of the write spares a store its indexes.
         """
-        with self._course.lock:
-            self._course.write(self.write, steps=steps, state=AgentState.THINKING if self._must_set_state else None)
-            self._is_recorded(steps)
+        self.paused_on.leave(steps)
+        is_cleared = self._must_set_state and (self._is_withdrawn or self.paused_on.is_left)
+        return AgentState.THINKING if is_cleared else None
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
         """Open a transaction for one step; see `StorePrimitives.transaction`."""
@@ -163,12 +183,14 @@ class Recorder:
         That is another result of the step if an earlier try, whose answer was lost, did commit. Raise
         `StoreUnavailable`, after which the step is to be done again with the same `checkpoint_id`.
         """
-        recorded = self._course.write(self._write_in, transaction, step, checkpoint_id)
+        state = self._state_after((step,)) if self._was_paused else None
+        recorded = self._course.write(self._write_in, transaction, step, checkpoint_id, state)
         self._is_recorded((recorded,))
         return recorded
 
     def _is_recorded(self, steps: tuple[AgentStep, ...]) -> None:
-        self._must_set_state, self.waiting = False, None
+        if self._was_paused and (self._is_withdrawn or self.paused_on.is_left):
+            self._must_set_state, self._was_paused = False, not self.paused_on.is_left
         for step in steps:
             self._journal.add(step)
             if step.result is not None:
@@ -251,14 +273,15 @@ class Recorder:
         self._memory.outbox.take()
         self._mailbox.taken.__dict__.clear()
 
-    def _write_in(self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str) -> AgentStep:
+    def _write_in(
+        self, transaction: StepTransaction, step: AgentStep, checkpoint_id: str, state: AgentState | None
+    ) -> AgentStep:
         if self._held.is_lost:
             raise _lost()
         if self.unknown is not None:
             self._find_out()
         taken = self._memory.outbox.take()
         try:
-            state = AgentState.THINKING if self._must_set_state else None
             checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state, "checkpoint_id": checkpoint_id})
             self._applied(checkpoint, transaction.checkpoint(checkpoint))
         except _NOT_OURS as error:

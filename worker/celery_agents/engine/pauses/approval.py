@@ -4,6 +4,7 @@ It is a step of its own before the call's, so that the journal shows who allowed
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,15 +14,15 @@ import pydantic
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
-from agent_statestore.records import Action, JSONValue, Result, Signal, WaitKind
+from agent_statestore.records import Action, JSONValue, Result, Signal, Wait, WaitKind
 from celery_agents.define import types
 from celery_agents.define.names import step_name
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
-from celery_agents.engine.pauses.rounds import Round
-from celery_agents.engine.pauses.wait import conclude, wait
+from celery_agents.engine.pauses.open_wait import Awaited, Ended, OpenWait
+from celery_agents.engine.pauses.wait import look_for
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
 
 
@@ -86,43 +87,61 @@ class Approval:
         Raises `ApprovalDenied`, `ApprovalExpired`, and `JournalMismatch` if the code asks for another call than the
         one that was shown.
         """
-        action = Action(kind="approval", tool=self.tool, input=dict(self.arguments))
-        recorded = attempt.journal.look_up(key, action)
-        if recorded is not None and recorded.result is not None:
-            return self._replayed(recorded.result)
-        waiting = attempt.recorder.waiting
-        if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.APPROVAL, key):
+        edited: Mapping[str, JSONValue] | None = OpenApproval(self, attempt, key).take()
+        return edited
+
+
+class OpenApproval(OpenWait):
+    """An approval at its place."""
+
+    kind = WaitKind.APPROVAL
+
+    def __init__(self, approval: Approval, attempt: Attempt, key: str) -> None:
+        action = Action(kind="approval", tool=approval.tool, input=dict(approval.arguments))
+        super().__init__(attempt, key, action, timeout=approval.timeout)
+        self.approval = approval
+        if self.result is not None:
+            return
+        waiting = attempt.recorder.paused_on.find(WaitKind.APPROVAL, key)
+        if waiting is not None:
             shown = waiting.prompt
-            if (shown["tool"], _sorted(shown["arguments"])) != (self.tool, _sorted(dict(self.arguments))):
+            if (shown["tool"], _sorted(shown["arguments"])) != (approval.tool, _sorted(dict(approval.arguments))):
                 raise JournalMismatch(
-                    key, f"a person was shown {shown['arguments']!r}, but the code now calls it with {self.arguments!r}"
+                    key,
+                    f"a person was shown {shown['arguments']!r}, but the code now calls it with {approval.arguments!r}",
                 )
-        asked = Round.of(recorded)
+
+    def look(self, *, is_alone: bool = True) -> Ended | Wait:
+        """See `OpenWait`."""
+        del is_alone
+        attempt, approval, key = self.attempt, self.approval, self.key
         while True:
-            digest = digest_of(attempt.context.execution_id, key, self.tool, self.arguments, asked.number)
-            waited = wait(
+            execution_id = attempt.context.execution_id
+            digest = digest_of(execution_id, key, approval.tool, approval.arguments, self.asked.number)
+            waited = look_for(
                 attempt,
                 WaitKind.APPROVAL,
                 key,
-                timeout=self.timeout,
+                since=self.since,
+                wake_at=self.wake_at,
                 prompt={
-                    "tool": self.tool,
-                    "description": self.description,
-                    "arguments": dict(self.arguments),
+                    "tool": approval.tool,
+                    "description": approval.description,
+                    "arguments": dict(approval.arguments),
                     "digest": digest,
                 },
-                schema=self.schema,
-                asked=asked,
+                schema=approval.schema,
+                asked=self.asked,
             )
+            if isinstance(waited, Wait):
+                return waited
             if waited.signal is None:
-                result = Result(success=False, error=describe(ApprovalExpired(self.tool)))
-                break
+                result = Result(success=False, error=describe(ApprovalExpired(approval.tool)))
+                return Ended(result=result, since=waited.since, asked=self.asked)
             decision = [*waited.problems] or self._judged(waited.signal, digest)
             if isinstance(decision, Result):
-                result = decision
-                break
-            asked = asked.refuse(attempt, key, action, waited.signal, decision, waited.since)
-        return self._replayed(conclude(attempt, key, action, result, waited.since, asked))
+                return Ended(result=decision, since=waited.since, asked=self.asked)
+            self.asked = self.asked.refuse(attempt, key, self.action, waited.signal, decision, waited.since)
 
     def _judged(self, signal: Signal, digest: str) -> Result | list[str]:
         """Return the decision; or what is wrong with one that came past the client's checks. It approves nothing."""
@@ -131,11 +150,12 @@ class Approval:
         except pydantic.ValidationError:
             return ["the decision is malformed"]
         if not decision.approved:
-            return Result(success=False, error=describe(ApprovalDenied(self.tool, signal.sender, signal.reason)))
+            denied = ApprovalDenied(self.approval.tool, signal.sender, signal.reason)
+            return Result(success=False, error=describe(denied))
         if decision.digest != digest:
             return ["the approval is for another call"]
         if decision.arguments is not None:
-            problems = self.problems(decision.arguments)
+            problems = self.approval.problems(decision.arguments)
             if problems:
                 return problems
         assert signal.sent_at is not None  # the store has stamped what is in a mailbox
@@ -152,24 +172,31 @@ class Approval:
             },
         )
 
-    @staticmethod
-    def _replayed(result: Result) -> Mapping[str, JSONValue] | None:
+    def value(self, result: Result) -> Any:
+        """Return the arguments that a person put in place of these, or None. Raise what keeps it from being made."""
         if result.error is not None:
             raise revive(result.error)
-        edited: Mapping[str, JSONValue] | None = result.output["arguments"]
-        return edited
+        return result.output["arguments"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedApproval:
+class AskedApproval(Awaited):
     """An approval that the agent's code asks for itself, of a call that no tool of ours makes."""
 
     name: str
     approval: Approval
 
-    def take(self, attempt: Attempt, key: str) -> dict[str, JSONValue]:
-        """Return the arguments that were approved, as a person has edited them; unwinds the agent until then."""
-        edited = self.approval.get(attempt, key)
+    def open(self, attempt: Attempt, key: str) -> "OpenAskedApproval":
+        """The code has come to it: its place."""
+        return OpenAskedApproval(self.approval, attempt, key)
+
+
+class OpenAskedApproval(OpenApproval):
+    """An approval that the agent's code asks for itself, at its place."""
+
+    def value(self, result: Result) -> dict[str, JSONValue]:
+        """Return the arguments that were approved, as a person has edited them."""
+        edited = super().value(result)
         return dict(self.approval.arguments if edited is None else edited)
 
 
@@ -180,7 +207,7 @@ def asked_approval(
     schema: Mapping[str, JSONValue] | None,
     timeout: timedelta | None,
     name: str | None,
-    max_value_bytes: int,
+    max_value_bytes: int = sys.maxsize,
 ) -> AskedApproval:
     """Return an approval from the arguments of `Run.approve`.
 

@@ -7,7 +7,7 @@ finds the child even then. Its end comes as a signal, and is then read from the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.pauses.limit import enter_wait
+from celery_agents.engine.pauses.open_wait import Awaited, Ended, OpenWait
 from celery_agents.engine.pauses.pause import pause
+from celery_agents.engine.pauses.signal import Standing
 from celery_agents.engine.pauses.wait import conclude
 from celery_agents.engine.relatives import SPAWN, ChildEnd, ChildOptions, name_of
 from celery_agents.engine.steps.taking import begin_step
@@ -98,9 +100,27 @@ def _child_of(key: str, result: Result) -> Child:
 def come_to_ends(attempt: Attempt, children: Sequence[Child]) -> list[str]:
     """The code has come to waiting for these: the keys of the steps that record their ends. Raises `TypeError`."""
     for child in children:
-        if not isinstance(child, Child):
-            raise TypeError(f"gather takes what spawn has returned, one by one, and not {child!r:.80}")
-    return [attempt.journal.come_to(f"join {child.step.replace(MARK, ' ')}", is_derived=True) for child in children]
+        check_child("gather", child)
+    return [attempt.journal.come_to(_name_of_end(child), is_derived=True) for child in children]
+
+
+def check_child(what: str, child: object) -> None:
+    """Raise `TypeError` for anything but what `spawn` has returned."""
+    if not isinstance(child, Child):
+        raise TypeError(f"{what} takes what spawn has returned, one by one, and not {child!r:.80}")
+
+
+def _name_of_end(child: Child) -> str:
+    return f"join {child.step.replace(MARK, ' ')}"
+
+
+def _wait_for(child: Child, since: datetime, now: datetime | None = None) -> Wait:
+    return Wait(
+        kind=WaitKind.CHILD,
+        key=child.execution_id,
+        asked_at=since,
+        wake_at=(since if now is None else now) + _LOOK_ANYWAY,
+    )
 
 
 def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, return_exceptions: bool) -> list[Any]:
@@ -119,16 +139,7 @@ def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, 
     if still_missing:
         first = still_missing[0]
         # The first one alone: while it goes on, whatever the others do wakes nobody.
-        pause(
-            attempt,
-            AgentState.WAITING,
-            Wait(
-                kind=WaitKind.CHILD,
-                key=first.child.execution_id,
-                asked_at=(now := attempt.now()),
-                wake_at=now + _LOOK_ANYWAY,
-            ),
-        )
+        pause(attempt, _wait_for(first.child, attempt.now()), step=first.key)
     outputs: list[Any] = []
     for join in joins:
         result = join.result(attempt)
@@ -139,6 +150,66 @@ def gather(attempt: Attempt, children: Sequence[Child], keys: Sequence[str], *, 
         else:
             raise revive(result.error)
     return outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitedChild(Awaited):
+    """The end of a child, as the code waits for it beside other things."""
+
+    child: Child
+
+    @property
+    def name(self) -> str:
+        """The name of its step."""
+        return _name_of_end(self.child)
+
+    def open(self, attempt: Attempt, key: str) -> "OpenChild":
+        """The code has come to it: its place."""
+        return OpenChild(self.child, attempt, key)
+
+
+class OpenChild(OpenWait):
+    """A wait for the end of a child, at its place."""
+
+    kind = WaitKind.CHILD
+
+    def __init__(self, child: Child, attempt: Attempt, key: str) -> None:
+        action = Action(kind="child", input=child.execution_id)
+        super().__init__(attempt, key, action, address=child.execution_id)
+        self._child = child
+        self._end: ChildEnd | None = None
+
+    def look(self, *, is_alone: bool = True) -> Ended | Wait:
+        """See `OpenWait`."""
+        del is_alone
+        attempt, since = self.attempt, self.since
+        enter_wait(attempt, standing=Standing(kind=self.kind, key=self.address, step=self.key, since=since))
+        if self.moment() is None or self._look_at_end() is None:
+            return _wait_for(self._child, since, attempt.now())
+        attempt.mailbox.discard(SignalKind.CHILD, self.address)
+        assert self._end is not None
+        return Ended(result=_result_of(self._child, self._end), since=since)
+
+    def moment(self) -> datetime | None:
+        """See `OpenWait`. What nobody has told of is looked for at first, and then as rarely as nobody foresees."""
+        told = self.attempt.mailbox.moment(SignalKind.CHILD, self.address)
+        if told is not None:
+            return told
+        waiting, now = self.attempt.recorder.paused_on.find(self.kind, self.address), self.attempt.now()
+        if waiting is not None and waiting.wake_at is not None and now < waiting.wake_at:
+            return None
+        return None if self._look_at_end() is None else now
+
+    def value(self, result: Result) -> Any:
+        """Return the child's output. Raise `ChildFailed`."""
+        if result.error is not None:
+            raise revive(result.error)
+        return result.output
+
+    def _look_at_end(self) -> ChildEnd | None:
+        if self._end is None:
+            self._end = self.attempt.ask_store(lambda: self.attempt.environment.relatives.end_of(self.address))
+        return self._end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +258,8 @@ def _may_be_over(attempt: Attempt, missing: Sequence[_Join]) -> Sequence[_Join]:
 
     Else hundreds of children that end one after the other would be looked at hundreds of times each.
     """
-    waiting = attempt.recorder.waiting
-    if waiting is None or waiting.kind is not WaitKind.CHILD or (waiting.wake_at and attempt.now() >= waiting.wake_at):
+    waiting = attempt.recorder.paused_on.find(WaitKind.CHILD, missing[0].child.execution_id)
+    if waiting is None or (waiting.wake_at and attempt.now() >= waiting.wake_at):
         return missing
     told = {signal.key for signal in attempt.context.signals if signal.kind is SignalKind.CHILD}
     return [join for join in missing if join.child.execution_id in told]

@@ -13,7 +13,6 @@ from typing import Any, Final
 import pydantic
 
 from agent_statestore.records import Action, JSONValue, Result, SignalKind, Wait, WaitKind
-from agent_statestore.states import AgentState
 from celery_agents.define import types
 from celery_agents.define.names import check_duration, check_event_name
 from celery_agents.define.retry import NO_RETRY, Retry
@@ -80,8 +79,8 @@ class Job:
         kind, address = (WaitKind.TIMER, key) if self.event is None else (WaitKind.EVENT, self.event)
         since = began(attempt, kind, address, key)
         # Before an event is taken: it goes with the next write, which may be the question whether to go on.
-        enter_wait(attempt, standing=Standing(step=key, since=since))
-        looks = _Looks.so_far(attempt.recorder.waiting, kind, address, key)
+        enter_wait(attempt, standing=Standing(kind=kind, key=address, step=key, since=since))
+        looks = _Looks.so_far(attempt.recorder.paused_on.find(kind, address), key)
         was_told = self._was_told(attempt)
         if was_told or looks.next_at is None or attempt.now() >= looks.next_at:
             result = self._look(attempt, key, looks)
@@ -93,8 +92,8 @@ class Job:
         prompt = {"job": key} | looks.as_prompt()
         return pause(
             attempt,
-            AgentState.WAITING,
             Wait(kind=kind, key=address, prompt=prompt, asked_at=since, wake_at=looks.next_at),
+            step=key,
         )
 
     def _was_told(self, attempt: Attempt) -> bool:
@@ -178,9 +177,9 @@ class _Looks:
     next_at: datetime | None = None
 
     @classmethod
-    def so_far(cls, waiting: Wait | None, kind: WaitKind, address: str, key: str) -> "_Looks":
+    def so_far(cls, waiting: Wait | None, key: str) -> "_Looks":
         """Return what the pause kept that the execution comes from; nothing if it comes from elsewhere."""
-        if waiting is None or (waiting.kind, waiting.key) != (kind, address) or not isinstance(waiting.prompt, dict):
+        if waiting is None or not isinstance(waiting.prompt, dict):
             return cls()
         kept = waiting.prompt
         if kept.get("job") != key:

@@ -10,7 +10,7 @@ import pydantic
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
-from agent_statestore.records import Action, JSONValue, Result, WaitKind
+from agent_statestore.records import Action, AgentStep, JSONValue, Result, Wait, WaitKind
 from celery_agents.define import types
 from celery_agents.define.answers import Expected, name_of_type, same
 from celery_agents.define.names import MARK
@@ -18,9 +18,8 @@ from celery_agents.define.retry import NO_RETRY
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
-from celery_agents.engine.pauses.rounds import Round
-from celery_agents.engine.pauses.signal import Waited
-from celery_agents.engine.pauses.wait import conclude, wait
+from celery_agents.engine.pauses.open_wait import Awaited, Ended, OpenWait
+from celery_agents.engine.pauses.wait import look_for
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.taking import reach
 from celery_agents.engine.steps.work import PlainWork
@@ -37,7 +36,7 @@ MISSING: Final = Missing.MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Awaited):
     """A question as the code asks it. `expected` is what an answer must be, and `annotation` names its type.
 
     `escalate` is called, once, when the deadline has passed; the question then stands for the same time again.
@@ -51,78 +50,99 @@ class Question:
     default: Any = MISSING
     escalate: Callable[[JSONValue], Any] | None = None
 
-    def take(self, attempt: Attempt, key: str) -> Any:
-        """The answer; unwinds the agent if there is none yet."""
-        action = Action(kind="ask", input=self.prompt)
-        recorded = attempt.journal.look_up(key, action)
-        if recorded is not None and recorded.result is not None:
-            self._escalate(attempt, key, only_if_recorded=True)
-            return self._typed(key, recorded.result)
-        has_escalated, asked = self._escalate(attempt, key, only_if_recorded=True), Round.of(recorded)
-        if has_escalated:
-            asked = replace(asked, since=None) if asked.since else asked  # it stands for the whole time again
+    def open(self, attempt: Attempt, key: str) -> "OpenQuestion":
+        """The code has come to it: its place."""
+        return OpenQuestion(self, attempt, key)
+
+
+class OpenQuestion(OpenWait):
+    """A question at its place."""
+
+    kind = WaitKind.INPUT
+
+    def __init__(self, question: Question, attempt: Attempt, key: str) -> None:
+        super().__init__(attempt, key, Action(kind="ask", input=question.prompt), timeout=question.timeout)
+        self._question = question
+        self._escalation = f"escalate {key.replace(MARK, ' ')}"
+        self._has_escalated = False
+        if question.escalate is not None:
+            recorded = attempt.journal.upcoming_key(self._escalation)
+            if attempt.has_begun(recorded):
+                self._escalate()
+                self._forget_time_before(attempt.journal.step(recorded))
+
+    def look(self, *, is_alone: bool = True) -> Ended | Wait:
+        """See `OpenWait`."""
+        del is_alone
+        question, key = self._question, self.key
         while True:
-            waited = self._wait(attempt, key, asked)
-            if waited.signal is None and self.escalate is not None and not has_escalated:
-                has_escalated = self._escalate(attempt, key, only_if_recorded=False)
-                asked = replace(asked, since=None) if asked.since else asked
+            waited = look_for(
+                self.attempt,
+                WaitKind.INPUT,
+                key,
+                since=self.since,
+                wake_at=self.wake_at,
+                prompt=question.prompt,
+                schema=question.expected.json_schema(),
+                asked=self.asked,
+                answer_type=name_of_type(question.annotation, self.attempt.environment.names()),
+            )
+            if isinstance(waited, Wait):
+                return waited
+            if waited.signal is None and question.escalate is not None and not self._has_escalated:
+                self._escalate()
+                self.begin_anew()
                 continue
             if waited.signal is None:
-                result = self._unanswered(key)
-                break
-            problems = [*waited.problems] or self.expected.problems(waited.signal.payload, key)
+                return Ended(result=self._unanswered(), since=waited.since, asked=self.asked)
+            problems = [*waited.problems] or question.expected.problems(waited.signal.payload, key)
             if not problems:
                 result = Result(success=True, output=waited.signal.payload)
-                break
-            asked = asked.refuse(attempt, key, action, waited.signal, problems, waited.since)
-        return self._typed(key, conclude(attempt, key, action, result, waited.since, asked))
+                return Ended(result=result, since=waited.since, asked=self.asked)
+            self.asked = self.asked.refuse(self.attempt, key, self.action, waited.signal, problems, waited.since)
 
-    def _wait(self, attempt: Attempt, key: str, asked: Round) -> Waited:
-        return wait(
-            attempt,
-            WaitKind.INPUT,
-            key,
-            timeout=self.timeout,
-            prompt=self.prompt,
-            schema=self.expected.json_schema(),
-            asked=asked,
-            answer_type=name_of_type(self.annotation, attempt.environment.names()),
-        )
-
-    def _escalate(self, attempt: Attempt, key: str, *, only_if_recorded: bool) -> bool:
-        """Calls the callback as a step of its own; False if it is neither recorded nor to be called now."""
-        name = f"escalate {key.replace(MARK, ' ')}"
-        escalate = self.escalate
-        if escalate is None or (only_if_recorded and not attempt.has_begun(attempt.journal.upcoming_key(name))):
-            return False
+    def _escalate(self) -> None:
+        """Call the callback as a step of its own, or read that it was called. The question then stands anew."""
+        escalate, prompt = self._question.escalate, self._question.prompt
+        assert escalate is not None
         step = Step(
-            name=name,
+            name=self._escalation,
             action=Action(kind="step"),
-            work=PlainWork(lambda _: escalate(self.prompt), is_async=types.is_async(escalate)),
+            work=PlainWork(lambda _: escalate(prompt), is_async=types.is_async(escalate)),
             returns=types.ANY,
             retry=NO_RETRY,
         )
-        reach(attempt, step, attempt.journal.come_to(name, is_derived=True)).finish()
-        return True
+        reach(self.attempt, step, self.attempt.journal.come_to(self._escalation, is_derived=True)).finish()
+        self._has_escalated = True
+        if self.asked.since:
+            self.asked = replace(self.asked, since=None)  # it stands for the whole time again
 
-    def _unanswered(self, key: str) -> Result:
-        if self.default is MISSING:
-            return Result(success=False, error=describe(AnswerTimeout(key)))
+    def _forget_time_before(self, escalation: AgentStep) -> None:
+        """Where several waits are open, the store may still show since when it was asked before the escalation."""
+        paused_on = self.attempt.recorder.paused_on.find(self.kind, self.address)
+        if paused_on is not None and paused_on.asked_at < escalation.timestamp + escalation.duration:
+            self.begin_anew()
+
+    def _unanswered(self) -> Result:
+        if self._question.default is MISSING:
+            return Result(success=False, error=describe(AnswerTimeout(self.key)))
         return Result(success=True, output=self._default_as_json())
 
     def _default_as_json(self) -> JSONValue:
-        return types.to_json(types.ANY, self.default)
+        return types.to_json(types.ANY, self._question.default)
 
-    def _typed(self, key: str, result: Result) -> Any:
+    def value(self, result: Result) -> Any:
+        """Return the answer. Raise `AnswerTimeout`."""
         if result.error is not None:
             raise revive(result.error)
-        if self.default is not MISSING and same(result.output, self._default_as_json()):
-            return self.default  # which need not be a valid answer: None, say, for "nobody answered"
+        question = self._question
+        if question.default is not MISSING and same(result.output, self._default_as_json()):
+            return question.default  # which need not be a valid answer: None, say, for "nobody answered"
         try:
-            return types.from_json(self.expected.adapter, result.output, key)
+            return types.from_json(question.expected.adapter, result.output, self.key)
         except pydantic.ValidationError as error:
             raise JournalMismatch(
-                key, f"its recorded answer does not fit the code's type: {'; '.join(types.problems(error))}"
+                self.key, f"its recorded answer does not fit the code's type: {'; '.join(types.problems(error))}"
             ) from error
 
 

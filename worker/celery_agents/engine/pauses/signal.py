@@ -1,14 +1,12 @@
-"""The end of a wait for a signal: it has come, or its time is up; until then the execution pauses."""
+"""The end of a wait for a signal: it has come, or its time is up; until then the execution is to pause."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.codec import noted_as
 from agent_statestore.records import AuditEvent, JSONValue, Signal, SignalKind, Wait, WaitKind
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.rounds import FIRST, Round
 
 _SIGNALS: Final = {
@@ -21,8 +19,10 @@ _SIGNALS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A wait that the execution is in: the key of its step, and since when."""
+    """A wait that the execution is in: its kind and key, the key of its step, and since when."""
 
+    kind: WaitKind
+    key: str
     step: str
     since: datetime
 
@@ -41,18 +41,23 @@ class Waited:
 
 def began(attempt: Attempt, kind: WaitKind, key: str, step: str, asked: Round = FIRST) -> datetime:
     """Return when the execution first came to this wait: now, unless it was paused on it before this claim."""
-    waiting = attempt.recorder.waiting
-    if waiting is not None:
-        if (waiting.kind, waiting.key) == (kind, key):
-            return waiting.asked_at
-        during = waiting.prompt.get("during") if isinstance(waiting.prompt, dict) else None
-        if isinstance(during, dict) and during.get("step") == step:
-            # A limit was reached meanwhile, and a person is asked whether to go on.
-            return datetime.fromisoformat(during["since"])
-    return attempt.limits.began_waiting(step) or asked.since or attempt.now()
+    return (
+        attempt.recorder.paused_on.since(kind, key, step)
+        or attempt.limits.began_waiting(kind, key, step)
+        or asked.since
+        or attempt.now()
+    )
 
 
-def signal_or_pause(
+def address(kind: WaitKind, key: str, asked: Round) -> tuple[SignalKind, str, int] | None:
+    """Return the kind, key and round of the signals that end a wait; None for a timer."""
+    wanted = _SIGNALS.get(kind)
+    if wanted is None:
+        return None
+    return wanted, key, FIRST.number if kind is WaitKind.EVENT else asked.number  # who sends an event knows no rounds
+
+
+def signal_or_wait(
     attempt: Attempt,
     kind: WaitKind,
     key: str,
@@ -61,36 +66,29 @@ def signal_or_pause(
     wake_at: datetime | None = None,
     prompt: JSONValue = None,
     schema: dict[str, JSONValue] | None = None,
-    in_step: bool = False,
     asked: Round = FIRST,
     answer_type: JSONValue = None,
-) -> Waited:
-    """Return the signal of this address, or that it is `wake_at`; otherwise unwind the agent.
+) -> Waited | Wait:
+    """Return the signal of this address, or that it is `wake_at`; otherwise what the execution is to be paused on.
 
-    A signal is taken with the next write of this thread. `in_step` says that the caller is a step that is being taken.
+    A signal is taken with the next write of this thread.
     """
-    wanted = _SIGNALS.get(kind)
-    number = FIRST.number if kind is WaitKind.EVENT else asked.number  # who sends an event knows of no rounds
-    signal = None if wanted is None else attempt.mailbox.take(wanted, key, number)
+    of = address(kind, key, asked)
+    signal = None if of is None else attempt.mailbox.take(*of)
     if signal is not None:
         return Waited(signal=signal, since=since, problems=_unproven(attempt, signal))
     if wake_at is not None and attempt.now() >= wake_at:
         return Waited(signal=None, since=since)
-    return pause(
-        attempt,
-        STATE_OF_WAIT[kind],
-        Wait(
-            kind=kind,
-            key=key,
-            prompt=prompt,
-            schema=schema,
-            asked_at=since,
-            wake_at=wake_at,
-            round=number,
-            refused=asked.refused,
-            answer_type=answer_type,
-        ),
-        in_step=in_step,
+    return Wait(
+        kind=kind,
+        key=key,
+        prompt=prompt,
+        schema=schema,
+        asked_at=since,
+        wake_at=wake_at,
+        round=1 if of is None else of[2],
+        refused=asked.refused,
+        answer_type=answer_type,
     )
 
 

@@ -7,12 +7,10 @@ from typing import Final
 
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import Action, Result, Wait, WaitKind, require_ringable
-from agent_statestore.states import AgentState
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.limit import enter_wait
-from celery_agents.engine.pauses.pause import pause
-from celery_agents.engine.pauses.signal import Standing, began
-from celery_agents.engine.pauses.wait import conclude
+from celery_agents.engine.pauses.open_wait import Awaited, Ended, OpenWait
+from celery_agents.engine.pauses.signal import Standing
 
 # How soon a delay that is slept in place notices that the process shuts down.
 _LOOK_SECONDS: Final = 0.25
@@ -20,7 +18,7 @@ _ACTION: Final = Action(kind="sleep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sleep:
+class Sleep(Awaited):
     """A sleep as the code asks for it: for a while, or until a moment."""
 
     name: str
@@ -38,54 +36,64 @@ class Sleep:
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidRecord("sleep", f"needs a duration, not {delay!r:.80}") from error
 
-    def take(self, attempt: Attempt, key: str) -> None:
-        """Returns when the time has come; a longer sleep unwinds the agent, and costs nothing meanwhile."""
-        recorded = attempt.journal.look_up(key, _ACTION)
-        if recorded is not None and recorded.result is not None:
-            return
-        since = began(attempt, WaitKind.TIMER, key, key)
-        enter_wait(attempt, standing=Standing(step=key, since=since))
-        wake_at = self._wake_at(attempt, key, since)
-        if sleep_in_place(attempt, wake_at - attempt.now()) is not None:
-            pause(
-                attempt,
-                AgentState.WAITING,
-                Wait(
-                    kind=WaitKind.TIMER,
-                    key=key,
-                    prompt={"until": wake_at.isoformat()},
-                    asked_at=since,
-                    wake_at=wake_at,
-                ),
-            )
-        conclude(attempt, key, _ACTION, Result(success=True), since)
+    def open(self, attempt: Attempt, key: str) -> "OpenSleep":
+        """The code has come to it: its place."""
+        return OpenSleep(self, attempt, key)
 
-    def _wake_at(self, attempt: Attempt, key: str, since: datetime) -> datetime:
+
+class OpenSleep(OpenWait):
+    """A sleep at its place. A longer one unwinds the agent, and costs nothing meanwhile."""
+
+    kind = WaitKind.TIMER
+
+    def __init__(self, sleep: Sleep, attempt: Attempt, key: str) -> None:
+        super().__init__(attempt, key, _ACTION)
+        self._sleep = sleep
+
+    def look(self, *, is_alone: bool = True) -> Ended | Wait:
+        """See `OpenWait`."""
+        attempt, since = self.attempt, self.since
+        enter_wait(attempt, standing=Standing(kind=self.kind, key=self.key, step=self.key, since=since))
+        wake_at = self.wake_at
+        left = wake_at - attempt.now()
+        if left <= timedelta(0) or (is_alone and sleep_in_place(attempt, left, yields=True) is None):
+            return Ended(result=Result(success=True), since=since)
+        return Wait(
+            kind=WaitKind.TIMER, key=self.key, prompt={"until": wake_at.isoformat()}, asked_at=since, wake_at=wake_at
+        )
+
+    @property
+    def wake_at(self) -> datetime:
         """The moment as it was recorded. `Wait.wake_at` is an earlier one where a deadline comes first."""
-        waiting = attempt.recorder.waiting
-        if waiting is not None and (waiting.kind, waiting.key) == (WaitKind.TIMER, key):
+        waiting = self.attempt.recorder.paused_on.find(self.kind, self.key)
+        if waiting is not None:
             return datetime.fromisoformat(waiting.prompt["until"])
-        if self.until is not None:
-            return self.until
+        if self._sleep.until is not None:
+            return self._sleep.until
         try:
-            wake_at = since + (self.delay or timedelta(0))
+            wake_at = self.since + (self._sleep.delay or timedelta(0))
         except OverflowError as error:
-            raise InvalidRecord("sleep", f"{self.delay} is too long") from error
+            raise InvalidRecord("sleep", f"{self._sleep.delay} is too long") from error
         require_ringable("sleep", wake_at)
         return wake_at
 
+    def value(self, result: Result) -> None:
+        """A time has no value."""
 
-def sleep_in_place(attempt: Attempt, delay: timedelta) -> timedelta | None:
+
+def sleep_in_place(attempt: Attempt, delay: timedelta, *, yields: bool = False) -> timedelta | None:
     """Sleeps if that is short; returns what is left to wait otherwise, also when the attempt is to end meanwhile.
 
-    Stops at a boundary if the lease is lost or a cancel is asked for.
+    `yields` says to end also when the attempt is to pause on what tasks beside this one wait for. Stops at a boundary
+    if the lease is lost or a cancel is asked for.
     """
     remaining = delay.total_seconds()
     if remaining > attempt.environment.inline_wait_seconds:
         return delay
     wait_until = time.monotonic() + remaining
     while (remaining := wait_until - time.monotonic()) > 0:
-        if attempt.course.is_draining() or attempt.course.stopped is not None:
+        is_to_pause = yields and bool(attempt.course.open_waits)
+        if is_to_pause or attempt.course.is_draining() or attempt.course.stopped is not None:
             return timedelta(seconds=remaining)
         attempt.held.wait(min(remaining, _LOOK_SECONDS))
         if attempt.held.is_lost or attempt.held.cancel_requested:

@@ -3,39 +3,38 @@
 from datetime import datetime, timedelta
 
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.records import Action, JSONValue, Result, WaitKind, require_ringable
+from agent_statestore.records import Action, JSONValue, Result, Wait, WaitKind, require_ringable
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.pauses.limit import enter_wait
 from celery_agents.engine.pauses.rounds import FIRST, Round
-from celery_agents.engine.pauses.signal import Standing, Waited, began, signal_or_pause
+from celery_agents.engine.pauses.signal import Standing, Waited, signal_or_wait
 
 
-def wait(
+def look_for(
     attempt: Attempt,
     kind: WaitKind,
     key: str,
     *,
-    timeout: timedelta | None,
+    since: datetime,
+    wake_at: datetime | None,
     step: str | None = None,
     prompt: JSONValue = None,
     schema: dict[str, JSONValue] | None = None,
     in_step: bool = False,
     asked: Round = FIRST,
     answer_type: JSONValue = None,
-) -> Waited:
-    """Return when there is a signal of this address or the `timeout` has passed; until then, unwind the agent.
+) -> Waited | Wait:
+    """Return what has ended this wait: a signal of this address, or `wake_at`; else what is to be paused on.
 
-    `key` is what a signal names, `step` the key of the waiting step where that is another. The timeout counts from when
-    the execution first came here. `asked` is the round of a question. `in_step` says that the caller is a step that is
-    being taken. Raise `LimitExceeded`, and `InvalidRecord` for an invalid timeout.
+    `key` is what a signal names, `step` the key of the waiting step where that is another. `asked` is the round of a
+    question. `in_step` says that the caller is a step that is being taken. Raise `LimitExceeded`.
     """
-    since = began(attempt, kind, key, step or key, asked)
-    wake_at = None if timeout is None else _after(timeout, since)
     # Before a signal is taken: what is taken goes with the next write, which may be the question whether to go on.
     new_steps = 1 if asked.number == 1 else 0  # a question that is asked anew has its number already
-    enter_wait(attempt, in_step=in_step, standing=Standing(step=step or key, since=since), new_steps=new_steps)
-    return signal_or_pause(
+    standing = Standing(kind=kind, key=key, step=step or key, since=since)
+    enter_wait(attempt, in_step=in_step, standing=standing, new_steps=new_steps)
+    return signal_or_wait(
         attempt,
         kind,
         key,
@@ -43,13 +42,15 @@ def wait(
         wake_at=wake_at,
         prompt=prompt,
         schema=schema,
-        in_step=in_step,
         asked=asked,
         answer_type=answer_type,
     )
 
 
-def _after(timeout: timedelta, since: datetime) -> datetime:
+def end_of_time(timeout: timedelta | None, since: datetime) -> datetime | None:
+    """Return the deadline of what began then. Raise `InvalidRecord` for an invalid timeout."""
+    if timeout is None:
+        return None
     if not isinstance(timeout, timedelta):
         raise InvalidRecord("timeout", f"needs a timedelta, not {timeout!r:.80}")
     try:

@@ -16,13 +16,15 @@ from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.order import ReplayOrder
 from celery_agents.engine.outcome import ExecutionStopped, Unwound
-from celery_agents.engine.pauses.child import Child, come_to_ends, gather
+from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
+from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run import event_loop, loop_step
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable, running
 from celery_agents.engine.run.desk import Desk
+from celery_agents.engine.run.open_waits import OpenWaits
 from celery_agents.engine.steps.call import (
     Call,
     Place,
@@ -78,11 +80,13 @@ class AsyncRun(BaseRun):
         attempt: Attempt,
         desk: Desk,
         order: ReplayOrder,
+        open_waits: OpenWaits,
         options: StepOptions = StepOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(attempt, options)
         self._desk = desk
         self._order = order
+        self._open_waits = open_waits
 
     @overload
     def step(
@@ -147,7 +151,7 @@ class AsyncRun(BaseRun):
         with self._attempt.nesting.putting_pauses_off() as waits:
             results = await asyncio.gather(*(finish(one) for one in reached))
         if waits:
-            await self._do(lambda: pause_together(self._attempt, waits))
+            await self._wait(lambda: pause_together(self._attempt, waits))
         return self._as_given(calls, list(results), return_exceptions=return_exceptions)
 
     def options(
@@ -161,7 +165,7 @@ class AsyncRun(BaseRun):
     ) -> "AsyncRun":
         """See `Run.options`."""
         changed = self._changed(retry, returns, timeout, on_crash, called_as)
-        return AsyncRun(self._attempt, self._desk, self._order, changed)
+        return AsyncRun(self._attempt, self._desk, self._order, self._open_waits, changed)
 
     @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:
@@ -208,13 +212,26 @@ class AsyncRun(BaseRun):
         """See `Run.gather`."""
         attempt = self._attempt
         keys = come_to_ends(attempt, spawned)
-        job = self._do(lambda: gather(attempt, spawned, keys, return_exceptions=return_exceptions))
-        return await self._in_order(job, *keys)
+        return await self._wait(lambda: gather(attempt, spawned, keys, return_exceptions=return_exceptions), *keys)
+
+    @_to_be_awaited
+    async def wait_all(self, *waits: AnyWait, return_exceptions: bool = False) -> list[Any]:
+        """See `Run.wait_all`."""
+        attempt = self._attempt
+        keys = come_to_waits(attempt, waits)
+        return await self._wait(lambda: wait_all(attempt, waits, keys, return_exceptions=return_exceptions), *keys)
+
+    @_to_be_awaited
+    async def wait_any(self, *waits: AnyWait, name: str = ANY) -> tuple[AnyWait, Any]:
+        """See `Run.wait_any`."""
+        attempt = self._attempt
+        key, keys = come_to_any(attempt, name, waits)
+        return await self._wait(lambda: wait_any(attempt, waits, key, keys), key, *keys)
 
     async def _allowed(self, place: Place) -> ReachedStep:
         if place.approval is None:
             return place.allowed(self._options)
-        return await self._in_order(self._do(lambda: place.allowed(self._options)), place.approval_key)
+        return await self._wait(lambda: place.allowed(self._options), place.approval_key)
 
     async def _finish(self, reached: ReachedStep) -> Any:
         if reached.is_recorded:
@@ -234,10 +251,20 @@ class AsyncRun(BaseRun):
 
     async def _take(self, wanted: Durable) -> Any:
         key = self._attempt.journal.come_to(wanted.name)
-        return await self._in_order(self._do(lambda: wanted.take(self._attempt, key)), key)
+        if isinstance(wanted, Spawn):
+            return await self._in_order(self._do(lambda: wanted.take(self._attempt, key)), key)
+        return await self._wait(lambda: wanted.take(self._attempt, key), key)
+
+    async def _wait(self, look: Callable[[], T], *keys: str) -> T:
+        """Await what waits, or is recorded in these steps. Waits of other tasks are open at the same time."""
+        return await self._open_waits.wait(look, lambda looking: self._given_out(looking, *keys))
 
     async def _in_order(self, recording: Coroutine[Any, Any, T], *keys: str) -> T:
         """Await what records these steps; what comes of it is given out when it is its turn."""
+        with self._open_waits.in_flight():
+            return await self._given_out(recording, *keys)
+
+    async def _given_out(self, recording: Coroutine[Any, Any, T], *keys: str) -> T:
         try:
             result = await recording
         except asyncio.CancelledError:
@@ -272,7 +299,7 @@ def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, A
         attempt.journal.thread = threading.get_ident()
         # Before any subscriber: what they do with a record does not hold up its result.
         attempt.recorder.listeners.insert(0, order.add)
-        run = AsyncRun(attempt, desk, order)
+        run = AsyncRun(attempt, desk, order, OpenWaits(attempt, desk, order))
         with running(run):
             output = await function(run, value)
         desk.check_all_awaited()

@@ -9,7 +9,6 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 from agent_statestore.envelope import dump
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
-from celery_agents.define.answers import Expected
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.names import check_duration
@@ -19,7 +18,7 @@ from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.pauses.approval import AskedApproval, asked_approval
 from celery_agents.engine.pauses.child import Spawn
-from celery_agents.engine.pauses.event import AwaitedEvent
+from celery_agents.engine.pauses.event import AwaitedEvent, awaited_event
 from celery_agents.engine.pauses.job import DEFAULT_EVERY, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
@@ -182,8 +181,7 @@ class BaseRun:
     def _event(
         event: str, *, schema: Any = MISSING, timeout: timedelta | None = None, default: Any = MISSING
     ) -> AwaitedEvent:
-        payload = Expected(adapter=types.ANY if schema is MISSING else types.adapter_for(schema, event))
-        return AwaitedEvent(event=event, payload=payload, annotation=schema, timeout=timeout, default=default)
+        return awaited_event(event, schema, timeout, default)
 
     def _job(
         self,

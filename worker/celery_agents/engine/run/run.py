@@ -16,6 +16,7 @@ from celery_agents.engine.pauses.child import Child, come_to_ends, gather
 from celery_agents.engine.pauses.job import DEFAULT_EVERY, Finished
 from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
+from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.steps.call import Call, Place, come_to, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
@@ -270,6 +271,35 @@ class Run(BaseRun):
         keys = come_to_ends(self._attempt, spawned)
         with self._attempt.course.abandoned_by_interrupts:
             return gather(self._attempt, spawned, keys, return_exceptions=return_exceptions)
+
+    def wait_all(self, *waits: AnyWait, return_exceptions: bool = False) -> list[Any]:
+        """Wait for all of these at the same time, and return their results in the order given.
+
+        `celery_agents.waits` makes the waits: questions, approvals, events, timers, ends of children. The execution is
+        paused on all of them, and what comes for any is recorded as it comes, in any order. Each has a step and a key
+        of its own, by which people answer it.
+
+        Raise the first error in the order given (`AnswerTimeout`, `ApprovalDenied`, `EventTimeout`, `ChildFailed`, ...)
+        once all have ended, or with `return_exceptions` return each in its place.
+        """
+        keys = come_to_waits(self._attempt, waits)
+        with self._attempt.course.abandoned_by_interrupts:
+            return wait_all(self._attempt, waits, keys, return_exceptions=return_exceptions)
+
+    def wait_any(self, *waits: AnyWait, name: str = ANY) -> tuple[AnyWait, Any]:
+        """Wait for any of these at the same time; return the wait that came first, as it was given, and its result.
+
+        What was sent counts in the order of the mailbox, and a timer or a timeout by its time. The step `name` records
+        which came first, in the write that records its end. The others are withdrawn by that write: an answer or a
+        decision that comes later is refused, one that was sent before has no effect, and an event waits for the next
+        `wait_for` of its name.
+
+        Raise what the wait that came first raises. A timeout is an end, too: give the wait a default, or race it
+        against a timer.
+        """
+        key, keys = come_to_any(self._attempt, name, waits)
+        with self._attempt.course.abandoned_by_interrupts:
+            return wait_any(self._attempt, waits, key, keys)
 
     def _take(self, wanted: Durable) -> Any:
         with self._attempt.course.abandoned_by_interrupts:

@@ -9,14 +9,16 @@ from typing import Any, Final, NoReturn
 import pydantic
 
 from agent_statestore.plain_text import line_logger
-from agent_statestore.records import AgentStep, JSONValue, Result, WaitKind
+from agent_statestore.records import AgentStep, JSONValue, Result, Wait, WaitKind
 from celery_agents.define import types
 from celery_agents.define.answers import Expected
 from celery_agents.define.crash_policy import CrashPolicy, Happened
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
+from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.rounds import Round
-from celery_agents.engine.pauses.wait import wait
+from celery_agents.engine.pauses.signal import began
+from celery_agents.engine.pauses.wait import look_for
 from celery_agents.engine.steps.calling import awaited
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.work import Try
@@ -83,11 +85,12 @@ def _asked(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
     key = f"{intent.name} interrupted {intent.tries}"
     action, asked = intent.action, Round.of(intent)
     while True:
-        waited = wait(
+        waited = look_for(
             attempt,
             WaitKind.INPUT,
             key,
-            timeout=None,
+            since=began(attempt, WaitKind.INPUT, key, key, asked),
+            wake_at=None,
             prompt={
                 "question": f"The process died during {action.title or action.tool or intent.name!r}, which may have "
                 f'taken effect or not. Look whether it did. Answer "{RETRY}" to do it again, {{"output": ...}} with '
@@ -101,6 +104,8 @@ def _asked(step: Step, attempt: Attempt, intent: AgentStep) -> Result | None:
             in_step=True,
             asked=asked,
         )
+        if isinstance(waited, Wait):
+            pause(attempt, waited, in_step=True)
         assert waited.signal is not None, "a question without a deadline"
         answer = waited.signal.payload
         if answer == RETRY:

@@ -41,7 +41,7 @@ def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit
                 wait([one for one in done.values() if not one.cancelled()], STOP_SECONDS)
                 raise
             pool.shutdown(wait=False)
-            pause_together(attempt, waits)
+        pause_together(attempt, waits)
     return [
         caught(one.finish if one.key not in done else done[one.key].result, attempt.course.interrupts)
         if isinstance(one, ReachedStep)

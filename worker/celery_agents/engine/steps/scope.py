@@ -3,17 +3,24 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from agent_statestore.records import Wait
-from agent_statestore.states import AgentState
 from celery_agents.misuse import MemoryInParallel
 
-PutOff: TypeAlias = list[tuple[AgentState, Wait]]
+
+class Opened(NamedTuple):
+    """A wait that the execution is to be paused on, and the key of the step that waits."""
+
+    step: str
+    wait: Wait
+
+
+PutOff: TypeAlias = list[Opened]
 
 # (id of the nesting, key) of the step whose function runs in this thread or coroutine.
 _inside: Final[ContextVar[tuple[int, str] | None]] = ContextVar("inside_step", default=None)
-# (id of the nesting, what steps wait for that others are taken beside).
+# (id of the nesting, what is waited for beside something else).
 _put_off: Final[ContextVar[tuple[int, PutOff] | None]] = ContextVar("put_off", default=None)
 
 # What the code was inside of before it entered a step.
@@ -42,7 +49,7 @@ def execution_around() -> str | None:
 
 
 class StepWaits(BaseException):
-    """Unwinds a step that waits, and that others are taken beside. The execution pauses when those have ended."""
+    """Unwinds what waits, and has others beside it. The execution pauses when those have come to rest."""
 
 
 class Nesting:
@@ -107,7 +114,7 @@ class Nesting:
 
     @contextmanager
     def putting_pauses_off(self) -> Iterator[PutOff]:
-        """A step of this block that has to wait keeps no other one from being taken: what it waits for is collected."""
+        """What has to wait in this block keeps nothing beside it from going on: what it waits for is collected."""
         waits: PutOff = []
         token = _put_off.set((id(self), waits))
         try:
@@ -117,6 +124,6 @@ class Nesting:
 
     @property
     def put_off(self) -> PutOff | None:
-        """Where what this step waits for is collected; None if it is to pause by itself."""
+        """Where it is collected what is waited for here; None if whoever waits is to pause by itself."""
         put_off = _put_off.get()
         return put_off[1] if put_off is not None and put_off[0] == id(self) else None

@@ -60,6 +60,8 @@ def begin_at_once(attempt: Attempt, key: str, action: Action) -> bool:
     if attempt.limits.reached(attempt.journal.last_number + len(course.unrecorded) + 1) is not None:
         return False
     course.unrecorded.add(key)
+    if action.kind == CalledKind.HANDLER:
+        attempt.limits.exempt()
     if attempt.events is not None:
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)

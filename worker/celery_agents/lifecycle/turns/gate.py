@@ -13,7 +13,6 @@ from typing import Any, Final, NoReturn, TypeVar
 from agent_statestore.errors import StoreError
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, ExecutionSummary, SignalKind, Wait, WaitKind
-from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
 from celery_agents.define.turns import Turns
@@ -122,7 +121,6 @@ def _step_back(attempt: Attempt, stepped: _Stepped, reason: str) -> NoReturn:
     look_after = min(FIRST_LOOK * 2**stepped.looks, LONGEST_LOOK) * attempt.environment.jitter.uniform(0.5, 1.0)
     pause(
         attempt,
-        AgentState.WAITING,
         Wait(
             kind=WaitKind.EVENT,
             key=TURN_KEY,
@@ -149,7 +147,6 @@ def _take_turn(attempt: Attempt, store: Store, turns: Turns, stepped: _Stepped) 
     now = attempt.now()
     pause(
         attempt,
-        AgentState.WAITING,
         Wait(
             kind=WaitKind.TIMER,
             key=RATE_KEY,
