@@ -39,7 +39,9 @@ def boss(conversation: Conversation) -> Reply:
         return Calls(Call("delegate", {"task": "count"}))
     if turn < TURNS:
         return Calls(Call("add", {"a": turn, "b": 0}), Call("add", {"a": turn, "b": 1}))
-    return Calls(Call("final_result", {"total": SUM, "helper": "counted"}))
+    answer = {"total": SUM, "helper": "counted"}
+    # A structured answer is the call of a tool for some frameworks, and a text for others.
+    return Calls(Call("final_result", answer)) if "final_result" in conversation.tools else Says(json.dumps(answer))
 
 
 def helper(conversation: Conversation) -> Reply:

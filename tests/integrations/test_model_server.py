@@ -66,6 +66,41 @@ def test_openai_s_client_gets_what_the_script_says(serve: Serve, is_streamed: bo
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
+def test_openai_s_client_gets_it_over_the_responses_protocol_too(serve: Serve, is_streamed: bool) -> None:
+    server = serve(model=SCRIPT)
+    tools: Any = [{"type": "function", "name": "refund", "parameters": TOOL, "strict": False}]
+    given: list[Any] = [{"role": "user", "content": "Refund me."}]
+    with openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0) as client:
+        for turn in range(2):
+            asked: Any = {"model": "model", "input": given, "instructions": "Be kind.", "tools": tools}
+            if is_streamed:
+                with client.responses.stream(**asked) as events:
+                    response: Any = events.get_final_response()
+            else:
+                response = client.responses.create(**asked)
+            assert response.usage.total_tokens > response.usage.output_tokens > 0
+            if turn == 0:
+                assert response.output_text == "Let me see."
+                calls = [item for item in response.output if item.type == "function_call"]
+                assert [(call.name, json.loads(call.arguments)) for call in calls] == [
+                    ("refund", ARGUMENTS),
+                    ("look", {}),
+                ]
+                assert len({call.call_id for call in calls}) == 2
+                given += [item.model_dump(exclude_unset=True) for item in response.output]
+                given += [
+                    {"type": "function_call_output", "call_id": call.call_id, "output": f"result of {call.name}"}
+                    for call in calls
+                ]
+            else:
+                assert response.output_text == "It is done, Łukasz 🦊."
+    first, second = (request.conversation for request in server.requests)
+    assert (first.system, first.prompt, first.tools) == ("Be kind.", "Refund me.", ("refund",))
+    assert second.results == ("result of refund", "result of look")
+    assert second.turn == 1
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
 def test_anthropic_s_client_gets_what_the_script_says(serve: Serve, is_streamed: bool) -> None:
     server = serve(model=SCRIPT)
     tools: Any = [{"name": "refund", "input_schema": TOOL}]

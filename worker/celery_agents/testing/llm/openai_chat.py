@@ -9,7 +9,7 @@ from celery_agents.testing.llm.replies import Call, Calls, Refuses, Says
 
 PATHS: Final = ("/v1/chat/completions", "/chat/completions")
 
-_CREATED: Final = 1_700_000_000
+CREATED: Final = 1_700_000_000
 _ROLES: Final = {"developer": "system", "function": "tool"}
 
 
@@ -36,7 +36,7 @@ def answer(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any],
     return {
         "id": request_id,
         "object": "chat.completion",
-        "created": _CREATED,
+        "created": CREATED,
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(calls)}],
         "usage": usage(said, calls, body),
@@ -47,7 +47,7 @@ def stream(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any],
     """Yield the answer as server-sent events."""
 
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
-        fields = {"id": request_id, "object": "chat.completion.chunk", "created": _CREATED, "model": body["model"]}
+        fields = {"id": request_id, "object": "chat.completion.chunk", "created": CREATED, "model": body["model"]}
         return f"data: {json.dumps(fields | {'choices': choices} | more)}\n\n"
 
     def delta(fields: dict[str, Any], reason: str | None = None) -> str:

@@ -11,12 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Final, Self
 
-from celery_agents.testing.llm import anthropic_messages, openai_chat
+from celery_agents.testing.llm import anthropic_messages, openai_chat, openai_responses
 from celery_agents.testing.llm.conversation import Conversation
 from celery_agents.testing.llm.replies import Call, Calls, Refuses, Reply, Script, reply_of
 
 _PROTOCOLS: Final = {
     **dict.fromkeys(openai_chat.PATHS, openai_chat),
+    **dict.fromkeys(openai_responses.PATHS, openai_responses),
     **dict.fromkeys(anthropic_messages.PATHS, anthropic_messages),
 }
 _LARGEST_REQUEST: Final = 64 * 1024 * 1024
@@ -106,6 +107,13 @@ class ModelServer:
         return reply
 
 
+def _digest(path: str, body: Mapping[str, Any]) -> str:
+    """Return what is alike of two requests that ask the same model the same thing, in any of the protocols."""
+    told = body.get("system") or body.get("instructions")
+    asked = body["messages"] if "messages" in body else body["input"]
+    return hashlib.sha256(json.dumps([path, body["model"], told, asked]).encode()).hexdigest()
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
@@ -145,8 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._fault(protocol, 400, f"not a request of this protocol: {type(error).__name__}: {error}")
             return
-        asked = json.dumps([path, body["model"], body.get("system"), body["messages"]])
-        digest = hashlib.sha256(asked.encode()).hexdigest()
+        digest = _digest(path, body)
         try:
             reply = models.reply(path, conversation, digest)
         except LookupError as error:

@@ -1,0 +1,57 @@
+"""Takes steps for what the SDK calls, and knows which errors are a step's and which end the execution."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from agent_statestore.errors import NotSerialisable, ValueTooLarge
+from celery_agents.define.called_as import CalledAs
+from celery_agents.define.names import step_name
+from celery_agents.engine.outcome import ExecutionStopped, Unwound
+from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.engine.run.current_run import current_run
+from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
+from celery_agents.integrations.step_options import StepOptions
+
+# What a step itself ended with. Every other error of ours says that the execution cannot go on.
+_OF_A_STEP: Final = (StepFailed, StepTimeout, StepInterrupted, InvalidResult, ValueTooLarge, NotSerialisable)
+# Of these, what a model is told as the result of its call.
+OF_A_CALL: Final = (StepInterrupted, ValueTooLarge, NotSerialisable)
+
+
+def durable_run() -> AsyncRun | None:
+    """Return the run whose code calls this; None inside steps, outside of executions, and in plain agents."""
+    run = current_run()
+    return run if isinstance(run, AsyncRun) else None
+
+
+async def take(
+    run: AsyncRun,
+    name: str,
+    unit: Callable[[], Awaitable[Any]],
+    options: StepOptions,
+    called_as: CalledAs | None = None,
+) -> Any:
+    """Return the recorded result of the unit, which is made now if there is none. The result is JSON.
+
+    Raises what the unit raised. An error of the engine ends the execution instead: the SDK would tell it to the model,
+    and go on.
+    """
+    taken = run.options(
+        returns=Any, retry=options.retry, timeout=options.timeout, on_crash=options.on_crash, called_as=called_as
+    )
+    try:
+        return await taken.step(step_name(name), unit)
+    except AgentsError as error:
+        if isinstance(error, _OF_A_STEP):
+            raise
+        try:
+            run.fail(error)
+        except ExecutionStopped as stopped:
+            raise Unwound(stopped.outcome) from None
+
+
+def told(error: Exception) -> str:
+    """Return as what the model is told that its call came to no result: one of `OF_A_CALL`."""
+    if isinstance(error, StepInterrupted):
+        return "The call was interrupted, and whether it took effect is not known."
+    return f"The result cannot be kept: {error}"

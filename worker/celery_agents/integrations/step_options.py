@@ -1,0 +1,58 @@
+"""How the steps of a tool, a model or an MCP server are taken, whatever framework calls them. Imports none of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.retry import Retry
+
+# The key of a tool's metadata, where a framework has it: `metadata={"celery": {"on_crash": "ask"}}`; False takes no
+# step.
+METADATA_KEY: Final = "celery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """What `run.options` knows of a step: see there. None leaves what is less specific.
+
+    `requires_approval` has a person approve each call of the tool before it is made.
+    """
+
+    retry: Retry | None = None
+    timeout: timedelta | None = None
+    on_crash: OnCrash | None = None
+    requires_approval: bool | None = None
+
+    def over(self, general: "StepOptions") -> "StepOptions":
+        """Return these options, with those of `general` where these say nothing."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(general, **{name: value for name, value in given.items() if value is not None})
+
+    @classmethod
+    def of_metadata(cls, tool: str, metadata: Mapping[str, Any] | None) -> "StepOptions | Literal[False]":
+        """Return what a tool's metadata says; False if its calls are to be no steps. Raise `TypeError`."""
+        given = (metadata or {}).get(METADATA_KEY)
+        if given is None or given is False or isinstance(given, cls):
+            return cls() if given is None else given
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"tool {tool!r}: metadata[{METADATA_KEY!r}] is a dict of options or False, not {given!r:.80}"
+            )
+        known = {field.name for field in fields(cls)}
+        unknown = set(given) - known
+        if unknown:
+            raise TypeError(f"tool {tool!r}: unknown options {sorted(unknown)} in metadata; there are {sorted(known)}")
+        return cls(**given)
+
+
+def on_crash_hinted(annotations: Any) -> OnCrash | None:
+    """Return what an MCP tool's annotations say about a call that may have happened ("Tool annotations" of MCP).
+
+    A call that only reads, or may be repeated, is repeated. Any other one that is annotated is not, and the model is
+    told so. Of a tool without annotations nothing is known. They are in the protocol's form: a mapping.
+    """
+    if not isinstance(annotations, Mapping):
+        return None
+    return "retry" if annotations.get("readOnlyHint") or annotations.get("idempotentHint") else "fail"
