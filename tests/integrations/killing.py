@@ -136,7 +136,7 @@ def recorded_answers(execution: Execution) -> set[str]:
     """The answers of models that are recorded: their ids, which are digests of what was asked."""
     found: set[str] = set()
     for step in execution.steps():
-        if step.action.kind == "model" and step.result is not None:
+        if step.result is not None:
             text = json.dumps(step.result.output)
             found |= {text[at + 7 : at + 23] for at in _places(text, "answer-")}
     return found

@@ -7,6 +7,8 @@ import sys
 ROOMS = {
     "openai_agents": "agents",
     "pydantic_ai": "pydantic_ai",
+    "langgraph": "langgraph",
+    "langchain": "langchain",  # whose agents are graphs of LangGraph
 }
 
 # Imports all modules outside of the rooms, and then one room after the other; says after each what is loaded.

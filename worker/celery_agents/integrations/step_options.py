@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.retry import Retry
+from celery_agents.errors import RegistrationError
 
 # The key of a tool's metadata, where a framework has it: `metadata={"celery": {"on_crash": "ask"}}`; False takes no
 # step.
@@ -32,18 +33,16 @@ class StepOptions:
 
     @classmethod
     def of_metadata(cls, tool: str, metadata: Mapping[str, Any] | None) -> "StepOptions | Literal[False]":
-        """Return what a tool's metadata says; False if its calls are to be no steps. Raise `TypeError`."""
+        """Return what a tool's metadata says; False if its calls are to be no steps. Raise `RegistrationError`."""
         given = (metadata or {}).get(METADATA_KEY)
         if given is None or given is False or isinstance(given, cls):
             return cls() if given is None else given
         if not isinstance(given, Mapping):
-            raise TypeError(
-                f"tool {tool!r}: metadata[{METADATA_KEY!r}] is a dict of options or False, not {given!r:.80}"
-            )
+            raise RegistrationError(tool, f"metadata[{METADATA_KEY!r}] is a dict of options or False, not {given!r:.80}")
         known = {field.name for field in fields(cls)}
         unknown = set(given) - known
         if unknown:
-            raise TypeError(f"tool {tool!r}: unknown options {sorted(unknown)} in metadata; there are {sorted(known)}")
+            raise RegistrationError(tool, f"unknown options {sorted(unknown)} in metadata; there are {sorted(known)}")
         return cls(**given)
 
 

@@ -11,6 +11,6 @@ from the record.
 
 from celery_agents.integrations.pydantic_ai.durability import CeleryDurability
 from celery_agents.integrations.pydantic_ai.durable import durable
-from celery_agents.integrations.pydantic_ai.options import StepOptions
+from celery_agents.integrations.step_options import StepOptions
 
 __all__ = ["CeleryDurability", "StepOptions", "durable"]

@@ -36,8 +36,9 @@ from celery_agents.engine.run.current_run import current_run, current_step
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
 from celery_agents.integrations.pydantic_ai.calls import described
-from celery_agents.integrations.pydantic_ai.options import METADATA_KEY, RoleOptions, StepOptions
+from celery_agents.integrations.pydantic_ai.options import RoleOptions
 from celery_agents.integrations.pydantic_ai.people import EventWaiter, decide, handles_deferred_calls
+from celery_agents.integrations.step_options import METADATA_KEY, StepOptions
 
 log = line_logger(__name__)
 

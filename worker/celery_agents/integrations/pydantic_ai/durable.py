@@ -13,6 +13,7 @@ from celery_agents.decorators import agent as make_agent
 from celery_agents.define.types import name_of
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import RegistrationError
+from celery_agents.integrations.made import made, required_arguments
 from celery_agents.integrations.pydantic_ai.durability import CeleryDurability
 
 
@@ -46,12 +47,12 @@ def durable(
             own, f"the agent needs deps of {name_of(agent.deps_type)}: durable(agent, deps=factory)"
         )
 
-    if deps is not None and _required(deps) > 1:
+    if deps is not None and required_arguments(deps) > 1:
         raise RegistrationError(own, "deps is called without arguments, or with the run")
 
     async def execute(run: AsyncRun, input: Any) -> Any:  # noqa: A002 - the field's standard name
         asked = input if prompt is None else prompt(input)
-        result = await agent.run(asked, deps=None if deps is None else await _made(deps, run))
+        result = await agent.run(asked, deps=None if deps is None else await made(deps, run))
         return result.output if returns is not Any else to_jsonable_python(result.output)
 
     returns = _type_of_output(agent)
@@ -59,17 +60,6 @@ def durable(
     execute.__annotations__ |= {"input": str if prompt is None else _type_of_input(own, prompt)}
     execute.__annotations__["return"] = returns
     return make_agent(name=own, **options)(execute)
-
-
-def _required(deps: Callable[..., Any]) -> int:
-    """Return how many arguments a function has to be called with."""
-    parameters = inspect.signature(deps).parameters.values()
-    return sum(one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters)
-
-
-async def _made(deps: Callable[..., Any], run: AsyncRun) -> Any:
-    made = deps(run) if _required(deps) else deps()
-    return await made if inspect.isawaitable(made) else made
 
 
 def _type_of_input(name: str, prompt: Callable[[Any], Any]) -> Any:
