@@ -17,7 +17,6 @@ from agent_statestore.states import SignalKind as SignalKind
 from agent_statestore.states import WaitKind as WaitKind
 
 JSONValue: TypeAlias = Any
-
 DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
 
 # Redis keeps moments as doubles, which are exact up to 2^53 microseconds: June 2255.
@@ -108,10 +107,7 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, the thought.
-
-    `title` is a line for people, where name and input say less.
-    """
+    """What a step does: `kind` ("step", "tool", "ask", ...), the tool's name, its input, thought, a title to show."""
 
     kind: str
     tool: str | None = None

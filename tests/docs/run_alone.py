@@ -44,7 +44,10 @@ def run_in_a_child(text: str) -> int | str:
 
 
 def main() -> None:
-    """Import once what is dear, and nothing that a block would have to import itself to use it."""
+    """Import once what is dear, and nothing that a block would have to import itself to use it.
+
+    The arguments are further modules that are dear.
+    """
     import sqlalchemy  # noqa: F401
 
     import agent_statestore
@@ -53,6 +56,8 @@ def main() -> None:
     for package in (agent_statestore, celery_agents):
         for name in package.__all__:
             getattr(package, name)
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     blocks = json.load(sys.stdin)
     sys.stdout.write(json.dumps([run_in_a_child(block) for block in blocks]))
 

@@ -23,11 +23,14 @@ NEEDS_A_WORKER = "from research import research"
 RUN_HERE = [page for page in PAGES if page not in FRAMEWORK_PAGES]
 
 
-def alone(texts: list[str]) -> list[int | str]:
-    """What came of each block: the number of tests in it, which have passed, or a traceback."""
+def alone(texts: list[str], *dear: str) -> list[int | str]:
+    """What came of each block: the number of tests in it, which have passed, or a traceback.
+
+    `dear` are modules that are imported once for all of them.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENTS_")}
     ran = subprocess.run(
-        [sys.executable, "-W", "error", Path(__file__).with_name("run_alone.py")],
+        [sys.executable, "-W", "error", Path(__file__).with_name("run_alone.py"), *dear],
         input=json.dumps(texts),
         env=environ,
         capture_output=True,

@@ -25,8 +25,7 @@
     |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
     |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
-    |-- NestedStep              a step's function tried to take a step itself
-    |-- StepInThread            a thread that the agent's code has started tried to take a step
+    |-- NestedStep, StepInThread  a step's function, or a thread of the agent's code, tried to take a step itself
     |-- MemoryInParallel        a step that runs beside others tried to change the memory
     |-- NotAwaited              an async agent never awaited a call of its run
     |-- ResultBackendUnavailable  Celery's result backend could not do what was asked of it

@@ -91,17 +91,6 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
     return EncodedStep(step.step_number, step.name, text, result is not None, action.kind)
 
 
-def _action_of(fields: Fields) -> Action:
-    """Return an action. What a later version writes beside this says nothing about what the step did."""
-    return Action(
-        kind=fields["kind"],
-        tool=fields.get("tool"),
-        input=fields.get("input"),
-        thought=fields.get("thought"),
-        title=fields.get("title"),
-    )
-
-
 def decode_step(text: str | bytes) -> AgentStep:
     """Return a stored step."""
     fields = unseal(text, "step")
@@ -111,7 +100,16 @@ def decode_step(text: str | bytes) -> AgentStep:
     step = _Draft(
         step_number=fields["n"],
         name=fields["name"],
-        action=_PLAIN if action == _PLAIN_FIELDS else _action_of(action),
+        # By name: what a later version writes beside this says nothing about what the step did.
+        action=_PLAIN
+        if action == _PLAIN_FIELDS
+        else Action(
+            kind=action["kind"],
+            tool=action.get("tool"),
+            input=action.get("input"),
+            thought=action.get("thought"),
+            title=action.get("title"),
+        ),
         result=None
         if result is None
         else Result(

@@ -33,10 +33,9 @@ from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.relatives import SPAWN, Relatives
 from celery_agents.engine.run.async_run import drive
-from celery_agents.engine.run.base_run import running
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
-from celery_agents.engine.steps.scope import Nesting, executing
+from celery_agents.engine.steps.scope import Nesting, executing, running
 from celery_agents.engine.unreadable import end_unreadable
 from celery_agents.errors import DeadLetter
 

@@ -38,7 +38,9 @@ class StepOptions:
         if given is None or given is False or isinstance(given, cls):
             return cls() if given is None else given
         if not isinstance(given, Mapping):
-            raise RegistrationError(tool, f"metadata[{METADATA_KEY!r}] is a dict of options or False, not {given!r:.80}")
+            raise RegistrationError(
+                tool, f"metadata[{METADATA_KEY!r}] is a dict of options or False, not {given!r:.80}"
+            )
         known = {field.name for field in fields(cls)}
         unknown = set(given) - known
         if unknown:

@@ -141,11 +141,10 @@ class Recorder:
         )
 
     def record(self, step: AgentStep) -> None:
-        """Record a step with its result, and everything that is pending, in one round trip."""
-        self.record_all((step,))
+        """Record a step, and everything that is pending, in one round trip.
 
-    def record_intent(self, step: AgentStep) -> None:
-        """Record that a step is about to be done, or waits to be: it has no result yet."""
+        One that has no result is an intent: it is about to be done, or waits to be.
+        """
         self.record_all((step,))
 
     def record_all(self, steps: tuple[AgentStep, ...]) -> None:
@@ -226,7 +225,7 @@ class Recorder:
         if self._held.is_lost or self._course.is_written:
             raise _lost()
         taken = NOTHING if self._memory.outbox.is_empty else self._memory.outbox.take()
-        state = AgentState.THINKING if self._must_set_state else None
+        state = self._state_after((step,)) if self._was_paused else None
         try:
             checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state})
         except BaseException:
@@ -285,7 +284,7 @@ class Recorder:
             checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state, "checkpoint_id": checkpoint_id})
             self._applied(checkpoint, transaction.checkpoint(checkpoint))
         except _NOT_OURS as error:
-            raise self._lost_to(error) from error
+            raise _lost_to(self._held, error) from error
         except BaseException:
             self._memory.outbox.put_back(taken)
             raise
@@ -321,7 +320,7 @@ class Recorder:
                 patience.wait(error)
                 return patience.ask(lambda: self.store.checkpoint(execution_id, checkpoint, lease))
         except _NOT_OURS as error:
-            raise self._lost_to(error) from error
+            raise _lost_to(self._held, error) from error
 
     def _applied(self, checkpoint: Checkpoint, applied: Checkpointed) -> Checkpointed:
         self._mailbox.taken.__dict__.clear()
@@ -330,17 +329,18 @@ class Recorder:
             self._held.mark_cancel_requested()
         return applied
 
-    def _lost_to(self, error: StoreError) -> ExecutionStopped:
-        level = logging.WARNING if isinstance(error, _CONFLICTS) else logging.INFO
-        log.log(level, "execution %s: %s; stopping without a trace", self._lease.execution_id, error)
-        self._held.mark_lost()
-        return _lost()
-
 
 def store_clock(claim: Claim) -> Callable[[], datetime]:
     """Return the store's clock: the time of the claim plus what has passed here since."""
     claimed_at, at_claim = claim.now, time.monotonic()
     return lambda: claimed_at + timedelta(seconds=time.monotonic() - at_claim)
+
+
+def _lost_to(held: HeldLease, error: StoreError) -> ExecutionStopped:
+    level = logging.WARNING if isinstance(error, _CONFLICTS) else logging.INFO
+    log.log(level, "execution %s: %s; stopping without a trace", held.lease.execution_id, error)
+    held.mark_lost()
+    return _lost()
 
 
 def _lost() -> ExecutionStopped:

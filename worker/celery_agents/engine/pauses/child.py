@@ -87,7 +87,7 @@ class Spawn:
         if not is_intended:
             attempt.ask_store(lambda: relatives.count(attempt.context, wanted))
             with attempt.course.lock:
-                attempt.recorder.record_intent(attempt.recorder.make_step(key, action, None, started=attempt.now()))
+                attempt.recorder.record(attempt.recorder.make_step(key, action, None, started=attempt.now()))
         return attempt.ask_store(lambda: relatives.create(wanted, key))
 
 

@@ -40,7 +40,7 @@ def pause_step(attempt: Attempt, waiting: Wait, intent: AgentStep) -> NoReturn:
     with course.lock:
         intents: tuple[AgentStep, ...] = (intent,)
         if attempt.nesting.is_concurrent:
-            attempt.recorder.record_intent(intent)
+            attempt.recorder.record(intent)
             intents = ()
             if course.stopped is None:
                 _put_off(attempt, [opened])

@@ -60,7 +60,7 @@ class Round:
         coming = Round(number=self.number + 1, refused=reason, since=since)
         with attempt.course.lock:
             step = intent or attempt.recorder.make_step(key, action, None, started=since)
-            attempt.recorder.record_intent(coming.on(step))
+            attempt.recorder.record(coming.on(step))
         return coming
 
 

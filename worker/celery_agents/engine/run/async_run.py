@@ -5,7 +5,7 @@ import functools
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from agent_statestore.records import JSONValue
 from celery_agents.define.arguments import ToolContext
@@ -22,20 +22,20 @@ from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run import event_loop, loop_step
-from celery_agents.engine.run.base_run import BaseRun, Calls, Durable, running
+from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.open_waits import OpenWaits
 from celery_agents.engine.steps.call import (
     Call,
+    CallOptions,
     Place,
-    StepOptions,
     come_to,
     is_plain,
     name_of_tool,
     transaction,
 )
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, check_limit
-from celery_agents.engine.steps.scope import StepWaits
+from celery_agents.engine.steps.scope import StepWaits, running
 from celery_agents.engine.steps.taking import ReachedStep
 
 P = ParamSpec("P")
@@ -81,7 +81,7 @@ class AsyncRun(BaseRun):
         desk: Desk,
         order: ReplayOrder,
         open_waits: OpenWaits,
-        options: StepOptions = StepOptions(),  # noqa: B008 - frozen
+        options: CallOptions = CallOptions(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(attempt, options)
         self._desk = desk
@@ -166,6 +166,13 @@ class AsyncRun(BaseRun):
         """See `Run.options`."""
         changed = self._changed(retry, returns, timeout, on_crash, called_as)
         return AsyncRun(self._attempt, self._desk, self._order, self._open_waits, changed)
+
+    def fail(self, error: Exception) -> NoReturn:
+        """See `BaseRun.fail`."""
+        try:
+            super().fail(error)
+        except ExecutionStopped as stopped:
+            raise Unwound(stopped.outcome) from None
 
     @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:

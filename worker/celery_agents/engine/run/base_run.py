@@ -1,10 +1,9 @@
 """What the run of a plain agent and of an async one have in common: everything that does not wait."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.envelope import dump
 from agent_statestore.records import JSONValue, Message
@@ -23,7 +22,7 @@ from celery_agents.engine.pauses.job import DEFAULT_EVERY, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
-from celery_agents.engine.steps.call import Call, StepOptions
+from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
 
 P = ParamSpec("P")
@@ -32,12 +31,12 @@ Durable = Question | AskedApproval | AwaitedEvent | Sleep | Spawn | Job
 Calls = Mapping[str, Callable[[], Any]] | Sequence[Callable[[], Any]]
 
 
+@dataclass(eq=False, repr=False)
 class BaseRun:
     """What the run of a plain agent and of an async one have in common: everything that does not wait."""
 
-    def __init__(self, attempt: Attempt, options: StepOptions = StepOptions()) -> None:  # noqa: B008 - frozen
-        self._attempt = attempt
-        self._options = options
+    _attempt: Attempt
+    _options: CallOptions = CallOptions()  # noqa: RUF009 - frozen
 
     @property
     def execution_id(self) -> str:
@@ -123,7 +122,7 @@ class BaseRun:
         timeout: timedelta | None,
         on_crash: OnCrash | None,
         called_as: CalledAs | None,
-    ) -> StepOptions:
+    ) -> CallOptions:
         if retry is not None and not isinstance(retry, Retry):
             raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
         if called_as is not None and not isinstance(called_as, CalledAs):
@@ -131,7 +130,7 @@ class BaseRun:
         if timeout is not None:
             check_duration("options", "timeout", timeout)
         options = self._options
-        return StepOptions(
+        return CallOptions(
             retry=options.retry if retry is None else retry,
             returns=options.returns if returns is MISSING else returns,
             timeout=options.timeout if timeout is None else timeout,
@@ -228,21 +227,3 @@ class BaseRun:
             start_at=start_at,
         )
         return Spawn(name=name, agent=agent, value=value, options=options)
-
-
-_run_around: Final[ContextVar[BaseRun | None]] = ContextVar("run_around", default=None)
-
-
-@contextmanager
-def running(run: BaseRun) -> Iterator[None]:
-    """The agent's code that this run was made for runs in this block."""
-    token = _run_around.set(run)
-    try:
-        yield
-    finally:
-        _run_around.reset(token)
-
-
-def run_around() -> BaseRun | None:
-    """Return the run of the agent whose code, or whose step, calls this; None outside of every agent."""
-    return _run_around.get()

@@ -1,8 +1,9 @@
 """The run of the code that is executing right now, for code that is not handed it: a framework's, or a library's."""
 
 from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.engine.run.base_run import run_around
+from celery_agents.engine.run.base_run import BaseRun
 from celery_agents.engine.run.run import Run
+from celery_agents.engine.steps.scope import run_around
 
 
 def current_run() -> Run | AsyncRun | None:
@@ -21,4 +22,4 @@ def current_run() -> Run | AsyncRun | None:
 def current_step() -> str | None:
     """Return the key of the step whose function calls this; None outside of steps, and outside of agents."""
     run = run_around()
-    return None if run is None else run._attempt.nesting.step_around
+    return run._attempt.nesting.step_around if isinstance(run, BaseRun) else None

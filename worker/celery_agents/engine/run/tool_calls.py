@@ -8,7 +8,7 @@ from typing import Any
 from agent_statestore.records import JSONValue, Result
 from celery_agents.define.tool import Tool
 from celery_agents.engine.run.run import Run
-from celery_agents.engine.steps.call import Call, Place, StepOptions
+from celery_agents.engine.steps.call import Call, CallOptions, Place
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
 from celery_agents.engine.steps.taking import ReachedStep
 
@@ -38,7 +38,7 @@ class ToolCalls:
         What keeps it from being made (`ApprovalDenied`, `InvalidArguments`) is told by `make`.
         """
         place = Place.of(self._attempt, Call(name=tool.name, function=tool, kwargs=arguments))
-        reached = caught(partial(place.allowed, StepOptions()), self._attempt.course.interrupts)
+        reached = caught(partial(place.allowed, CallOptions()), self._attempt.course.interrupts)
         self._calls.append((place, reached))
 
     def make(self) -> list[EndedCall]:

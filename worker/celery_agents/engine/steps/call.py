@@ -25,7 +25,7 @@ from celery_agents.engine.steps.work import PlainWork, TransactionalWork, Try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepOptions:
+class CallOptions:
     """What `Run.options` may change; None, or nothing, leaves a tool's own."""
 
     retry: Retry | None = None
@@ -80,7 +80,7 @@ def come_to(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    options: StepOptions,
+    options: CallOptions,
 ) -> ReachedStep:
     """The code has come to a call: its step, as a person allowed it if that is needed. Raises as `Place` does."""
     if not is_plain(function):
@@ -116,7 +116,7 @@ class Place:
             attempt.journal.pass_by((approval_key,))
         return cls(attempt=attempt, call=call, key=key, approval=approval, approval_key=approval_key)
 
-    def allowed(self, options: StepOptions) -> ReachedStep:
+    def allowed(self, options: CallOptions) -> ReachedStep:
         """The step of the call, as a person allowed it if that is needed; unwinds the agent until then.
 
         Raises `ApprovalDenied`, `ApprovalExpired`, and what `build` raises.
@@ -142,7 +142,7 @@ def _approval_of(attempt: Attempt, call: Call, key: str, approval_key: str) -> A
     return Approval.of_tool(tool, arguments)
 
 
-def build(attempt: Attempt, call: Call, options: StepOptions) -> Step:
+def build(attempt: Attempt, call: Call, options: CallOptions) -> Step:
     """The step of a call. Raises `InvalidArguments` or `NotSerialisable` for what cannot be recorded."""
     if isinstance(call.function, Tool):
         return _tool_step(attempt, call, call.function, options)
@@ -155,7 +155,7 @@ def _plain_step(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    options: StepOptions,
+    options: CallOptions,
 ) -> Step:
     does = function if attempt.stage is None else attempt.stage.stand_in(name, None) or function
     returns, is_async = types.what_it_returns(function)
@@ -177,7 +177,7 @@ def _plain_step(
     )
 
 
-def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: StepOptions) -> Step:
+def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: CallOptions) -> Step:
     if options.called_as is not None:
         raise TypeError(f"called_as is for functions that are no tools: tool {tool.name!r} is recorded as what it is")
     args, kwargs = call.args, call.kwargs
@@ -214,7 +214,7 @@ def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: Step
     )
 
 
-def transaction(attempt: Attempt, call: Call, options: StepOptions) -> ReachedStep:
+def transaction(attempt: Attempt, call: Call, options: CallOptions) -> ReachedStep:
     """The code has come to a call that writes to the store's own database: its step."""
     function, args, kwargs = call.function, call.args, call.kwargs
     step = Step(
@@ -255,6 +255,6 @@ def _context_of(attempt: Attempt, this: Try) -> ToolContext:
     )
 
 
-def _returns_of(function: Callable[..., Any], name: str, options: StepOptions) -> types.Adapter:
+def _returns_of(function: Callable[..., Any], name: str, options: CallOptions) -> types.Adapter:
     returns = options.returns
     return types.result_adapter(function) if returns is MISSING else types.adapter_for(returns, name)

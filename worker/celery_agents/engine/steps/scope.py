@@ -29,6 +29,9 @@ Around: TypeAlias = tuple[Token[tuple[int, str] | None], str | None]
 # The execution whose agent the code that runs right now belongs to, in its steps and on its event loop, too.
 _execution_around: Final[ContextVar[str | None]] = ContextVar("execution_around", default=None)
 
+# The run of that agent.
+_run_around: Final[ContextVar[object]] = ContextVar("run_around", default=None)
+
 # How much of the names of steps an error shows.
 _NAMES: Final = 100
 
@@ -46,6 +49,21 @@ def executing(execution_id: str) -> Iterator[None]:
 def execution_around() -> str | None:
     """Return the id of the execution whose agent's code calls this; None outside of every agent."""
     return _execution_around.get()
+
+
+@contextmanager
+def running(run: object) -> Iterator[None]:
+    """The agent's code that this run was made for runs in this block."""
+    token = _run_around.set(run)
+    try:
+        yield
+    finally:
+        _run_around.reset(token)
+
+
+def run_around() -> object:
+    """Return the run of the agent whose code, or whose step, calls this; None outside of every agent."""
+    return _run_around.get()
 
 
 class StepWaits(BaseException):

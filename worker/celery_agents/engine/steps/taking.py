@@ -192,9 +192,7 @@ class ReachedStep:
     def _record_intent(self, started: datetime, tries: int) -> None:
         recorder, action = self.attempt.recorder, self.step.action
         with self.attempt.course.lock:
-            recorder.record_intent(
-                recorder.make_step(self.key, action, None, started=started, tries=tries, in_flight=True)
-            )
+            recorder.record(recorder.make_step(self.key, action, None, started=started, tries=tries, in_flight=True))
 
     def _settled(self, intent: AgentStep, result: Result) -> Any:
         """Record what became of an interrupted call."""
