@@ -27,11 +27,11 @@ from celery_agents.integrations.langgraph.steps import (
     placed,
     refuse_sync,
     take,
-    told,
     within,
 )
 from celery_agents.integrations.langgraph.tools import schema_of
 from celery_agents.integrations.step_options import StepOptions
+from celery_agents.integrations.steps import told
 
 log = line_logger(__name__)
 

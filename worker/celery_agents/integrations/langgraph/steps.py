@@ -10,21 +10,18 @@ from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command, Interrupt, interrupt
 
-from agent_statestore.errors import NotSerialisable, ValueTooLarge
 from celery_agents.define.called_as import CalledAs
-from celery_agents.define.names import step_name
 from celery_agents.engine.outcome import Unwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run
 from celery_agents.engine.run.run import Run
-from celery_agents.errors import AgentsError, InvalidResult, RegistrationError, StepFailed, StepInterrupted, StepTimeout
+from celery_agents.errors import InvalidResult, RegistrationError
+from celery_agents.integrations import steps
 from celery_agents.integrations.langgraph.attempt import unwind
 from celery_agents.integrations.langgraph.usage import collected, spend
 from celery_agents.integrations.langgraph.values import decode, encode
 from celery_agents.integrations.step_options import StepOptions
 
-# What a step itself ended with. Every other error of ours says that the execution cannot go on.
-_OF_A_STEP: Final = (StepFailed, StepTimeout, StepInterrupted, InvalidResult)
 # How often one task of a graph may interrupt.
 _MOST_INTERRUPTS: Final = 1000
 _OWN_GRAPH: Final = "__own__"
@@ -100,21 +97,10 @@ async def take(
                 outcome = {"command": encode(_without_own_graph(raised.args[0]))}
         return {**outcome, **({"usage": encode(usage.usage_metadata)} if usage.usage_metadata else {})}
 
-    taken = run.options(
-        returns=dict[str, Any],
-        retry=options.retry,
-        timeout=options.timeout,
-        on_crash=options.on_crash,
-        called_as=called_as,
-    )
     try:
-        outcome = await taken.step(step_name(placed(name)), unit)
+        outcome = await steps.take(run, placed(name), unit, options, called_as)
     except Unwound as stopped:
         await unwind(stopped)
-    except AgentsError as error:
-        if isinstance(error, _OF_A_STEP):
-            raise
-        run.fail(error)
     if "usage" in outcome:
         spend(run, outcome["usage"])
     if "interrupt" in outcome:
@@ -125,16 +111,7 @@ async def take(
 
 
 # What a call of a tool may come to that is no error of the tool's own.
-WITHOUT_RESULT: Final = (StepTimeout, StepInterrupted, ValueTooLarge, NotSerialisable, InvalidResult)
-
-
-def told(error: Exception) -> str:
-    """Return what a model is told of a call of a tool that came to no result."""
-    if isinstance(error, StepTimeout):
-        return f"Timed out after {error.seconds:g} seconds."
-    if isinstance(error, StepInterrupted):
-        return "The call was interrupted, and whether it took effect is not known."
-    return f"The result cannot be kept: {error}"
+WITHOUT_RESULT: Final = (*steps.OF_A_CALL, InvalidResult)
 
 
 def _as_data(name: str, raised: GraphInterrupt) -> dict[str, Any]:

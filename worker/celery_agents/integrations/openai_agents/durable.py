@@ -1,15 +1,14 @@
 """`durable`: an agent of the OpenAI Agents SDK as an agent of ours, whose executions can be started."""
 
-import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any
 
 from agents import Agent as SDKAgent
 
 from celery_agents.decorators import Agent
 from celery_agents.decorators import agent as make_agent
 from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.errors import RegistrationError
+from celery_agents.integrations.made import made, type_of_input
 from celery_agents.integrations.openai_agents.clones import check
 from celery_agents.integrations.openai_agents.runner import DurableRunner, OnStream
 
@@ -46,30 +45,14 @@ def durable(
 
     async def execute(run: AsyncRun, input: Any) -> Any:  # noqa: A002 - the field's standard name
         asked = input if prompt is None else prompt(input)
-        made = {key: await _made(make, run) for key, make in (("context", context), ("session", session)) if make}
-        result = await taken.run(agent, asked, on_stream=on_stream, **made, **of_run)
+        own_of_run = {key: await made(make, run) for key, make in (("context", context), ("session", session)) if make}
+        result = await taken.run(agent, asked, on_stream=on_stream, **own_of_run, **of_run)
         return result.final_output
 
     execute.__doc__ = agent.handoff_description or f"The agent {own} of the OpenAI Agents SDK."
-    execute.__annotations__ |= {"input": str if prompt is None else _type_of_input(own, prompt)}
+    execute.__annotations__ |= {"input": type_of_input(own, prompt)}
     execute.__annotations__["return"] = _type_of_output(agent)
     return make_agent(name=own, **options)(execute)
-
-
-async def _made(make: Callable[..., Any], run: AsyncRun) -> Any:
-    parameters = inspect.signature(make).parameters.values()
-    takes_run = any(
-        one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters
-    )
-    made = make(run) if takes_run else make()
-    return await made if inspect.isawaitable(made) else made
-
-
-def _type_of_input(name: str, prompt: Callable[[Any], Any]) -> Any:
-    parameters = list(inspect.signature(prompt).parameters)
-    if not parameters:
-        raise RegistrationError(name, "prompt is a function of the input")
-    return get_type_hints(prompt).get(parameters[0], Any)
 
 
 def _type_of_output(agent: SDKAgent[Any]) -> Any:

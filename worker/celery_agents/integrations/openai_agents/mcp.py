@@ -14,8 +14,8 @@ from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import StepTimeout
 from celery_agents.integrations.openai_agents.connections import ServerUnreachable
 from celery_agents.integrations.openai_agents.scope import Scope, scope_around
-from celery_agents.integrations.openai_agents.steps import OF_A_CALL, durable_run, take, told
 from celery_agents.integrations.step_options import StepOptions, on_crash_hinted
+from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
 
 # Nothing was asked of a server that could not be reached: it is tried again, for about ten minutes.
 _REACHING: Final = Retry(

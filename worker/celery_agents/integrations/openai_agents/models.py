@@ -20,7 +20,7 @@ from celery_agents.integrations.openai_agents.responses import (
     tokens_of,
 )
 from celery_agents.integrations.openai_agents.scope import Scope, label, scope_around
-from celery_agents.integrations.openai_agents.steps import durable_run, take
+from celery_agents.integrations.steps import durable_run, take
 
 
 class DurableModel(Model):

@@ -21,8 +21,8 @@ from celery_agents.integrations.openai_agents.models import durable_model, durab
 from celery_agents.integrations.openai_agents.people import decide
 from celery_agents.integrations.openai_agents.scope import RunnerOptions, Scope, scope_around, within
 from celery_agents.integrations.openai_agents.sessions import durable_session
-from celery_agents.integrations.openai_agents.steps import durable_run
 from celery_agents.integrations.step_options import StepOptions
+from celery_agents.integrations.steps import durable_run
 
 log = line_logger(__name__)
 

@@ -7,8 +7,8 @@ from agents.memory import Session, SessionSettings
 from celery_agents.define.crash_policy import Happened
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import RegistrationError
-from celery_agents.integrations.openai_agents.steps import durable_run, take
 from celery_agents.integrations.step_options import StepOptions
+from celery_agents.integrations.steps import durable_run, take
 
 
 class DurableSession:

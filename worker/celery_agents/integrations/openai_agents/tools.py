@@ -17,8 +17,8 @@ from celery_agents.define.called_as import CalledAs
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import StepTimeout
 from celery_agents.integrations.openai_agents.scope import RunnerOptions, scope_around
-from celery_agents.integrations.openai_agents.steps import OF_A_CALL, durable_run, take, told
 from celery_agents.integrations.step_options import StepOptions
+from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
 
 Invoke = Callable[[ToolContext[Any], str], Awaitable[Any]]
 

@@ -27,24 +27,22 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
-from agent_statestore.errors import NotSerialisable, ValueTooLarge
 from agent_statestore.plain_text import line_logger
 from celery_agents.define.names import step_name
 from celery_agents.define.retry import Retry
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, current_step
 from celery_agents.engine.run.run import Run
-from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
+from celery_agents.errors import StepTimeout
 from celery_agents.integrations.pydantic_ai.calls import described
 from celery_agents.integrations.pydantic_ai.options import RoleOptions
 from celery_agents.integrations.pydantic_ai.people import EventWaiter, decide, handles_deferred_calls
 from celery_agents.integrations.step_options import METADATA_KEY, StepOptions
+from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
 
 log = line_logger(__name__)
 
 _RUN_IDS: Final = uuid.UUID("0197a1a4-5d1c-7c61-9b61-3f5a8c0f7a11")
-# What a step itself ended with. Every other error of ours says that the execution cannot go on.
-_OF_A_STEP: Final = (StepFailed, StepTimeout, StepInterrupted, InvalidResult)
 
 
 class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -94,7 +92,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
     @property
     def in_durable_context(self) -> bool:
         """Whether this is the code of an execution's agent, outside of its steps."""
-        return _run() is not None
+        return durable_run() is not None
 
     def get_durable_operation_backend(self) -> "StepBackend":
         """Return what makes steps of operations."""
@@ -102,7 +100,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def get_default_run_id(self) -> str | None:
         """Return an id that is the same on every attempt: made of the execution and the number of the run in it."""
-        run = _run()
+        run = durable_run()
         if run is None:
             return None
         number = self._runs[run] = self._runs.get(run, 0) + 1
@@ -110,11 +108,11 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         """Return an id that is the same on every attempt."""
-        return None if _run() is None else conversation_id_from_run_id(run_id)
+        return None if durable_run() is None else conversation_id_from_run_id(run_id)
 
     async def get_run_start_time(self, run_id: str) -> datetime | None:
         """Return when the run began, on the first attempt: its `timeout` counts from there."""
-        run = _run()
+        run = durable_run()
         if run is None:
             return None
         started: datetime = await run.step(step_name(f"{self.name} started {run_id}"), _now)
@@ -122,7 +120,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
         """Run the agent with waits of its own, and without spans for what is only replayed."""
-        run = _run()
+        run = durable_run()
         if run is None:
             self._refuse_plain_agents()
             self._say_if_inside_a_step()
@@ -152,7 +150,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
         """Count what the request has used up, for the limits of the execution."""
-        run = _run()
+        run = durable_run()
         if run is not None:
             run.spend(tokens=response.usage.total_tokens, cost=_cost(response))
         return await super().after_model_request(ctx, request_context=request_context, response=response)
@@ -168,7 +166,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
         """Ask people about the calls that wait for them, unless another capability of the agent does."""
-        run = _run()
+        run = durable_run()
         if run is None or handles_deferred_calls(ctx, CeleryDurability):
             return None
         manager = ctx.tool_manager
@@ -194,7 +192,7 @@ class StepBackend(JournalCallableOperationBackend[StepOptions]):
         config: StepOptions,
     ) -> object:
         """Return the recorded result of the operation, which is made now if there is none."""
-        run = _run()
+        run = durable_run()
         if run is None:
             return await body()
         what = described(self._agent_name, operation_id, name, cache_key)
@@ -205,44 +203,18 @@ class StepBackend(JournalCallableOperationBackend[StepOptions]):
             executed = True
             return await body()
 
-        taken = run.options(
-            returns=Any,
-            retry=config.retry,
-            timeout=config.timeout,
-            on_crash=config.on_crash,
-            called_as=what.called_as,
-        )
         try:
-            return await taken.step(what.name, unit)
-        except (StepTimeout, StepInterrupted, ValueTooLarge, NotSerialisable) as error:
+            return await take(run, what.name, unit, config, what.called_as)
+        except OF_A_CALL as error:
             if what.tool is None:
                 raise
-            raise _told(error) from error
-        except AgentsError as error:
-            if isinstance(error, _OF_A_STEP):
-                raise
-            # A framework would tell the model of it, and go on.
-            run.fail(error)
+            raise (ModelRetry if isinstance(error, StepTimeout) else ToolFailed)(told(error)) from error
         finally:
             record_durable_unit(executed=executed)
 
 
-def _run() -> AsyncRun | None:
-    run = current_run()
-    return run if isinstance(run, AsyncRun) else None
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _told(error: Exception) -> Exception:
-    """Return as what the model is told that its call came to no result."""
-    if isinstance(error, StepTimeout):
-        return ModelRetry(f"Timed out after {error.seconds:g} seconds.")
-    if isinstance(error, StepInterrupted):
-        return ToolFailed("The call was interrupted, and whether it took effect is not known.")
-    return ToolFailed(f"The result cannot be kept: {error}")
 
 
 def _needs_approval(tool: ToolDefinition) -> bool:

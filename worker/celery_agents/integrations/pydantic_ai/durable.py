@@ -1,9 +1,8 @@
 """`durable`: an agent of Pydantic AI as an agent of ours, whose executions can be started."""
 
-import inspect
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
 from pydantic_core import to_jsonable_python
@@ -13,7 +12,7 @@ from celery_agents.decorators import agent as make_agent
 from celery_agents.define.types import name_of
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import RegistrationError
-from celery_agents.integrations.made import made, required_arguments
+from celery_agents.integrations.made import made, required_arguments, type_of_input
 from celery_agents.integrations.pydantic_ai.durability import CeleryDurability
 
 
@@ -57,16 +56,9 @@ def durable(
 
     returns = _type_of_output(agent)
     execute.__doc__ = getattr(agent, "description", None) or f"The agent {own} of Pydantic AI."
-    execute.__annotations__ |= {"input": str if prompt is None else _type_of_input(own, prompt)}
+    execute.__annotations__ |= {"input": type_of_input(own, prompt)}
     execute.__annotations__["return"] = returns
     return make_agent(name=own, **options)(execute)
-
-
-def _type_of_input(name: str, prompt: Callable[[Any], Any]) -> Any:
-    parameters = list(inspect.signature(prompt).parameters)
-    if not parameters:
-        raise RegistrationError(name, "prompt is a function of the input")
-    return get_type_hints(prompt).get(parameters[0], Any)
 
 
 def _type_of_output(agent: AbstractAgent[Any, Any]) -> Any:

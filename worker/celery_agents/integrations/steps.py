@@ -1,4 +1,4 @@
-"""Takes steps for what the SDK calls, and knows which errors are a step's and which end the execution."""
+"""Takes steps for what a framework calls, and knows which errors are a step's and which end the execution."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -6,7 +6,6 @@ from typing import Any, Final
 from agent_statestore.errors import NotSerialisable, ValueTooLarge
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.names import step_name
-from celery_agents.engine.outcome import ExecutionStopped, Unwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run
 from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
@@ -15,7 +14,7 @@ from celery_agents.integrations.step_options import StepOptions
 # What a step itself ended with. Every other error of ours says that the execution cannot go on.
 _OF_A_STEP: Final = (StepFailed, StepTimeout, StepInterrupted, InvalidResult, ValueTooLarge, NotSerialisable)
 # Of these, what a model is told as the result of its call.
-OF_A_CALL: Final = (StepInterrupted, ValueTooLarge, NotSerialisable)
+OF_A_CALL: Final = (StepTimeout, StepInterrupted, ValueTooLarge, NotSerialisable)
 
 
 def durable_run() -> AsyncRun | None:
@@ -33,8 +32,8 @@ async def take(
 ) -> Any:
     """Return the recorded result of the unit, which is made now if there is none. The result is JSON.
 
-    Raises what the unit raised. An error of the engine ends the execution instead: the SDK would tell it to the model,
-    and go on.
+    Raise what the unit raised. An error of the engine ends the execution instead: a framework would tell it to the
+    model, and go on.
     """
     taken = run.options(
         returns=Any, retry=options.retry, timeout=options.timeout, on_crash=options.on_crash, called_as=called_as
@@ -44,14 +43,13 @@ async def take(
     except AgentsError as error:
         if isinstance(error, _OF_A_STEP):
             raise
-        try:
-            run.fail(error)
-        except ExecutionStopped as stopped:
-            raise Unwound(stopped.outcome) from None
+        run.fail(error)
 
 
 def told(error: Exception) -> str:
-    """Return as what the model is told that its call came to no result: one of `OF_A_CALL`."""
+    """Return what a model is told of a call of a tool that came to no result: one of `OF_A_CALL`."""
+    if isinstance(error, StepTimeout):
+        return f"Timed out after {error.seconds:g} seconds."
     if isinstance(error, StepInterrupted):
         return "The call was interrupted, and whether it took effect is not known."
     return f"The result cannot be kept: {error}"
