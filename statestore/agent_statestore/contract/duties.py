@@ -1,9 +1,13 @@
-"""Duties: what one process does for all that use a store, while the others wait in case it dies."""
+"""What a store does beside executions: documents, and duties.
+
+A duty is what one process does for all that use a store, while the others wait in case it dies.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import timedelta
 
+from agent_statestore.documents.contract import DocumentStore
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import require_name
 
@@ -18,6 +22,14 @@ class Duty:
 
 class DutyPrimitives(ABC):
     """The part of the contract that is about no execution."""
+
+    @property
+    @abstractmethod
+    def documents(self) -> DocumentStore:
+        """What the store keeps beside executions: see `agent_statestore.documents`. `clear` and `tidy` count for them.
+
+        `clear` removes them all, and `tidy` those that have expired.
+        """
 
     @abstractmethod
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:

@@ -106,13 +106,19 @@ class Archiver:
         except StoreError as error:
             self._refuse(execution_id, error)
 
-    def try_sweep(self, before: datetime, limit: int, seconds: float) -> None:
-        """Run `sweep` as a background task: do nothing while the cold store is away."""
-        if self._outage.may_try:
-            try:
-                self.sweep(before, limit, seconds)
-            except ColdStoreAway:
-                return  # which was logged
+    def try_sweep(self, before: datetime, limit: int, seconds: float) -> int:
+        """Run `sweep` as a background task, and tidy the cold store: do nothing while that is away.
+
+        Return how many entries were removed from the cold store.
+        """
+        if not self._outage.may_try:
+            return 0
+        try:
+            self.sweep(before, limit, seconds)
+            with self._outage_noticed():
+                return self._cold.tidy(limit)
+        except (ColdStoreAway, _ColdStoreFault):
+            return 0  # which was logged, or is tried again
 
     def sweep_or_raise(self, before: datetime, limit: int, seconds: float) -> Archived:
         """Run `sweep` for a person who waits for it: raise the error of a store that is away."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via, require_said
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract import Duty
+from agent_statestore.documents.contract import DocumentStore
 from agent_statestore.errors import (
     ExecutionNotFound,
     ForeignConnection,
@@ -72,6 +73,7 @@ class HybridStore(Store):
 
     Deleted executions are kept if the cold store keeps them. One that is still in the hot store is moved first, in
     whatever state it is; what a worker writes to it in that very moment, and which worker held it, may get lost.
+    Documents are in the cold store.
 
     Attributes:
         hot: the store of active executions.
@@ -296,7 +298,7 @@ class HybridStore(Store):
         self.hot.settle(execution_id)
         self._archive_at_once(execution_id)
 
-    # -- rates ---------------------------------------------------------------------------------------------------------
+    # -- rates, duties, documents --------------------------------------------------------------------------------------
 
     def take_rate(
         self,
@@ -309,12 +311,12 @@ class HybridStore(Store):
     ) -> Turn:
         return self.hot.take_rate(bucket, limit, per, within=within, promised=promised)
 
-    # -- duties --------------------------------------------------------------------------------------------------------
+    @property
+    def documents(self) -> DocumentStore:
+        return self.cold.documents  # they outlive executions
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         return self.hot.take_duty(duty, owner, ttl, instead=instead)
-
-    # -- removing ------------------------------------------------------------------------------------------------------
 
     def delete_context(
         self, execution_id: str, *, by: str | None = None, reason: str | None = None, via: Via | None = None
@@ -339,11 +341,9 @@ class HybridStore(Store):
         return removing.clear(self.hot, self.cold)
 
     def tidy(self, limit: int = 1000) -> int:
-        """Archive what was not archived at its end, and then tidy the hot store; see `StorePrimitives.tidy`."""
-        self._archiver.try_sweep(self._archived_before(), limit, _TIDY_SECONDS)
-        return self.hot.tidy(limit)
-
-    # -- archiving -----------------------------------------------------------------------------------------------------
+        """Archive what was not archived at its end, then tidy both stores; see `StorePrimitives.tidy`."""
+        tidied = self._archiver.try_sweep(self._archived_before(), limit, _TIDY_SECONDS)
+        return tidied + self.hot.tidy(limit)
 
     def archive_in_background(self) -> None:
         """Let nothing that ends an execution wait for the cold store from now on: a separate thread archives it.

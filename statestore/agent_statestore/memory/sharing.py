@@ -1,24 +1,29 @@
-"""What the users of a store in memory share besides executions: rates and duties."""
+"""What the users of a store in memory share besides executions: documents, rates and duties."""
 
 import threading
 from datetime import timedelta
 
 from agent_statestore.clock import Clock, duration_us
 from agent_statestore.contract.duties import Duty, check_duty
+from agent_statestore.memory.documents import MemoryDocuments
 from agent_statestore.records import Turn
 from agent_statestore.rules.rates import BucketState, asked
 from agent_statestore.store import Store
 
 
 class MemorySharing(Store):
-    """The primitives on rates and duties; see `StorePrimitives.take_rate` and `take_duty`."""
+    """The primitives on documents, rates and duties; see `StorePrimitives.documents`, `take_rate`, `take_duty`."""
 
-    _clock: Clock
-    _changed: threading.Condition
-
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._documents = MemoryDocuments(clock, lambda: self._changed)
         self._rates: dict[str, BucketState] = {}
         self._duties: dict[str, tuple[str, int]] = {}
+
+    @property
+    def documents(self) -> MemoryDocuments:
+        return self._documents
 
     def take_rate(
         self,
@@ -50,4 +55,4 @@ class MemorySharing(Store):
             stale = [bucket for bucket, line in self._rates.items() if max(line) <= now_us][:limit]
             for bucket in stale:
                 del self._rates[bucket]
-            return len(stale)
+            return len(stale) + self._documents.tidy(limit)

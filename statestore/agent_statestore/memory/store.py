@@ -75,11 +75,9 @@ class MemoryStore(MemorySharing):
     writes_together = True
 
     def __init__(self, *, clock: Clock | None = None, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
-        super().__init__()
+        super().__init__(clock or SystemClock())
         self.url = "memory://"
         self.max_value_bytes = max_value_bytes
-        self._clock = clock or SystemClock()
-        self._changed = threading.Condition()
         self._executions: dict[str, StoredExecution] = {}
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
         # The executions that are deleted and not purged, in the order of deletion, with the time of it.
@@ -341,6 +339,7 @@ class MemoryStore(MemorySharing):
             self._executions.clear()
             self._by_idempotency_key.clear()
             self._deleted.clear()
+            self._documents.clear()
             self._rates.clear()
             self._duties.clear()
             self._changed.notify_all()

@@ -13,6 +13,7 @@ from agent_statestore.testing.contract.creating import CreatingConformance
 from agent_statestore.testing.contract.damage import DamageConformance
 from agent_statestore.testing.contract.deciding import DecisionConformance
 from agent_statestore.testing.contract.digests import DigestConformance
+from agent_statestore.testing.contract.documents import DocumentConformance
 from agent_statestore.testing.contract.duties import DutyConformance
 from agent_statestore.testing.contract.ending import EndingConformance
 from agent_statestore.testing.contract.fencing import FencingConformance
@@ -60,6 +61,7 @@ class StoreConformance(
     RingingConformance,
     RateConformance,
     DutyConformance,
+    DocumentConformance,
     RemovingConformance,
     PurgingConformance,
     AuditConformance,
