@@ -9,6 +9,7 @@
     |-- IllegalTransition       the state machine has no such arrow
     |-- CheckpointConflict      the last checkpoint is not the one that the write builds on
     |-- DocumentConflict        a document does not have the version that the write expects
+    |-- NamespaceHeld           another execution writes to the documents of a namespace
     |-- StepConflict            a gap in the step numbers, or a recorded step that would be overwritten
     |-- SignalRefused
     |   |-- QuestionNotAsked    an answer that the execution does not wait for
@@ -131,22 +132,6 @@ class CheckpointConflict(StoreError):
             f"the last checkpoint of execution {self.execution_id} is {self.found or 'none'}, and this write builds on "
             f"{self.expected or 'none'}: somebody else has written, or the store has lost a write that it had confirmed"
         )
-
-
-class DocumentConflict(StoreError):
-    """A document does not have the version that a write expects, and nothing was written. 0 stands for no document."""
-
-    def __init__(self, namespace: tuple[str, ...], key: str, expected: int, found: int) -> None:
-        super().__init__(namespace, key, expected, found)
-        self.namespace = namespace
-        self.key = key
-        self.expected = expected
-        self.found = found
-
-    def __str__(self) -> str:
-        found = f"has version {self.found}" if self.found else "is not there"
-        wanted = f"version {self.expected} was expected" if self.expected else "none was expected"
-        return f"the document {self.key!r} of {'/'.join(self.namespace)} {found}, and {wanted}"
 
 
 class StepConflict(StoreError):
@@ -344,19 +329,6 @@ class ExecutionUnreadable(StoreError):
 
     def __str__(self) -> str:
         return f"what is stored of execution {self.execution_id or '?'} is damaged: {self.part}: {self.reason}"
-
-
-class DocumentUnreadable(StoreError):
-    """What is stored of a document is damaged."""
-
-    def __init__(self, namespace: tuple[str, ...], key: str, reason: str) -> None:
-        super().__init__(namespace, key, reason)
-        self.namespace = namespace
-        self.key = key
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"the document {self.key!r} of {'/'.join(self.namespace)} is damaged: {self.reason}"
 
 
 class SchemaMismatch(StoreError):

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via
 from agent_statestore.contract import StorePrimitives
+from agent_statestore.documents.holding import Hold, take_hold
+from agent_statestore.documents.places import Namespace
 from agent_statestore.errors import (
     ExecutionNotFound,
     ExecutionUnreadable,
@@ -240,6 +242,13 @@ class Store(StorePrimitives):
         contexts = (self.get_context(summary.execution_id) for summary in page.items)
         return tuple(context for context in contexts if context is not None)
 
+    def hold_namespace(self, namespace: Namespace, lease: Lease) -> Hold:
+        """Make an execution the one writer of a namespace of documents, until it is over; see `documents.holding`.
+
+        Raise `NamespaceHeld` while another active execution is, and `LeaseLost` if a later attempt of this one is.
+        """
+        return take_hold(self.documents, namespace, lease, self._is_active)
+
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         """Return the step timings and the audit trails of these executions, from which statistics are made.
 
@@ -265,6 +274,10 @@ class Store(StorePrimitives):
             for step in steps
         )
         return Activity(steps=tuple(timings), audit=audit)
+
+    def _is_active(self, execution_id: str) -> bool:
+        summary = self.get_summary(execution_id)
+        return summary is not None and not summary.state.is_over
 
     def _context(self, execution_id: str) -> AgentContext:
         context = self.get_context(execution_id)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from agent_statestore.clock import duration_us, from_us
+from agent_statestore.documents.errors import DocumentUnreadable
 from agent_statestore.documents.places import place_of, place_text
 from agent_statestore.documents.records import Document, Expect, Operation, Place, Put, Remove
 from agent_statestore.envelope import (
@@ -23,7 +24,7 @@ from agent_statestore.envelope import (
     seal_value,
     unseal_value,
 )
-from agent_statestore.errors import DocumentUnreadable, FormatTooNew, InvalidRecord, NotSerialisable, ValueTooLarge
+from agent_statestore.errors import FormatTooNew, InvalidRecord, NotSerialisable, ValueTooLarge
 from agent_statestore.records import JSONValue
 
 MOST_METADATA_BYTES: Final = 64 * 1024

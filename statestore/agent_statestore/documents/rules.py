@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agent_statestore.documents.codec import EXPECT, FORMAT, PUT, REMOVE, EncodedOperation, StoredDocument
+from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.places import place_of
-from agent_statestore.errors import DocumentConflict
 
 NONE: Final = 0
 

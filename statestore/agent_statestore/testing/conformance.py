@@ -19,6 +19,7 @@ from agent_statestore.testing.contract.ending import EndingConformance
 from agent_statestore.testing.contract.fencing import FencingConformance
 from agent_statestore.testing.contract.finding import FindingConformance
 from agent_statestore.testing.contract.formats import FormatConformance
+from agent_statestore.testing.contract.holding import HoldingConformance
 from agent_statestore.testing.contract.leases import LeaseConformance
 from agent_statestore.testing.contract.moving import MovingConformance
 from agent_statestore.testing.contract.purging import KeepsDeletedConformance, PurgingConformance
@@ -62,6 +63,7 @@ class StoreConformance(
     RateConformance,
     DutyConformance,
     DocumentConformance,
+    HoldingConformance,
     RemovingConformance,
     PurgingConformance,
     AuditConformance,

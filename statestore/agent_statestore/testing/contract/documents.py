@@ -21,9 +21,10 @@ from agent_statestore.documents import (
     Remove,
 )
 from agent_statestore.documents.codec import MOST_METADATA_BYTES
+from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.log import DocumentLog, LogEntry
 from agent_statestore.documents.records import MOST_VERSION
-from agent_statestore.errors import DocumentConflict, InvalidRecord, NotSerialisable, ValueTooLarge
+from agent_statestore.errors import InvalidRecord, NotSerialisable, ValueTooLarge
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import INSTANT, create
 from agent_statestore.testing.kit.suite import Suite
