@@ -7,6 +7,7 @@ from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, V
 from agent_statestore.contract import StorePrimitives
 from agent_statestore.documents.holding import Hold, take_hold
 from agent_statestore.documents.places import Namespace
+from agent_statestore.documents.sessions import Session
 from agent_statestore.errors import (
     ExecutionNotFound,
     ExecutionUnreadable,
@@ -248,6 +249,10 @@ class Store(StorePrimitives):
         Raise `NamespaceHeld` while another active execution is, and `LeaseLost` if a later attempt of this one is.
         """
         return take_hold(self.documents, namespace, lease, self._is_active)
+
+    def session(self, session_id: str) -> Session:
+        """Return the conversation of a session, which need not have one. Raise `InvalidRecord` for an invalid id."""
+        return Session(self.documents, session_id, self._is_active)
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         """Return the step timings and the audit trails of these executions, from which statistics are made.

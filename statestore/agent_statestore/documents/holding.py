@@ -67,6 +67,18 @@ def take_hold(documents: DocumentStore, namespace: Namespace, lease: Lease, is_a
         return Hold(namespace=namespace, lease=lease, version=version)
 
 
+def expect_no_holder(documents: DocumentStore, namespace: Namespace, is_active: Callable[[str], bool]) -> Expect:
+    """Return what a write from outside of every execution expects: that the namespace gets no holder meanwhile.
+
+    Raise `NamespaceHeld` while an active execution holds it.
+    """
+    document = documents.get(namespace, _KEY)
+    held_by = _holder_of(document)
+    if held_by is not None and is_active(held_by[0]):
+        raise NamespaceHeld(namespace, held_by[0])
+    return Expect(namespace=namespace, key=_KEY, version=0 if document is None else document.version)
+
+
 def _holder_of(document: Document | None) -> tuple[str, int] | None:
     """Return the execution and the token of the claim that hold a namespace, by the document that says so."""
     if document is None or not isinstance(document.value, dict):

@@ -5,6 +5,7 @@ than what can. So the documents of a namespace stand together, ordered by key, a
 it; both are ranges of places, and no pattern is needed to find them.
 """
 
+import re
 from typing import Final, NamedTuple
 
 from agent_statestore.errors import InvalidRecord
@@ -20,6 +21,8 @@ _KEY: Final = "\x01"
 # What comes right behind the two.
 _BEHIND_END: Final = "\x20"
 _BEHIND_KEY: Final = "\x02"
+_UNSAFE: Final = re.compile("[\x00-\x1f%]")
+_WRITTEN_OUT: Final = re.compile("%([0-9A-F]{2})")
 # So many parts of a namespace name its root.
 _ROOT_PARTS: Final = 2
 
@@ -93,6 +96,19 @@ def root_of(namespace: Namespace) -> Namespace:
 def is_root(namespace: Namespace) -> bool:
     """Return whether all documents in the namespace and below it are of one root."""
     return len(namespace) >= _ROOT_PARTS
+
+
+def safe_part(text: str) -> str:
+    """Return any text that is not empty as a part of a namespace, or a key: what cannot stand there is written as %XX.
+
+    Different texts have different parts. Percent signs are written so, too.
+    """
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
+
+
+def plain_part(part: str) -> str:
+    """Return the text that `safe_part` was given."""
+    return _WRITTEN_OUT.sub(lambda match: chr(int(match[1], 16)), part)
 
 
 def _check_part(field: str, part: object) -> None:
