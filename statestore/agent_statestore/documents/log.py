@@ -40,9 +40,10 @@ class DocumentLog:
         ).items
         return number_of(last[0]) if last else 0
 
-    def read(self, after: int = 0) -> Iterator[Document]:
-        """Yield the entries behind number `after`, in order."""
-        query = DocumentQuery(namespace=self._namespace, after=key_of(after), limit=_PAGE)
+    def read(self, after: int = 0, *, up_to: int | None = None) -> Iterator[Document]:
+        """Yield the entries behind number `after`, in order, up to and with number `up_to`."""
+        before = None if up_to is None else key_of(up_to + 1)
+        query = DocumentQuery(namespace=self._namespace, after=key_of(after), before=before, limit=_PAGE)
         return self._documents.list_all(query)
 
     def last(self, count: int) -> tuple[Document, ...]:

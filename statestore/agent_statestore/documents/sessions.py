@@ -72,9 +72,9 @@ class Session:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def messages(self, after: int = 0) -> Iterator[SessionMessage]:
-        """Yield the messages behind number `after`, in order."""
-        return map(message_of, self._log.read(after))
+    def messages(self, after: int = 0, *, up_to: int | None = None) -> Iterator[SessionMessage]:
+        """Yield the messages behind number `after`, in order, up to and with number `up_to`."""
+        return map(message_of, self._log.read(after, up_to=up_to))
 
     def last(self, count: int) -> tuple[SessionMessage, ...]:
         """Return the last messages, at most `count`, in order."""

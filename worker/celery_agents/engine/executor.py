@@ -16,7 +16,7 @@ from agent_statestore.store import Store
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.budget import Budget
 from celery_agents.define.registry import Registry
-from celery_agents.define.turns import Turns
+from celery_agents.define.turns import SessionPolicy, Turns
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.course import Course, never
 from celery_agents.engine.environment import Environment
@@ -25,6 +25,7 @@ from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.outgoing import Outgoing
 from celery_agents.engine.journal.recorder import Recorder, store_clock
 from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
@@ -242,6 +243,7 @@ class Executor:
         memory = RunMemory(context, max_value_bytes, check_may_write=nesting.check_may_write_memory)
         mailbox = Mailbox(list(context.signals), partial(self.store.get_audit, context.execution_id))
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
+        shares_session = agent.turns.session_policy is SessionPolicy.QUEUE
         recorder = Recorder(
             self.store,
             claim,
@@ -251,6 +253,7 @@ class Executor:
             journal=journal,
             memory=memory,
             mailbox=mailbox,
+            outgoing=Outgoing(self.store, claim.lease, context, shares_session=shares_session),
             now=now,
         )
         budget = Budget(

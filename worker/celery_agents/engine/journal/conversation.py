@@ -4,7 +4,7 @@ On a replay the code says again what it has said. What is stored is found by its
 agent may go in another order, by what it says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -50,17 +50,19 @@ class Conversation:
     def _unremembered(self) -> list[JSONValue]:
         return list(self._stored_facts)
 
-    def say(self, role: str, content: JSONValue, now: datetime) -> None:
-        """Append a message, unless a replay has come to one that is stored."""
+    def say(
+        self, role: str, content: JSONValue, now: datetime, metadata: Mapping[str, JSONValue] | None = None
+    ) -> None:
+        """Append a message, unless a replay has come to one that is stored. One with metadata goes to a session."""
         self.check_may_write()
         stored = self._stored_message(role, content)
         if stored is not None:
             self.messages.append(stored)
             return
-        message = Message(role=role, content=content, timestamp=now, by_run=True)
+        message = Message(role=role, content=content, timestamp=now, metadata=metadata or {}, by_run=True)
         encode_message(message, self.max_value_bytes)  # refused here, where it is given, or never
         self.messages.append(message)
-        self.outbox.say(message)
+        self.outbox.say(message, goes_out=metadata is not None)
 
     def remember(self, fact: JSONValue) -> None:
         """Append a fact, unless a replay has come to one that is stored."""

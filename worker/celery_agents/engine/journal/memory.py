@@ -14,6 +14,7 @@ from agent_statestore.envelope import dump, load
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import AgentContext, JSONValue, StepChanges, require_name
 from celery_agents.engine.journal.conversation import Conversation
+from celery_agents.engine.journal.outgoing import OUTBOX_KEY
 from celery_agents.engine.journal.pending import Outbox, Pending
 
 _ABSENT: Final = object()
@@ -56,7 +57,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
 
     def __setitem__(self, key: str, value: JSONValue) -> None:
         require_name("memory key", key)
-        if key == SPENT_KEY:
+        if key in (SPENT_KEY, OUTBOX_KEY):
             raise InvalidRecord("memory key", f"{key!r} is the engine's own")
         self._write(key, dump(value, f"memory[{key!r}]", self._max_value_bytes))
 
@@ -88,6 +89,11 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._write(
             SPENT_KEY, dump(spent | {name: spent.get(name, 0) + more for name, more in amounts.items()}, "spent")
         )
+
+    def check_value(self, value: JSONValue, name: str) -> None:
+        """Raise `NotSerialisable` or `ValueTooLarge` for a value that cannot be recorded, and where none can be."""
+        self._check_may_write()
+        dump(value, name, self._max_value_bytes)
 
     @property
     def facts(self) -> tuple[JSONValue, ...]:

@@ -15,6 +15,10 @@ class Pending:
     memory: dict[str, str | None] = field(default_factory=dict)  # JSON text; None = forgotten
     messages: list[Message] = field(default_factory=list)
     facts: list[JSONValue] = field(default_factory=list)
+    # Entries for documents; see `outgoing`.
+    documents: list[dict[str, JSONValue]] = field(default_factory=list)
+    # Whether any of this goes to documents.
+    goes_out: bool = False
 
     def written(self) -> dict[str, JSONValue]:
         """Return the values to set."""
@@ -30,6 +34,8 @@ class Pending:
             memory=self.memory | later.memory,
             messages=self.messages + later.messages,
             facts=self.facts + later.facts,
+            documents=self.documents + later.documents,
+            goes_out=self.goes_out or later.goes_out,
         )
 
 
@@ -53,10 +59,18 @@ class Outbox:
             self.pending.memory[key] = text
             self.is_empty = False
 
-    def say(self, message: Message) -> None:
-        """A message was said."""
+    def say(self, message: Message, *, goes_out: bool = False) -> None:
+        """A message was said; `goes_out` says that it goes to a document, too."""
         with self._lock:
             self.pending.messages.append(message)
+            self.pending.goes_out |= goes_out
+            self.is_empty = False
+
+    def put_document(self, entry: dict[str, JSONValue]) -> None:
+        """Something is to be written to a document."""
+        with self._lock:
+            self.pending.documents.append(entry)
+            self.pending.goes_out = True
             self.is_empty = False
 
     def remember(self, fact: JSONValue) -> None:

@@ -26,6 +26,7 @@ from agent_statestore.records import (
     AgentStep,
     Checkpointed,
     Claim,
+    JSONValue,
     Result,
     StepChanges,
 )
@@ -34,6 +35,7 @@ from agent_statestore.store import Store
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.outgoing import OUTBOX_KEY, Outgoing
 from celery_agents.engine.journal.paused_on import NOWHERE, PausedOn
 from celery_agents.engine.journal.pending import NOTHING, Pending
 from celery_agents.engine.lease import HeldLease
@@ -79,6 +81,7 @@ class Recorder:
         journal: Journal,
         memory: RunMemory,
         mailbox: Mailbox,
+        outgoing: Outgoing,
         now: Callable[[], datetime],
     ) -> None:
         """`context` is that of the claim, as the agent's code is to see it."""
@@ -90,6 +93,7 @@ class Recorder:
         self._journal = journal
         self._memory = memory
         self._mailbox = mailbox
+        self.outgoing = outgoing
         self._now = now
         # Called with each step that is recorded, in that order, by the thread that recorded it.
         self.listeners: list[Callable[[AgentStep], object]] = []
@@ -205,14 +209,30 @@ class Recorder:
         """
         if self.unknown is not None:
             self._find_out()
-        memory = self._memory
+        memory, outgoing = self._memory, self.outgoing
+        if change.get("state") is not None and change["state"] is not AgentState.THINKING:
+            # The lease goes with this write: documents come before it.
+            if memory.outbox.pending.goes_out:
+                self.write()
+            self._write_documents()
         taken = NOTHING if memory.outbox.is_empty else memory.outbox.take()
         try:
             checkpoint = self._checkpoint(taken, change)
-            return self._applied(checkpoint, self._apply(checkpoint))
+            applied = self._applied(checkpoint, self._apply(checkpoint))
         except BaseException:
             memory.outbox.put_back(taken)
             raise
+        if outgoing.waiting:
+            self._write_documents()
+        return applied
+
+    def _write_documents(self) -> None:
+        """Do what is recorded for documents, with patience."""
+        if self.outgoing.waiting:
+            try:
+                self._course.patience("a document", "could not be written").ask(self.outgoing.write)
+            except LeaseLost as error:
+                raise _lost_to(self._held, error) from error
 
     # -- writing with others -------------------------------------------------------------------------------------------
 
@@ -237,6 +257,8 @@ class Recorder:
         """The step is in the store."""
         # Not `_applied`: the signals that this thread has taken come with a write of its own.
         self._last_checkpoint = writing.write.checkpoint.checkpoint_id
+        if self.outgoing.is_stored:
+            self._outbox_is_stored(writing.write.checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         self._is_recorded((writing.step,))
@@ -288,6 +310,8 @@ class Recorder:
         except BaseException:
             self._memory.outbox.put_back(taken)
             raise
+        if self.outgoing.waiting:
+            self._write_documents()
         if not transaction.was_applied:
             return step
         (recorded, *_) = self.store.get_steps(self._lease.execution_id, after=step.step_number - 1)
@@ -302,6 +326,12 @@ class Recorder:
                 "facts": tuple(pending.facts),
                 "facts_by_run": True,
             }
+        outgoing = self.outgoing
+        if pending.goes_out:
+            outbox: JSONValue = [*outgoing.carried(pending.messages, pending.documents)]
+            change["working_memory"] = change["working_memory"] | {OUTBOX_KEY: outbox}
+        elif outgoing.is_stored and not outgoing.waiting:
+            change["forget"] = (*change.get("forget", ()), OUTBOX_KEY)
         taken = self._mailbox.taken.__dict__.get("ids")
         if taken:
             change["consumed"] = tuple(taken)
@@ -325,9 +355,18 @@ class Recorder:
     def _applied(self, checkpoint: Checkpoint, applied: Checkpointed) -> Checkpointed:
         self._mailbox.taken.__dict__.clear()
         self._last_checkpoint = checkpoint.checkpoint_id
+        if OUTBOX_KEY in checkpoint.working_memory or self.outgoing.is_stored:
+            self._outbox_is_stored(checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         return applied
+
+    def _outbox_is_stored(self, checkpoint: Checkpoint) -> None:
+        entries: Any = checkpoint.working_memory.get(OUTBOX_KEY)
+        if entries is not None:
+            self.outgoing.are_recorded(entries, checkpoint.messages)
+        elif OUTBOX_KEY in checkpoint.forget:
+            self.outgoing.is_stored = False
 
 
 def store_clock(claim: Claim) -> Callable[[], datetime]:

@@ -25,6 +25,7 @@ from celery_agents.engine.run import event_loop, loop_step
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.open_waits import OpenWaits
+from celery_agents.engine.run.session import SESSION, OpenSession, RunSession
 from celery_agents.engine.steps.call import (
     Call,
     CallOptions,
@@ -255,6 +256,20 @@ class AsyncRun(BaseRun):
         job = self._desk.submit(lambda: reached.finish(is_expected=True))
         job.add_done_callback(lambda job: course.unexpect() if job.cancelled() else None)
         return await asyncio.wrap_future(job)
+
+    @property
+    def session(self) -> Coroutine[Any, Any, RunSession]:
+        """The conversation of the session, to be awaited; see `Run.session`."""
+        return self._session()
+
+    @_to_be_awaited
+    async def _session(self) -> RunSession:
+        opened = self._opened_session()
+        if opened is not None:
+            return opened
+        key = self._attempt.journal.come_to(SESSION)
+        opening = self._do(lambda: OpenSession().take(self._attempt, key))
+        return self._keep_session(await self._in_order(opening, key))
 
     async def _take(self, wanted: Durable) -> Any:
         key = self._attempt.journal.come_to(wanted.name)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from agent_statestore.envelope import dump
+from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
 from celery_agents.define.called_as import CalledAs
@@ -22,12 +23,13 @@ from celery_agents.engine.pauses.job import DEFAULT_EVERY, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
+from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Durable = Question | AskedApproval | AwaitedEvent | Sleep | Spawn | Job
+Durable = Question | AskedApproval | AwaitedEvent | Sleep | Spawn | Job | OpenSession
 Calls = Mapping[str, Callable[[], Any]] | Sequence[Callable[[], Any]]
 
 
@@ -90,6 +92,17 @@ class BaseRun:
     def remember(self, fact: JSONValue) -> None:
         """Adds a fact to the memory. Stored with the next checkpoint."""
         self._attempt.memory.conversation.remember(fact)
+
+    def _opened_session(self) -> RunSession | None:
+        """Return the session if the code has asked for it before. Raise `InvalidRecord` without one."""
+        if self.session_id is None:
+            raise InvalidRecord("session_id", "this execution has none: give it one at enqueue")
+        session: RunSession | None = self._attempt.recorder.outgoing.session
+        return session
+
+    def _keep_session(self, session: RunSession) -> RunSession:
+        self._attempt.recorder.outgoing.session = session
+        return session
 
     def spend(self, *, tokens: float = 0, cost: float = 0) -> None:
         """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.

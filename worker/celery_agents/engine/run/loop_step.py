@@ -133,8 +133,8 @@ class _LoopStep:
             self._leave(CalledWork(self._work, value=self._given))
             return None
         try:
-            if attempt.recorder.unknown is not None:
-                raise StoreUnavailable(attempt.recorder.store.url, "an earlier record is not confirmed yet")
+            if attempt.recorder.unknown is not None or attempt.memory.outbox.pending.goes_out:
+                raise StoreUnavailable(attempt.recorder.store.url, "more has to be written than this record")
             result = Result(success=True, output=self._output)
             record = attempt.recorder.make_step(self._reached.key, step.action, result, started=self._called_at)
             self._writing = attempt.recorder.start_writing(record)

@@ -18,6 +18,7 @@ from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
+from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, Place, come_to, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
 
@@ -117,6 +118,16 @@ class Run(BaseRun):
         `called_as` says what tool or model a function that is no tool calls, and is recorded.
         """
         return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as))
+
+    @property
+    def session(self) -> RunSession:
+        """The conversation of the session, which lasts across executions; the first use makes this its one writer.
+
+        Raise `SessionBusy` while another active execution is that, unless the agent's `session_policy` is "queue", and
+        `InvalidRecord` for an execution without a session.
+        """
+        opened = self._opened_session()
+        return self._keep_session(self._take(OpenSession())) if opened is None else opened
 
     def ask(
         self,
