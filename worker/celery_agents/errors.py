@@ -24,7 +24,7 @@
     |-- TooManyDescendants      executions have started as many others as there may be
     |-- SpawnTooDeep            executions start executions start executions ...
     |-- JournalMismatch         the recorded steps contradict the agent's code
-    |-- SessionBusy             another execution of the session is active, and the agent rejects a second one
+    |-- SessionBusy             another execution of the session is active, and rejects or keeps out a second one
     |-- NestedStep, StepInThread  a step's function, or a thread of the agent's code, tried to take a step itself
     |-- MemoryInParallel        a step that runs beside others tried to change the memory
     |-- NotAwaited              an async agent never awaited a call of its run
@@ -347,7 +347,7 @@ class JournalMismatch(AgentsError):
 
 
 class SessionBusy(AgentsError):
-    """Another execution of this agent in this session is active: `@agent(session_policy="reject")`.
+    """Another execution in the session is active: with `session_policy="reject"`, or it holds the conversation.
 
     `execution_id` is the id of the other execution.
     """

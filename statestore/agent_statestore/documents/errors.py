@@ -42,15 +42,3 @@ class DocumentUnreadable(StoreError):
 
     def __str__(self) -> str:
         return f"the document {self.key!r} of {'/'.join(self.namespace)} is damaged: {self.reason}"
-
-
-class SessionBusy(NamespaceHeld):
-    """Another execution of the session, which is active, is having the conversation."""
-
-    def __init__(self, session_id: str, execution_id: str) -> None:
-        super().__init__(("session", session_id), execution_id)
-        self.args = (session_id, execution_id)
-        self.session_id = session_id
-
-    def __str__(self) -> str:
-        return f"the session {self.session_id!r} is busy: execution {self.execution_id} holds it until it is over"

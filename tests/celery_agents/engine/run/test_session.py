@@ -9,10 +9,11 @@ import pytest
 from agent_statestore import AgentState, InvalidRecord, StoreUnavailable, ValueTooLarge
 from agent_statestore.documents import Written
 from agent_statestore.documents.codec import EncodedOperation
-from agent_statestore.documents.errors import NamespaceHeld, SessionBusy
+from agent_statestore.documents.errors import NamespaceHeld
 from agent_statestore.memory import MemoryStore
 from celery_agents import AsyncRun, Run
 from celery_agents.engine.outcome import Ending
+from celery_agents.errors import SessionBusy
 from tests.celery_agents.driving import LEASE, Calls, Crash, Engine
 
 

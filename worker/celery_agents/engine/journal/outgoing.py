@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
-from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld, SessionBusy
+from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld
 from agent_statestore.documents.holding import Hold, take_hold
 from agent_statestore.documents.places import Namespace
 from agent_statestore.documents.records import Operation, Put
@@ -21,6 +21,7 @@ from agent_statestore.errors import LeaseLost, StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, JSONValue, Lease, Message
 from agent_statestore.store import Store
+from celery_agents.errors import SessionBusy
 
 log = line_logger(__name__)
 
@@ -80,7 +81,7 @@ class Outgoing:
                 self._write(self.waiting[0])
             except (StoreUnavailable, LeaseLost):
                 raise
-            except StoreError as error:
+            except (StoreError, SessionBusy) as error:
                 # It would be refused for ever, and hold up the execution that has recorded it.
                 log.error("execution %s: a document was not stored: %s", self._lease.execution_id, error)
             del self.waiting[0]
@@ -129,7 +130,8 @@ class Outgoing:
             try:
                 self._hold = take_hold(self._store.documents, namespace, self._lease, self._keeps)
             except NamespaceHeld as held:
-                raise SessionBusy(self._context.session_id or "", held.execution_id) from held
+                agent_id, session_id = self._context.agent_id, self._context.session_id or ""
+                raise SessionBusy(agent_id, session_id, held.execution_id) from held
         return self._hold
 
     def _keeps(self, execution_id: str) -> bool:
