@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via
 from agent_statestore.contract import StorePrimitives
@@ -17,6 +18,7 @@ from agent_statestore.errors import (
     StoreUnavailable,
 )
 from agent_statestore.query import Query
+from agent_statestore.recall.vectors import DocumentVectors, VectorIndex
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
     Action,
@@ -249,6 +251,11 @@ class Store(StorePrimitives):
         Raise `NamespaceHeld` while another active execution is, and `LeaseLost` if a later attempt of this one is.
         """
         return take_hold(self.documents, namespace, lease, self._is_active)
+
+    @cached_property
+    def vectors(self) -> VectorIndex:
+        """The index of the vectors of facts; see `agent_statestore.recall`."""
+        return DocumentVectors(self.documents)
 
     def session(self, session_id: str) -> Session:
         """Return the conversation of a session, which need not have one. Raise `InvalidRecord` for an invalid id."""

@@ -9,6 +9,7 @@ from celery_agents import current
 from celery_agents.client.execution import Execution
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash
+from celery_agents.define.long_term_memory import LongTermMemory
 from celery_agents.define.names import check_decorated
 from celery_agents.define.origin import name_for
 from celery_agents.define.registry import Registry, default_registry
@@ -81,6 +82,7 @@ def agent(
     concurrency: int | None = None,
     concurrency_key: Callable[[Any], object] | None = None,
     rate_limit: str | None = None,
+    memory: LongTermMemory | None = None,
     registry: Registry | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]: ...
 def agent(
@@ -100,6 +102,7 @@ def agent(
     concurrency: int | None = None,
     concurrency_key: Callable[[Any], object] | None = None,
     rate_limit: str | None = None,
+    memory: LongTermMemory | None = None,
     registry: Registry | None = None,
 ) -> Agent | Callable[[Callable[..., Any]], Agent]:
     """Make an agent of a function `(run, input) -> output`, plain or async.
@@ -125,6 +128,7 @@ def agent(
             concurrency=concurrency,
             concurrency_key=concurrency_key,
             rate_limit=rate_limit,
+            memory=memory,
         )
         (registry or default_registry).add_agent(made)
         return made

@@ -11,6 +11,7 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import JSONValue
 from celery_agents.define import answers, likeness, types
+from celery_agents.define.long_term_memory import BufferMemory, HybridMemory, LongTermMemory, VectorMemory
 from celery_agents.define.names import check_amount, check_count, check_duration
 from celery_agents.define.origin import Origin, innermost, wear
 from celery_agents.define.turns import Turns
@@ -38,6 +39,7 @@ class AgentDefinition:
             (nothing), "queue" (one works after the other, in the order of creation), or "reject" (`SessionBusy`). At
             most `concurrency` executions work at once, or that many for each `concurrency_key`, a function of the
             input; paused ones do not count. At most `rate_limit` of them start, such as "10/m" (s, m or h).
+        memory: what `run.recall` looks in: `BufferMemory`, `VectorMemory` or `HybridMemory`.
         is_async: whether its function is a coroutine function, which gets an `AsyncRun`.
     """
 
@@ -58,6 +60,7 @@ class AgentDefinition:
         concurrency: int | None = None,
         concurrency_key: Callable[[Any], object] | None = None,
         rate_limit: str | None = None,
+        memory: LongTermMemory | None = None,
     ) -> None:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise RegistrationError(name, "an agent is a function, not a generator")
@@ -74,6 +77,8 @@ class AgentDefinition:
                 check_amount(name, limit_name, amount)
         if deadline is not None:
             check_duration(name, "deadline", deadline)
+        if memory is not None and not isinstance(memory, BufferMemory | VectorMemory | HybridMemory):
+            raise RegistrationError(name, f"memory is a BufferMemory, VectorMemory or HybridMemory, not {memory!r:.80}")
         if on_limit not in ("fail", "ask"):
             raise RegistrationError(name, f"on_limit is 'fail' or 'ask', not {on_limit!r}")
         self.name = name
@@ -86,10 +91,22 @@ class AgentDefinition:
         self.max_tokens = max_tokens
         self.max_cost = max_cost
         self.on_limit = on_limit
+        self.memory = memory
         self.turns = Turns.of(name, session_policy, concurrency, concurrency_key, rate_limit)
         # A plain decorator may stand between: what it returns is then a coroutine too.
         self.is_async = types.is_async(function) or inspect.iscoroutinefunction(innermost(function))
-        limits = (max_steps, max_attempts, queue, priority, deadline, max_tokens, max_cost, on_limit, self.turns)
+        limits = (
+            max_steps,
+            max_attempts,
+            queue,
+            priority,
+            deadline,
+            max_tokens,
+            max_cost,
+            on_limit,
+            self.turns,
+            memory,
+        )
         self.made = Origin.of(function, *limits)
         self.origin = self.made.name
         self.description = inspect.getdoc(types.unwrap(function)) or ""

@@ -279,6 +279,7 @@ class Executor:
                 inline_wait_seconds=self.limits.inline_wait_seconds,
                 jitter=self.jitter,
                 names=agent.names,
+                memory=agent.memory,
             ),
             stage=stage,
             now=now,

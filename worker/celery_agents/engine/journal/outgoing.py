@@ -9,12 +9,10 @@ ends: whoever sees that sees the documents, too.
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any, Final
 
 from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld
 from agent_statestore.documents.holding import Hold, take_hold
-from agent_statestore.documents.places import Namespace
 from agent_statestore.documents.records import Operation, Put
 from agent_statestore.documents.sessions import Session, SessionMessage, Summary, namespace_of
 from agent_statestore.errors import LeaseLost, StoreError, StoreUnavailable
@@ -93,7 +91,7 @@ class Outgoing:
             summary = Summary(up_to=entry["up_to"], content=entry["content"])
             self._write_to_session(self.conversation.summarising(summary))
         else:
-            self._store.documents.write([_put_of(entry)])
+            self._store.documents.write([_put_of(put) for put in entry["puts"]])
 
     def _append(self, up_to: int) -> None:
         """Have the session the first `up_to` messages of this execution."""
@@ -147,22 +145,20 @@ def is_of_session(message: Message) -> bool:
     return message.metadata.get(SESSION_MARK) is True
 
 
-def put_entry(
-    namespace: Namespace,
-    key: str,
-    value: JSONValue,
-    *,
-    metadata: Mapping[str, JSONValue],
-    ttl: timedelta | None = None,
-) -> Entry:
-    """Return an entry that stores a document, unless one stands there."""
+def puts_entry(operations: Iterable[Operation]) -> Entry:
+    """Return an entry that stores documents of one root, each unless one stands there."""
     return {
-        "to": "document",
-        "namespace": list(namespace),
-        "key": key,
-        "value": value,
-        "metadata": dict(metadata),
-        "ttl": None if ttl is None else ttl.total_seconds(),
+        "to": "documents",
+        "puts": [
+            {
+                "namespace": list(put.namespace),
+                "key": put.key,
+                "value": put.value,
+                "metadata": dict(put.metadata),
+            }
+            for put in operations
+            if isinstance(put, Put) and put.keep and not isinstance(put.value, bytes)
+        ],
     }
 
 
@@ -171,14 +167,9 @@ def summary_entry(up_to: int, content: JSONValue) -> Entry:
     return {"to": "summary", "up_to": up_to, "content": content}
 
 
-def _put_of(entry: Mapping[str, Any]) -> Put:
+def _put_of(put: Mapping[str, Any]) -> Put:
     return Put(
-        namespace=tuple(entry["namespace"]),
-        key=entry["key"],
-        value=entry["value"],
-        metadata=entry["metadata"],
-        keep=True,
-        ttl=None if entry["ttl"] is None else timedelta(seconds=entry["ttl"]),
+        namespace=tuple(put["namespace"]), key=put["key"], value=put["value"], metadata=put["metadata"], keep=True
     )
 
 

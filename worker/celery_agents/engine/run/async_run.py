@@ -11,6 +11,7 @@ from agent_statestore.records import JSONValue
 from celery_agents.define.arguments import ToolContext
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.long_term_memory import Recollection
 from celery_agents.define.retry import Retry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
@@ -256,6 +257,19 @@ class AsyncRun(BaseRun):
         job = self._desk.submit(lambda: reached.finish(is_expected=True))
         job.add_done_callback(lambda job: course.unexpect() if job.cancelled() else None)
         return await asyncio.wrap_future(job)
+
+    @_to_be_awaited
+    async def recall(self, question: str, *, k: int = 5, entity: str | None = None) -> Recollection:
+        asking = self._recalling(question, k, entity)
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(await request(self))
+        except StopIteration as found:
+            return cast(Recollection, found.value)
+
+    async def _write_pending(self) -> None:
+        await self._do(self._record_pending)
 
     @property
     def session(self) -> Coroutine[Any, Any, RunSession]:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import InvalidRecord
+from agent_statestore.recall.facts import Scope
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
 from celery_agents.define.called_as import CalledAs
@@ -23,6 +24,7 @@ from celery_agents.engine.pauses.job import DEFAULT_EVERY, Job
 from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
+from celery_agents.engine.run import recalling
 from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
@@ -89,9 +91,46 @@ class BaseRun:
         """Adds to the conversation history. Stored with the next checkpoint."""
         self._attempt.memory.conversation.say(role, content, self._attempt.now())
 
-    def remember(self, fact: JSONValue) -> None:
-        """Adds a fact to the memory. Stored with the next checkpoint."""
+    def remember(
+        self,
+        fact: JSONValue,
+        *,
+        scope: str | Scope | None = None,
+        data: JSONValue = None,
+        entity: str | None = None,
+        valid_from: datetime | None = None,
+        valid_until: datetime | None = None,
+    ) -> None:
+        """Adds a fact to the memory. Stored with the next checkpoint.
+
+        Without a `scope` it is this execution's alone. With "user", "session", "agent" or a `Scope` it is a text that
+        outlives the execution, to be found by `recall`: with what it is about (`entity`), more of it as `data`, and for
+        what time it holds. It notes the execution, its agent, and the last step that was recorded. Raises
+        `InvalidRecord`, also for what goes with a scope only, `NotSerialisable` or `ValueTooLarge`.
+        """
+        about: dict[str, Any] = {
+            "data": data,
+            "entity": entity,
+            "valid_from": valid_from,
+            "valid_until": valid_until,
+        }
+        if scope is not None:
+            recalling.remember(self._attempt, cast(str, fact), scope, **about)
+            return
+        for name, value in about.items():
+            if value is not None:
+                raise InvalidRecord(name, "goes with a fact that has a scope")
         self._attempt.memory.conversation.remember(fact)
+
+    def _recalling(self, question: str, k: int, entity: str | None) -> "recalling.Recalling":
+        return recalling.recalling(self._attempt, question, k, entity)
+
+    def _record_pending(self) -> None:
+        """Record what is pending, so that the documents have it."""
+        attempt = self._attempt
+        if attempt.memory.outbox.pending.goes_out:
+            with attempt.course.lock:
+                attempt.course.write(attempt.recorder.write)
 
     def _opened_session(self) -> RunSession | None:
         """Return the session if the code has asked for it before. Raise `InvalidRecord` without one."""

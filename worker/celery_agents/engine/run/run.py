@@ -10,6 +10,7 @@ from celery_agents.define import types as types
 from celery_agents.define.arguments import ToolContext
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.long_term_memory import Recollection
 from celery_agents.define.retry import Retry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.pauses.child import Child, come_to_ends, gather
@@ -118,6 +119,24 @@ class Run(BaseRun):
         `called_as` says what tool or model a function that is no tool calls, and is recorded.
         """
         return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as))
+
+    def recall(self, question: str, *, k: int = 5, entity: str | None = None) -> Recollection:
+        """What the agent's `memory` has about the question: the last messages of the session, facts, or both.
+
+        At most `k` facts, those about `entity` alone if it is given. The search is the step "recall", and a summary
+        that has to be made the step "summarise". Raises `RegistrationError` for an agent without a memory, and what the
+        memory's functions raise.
+        """
+        asking = self._recalling(question, k, entity)
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(request(self))
+        except StopIteration as found:
+            return cast(Recollection, found.value)
+
+    def _write_pending(self) -> None:
+        self._record_pending()
 
     @property
     def session(self) -> RunSession:

@@ -59,16 +59,19 @@ class RunSession:
         conversation, now = self._attempt.memory.conversation, self._attempt.now()
         conversation.say(role, content, now, {**(metadata or {}), SESSION_MARK: True})
 
-    def summarise(self, content: JSONValue) -> None:
-        """Let `content` stand for all that was said before this execution, from the next one on.
+    def summarise(self, content: JSONValue, *, up_to: int | None = None) -> None:
+        """Let `content` stand for the messages up to number `up_to`, from the next execution on.
 
-        Have a step make it of `history`. It is stored with the next checkpoint; the messages stay readable, and
-        `messages` of this execution stays as it is. Without a history there is nothing to do.
+        By default these are all that were said before this execution. Have a step make it of `history`. It is stored
+        with the next checkpoint; the messages stay readable, and `messages` of this execution stays as it is. Without a
+        history there is nothing to do. Raise `InvalidRecord` for the number of no message of the history.
         """
+        if up_to is not None and not 0 < up_to <= self._up_to:
+            raise InvalidRecord("up_to", f"needs the number of a message, from 1 to {self._up_to}, not {up_to!r:.80}")
         if self._up_to:
             memory = self._attempt.memory
             memory.check_value(content, "summary")
-            memory.outbox.put_document(summary_entry(self._up_to, content))
+            memory.outbox.put_document(summary_entry(up_to or self._up_to, content))
 
 
 @dataclass(frozen=True, slots=True)
