@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from celery_agents.client.execution import Execution
-    from celery_agents.current import enqueue, enqueue_many, get_execution
+    from celery_agents.current import enqueue, enqueue_many, get_execution, get_session
     from celery_agents.decorators import Agent, agent, tool
     from celery_agents.define.arguments import ToolContext
     from celery_agents.define.called_as import CalledAs
     from celery_agents.define.crash_policy import CrashPolicy, Happened
+    from celery_agents.define.long_term_memory import BufferMemory, HybridMemory, Recollection, VectorMemory
     from celery_agents.define.names import step_name
     from celery_agents.define.registry import Registry
     from celery_agents.define.retry import Retry
@@ -109,6 +110,10 @@ __all__ = [  # noqa: RUF022 - grouped
     "Finished",
     "Retry",
     "Registry",
+    "BufferMemory",
+    "VectorMemory",
+    "HybridMemory",
+    "Recollection",
     # loop agents
     "loop_agent",
     "LoopContext",
@@ -135,6 +140,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "enqueue_many",
     "schedule",
     "get_execution",
+    "get_session",
     "Execution",
     # errors
     "AgentsError",
@@ -186,6 +192,7 @@ _MODULES: Final = {
         "enqueue",
         "enqueue_many",
         "get_execution",
+        "get_session",
     ),
     "decorators": (
         "Agent",
@@ -198,6 +205,7 @@ _MODULES: Final = {
         "CrashPolicy",
         "Happened",
     ),
+    "define.long_term_memory": ("BufferMemory", "HybridMemory", "Recollection", "VectorMemory"),
     "define.names": ("step_name",),
     "define.registry": ("Registry",),
     "define.retry": ("Retry",),

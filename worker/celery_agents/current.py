@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import current_app
 
+from agent_statestore.documents.sessions import Session
 from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import JSONValue
 from celery_agents.client.execution import Execution
@@ -141,3 +142,11 @@ def get_execution(execution_id: str, *, runtime: Services | None = None) -> Exec
     if services.store.get_summary(execution_id) is None:
         raise ExecutionNotFound(execution_id)
     return Execution(execution_id, services)
+
+
+def get_session(session_id: str, *, runtime: Services | None = None) -> Session:
+    """Return the conversation of a session: to read, to sum up, to rewind, to fork, to erase. It need not have one.
+
+    Raise `InvalidRecord` for an invalid id.
+    """
+    return (runtime or current_runtime()).store.session(session_id)
