@@ -24,24 +24,25 @@ def round_trips_per_step(url: str) -> float:
         if url.startswith("sqlite"):
             count = _counted_commits(stack)
         else:
-            address = _ADDRESS.search(url)
-            if address is None:
-                raise ValueError(f"no host and port in {url}")
-            proxy = stack.enter_context(CountingProxy(address["host"], int(address["port"])))
-            url = url[: address.start()] + f"127.0.0.1:{proxy.port}" + url[address.end() :]
-
-            def count() -> int:
-                return proxy.turns
-
+            url, count = counted(stack, url)
         engine = Engine(stack.enter_context(open_store(url)), payload(2048))
 
-        def counted(steps: int) -> int:
+        def taken(steps: int) -> int:
             before = count()
             engine.take_steps(steps)
             return count() - before
 
-        counted(_MANY)  # loads scripts, prepares statements
-        return (counted(_MANY) - counted(_FEW)) / (_MANY - _FEW)
+        taken(_MANY)  # loads scripts, prepares statements
+        return (taken(_MANY) - taken(_FEW)) / (_MANY - _FEW)
+
+
+def counted(stack: ExitStack, url: str) -> tuple[str, Callable[[], int]]:
+    """Return the URL of a proxy for the server at `url`, and what returns the round trips through it so far."""
+    address = _ADDRESS.search(url)
+    if address is None:
+        raise ValueError(f"no host and port in {url}")
+    proxy = stack.enter_context(CountingProxy(address["host"], int(address["port"])))
+    return url[: address.start()] + f"127.0.0.1:{proxy.port}" + url[address.end() :], lambda: proxy.turns
 
 
 def _counted_commits(stack: ExitStack) -> Callable[[], int]:

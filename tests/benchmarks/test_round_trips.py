@@ -1,5 +1,7 @@
 """One round trip per step, counted between client and server; on SQLite one transaction."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 import redis
 
 from agent_statestore import MemoryStore
+from agent_statestore.documents import DocumentQuery, Put, Remove
 from agent_statestore.sql import SQLStore
 from benchmarks.executing import Engine
 from benchmarks.proxy import CountingProxy
-from benchmarks.round_trips import round_trips_per_step
+from benchmarks.round_trips import counted, round_trips_per_step
 from tests.services.postgresql import driver_url
 
 
@@ -28,6 +31,31 @@ def test_mariadb(mariadb_database_url: str) -> None:
     with SQLStore(mariadb_database_url) as store:
         store.migrate()
     assert round_trips_per_step(mariadb_database_url) == 2
+
+
+def test_documents_on_postgresql(postgresql_migrated_url: str) -> None:
+    with ExitStack() as stack:
+        url, count = counted(stack, postgresql_migrated_url)
+        documents = stack.enter_context(SQLStore(url)).documents
+        namespace = ("session", "s")
+        puts = [Put(namespace=namespace, key=str(number), value={"n": number}) for number in range(50)]
+        with_metadata = Put(namespace=namespace, key="m", value=b"m", metadata={"a": 1})
+        removes = [Remove(namespace=namespace, key=str(number)) for number in range(25)]
+        page = DocumentQuery(namespace=namespace, where={"a": 1}, limit=10)
+        calls: dict[str, Callable[[], object]] = {
+            "write of one": lambda: documents.write([with_metadata]),
+            "write of many": lambda: documents.write([*removes, *puts[25:]], write_id="w"),
+            "write that was applied": lambda: documents.write(puts[25:], write_id="w"),
+            "get": lambda: documents.get_many([(namespace, "30"), (("other",), "x")]),
+            "list": lambda: documents.list(page),
+            "remove_under": lambda: documents.remove_under(namespace),
+        }
+        for name, call in calls.items():
+            for _ in range(6):
+                call()  # prepares the statement
+            before = count()
+            call()
+            assert count() - before == 1, name
 
 
 @pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])

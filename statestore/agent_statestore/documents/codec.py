@@ -138,7 +138,12 @@ def metadata_lines(metadata: Mapping[str, JSONValue]) -> list[str]:
 
 def decode_metadata(lines: str) -> dict[str, JSONValue]:
     """Return the metadata that `encode_metadata` wrote."""
-    metadata: dict[str, JSONValue] = json.loads("{" + ",".join(lines.split("\n")[1:-1]) + "}") if lines else {}
+    if not lines:
+        return {}
+    first, *between, last = lines.split("\n")
+    if first or last or not between:
+        raise ValueError("its metadata are no lines")
+    metadata: dict[str, JSONValue] = json.loads("{" + ",".join(between) + "}")
     return metadata
 
 

@@ -114,7 +114,7 @@ class DocumentStore(DocumentPrimitives):
     """The documents of a store: the primitives of the backend, and what users call.
 
     A namespace is a tuple of one or more texts, and a key is a text; neither is empty nor holds control characters, and
-    together they have at most some 700 characters. The first two parts of a namespace name its root: the documents of
+    together they have at most some 670 characters. The first two parts of a namespace name its root: the documents of
     one root are written together, as on a Redis Cluster they lie on one server. So choose what belongs together, such
     as `("session", session_id)`, and put no more into one root than one server should hold.
     """

@@ -43,9 +43,10 @@ from agent_statestore.records import (
 from agent_statestore.rules.creating import create_each
 from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
+from agent_statestore.sql.beside.documents import SQLDocuments
+from agent_statestore.sql.beside.duties import DutyStatements
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
-from agent_statestore.sql.duties import DutyStatements
 from agent_statestore.sql.joining import Create, Joining
 from agent_statestore.sql.locking.joined import create_locked
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
@@ -55,7 +56,7 @@ from agent_statestore.sql.schema import schema
 from agent_statestore.sql.settings import own_options, parse_url
 from agent_statestore.sql.single import SingleStatements
 from agent_statestore.sql.sqlite.database import SQLiteDatabase
-from agent_statestore.sql.sqlite.primitives import SQLitePrimitives, bind_sqlite
+from agent_statestore.sql.sqlite.primitives import SQLitePrimitives, bind_sqlite, documents_in_file
 from agent_statestore.sql.step_transaction import BoundDatabase, StepTransactions
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
@@ -81,6 +82,7 @@ class SQLStore(Store):
         self.keeps_deleted = settings.keeps_deleted
         self._database: Database
         self._primitives: Primitives
+        self._documents: SQLDocuments
         # Applies several checkpoints at once, where the database can.
         self._together: Callable[[Sequence[tuple[Lease, EncodedCheckpoint]]], list[Checkpointed | None]] | None = None
         bind: Callable[[Connection], BoundDatabase]
@@ -91,11 +93,13 @@ class SQLStore(Store):
                 in_file = SQLitePrimitives(sqlite, clock or SystemClock())
                 self._database, self._primitives = sqlite, in_file
                 self.writes_together = True  # a file takes one writer at a time
+                self._documents = documents_in_file(sqlite, clock or SystemClock())
                 bind, create = partial(bind_sqlite, in_file), partial(create_locked, in_file, "?")
             case "postgresql":
                 with driver("psycopg", extra="postgresql"):
                     from agent_statestore.sql.postgresql.bound import BoundPostgreSQL
                     from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
+                    from agent_statestore.sql.postgresql.documents import documents_of
                     from agent_statestore.sql.postgresql.joined import create_joined
                     from agent_statestore.sql.postgresql.together import checkpoint_together
 
@@ -105,14 +109,21 @@ class SQLStore(Store):
                 self.writes_together = postgresql.can_run_together
                 if self.writes_together:
                     self._together = partial(checkpoint_together, postgresql, self._primitives.now_us)
+                self._documents = documents_of(postgresql, clock)
                 bind, create = partial(BoundPostgreSQL, settings, clock), partial(create_joined, settings, clock)
             case "mysql":
                 with driver("pymysql", extra="mysql"):
-                    from agent_statestore.sql.mysql.primitives import MySQLDatabase, MySQLPrimitives, bind_mysql
+                    from agent_statestore.sql.mysql.primitives import (
+                        MySQLDatabase,
+                        MySQLPrimitives,
+                        bind_mysql,
+                        documents_on_server,
+                    )
 
                 mysql = MySQLDatabase(settings)
                 on_server = MySQLPrimitives(mysql, clock)
                 self._database, self._primitives = mysql, on_server
+                self._documents = documents_on_server(mysql, clock)
                 bind, create = partial(bind_mysql, on_server), partial(create_locked, on_server, "%s")
         self._joining = Joining(settings, self._database, max_value_bytes, create)
         self._transactions = StepTransactions(settings, bind, max_value_bytes)
@@ -241,6 +252,10 @@ class SQLStore(Store):
     ) -> Turn:
         return self._primitives.take_rate(bucket, asked(bucket, limit, per, within, promised))
 
+    @property
+    def documents(self) -> SQLDocuments:
+        return self._documents
+
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         check_duty(duty, owner, ttl)
         return self._duties.take(duty, owner, ttl, instead, self._primitives.now_us())
@@ -261,8 +276,11 @@ class SQLStore(Store):
         return self._primitives.clear()
 
     def tidy(self, limit: int = 1000) -> int:
-        """Remove rates that nobody has asked for in a long time; see `StorePrimitives.tidy`."""
-        return self._single.forget_rates(limit, self._primitives.now_us())
+        """Remove rates that nobody has asked for in a long time, and documents that have expired.
+
+        See `StorePrimitives.tidy`.
+        """
+        return self._single.forget_rates(limit, self._primitives.now_us()) + self._documents.tidy(limit)
 
     def export(self, execution_id: str) -> ExportedExecution | None:
         return self._primitives.export(execution_id)

@@ -2,7 +2,10 @@
 
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
 and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
-bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer).
+bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer);
+and one in `documents` per document (`agent_statestore.documents.codec.StoredDocument`). MySQL and MariaDB have one more
+table, `document_locks`, of rows to lock (see `agent_statestore.sql.locking.documents`).
+
 The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
 that one row decide everything (a row is read again after waiting for its lock, but a subselect of another table is
 not):
@@ -39,15 +42,21 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
-    Text,
     text,
 )
-from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
 
 from agent_statestore.codec import HEADER_FIELDS
 from agent_statestore.codec.signals import ANSWERING
+from agent_statestore.sql.schema.column_types import (
+    MYSQL,
+    bytes_type,
+    execution_id_type,
+    json_type,
+    key_type,
+    ordered_type,
+    table_options,
+    text_type,
+)
 
 DEFAULT_PREFIX: Final = "agent_"
 
@@ -56,7 +65,7 @@ VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
 # The newest revision in `migrations/versions`, which makes the tables below. Alembic is slow to import, and not asked.
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 
 # Values of `memory.kind` and `notes.kind`.
 WORKING: Final = "working"
@@ -128,6 +137,14 @@ class Tables:
         return self.qualified("duties")
 
     @property
+    def documents(self) -> str:
+        return self.qualified("documents")
+
+    @property
+    def document_locks(self) -> str:
+        return self.qualified("document_locks")
+
+    @property
     def version(self) -> str:
         """Alembic's table; the prefix keeps it from colliding with the table of the user's own migrations."""
         return self.qualified(VERSION)
@@ -143,44 +160,8 @@ class Tables:
         return f"{self.prefix}{name}" if self.schema is None else f"{self.schema}.{self.prefix}{name}"
 
 
-# SQLAlchemy's names of MySQL and MariaDB; a URL of either may lead to a server of the other.
-MYSQL: Final = ("mysql", "mariadb")
-
-# Texts are compared byte by byte, as Python does: upper and lower case, accents and trailing spaces all count.
-COLLATIONS: Final = {"mysql": "utf8mb4_0900_bin", "mariadb": "utf8mb4_nopad_bin"}
-
 # How many characters of an owner MySQL and MariaDB index: they do not index a text of any length.
 OWNER_INDEXED: Final = 255
-
-
-def execution_id_type(dialect: str | None = None) -> TypeEngine[str]:
-    """Return the type of an execution's id, also for a user's column that refers to one.
-
-    `find` orders by it, and a cursor compares with it, as Python does. For `dialect` see `metadata_of`.
-    """
-    id_type: TypeEngine[str] = String(255).with_variant(String(255, collation="C"), "postgresql")
-    for name, collation in _collations(dialect).items():
-        id_type = id_type.with_variant(VARCHAR(255, charset="utf8mb4", collation=collation), name)
-    return id_type
-
-
-def text_type() -> TypeEngine[str]:
-    """Return the type of a text of any length."""
-    return Text().with_variant(LONGTEXT(), *MYSQL)
-
-
-def key_type() -> TypeEngine[str]:
-    """Return the type of a text that `require_name` limits, so that MySQL can index it."""
-    return Text().with_variant(VARCHAR(255), *MYSQL)
-
-
-def json_type() -> TypeEngine[str]:
-    """Return the type of a JSON object that statements look into."""
-    jsonb = JSONB()
-    # Otherwise Alembic would write a type that it does not import into the migrations of a user on another database.
-    # Statements on the level of the driver, as ours are, have no use for it.
-    jsonb.astext_type = None  # type: ignore[assignment]
-    return Text().with_variant(jsonb, "postgresql").with_variant(LONGTEXT(), *MYSQL)
 
 
 def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
@@ -189,24 +170,9 @@ def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
     Use them in the `include_name` of another Alembic environment that must leave these tables alone.
     """
     parts = ("steps", "notes", "memory", "signals", "audit")
-    names = ("contexts", *parts, "sessions", "rates", "duties", VERSION, UNFINISHED)
+    beside = ("sessions", "rates", "duties", "documents", "document_locks")
+    names = ("contexts", *parts, *beside, VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
-
-
-def _collations(dialect: str | None) -> dict[str, str]:
-    return {name: COLLATIONS.get(dialect or name, collation) for name, collation in COLLATIONS.items()}
-
-
-def _table_options(dialect: str | None) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, collation in _collations(dialect).items():
-        options |= {
-            f"{name}_engine": "InnoDB",
-            f"{name}_charset": "utf8mb4",
-            f"{name}_collate": collation,
-            f"{name}_row_format": "DYNAMIC",
-        }
-    return options
 
 
 def metadata_of(
@@ -225,7 +191,7 @@ def metadata_of(
     may be left out. Raise `sqlalchemy.exc.InvalidRequestError` if `metadata` holds such tables already.
     """
     metadata = MetaData() if metadata is None else metadata
-    options: dict[str, Any] = _table_options(dialect)
+    options: dict[str, Any] = table_options(dialect)
     schema_prefix = "" if schema is None else f"{schema}."
     contexts_name = f"{prefix}contexts"
 
@@ -414,4 +380,32 @@ def metadata_of(
         schema=schema,
         **options,
     )
+    documents = Table(
+        f"{prefix}documents",
+        metadata,
+        Column("place", ordered_type(700, dialect), nullable=False),
+        Column("version", BigInteger, nullable=False),
+        Column("write_id", String(255)),
+        Column("format", Integer, nullable=False),
+        Column("metadata", text_type(), nullable=False),
+        Column("created_us", BigInteger, nullable=False),
+        Column("updated_us", BigInteger, nullable=False),
+        Column("expires_us", BigInteger),
+        # The values come last: SQLite reads a row from its beginning to what is asked for.
+        Column("text", text_type()),
+        Column("content", bytes_type()),
+        PrimaryKeyConstraint("place", name=f"{prefix}documents_pkey"),
+        schema=schema,
+        **options,
+    )
+    index("expires", "expires_us", only="expires_us IS NOT NULL", on=documents)
+    if dialect in MYSQL:
+        Table(
+            f"{prefix}document_locks",
+            metadata,
+            Column("slot", Integer, autoincrement=False, nullable=False),
+            PrimaryKeyConstraint("slot", name=f"{prefix}document_locks_pkey"),
+            schema=schema,
+            **options,
+        )
     return metadata

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from agent_statestore import AgentState, Checkpoint, InvalidRecord, StoreUnavailable
+from agent_statestore import AgentState, Checkpoint, InvalidRecord, StoreUnavailable, ValueTooLarge
+from agent_statestore.documents import DocumentQuery, Put
 from agent_statestore.sql import SQLStore
 from agent_statestore.testing.kit.builders import claimed, context_of, create, done, event, message, summary_of
 from tests.services.mariadb import MariaDBServer, connect
@@ -156,6 +157,11 @@ def test_what_the_server_does_not_take_at_once_is_told_in_several_trips_or_refus
         assert context_of(small, execution_id) == before
         assert [item.execution_id for item in small.find().items] == [execution_id]
         assert small._database.run("SELECT * FROM agent_sessions", {}) == []
+        with pytest.raises(ValueTooLarge, match=f"max_allowed_packet is {limit}"):
+            small.documents.put(("a", "b"), "large", b"l" * (limit + 1))
+        puts = [Put(namespace=("a", "b"), key=str(number), value="v" * 400_000) for number in range(4)]
+        small.documents.write(puts)
+        assert [each.key for each in small.documents.list(DocumentQuery(namespace=("a", "b"))).items] == list("0123")
         # The connection goes on, and nothing keeps a lock.
         small.checkpoint(execution_id, Checkpoint(steps=(done(7),)), lease)
 

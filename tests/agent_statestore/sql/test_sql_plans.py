@@ -20,6 +20,8 @@ from sqlalchemy import create_engine, text
 from agent_statestore import AgentState, Checkpoint, Page
 from agent_statestore.clock import from_us
 from agent_statestore.codec import HEADER_FIELDS, encode_step
+from agent_statestore.documents import DocumentQuery, Place, Put
+from agent_statestore.documents.places import place_text
 from agent_statestore.envelope import FORMAT
 from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
@@ -80,6 +82,11 @@ def some(state: AgentState | None = None, *, deleted: bool = False, after: int =
     )
 
 
+def document_of(number: int) -> Place:
+    """One of ten in a namespace, of which there are twenty in each of 25 roots."""
+    return Place(("a", str(number % 25), str(number % 500)), id_of(number))
+
+
 def row_of(number: int, empty: object) -> dict[str, Any]:
     state, deleted = state_of(number), is_deleted(number)
     created_us = CREATED_US + number * 1000
@@ -134,6 +141,19 @@ def fill(store: SQLStore) -> None:
         "audit": [
             {"execution_id": owner, "position": place, "at_us": CREATED_US, "event": "created", "attempt": 0}
             for owner, place in places
+        ],
+        "documents": [
+            {
+                "place": place_text(document_of(number)),
+                "version": 1,
+                "format": FORMAT,
+                "metadata": f'\n"n":{number % 10}\n',
+                "created_us": CREATED_US,
+                "updated_us": CREATED_US,
+                "expires_us": CREATED_US + number if number % 100 == 7 else None,
+                "text": "null",
+            }
+            for number in range(COUNT)
         ],
         "sessions": [
             {"session_id": f"session-{number}", "created_us": CREATED_US, "updated_us": CREATED_US}
@@ -190,8 +210,8 @@ class PostgreSQLWatch:
         monkeypatch.setattr(psycopg.Connection, "execute", watched)
 
     def _explain(self, statement: str, params: dict[str, Any]) -> None:
-        names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
-        numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement)
+        names = list(dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", statement)))
+        numbered = re.sub(r"%\((\w+)\)[sb]", lambda found: f"${names.index(found[1]) + 1}", statement)
         with psycopg.connect(self._url) as other:
             values = ", ".join(sql.Literal(params[name]).as_string(other) for name in names)
             self._execute(other, f"PREPARE looked AS {numbered}")
@@ -400,6 +420,29 @@ def test_what_an_agent_has_in_one_state_is_found_without_its_others(
     watch.looks.clear()
     found = store.find(Query(agent_id="agent-1", states=[state], limit=LIMIT))
     assert_bounded(watch, 3 * (len(found.items) + 2))
+
+
+# -- documents ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_with_documents_looks_at_little_more_than_it_returns(store: SQLStore, watch: Watch) -> None:
+    documents = store.documents
+    here, gone = document_of(1).namespace, document_of(3).namespace
+    calls: dict[str, tuple[int, Callable[[], Any]]] = {
+        "get": (2, lambda: documents.get_many([document_of(4), document_of(40)])),
+        "list": (LIMIT, lambda: documents.list(DocumentQuery(namespace=("a",), below=True, limit=LIMIT))),
+        "last": (1, lambda: documents.list(DocumentQuery(namespace=here, newest_first=True, limit=1))),
+        "by metadata": (10, lambda: documents.list(DocumentQuery(namespace=here, where={"n": 1}, limit=LIMIT))),
+        "namespaces": (5, lambda: documents.namespaces(("a",), limit=5)),
+        "write": (2, lambda: documents.write([Put(namespace=here, key=key, value=1) for key in (id_of(1), "new")])),
+        "remove_under": (10, lambda: documents.remove_under(gone)),
+        "tidy": (LIMIT, lambda: documents.tidy(LIMIT)),
+    }
+    for name, (at_most, call) in calls.items():
+        watch.looks.clear()
+        call()
+        assert watch.looks, name
+        assert_bounded(watch, 3 * (at_most + 2))
 
 
 # -- sweeping ----------------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Dialect:
     through the primary key, so that two transactions that lock many rows do it in the same order. `time` is the time
     when the statement began; its parameter is the injected clock's time or None. `timed` is a SELECT of the time, or
     None where a clock is always given. `any_of` follows IN, for a parameter that `listed` made. `octets` is the size of
-    a text in bytes, with `{}` for the text.
+    a text in bytes, with `{}` for the text. `contains` holds if `{text}` contains `{part}`, compared byte by byte.
+    `content` stands for bytes, a parameter that `contents` made.
     """
 
     lock: str
@@ -45,7 +46,10 @@ class Dialect:
     timed: str | None
     any_of: str
     octets: str
+    contains: str
+    content: str
     listed: Callable[[Sequence[str]], Any]
+    contents: Callable[[bytes], Any]
     on_conflict: Callable[[str], str]
     new: Callable[[str], str]
 

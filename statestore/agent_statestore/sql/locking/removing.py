@@ -66,6 +66,7 @@ class LockedRemoving(LockedBase):
             transaction.write(f"DELETE FROM {self._tables.contexts}", ())
             transaction.write(f"DELETE FROM {self._tables.rates}", ())
             transaction.write(f"DELETE FROM {self._tables.duties}", ())
+            transaction.write(f"DELETE FROM {self._tables.documents}", ())
             return count
 
         return self._database.write(work)

@@ -5,10 +5,20 @@ from typing import Any, Final, Self
 
 from pymysql.err import MySQLError
 
-from agent_statestore.errors import InvalidRecord
+from agent_statestore.errors import ValueTooLarge
 from agent_statestore.sql.transaction import Insert, Row, Select
 
 _SEPARATOR: Final = b";\n"
+
+
+class PacketTooLarge(ValueTooLarge):
+    """A value whose statement is larger than what the server takes at once."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.field}: its statement takes {self.size_bytes} bytes, and the server's max_allowed_packet is "
+            f"{self.limit_bytes}"
+        )
 
 
 class MySQLTransaction:
@@ -89,11 +99,7 @@ class MySQLTransaction:
             return [], 0  # the server refuses an empty text
         for statement in waiting:
             if len(statement) >= self._max_packet:
-                raise InvalidRecord(
-                    "value",
-                    f"its statement takes {len(statement)} bytes, and the server's max_allowed_packet is "
-                    f"{self._max_packet}",
-                )
+                raise PacketTooLarge("value", len(statement), self._max_packet)
         rows: list[list[Row]] = []
         count = 0
         cursor = self._cursor

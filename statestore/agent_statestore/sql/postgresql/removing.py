@@ -42,7 +42,8 @@ class PostgreSQLRemoving(Repeating):
             f"emptied AS (DELETE FROM {tables.sessions} AS s USING {tables.sessions} AS seen "
             "WHERE seen.session_id = s.session_id AND seen.xmin = s.xmin), "
             f"forgotten AS (DELETE FROM {tables.rates}), "
-            f"freed AS (DELETE FROM {tables.duties}) "
+            f"freed AS (DELETE FROM {tables.duties}), "
+            f"thrown_away AS (DELETE FROM {tables.documents}) "
             "SELECT count(*) FROM cleared WHERE deleted_us IS NULL"
         )
 

@@ -5,16 +5,25 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
+from agent_statestore.clock import Clock
+from agent_statestore.sql.beside.documents import SQLDocuments
+from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking import Dialect, LockedPrimitives
 from agent_statestore.sql.locking.bound import BoundLocked
+from agent_statestore.sql.locking.documents import documents_locked
 from agent_statestore.sql.sqlite.pool import PooledSQLite
 
 
 def bind_sqlite(primitives: "SQLitePrimitives", connection: Connection) -> BoundLocked:
     """Return the store's statements in a transaction that the caller began."""
+    return BoundLocked(primitives, joined_sqlite(connection))
+
+
+def joined_sqlite(connection: Connection) -> PooledSQLite:
+    """Return the transaction that the caller began."""
     joined = connection.connection.driver_connection
     assert isinstance(joined, PooledSQLite)
-    return BoundLocked(primitives, joined)
+    return joined
 
 
 _DIALECT: Final = Dialect(
@@ -26,10 +35,18 @@ _DIALECT: Final = Dialect(
     timed=None,
     any_of="(SELECT value FROM json_each(?))",
     octets="LENGTH(CAST({} AS BLOB))",
+    contains="instr({text}, {part}) > 0",
+    content="?",
     listed=lambda values: json.dumps(list(values)),
+    contents=bytes,
     on_conflict=lambda keys: f"ON CONFLICT ({keys}) DO UPDATE SET",
     new=lambda column: f"excluded.{column}",
 )
+
+
+def documents_in_file(database: LockingDatabase, clock: Clock) -> SQLDocuments:
+    """Return the documents of a store in a file."""
+    return documents_locked(_DIALECT, database, clock, joined_sqlite)
 
 
 class SQLitePrimitives(LockedPrimitives):

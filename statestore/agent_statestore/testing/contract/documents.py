@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from agent_statestore.documents import (
 from agent_statestore.documents.codec import MOST_METADATA_BYTES
 from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.log import DocumentLog, LogEntry
+from agent_statestore.documents.places import MOST_CHARACTERS, place_text
 from agent_statestore.documents.records import MOST_VERSION
 from agent_statestore.errors import InvalidRecord, NotSerialisable, ValueTooLarge
 from agent_statestore.store import Store
@@ -174,6 +176,19 @@ class DocumentConformance(Suite):
             assert found(documents, ("n", name), name).value == name, name
             assert keys_of(documents, namespace=("n", name)) == [name], name
         assert documents.remove_under(("n",)) == len(names)
+
+    def test_the_longest_names_do(self, store: Store) -> None:
+        documents = store.documents
+        # Characters of four bytes that repeat nothing, as a database may compress what it puts into an index.
+        alphabet = [chr(code) for code in range(0x10000, 0x1F000)]
+        namespace = ("n", "".join(Random(7).sample(alphabet, MOST_CHARACTERS - 11)))
+        for key in ("1234567", "123456\u00e9"):
+            assert len(place_text(Place(namespace, key))) == MOST_CHARACTERS
+            documents.put(namespace, key, key)
+            assert found(documents, namespace, key).value == key
+            with pytest.raises(InvalidRecord):
+                documents.put(namespace, f"{key}8", key)
+        assert keys_of(documents, namespace=namespace) == ["1234567", "123456\u00e9"]
 
     def test_what_is_no_place_is_refused(self, store: Store) -> None:
         documents = store.documents
@@ -589,6 +604,35 @@ class DocumentConformance(Suite):
         for _ in range(ROUNDS):
             all_succeeded(together(*(partial(write, writer) for writer in range(THREADS))))
             assert len(set(values_of(documents, namespace=NS))) == 1
+
+    def test_what_a_write_expects_elsewhere_in_its_root_holds(self, store: Store) -> None:
+        """Of two that each make one document if the other is not there, one is refused."""
+        documents = store.documents
+
+        def make(mine: str, other: str) -> None:
+            documents.write([Expect(namespace=NS, key=other, version=0), Put(namespace=NS, key=mine, value=1)])
+
+        for number in range(3 * ROUNDS):
+            names = f"a{number}", f"b{number}"
+            outcomes = together(*(partial(make, *names[::direction]) for direction in (1, -1)))
+            assert raised(outcomes) == [DocumentConflict], outcomes
+
+    def test_what_was_removed_with_its_namespace_does_not_come_back(self, store: Store) -> None:
+        documents = store.documents
+
+        def go_on(version: int) -> int:
+            for count in range(1000):
+                try:
+                    version = documents.put(NS, "k", count, if_version=version)
+                except DocumentConflict as refused:
+                    return refused.found
+            return version
+
+        for below in (NS, NS[:1]) * ROUNDS:
+            version = documents.put(NS, "k", 0)
+            removed = partial(documents.remove_under, below)
+            assert all_succeeded(together(partial(go_on, version), removed)) == [0, 1]
+            assert documents.get(NS, "k") is None
 
     def test_writers_of_one_log_leave_no_gap(self, store: Store) -> None:
         log = DocumentLog(store.documents, NS)

@@ -9,6 +9,9 @@ import pytest
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.documents import DocumentQuery
+from agent_statestore.documents.errors import DocumentConflict
+from agent_statestore.documents.log import DocumentLog, LogEntry
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, LeaseLost, StepConflict
 from agent_statestore.query import Query
 from agent_statestore.records import AuditEvent, Turn
@@ -102,6 +105,18 @@ def take_rates(store: Store, member: int, bucket: str, count: int) -> list[Turn]
 def restore(store: Store, member: int, exported: ExportedExecution) -> bool:
     del member
     return store.restore(exported)
+
+
+def append_each(store: Store, member: int, namespace: tuple[str, ...]) -> None:
+    """Append entries one by one, each behind what the others have appended."""
+    log = DocumentLog(store.documents, namespace)
+    for number in range(ROUNDS):
+        while True:
+            try:
+                log.append([LogEntry(value=[member, number])] * 2, at=log.length(), write_id=f"{member}-{number}")
+            except DocumentConflict:
+                continue
+            break
 
 
 class SharedConformance(Suite):
@@ -323,6 +338,36 @@ class SharedConformance(Suite):
             assert export_of(store, exported.execution_id) == exported
             store.purge(exported.execution_id)
 
+    def test_processes_that_append_to_one_log_lose_nothing_and_leave_no_gap(
+        self, store: Store, reopen: Reopen, clock: ManualClock, team: ProcessTeam
+    ) -> None:
+        namespace = ("session", "s", "log")
+        team.run(reopen, clock, append_each, namespace)
+        entries = list(DocumentLog(store.documents, namespace).read())
+        assert [entry.version for entry in entries] == list(range(1, 2 * ROUNDS * len(team) + 1))
+        values = [entry.value for entry in entries]
+        assert values[::2] == values[1::2]
+        for member in range(len(team)):
+            assert [value for value in values[::2] if value[0] == member] == [[member, n] for n in range(ROUNDS)]
+
+    def test_without_an_injected_clock_documents_have_the_servers_time(self, store: Store, reopen: Reopen) -> None:
+        namespace, hour = ("a", "b"), timedelta(hours=1)
+        assert store.documents.namespaces() == ()
+        with reopen(clock=None) as real:
+            documents = real.documents
+            version = documents.put(namespace, "long", 1, ttl=hour)
+            document = documents.get(namespace, "long")
+            assert document is not None
+            assert abs(datetime.now(UTC) - document.created_at) < timedelta(minutes=5)
+            assert document.updated_at == document.created_at == from_us(version)
+            assert document.expires_at == document.created_at + hour
+            documents.put(namespace, "short", 1, ttl=timedelta(microseconds=1))
+            assert documents.get_many([(namespace, "short"), (namespace, "long")])[0] is None
+            assert [each.key for each in documents.list(DocumentQuery(namespace=namespace)).items] == ["long"]
+            documents.put(namespace, "short", 1, if_version=0, ttl=timedelta(microseconds=1))
+            assert documents.tidy() == 1
+            assert documents.remove_under(namespace) == 1
+
 
 class NeighbourConformance(Suite):
     """Two stores on one server, each under its own prefix."""
@@ -364,6 +409,19 @@ class NeighbourConformance(Suite):
         store.clear()
         assert not neighbour.take_rate("mail", 1, hour).is_taken
         assert store.take_rate("mail", 1, hour).is_taken
+
+    def test_neighbours_have_documents_of_their_own(self, store: Store, neighbour: Store) -> None:
+        namespace = ("a", "b")
+        for number, each in enumerate((store, neighbour)):
+            each.documents.put(namespace, "k", number, if_version=0)
+            each.documents.put(namespace, "short", number, ttl=timedelta(microseconds=1))
+        store.documents.remove_under(namespace)
+        store.tidy()
+        store.clear()
+        assert store.documents.namespaces() == ()
+        kept = neighbour.documents.get(namespace, "k")
+        assert kept is not None
+        assert kept.value == 1
 
     def test_neighbours_do_not_see_each_others_ends_trails_and_copies(
         self, store: Store, neighbour: Store, clock: ManualClock

@@ -5,6 +5,7 @@ import itertools
 import logging
 import multiprocessing
 import multiprocessing.synchronize
+import re
 import sqlite3
 import subprocess
 import sys
@@ -18,16 +19,20 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from agent_statestore import SchemaMismatch, UnknownRevision
+from agent_statestore import Checkpoint, SchemaMismatch, UnknownRevision
+from agent_statestore.documents import Put
 from agent_statestore.sql import IncompleteSchema, SQLStore, metadata_of
 from agent_statestore.sql.schema import schema
 from agent_statestore.sql.schema.structure import kind_of, missing_parts
 from agent_statestore.sql.settings import parse_url
+from agent_statestore.sql.sqlite.database import SQLiteDatabase
 from agent_statestore.sql.tables import REVISION
+from agent_statestore.testing.kit.builders import TTL, claimed, create, done
 from tests.agent_statestore.sql.schema.schemas import (
     DATABASES,
     connected,
     context,
+    count_of_tables,
     create_declared,
     described,
     empty_database,
@@ -56,7 +61,7 @@ def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
     migrated = described(url)
     migrate(url, "base")
     create_declared(url)
-    assert len(migrated) == 9
+    assert len(migrated) == count_of_tables(url)
     assert migrated == described(url)
 
 
@@ -135,6 +140,36 @@ def test_every_revision_leads_back_to_itself(url: str) -> None:
         assert described(url) == as_it_was
     migrate(url)
     assert described(url) == seen[-1]
+
+
+def test_documents_go_with_their_revision_and_nothing_else_does(url: str) -> None:
+    migrate(url)
+    with SQLStore(url) as store:
+        execution_id = create(store)
+        store.documents.write([Put(namespace=("a", "b"), key=str(number), value=number) for number in range(3)])
+        migrate(url, "0005")
+        assert "agent_documents" not in tables(url)
+        migrate(url)
+        assert store.documents.namespaces() == ()
+        store.documents.put(("a", "b"), "k", 1, if_version=0)
+        assert [item.execution_id for item in store.find().items] == [execution_id]
+
+
+def test_workers_of_the_version_before_go_on_while_documents_come(url: str) -> None:
+    """What they do with executions is done by the same statements in both versions."""
+    migrate(url, "0005")
+    script_url = url.replace("mysql+", "mariadb+")
+    with SQLStore(url) as old:
+        if isinstance(old._database, SQLiteDatabase):
+            old._database.is_ready = True  # it was, before the migration
+        execution_id, lease = claimed(old)
+        # The newest schema changes no table from before, so that it neither waits for them nor keeps them waiting.
+        assert not re.findall(r"\b(ALTER|agent_contexts|agent_duties)\b", ddl(script_url, "0005:0006"))
+        migrate(url)
+        old.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
+        old.release(lease)
+        assert old.claim(execution_id, "host:1", TTL) is not None
+        assert old.get_steps(execution_id) == (done(1),)
 
 
 def test_executions_from_before_are_kept(url: str) -> None:
@@ -224,9 +259,9 @@ def test_a_printed_way_between_revisions_keeps_what_is_stored(url: str) -> None:
         ),
     )
 
-    run_script(url, ddl(script_url, "0001:0005"))
+    run_script(url, ddl(script_url, "0001:0006"))
     assert described(url) == newest
-    assert schema.read_revision(parse_url(url)) == "0005"
+    assert schema.read_revision(parse_url(url)) == "0006"
     assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
 
     run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'deleted'")
@@ -244,12 +279,12 @@ def test_a_way_from_nothing_is_that_without_a_beginning() -> None:
     url = "postgresql://nobody@localhost:1/nothing?schema=agents"
     assert ddl(url, "base:head") == ddl(url)
     assert "CREATE SCHEMA" in ddl(url)
-    assert "CREATE SCHEMA" not in ddl(url, "0001:0005")
-    assert ddl(url, "0005:base") == ddl(url, "base")
+    assert "CREATE SCHEMA" not in ddl(url, "0001:0006")
+    assert ddl(url, "0006:base") == ddl(url, "base")
 
 
 @pytest.mark.parametrize(
-    "way", ["0001:0001", "head:0005", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
+    "way", ["0001:0001", "head:0006", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
 )
 def test_a_way_that_is_none_is_refused(way: str) -> None:
     with pytest.raises(UnknownRevision):
@@ -296,7 +331,7 @@ def test_a_server_is_never_migrated_unasked(kind: str, request: pytest.FixtureRe
 
 def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
     migrate(url, "0001")
-    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0005: run .*migrate") as refused:
+    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0006: run .*migrate") as refused:
         schema.check_schema(parse_url(url))
     assert refused.value.found == "0001"
     migrate(url)
@@ -305,7 +340,7 @@ def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
         with pytest.raises(SchemaMismatch, match=r"revision 9999.*upgrade celery-agents") as refused:
             look(parse_url(url))
         assert refused.value.found == "9999"
-    assert len(our_tables(url)) == 9
+    assert len(our_tables(url)) == count_of_tables(url)
 
 
 def test_a_table_of_somebody_elses_is_not_taken_for_ours(url: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import context, op
-from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT, VARCHAR
 from sqlalchemy.dialects.postgresql import JSONB
 
 from agent_statestore.sql.schema.structure import IncompleteSchema
@@ -34,6 +34,10 @@ def json_type() -> Type:
     return sa.Text().with_variant(JSONB(), "postgresql").with_variant(LONGTEXT(), *_MYSQL)
 
 
+def bytes_type() -> sa.types.TypeEngine[bytes]:
+    return sa.LargeBinary().with_variant(LONGBLOB(), *_MYSQL)
+
+
 class Changes:
     """The changes of one migration, to the tables of the prefix and schema that are being migrated."""
 
@@ -52,10 +56,14 @@ class Changes:
 
     def id_type(self) -> Type:
         """Return the type of an execution's id."""
-        id_type: Type = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
+        return self.ordered_type(255)
+
+    def ordered_type(self, length: int) -> Type:
+        """Return the type of a text that is compared and ordered by code point."""
+        ordered: Type = sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
         if self.is_mysql:
-            return id_type.with_variant(VARCHAR(255, charset="utf8mb4", collation=self._collation), *_MYSQL)
-        return id_type
+            return ordered.with_variant(VARCHAR(length, charset="utf8mb4", collation=self._collation), *_MYSQL)
+        return ordered
 
     def named(self, table: str) -> str:
         """Return the table's name as statements use it."""

@@ -1,0 +1,1 @@
+"""What the SQL store does beside executions: documents, and duties."""
