@@ -35,7 +35,10 @@ EXPECT: Final = "expect"
 
 
 class StoredDocument(NamedTuple):
-    """A document as stored. Either `text`, JSON, or `content`, bytes, is its value; both are None without values."""
+    """A document as stored. Either `text`, JSON, or `content`, bytes, is its value; both are None without values.
+
+    `damage` says why a backend cannot read more than its place.
+    """
 
     place: str
     version: int
@@ -47,6 +50,7 @@ class StoredDocument(NamedTuple):
     created_us: int
     updated_us: int
     expires_us: int | None
+    damage: str | None = None
 
 
 class EncodedOperation(NamedTuple):
@@ -91,6 +95,8 @@ def decode_document(stored: StoredDocument, *, with_value: bool = True) -> Docum
     """Return a stored document. Raise `FormatTooNew` or `DocumentUnreadable`."""
     place = place_of(stored.place)
     require_readable(f"document {place.key} of {'/'.join(place.namespace)}", stored.format)
+    if stored.damage is not None:
+        raise DocumentUnreadable(place.namespace, place.key, stored.damage)
     try:
         value: JSONValue | bytes = None
         if stored.content is not None:

@@ -70,12 +70,17 @@ def place_text(place: Place) -> str:
 def place_of(text: str) -> Place:
     """Return the place that `place_text` wrote."""
     namespace, _, key = text.rpartition(_KEY)
-    return Place(tuple(namespace.split(_END)[:-1]), key)
+    return Place(namespace_in(namespace), key)
 
 
 def namespace_text(namespace: Namespace) -> str:
     """Return how the places of all documents in the namespace and below it begin."""
     return "".join(f"{part}{_END}" for part in namespace)
+
+
+def namespace_in(text: str) -> Namespace:
+    """Return the namespace that `namespace_text` wrote."""
+    return tuple(text.split(_END)[:-1])
 
 
 def within(namespace: Namespace, *, below: bool) -> Range:
@@ -92,6 +97,12 @@ def root_of(namespace: Namespace) -> Namespace:
     The documents of one root are written together; see `DocumentStore.write`.
     """
     return namespace[:_ROOT_PARTS]
+
+
+def root_in(text: str) -> str:
+    """Return the text of the root with which a place begins, or the end of a range that has a root."""
+    *parts, _ = text.split(_END, _ROOT_PARTS)
+    return namespace_text(tuple(parts))
 
 
 def is_root(namespace: Namespace) -> bool:

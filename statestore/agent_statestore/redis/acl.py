@@ -30,7 +30,7 @@ COMMANDS: Final = (
         "zrangebyscore",
         "zrem",
     ),
-    *("zrevrangebylex", "zscore"),
+    *("unlink", "zrevrangebylex", "zscore"),
     *("publish", "spublish", "subscribe", "ssubscribe", "unsubscribe", "sunsubscribe"),
     *("ping", "info", "select", "client|setname", "wait", "role", "cluster|slots", "asking"),
 )

@@ -1,4 +1,4 @@
-"""The scripts' answers as records; works with clients that decode answers and with those that do not."""
+"""The scripts' answers as records."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn

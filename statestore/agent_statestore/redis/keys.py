@@ -1,7 +1,8 @@
-"""The keys of the store. `scripts/execution.lua` says what each of them holds.
+"""The keys of the store. `scripts/execution.lua` and `scripts/document.lua` say what each of them holds.
 
 Every key reads `<prefix>{pNN}:<kind>` or `<prefix>{pNN}:<kind>:<name>`. The braces make the partition Redis Cluster's
 hash tag: an execution and every index that lists it live in one partition, so that a script may change them together.
+So do all documents of one root.
 The number of partitions is part of the stored format: changing it would lose what is stored.
 """
 
@@ -137,6 +138,12 @@ class Keys:
         if with_states:
             keys += self._states[partition]
         return keys
+
+    def documents(self, root: str) -> list[bytes]:
+        """Return the keys of the scripts that work on the documents of one root."""
+        partition, name = partition_of(root), _name(root)
+        kinds = self.of_partition(partition, "docs:", "docindex:", "docexpiry:")
+        return [*(kind + name for kind in kinds), *self.of_partition(partition, "docroots", "docexpiring")]
 
     def listing(self, partition: int, card: Card) -> list[bytes]:
         """Return every index that may list the execution of this card: the states, then what `placing` gives."""

@@ -40,6 +40,7 @@ from agent_statestore.records import (
 )
 from agent_statestore.redis import answers, arguments, idempotency, leasing, moving, removing, ringing
 from agent_statestore.redis.creating import create_at_once, creation_of
+from agent_statestore.redis.documents import RedisDocuments
 from agent_statestore.redis.finding import find_ended, find_page, read_summaries
 from agent_statestore.redis.keys import (
     Keys,
@@ -118,6 +119,7 @@ class RedisStore(Store):
         self.max_value_bytes = max_value_bytes
         self._clock = clock
         self._connection = Connection(own, self.url)
+        self._documents = RedisDocuments(self._connection, self._keys, self._now)
         # With several servers, one that does not answer would hold up what the others have to write.
         self.writes_together = own.topology.is_one_server
 
@@ -364,7 +366,11 @@ class RedisStore(Store):
         answer, wait_us = self._connection.run(script("take_rate"), keys, values)
         return turn_of(int(wait_us), answers.text(answer))
 
-    # -- duties --------------------------------------------------------------------------------------------------------
+    # -- duties, documents ---------------------------------------------------------------------------------------------
+
+    @property
+    def documents(self) -> RedisDocuments:
+        return self._documents
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         check_duty(duty, owner, ttl)
@@ -383,10 +389,11 @@ class RedisStore(Store):
         return removing.delete(self._connection, self._keys, execution_id)
 
     def clear(self) -> int:
+        self._documents.clear()
         return removing.clear(self._connection, self._keys)
 
     def tidy(self, limit: int = 1000) -> int:
-        return removing.tidy(self._connection, self._keys, limit)
+        return removing.tidy(self._connection, self._keys, limit) + self._documents.tidy(limit)
 
     # -- moving between stores -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""What the tests of the Redis backend's topologies do with a store: the whole life of an execution."""
+"""What the tests of the Redis backend's topologies do with a store: the whole life of an execution, and documents."""
 
 from datetime import UTC, datetime, timedelta
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution
+from agent_statestore.documents import DocumentQuery, DocumentStore, Put, Remove
 from agent_statestore.query import Query
 from agent_statestore.records import (
     Action,
@@ -102,6 +103,29 @@ def live(store: RedisStore) -> None:
     assert store.find(Query(session_id="s", limit=1, oldest_first=True)).items[0].execution_id in others
     assert store.take_rate("mail", 1, MINUTE).is_taken
     assert store.take_rate("mail", 1, MINUTE).is_promised
+    live_documents(store.documents)
     store.tidy()
     assert store.delete_context(execution_id)
     assert store.clear() == len(others)
+
+
+def live_documents(documents: DocumentStore) -> None:
+    """Takes documents of many roots, and so of all servers, through every primitive; leaves some."""
+    places = [(("n", str(number)), "k") for number in range(20)]
+    for namespace, key in places:
+        # Too large for a cell, and gone at once or replaced.
+        soon = timedelta(microseconds=1) if namespace[1] < "2" else MINUTE
+        documents.put(namespace, key, b"\xff" * 2000, ttl=soon)
+    assert documents.tidy() == 12
+    for namespace, key in places:
+        documents.put(namespace, key, key, metadata={"m": namespace[1]})
+    query = DocumentQuery(namespace=("n",), below=True, limit=15, newest_first=True)
+    read = [document for document in documents.get_many(places) if document is not None]
+    assert [document.value for document in read] == ["k"] * 20
+    assert [*documents.list_all(query)] == sorted(read, key=lambda document: document.place)[::-1]
+    documents.write([Put(namespace=("m", "1", "2"), key=str(number), value=number) for number in range(9)])
+    documents.write([Remove(namespace=("m", "1", "2"), key="1")])
+    assert documents.remove_under(("m", "1", "2")) == 8
+    assert documents.remove_under(("n", "1")) == 1
+    documents.copy_under(("n", "2"), ("m", "3"))
+    assert documents.remove_under(("n",)) == 19

@@ -37,6 +37,7 @@ from agent_statestore.redis.keys import PARTITIONS, partition_of, partition_of_i
 from agent_statestore.redis.scripts import together
 from agent_statestore.redis.servers.connection import _TOGETHER, no_retry
 from agent_statestore.states import AgentState
+from tests.agent_statestore.redis.redis_life import live_documents
 from tests.services.redis import RedisServer
 from tests.services.redis_cluster import RedisCluster
 
@@ -660,6 +661,7 @@ def _use_everything(store: RedisStore) -> None:
     assert store.restore(stranger)
     assert store.create(new).execution_id == stranger.execution_id
     store.purge(stranger.execution_id)
+    live_documents(store.documents)
 
 
 def _recorded(raw: redis.Redis, action: object) -> list[tuple[bool, list[str]]]:

@@ -50,9 +50,12 @@ _RAISE: Final = object()
 # taken anew where it is lost.
 _TIDYING: Final = frozenset({"find_ended", "take_duty"})
 # What one server answers for all partitions in one call: what workers ask for again and again, mostly for nothing.
-_TOGETHER: Final = frozenset({"find_ended", "find_leases", "list_expired", "take_due"})
+_TOGETHER: Final = frozenset({"expired_roots", "find_ended", "find_leases", "list_expired", "take_due"})
 _READING: Final = frozenset(
-    {"export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired", "now"}
+    {
+        *("export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired", "now"),
+        *("expired_roots", "list_documents", "read_documents"),
+    }
 )
 
 

@@ -74,12 +74,12 @@ class Node:
         return connection
 
     def finish(self, connection: Any, count: int) -> list[Any]:
-        """Return the answers to what `start` has sent."""
+        """Return the answers to what `start` has sent, never decoded: values may be any bytes."""
         answers: list[Any] = []
         try:
             for _ in range(count):
                 try:
-                    answers.append(connection.read_response())
+                    answers.append(connection.read_response(disable_decoding=True))
                 except ResponseError as error:
                     answers.append(error)
         except BaseException:
