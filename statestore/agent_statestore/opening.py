@@ -6,9 +6,9 @@ from importlib.metadata import EntryPoint, entry_points
 
 from agent_statestore.clock import Clock
 from agent_statestore.drivers import AbsentDriver
+from agent_statestore.drivers.masking import masked
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import MissingDriver, UnknownScheme
-from agent_statestore.masking import masked
 from agent_statestore.store import Store
 
 GROUP = "agent_statestore.backends"

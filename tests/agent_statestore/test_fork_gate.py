@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_statestore.fork_gate import ForkGate
+from agent_statestore.drivers.fork_gate import ForkGate
 from agent_statestore.sql import SQLStore
 from agent_statestore.sql.sqlite.fork_gate import GatedConnection, sqlite_gate
 from agent_statestore.testing.kit.together import all_succeeded, together

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent_statestore import MemoryStore, Store, open_store, opening
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import UnknownScheme
-from agent_statestore.masking import masked
 
 
 def run_python(program: str, *folders: Path) -> str:

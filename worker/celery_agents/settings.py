@@ -16,8 +16,8 @@ from pydantic import Field
 
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.contract import DEFAULT_MAX_MAILBOX
+from agent_statestore.drivers.masking import masked
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
-from agent_statestore.masking import masked
 from agent_statestore.moving.retention import Retention
 from celery_agents.errors import ConfigurationError
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from agent_statestore.clock import duration_us, from_us
 from agent_statestore.documents.errors import DocumentUnreadable
 from agent_statestore.documents.places import place_of, place_text
-from agent_statestore.documents.records import Document, Expect, Operation, Place, Put, Remove
+from agent_statestore.documents.records import Document, DocumentPlace, Expect, Operation, Put, Remove
 from agent_statestore.envelope import (
     DAMAGE,
     FORMAT,
@@ -69,7 +69,7 @@ class EncodedOperation(NamedTuple):
 
 def encode_operation(operation: Operation, max_bytes: int) -> EncodedOperation:
     """Return an operation as a backend executes it. Raise `InvalidRecord`, `NotSerialisable` or `ValueTooLarge`."""
-    place = place_text(Place(operation.namespace, operation.key))
+    place = place_text(DocumentPlace(operation.namespace, operation.key))
     match operation:
         case Put():
             text, content = _encode_value(operation.value, max_bytes)
@@ -179,7 +179,7 @@ def _encode_value(value: JSONValue | bytes, max_bytes: int) -> tuple[str | None,
 
 def _document(
     stored: StoredDocument,
-    place: Place,
+    place: DocumentPlace,
     value: JSONValue | bytes,
     metadata: Mapping[str, JSONValue],
     *,

@@ -18,8 +18,8 @@ from agent_statestore.documents.codec import (
     wanted_lines,
 )
 from agent_statestore.documents.places import (
+    DocumentPlace,
     Namespace,
-    Place,
     Range,
     check_namespace,
     place_of,
@@ -171,7 +171,7 @@ class DocumentStore(DocumentPrimitives):
 
     def get(self, namespace: Namespace, key: str) -> Document | None:
         """Return a document, or None. Raise `FormatTooNew` or `DocumentUnreadable`."""
-        return self.get_many([Place(namespace, key)])[0]
+        return self.get_many([DocumentPlace(namespace, key)])[0]
 
     def get_many(self, places: Sequence[tuple[Namespace, str]]) -> tuple[Document | None, ...]:
         """Return the documents at these places, in their order, in one round trip; None where there is none.
@@ -180,7 +180,7 @@ class DocumentStore(DocumentPrimitives):
         """
         if not places:
             return ()
-        stored = self.read([place_text(Place(*place)) for place in places])
+        stored = self.read([place_text(DocumentPlace(*place)) for place in places])
         return tuple(None if each is None else decode_document(each) for each in stored)
 
     def list(self, query: DocumentQuery) -> DocumentPage:
@@ -262,7 +262,7 @@ class DocumentStore(DocumentPrimitives):
             moved = (*target, *namespace[len(source) :])
             operation = EncodedOperation(
                 "put",
-                place_text(Place(moved, key)),
+                place_text(DocumentPlace(moved, key)),
                 version=stored.version,
                 ttl_us=_time_left(stored),
                 text=stored.text,

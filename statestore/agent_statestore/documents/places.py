@@ -28,7 +28,7 @@ _WRITTEN_OUT: Final = re.compile("%([0-9A-F]{2})")
 _ROOT_PARTS: Final = 2
 
 
-class Place(NamedTuple):
+class DocumentPlace(NamedTuple):
     """The namespace and the key of a document."""
 
     namespace: Namespace
@@ -57,7 +57,7 @@ def check_namespace(namespace: object, *, least: int = 1) -> Namespace:
     return tuple(namespace)
 
 
-def place_text(place: Place) -> str:
+def place_text(place: DocumentPlace) -> str:
     """Return the place as text. Raise `InvalidRecord` for an invalid or too long namespace or key."""
     namespace = check_namespace(place.namespace)
     _check_part("key", place.key)
@@ -67,10 +67,10 @@ def place_text(place: Place) -> str:
     return text
 
 
-def place_of(text: str) -> Place:
+def place_of(text: str) -> DocumentPlace:
     """Return the place that `place_text` wrote."""
     namespace, _, key = text.rpartition(_KEY)
-    return Place(namespace_in(namespace), key)
+    return DocumentPlace(namespace_in(namespace), key)
 
 
 def namespace_text(namespace: Namespace) -> str:

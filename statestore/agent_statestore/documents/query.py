@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent_statestore.documents.places import Namespace, Range, check_namespace, place_of, place_text, within
-from agent_statestore.documents.records import Document, Place
+from agent_statestore.documents.records import Document, DocumentPlace
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.query import check_limit
 from agent_statestore.records import JSONValue, require_text
@@ -82,7 +82,7 @@ def page_of(found: list[Document], query: DocumentQuery) -> DocumentPage:
     return DocumentPage(items=items, next_cursor=cursor)
 
 
-def encode_cursor(place: Place) -> str:
+def encode_cursor(place: DocumentPlace) -> str:
     """Return the place behind which the next page begins, as opaque text."""
     return base64.urlsafe_b64encode(place_text(place).encode()).decode().rstrip("=")
 

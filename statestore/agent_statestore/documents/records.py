@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
-from agent_statestore.documents.places import Namespace, Place
+from agent_statestore.documents.places import DocumentPlace, Namespace
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue
 
-__all__ = ["MOST_VERSION", "Document", "Expect", "Namespace", "Operation", "Place", "Put", "Remove", "Written"]
+__all__ = ["MOST_VERSION", "Document", "DocumentPlace", "Expect", "Namespace", "Operation", "Put", "Remove", "Written"]
 
 # Versions are also numbers of Lua, which are exact up to here.
 MOST_VERSION: Final = 2**53 - 1
@@ -38,9 +38,9 @@ class Document:
     unreadable: str | None = None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DocumentPlace:
         """Its namespace and key."""
-        return Place(self.namespace, self.key)
+        return DocumentPlace(self.namespace, self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from agent_statestore.documents.places import place_of
 NONE: Final = 0
 
 
-class Standing(NamedTuple):
+class DocumentStanding(NamedTuple):
     """What stands at a place: its version, the write that stored it, and when it came."""
 
     version: int
@@ -24,7 +24,7 @@ class Standing(NamedTuple):
 
 
 @dataclass(slots=True)
-class Changes:
+class DocumentChanges:
     """What a write stores and removes, and the versions that then stand at its places."""
 
     puts: list[StoredDocument] = field(default_factory=list)
@@ -34,13 +34,13 @@ class Changes:
 
 
 def decide(
-    operations: Sequence[EncodedOperation], write_id: str | None, standing: Mapping[str, Standing], now_us: int
-) -> Changes:
+    operations: Sequence[EncodedOperation], write_id: str | None, standing: Mapping[str, DocumentStanding], now_us: int
+) -> DocumentChanges:
     """Return the changes of a write. Raise `DocumentConflict`.
 
     `standing` says what stands at the places of the operations; what has expired does not.
     """
-    changes = Changes()
+    changes = DocumentChanges()
     before = [standing.get(operation.place) for operation in operations]
     if write_id is not None and any(
         there is not None and there.write_id == write_id and operation.kind == PUT
@@ -82,7 +82,11 @@ def next_version(operation: EncodedOperation, found: int, now_us: int) -> int | 
 
 
 def _apply(
-    changes: Changes, operation: EncodedOperation, there: Standing | None, write_id: str | None, now_us: int
+    changes: DocumentChanges,
+    operation: EncodedOperation,
+    there: DocumentStanding | None,
+    write_id: str | None,
+    now_us: int,
 ) -> int:
     found = NONE if there is None else there.version
     if operation.kind == EXPECT:

@@ -4,10 +4,10 @@ from datetime import timedelta
 from urllib.parse import parse_qsl
 
 from agent_statestore.clock import Clock
+from agent_statestore.drivers.masking import masked
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import UnsupportedURL
 from agent_statestore.hybrid.store import HybridStore
-from agent_statestore.masking import masked
 from agent_statestore.opening import open_store
 
 _OPTIONS = ("hot", "cold", "archive_after")

@@ -9,7 +9,7 @@ from agent_statestore.documents.codec import EncodedOperation, StoredDocument
 from agent_statestore.documents.contract import DocumentStore, Selection
 from agent_statestore.documents.places import Namespace, Range, within
 from agent_statestore.documents.records import Written
-from agent_statestore.documents.rules import Standing, decide
+from agent_statestore.documents.rules import DocumentStanding, decide
 
 
 class MemoryDocuments(DocumentStore):
@@ -27,7 +27,7 @@ class MemoryDocuments(DocumentStore):
             now_us = self._clock.now_us()
             found = {operation.place: self._look(operation.place, now_us) for operation in operations}
             standing = {
-                place: Standing(stored.version, stored.write_id, stored.created_us)
+                place: DocumentStanding(stored.version, stored.write_id, stored.created_us)
                 for place, stored in found.items()
                 if stored is not None
             }

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from agent_statestore.documents.codec import FORMAT, EncodedOperation, StoredDocument
 from agent_statestore.documents.contract import DocumentStore, Selection
+from agent_statestore.documents.errors import DocumentUnreadable
 from agent_statestore.documents.places import (
     Namespace,
     Range,
@@ -18,7 +19,7 @@ from agent_statestore.documents.places import (
 )
 from agent_statestore.documents.records import Written
 from agent_statestore.documents.rules import conflict
-from agent_statestore.errors import DocumentUnreadable, ExecutionUnreadable
+from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.redis.answers import text
 from agent_statestore.redis.document_cells import arguments_of, listed_in, read_at
 from agent_statestore.redis.document_roots import EVERYTHING, Bounds, bounds_in, only_root_of, roots_within

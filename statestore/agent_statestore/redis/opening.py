@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlencode
 from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 
 from agent_statestore.clock import Clock
+from agent_statestore.drivers.masking import masked
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES
 from agent_statestore.errors import UnsupportedURL
-from agent_statestore.masking import masked
 from agent_statestore.redis.servers.locating import OPTIONS, SCHEMES
 from agent_statestore.redis.store import RedisStore
 

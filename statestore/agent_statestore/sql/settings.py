@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import UnsupportedURL
-from agent_statestore.masking import masked
 from agent_statestore.sql.driver_options import check_file_options, check_pymysql_options
 from agent_statestore.sql.tables import DEFAULT_PREFIX, Tables
 

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from agent_statestore import ManualClock, MemoryStore, UnknownScheme, UnsupportedURL, open_store
+from agent_statestore.drivers.masking import masked
 from agent_statestore.hybrid import HybridStore
-from agent_statestore.masking import masked
 from agent_statestore.sql import SQLStore
 
 

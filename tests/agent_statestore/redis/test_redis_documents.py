@@ -12,7 +12,7 @@ import redis
 
 from agent_statestore import ManualClock, MemoryStore
 from agent_statestore.documents import DocumentQuery, DocumentStore, Expect, Operation, Put, Remove
-from agent_statestore.documents.places import Place, namespace_text, root_of
+from agent_statestore.documents.places import DocumentPlace, namespace_text, root_of
 from agent_statestore.documents.records import MOST_VERSION
 from agent_statestore.envelope import FORMAT
 from agent_statestore.errors import (
@@ -63,7 +63,7 @@ class TestDecisions:
     def write(self, rng: random.Random) -> Callable[[DocumentStore], Any]:
         root = rng.choice([("a",), ("a", "b"), ("b", "é")])
         inside = [namespace for namespace in self.NAMESPACES if root_of(namespace) == root]
-        places = {Place(rng.choice(inside), rng.choice("xyz😀")) for _ in range(rng.randint(1, 4))}
+        places = {DocumentPlace(rng.choice(inside), rng.choice("xyz😀")) for _ in range(rng.randint(1, 4))}
         operations: list[Operation] = []
         versions = (None, 0, 1, 2, 3)
         for namespace, key in sorted(places):
@@ -117,7 +117,7 @@ class TestDecisions:
         if number < 5:
             below = rng.choice(((), ("a",)))
             return lambda store: store.namespaces(below, limit=3)
-        places = [Place(rng.choice(self.NAMESPACES), rng.choice("xyz😀")) for _ in range(5)]
+        places = [DocumentPlace(rng.choice(self.NAMESPACES), rng.choice("xyz😀")) for _ in range(5)]
         return lambda store: store.get_many(places)
 
     # In pieces as small as can be, what a call leaves over is left to further calls.

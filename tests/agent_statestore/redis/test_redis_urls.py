@@ -3,8 +3,8 @@
 import pytest
 
 from agent_statestore import open_store
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import UnknownScheme, UnsupportedURL
-from agent_statestore.masking import masked
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.servers.cluster import Cluster
 from agent_statestore.redis.servers.connection import connect

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 from agent_statestore import AgentState, Checkpoint, Page
 from agent_statestore.clock import from_us
 from agent_statestore.codec import HEADER_FIELDS, encode_step
-from agent_statestore.documents import DocumentQuery, Place, Put
+from agent_statestore.documents import DocumentPlace, DocumentQuery, Put
 from agent_statestore.documents.places import place_text
 from agent_statestore.envelope import FORMAT
 from agent_statestore.query import Query
@@ -82,9 +82,9 @@ def some(state: AgentState | None = None, *, deleted: bool = False, after: int =
     )
 
 
-def document_of(number: int) -> Place:
+def document_of(number: int) -> DocumentPlace:
     """One of ten in a namespace, of which there are twenty in each of 25 roots."""
-    return Place(("a", str(number % 25), str(number % 500)), id_of(number))
+    return DocumentPlace(("a", str(number % 25), str(number % 500)), id_of(number))
 
 
 def row_of(number: int, empty: object) -> dict[str, Any]:

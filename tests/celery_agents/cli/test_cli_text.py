@@ -22,7 +22,7 @@ from agent_statestore import (
     Wait,
     WaitKind,
 )
-from agent_statestore.masking import masked
+from agent_statestore.drivers.masking import masked
 from agent_statestore.records import StepChanges
 from celery_agents.cli.output import as_json, text
 from celery_agents.cli.output.table import Column, table_lines

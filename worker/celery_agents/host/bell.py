@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
 
-from agent_statestore.fork_gate import ForkGate
+from agent_statestore.drivers.fork_gate import ForkGate
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import ExecutionSummary
 from agent_statestore.store import Store

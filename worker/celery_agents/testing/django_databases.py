@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from agent_statestore.masking import masked
+from agent_statestore.drivers.masking import masked
 from celery_agents.errors import ConfigurationError
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306}

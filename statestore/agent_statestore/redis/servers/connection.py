@@ -18,8 +18,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import ExecutionUnreadable, StoreUnavailable
-from agent_statestore.masking import masked
 from agent_statestore.redis.scripts import Script, together
 from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
 from agent_statestore.redis.servers.packing import Command, Word

@@ -10,8 +10,8 @@ from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import UnsupportedURL
-from agent_statestore.masking import masked
 from agent_statestore.redis.servers.cluster import Cluster
 from agent_statestore.redis.servers.node import Address, Node, PoolOf
 from agent_statestore.redis.servers.topology import OneServer, Replicas, Sentinels, Topology

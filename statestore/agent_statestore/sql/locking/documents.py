@@ -15,7 +15,7 @@ from agent_statestore.documents.codec import EncodedOperation, StoredDocument
 from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.places import Namespace, Range
 from agent_statestore.documents.records import Written
-from agent_statestore.documents.rules import Standing, decide
+from agent_statestore.documents.rules import DocumentStanding, decide
 from agent_statestore.sql.beside.documents import Speech, SQLDocuments, number_of_root, root_in
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import Dialect, LockedBase
@@ -102,7 +102,7 @@ class LockedDocumentWriting(LockedBase):
         places = [operation.place for operation in operations]
         (found,), now_us = self._look(transaction, (self._standing, (self.dialect.listed(places),)))
         standing = {
-            place: Standing(*stands)
+            place: DocumentStanding(*stands)
             for place, *stands, expires_us in found
             if expires_us is None or expires_us > now_us
         }

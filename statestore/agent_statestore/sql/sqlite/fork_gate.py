@@ -14,7 +14,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
-from agent_statestore.fork_gate import ForkGate
+from agent_statestore.drivers.fork_gate import ForkGate
 
 sqlite_gate: Final = ForkGate("SQLite")
 

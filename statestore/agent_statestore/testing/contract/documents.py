@@ -13,11 +13,11 @@ from agent_statestore.clock import ManualClock
 from agent_statestore.documents import (
     MOST_OPERATIONS,
     Document,
+    DocumentPlace,
     DocumentQuery,
     DocumentStore,
     Expect,
     Operation,
-    Place,
     Put,
     Remove,
 )
@@ -78,7 +78,7 @@ def found(documents: DocumentStore, namespace: tuple[str, ...], key: str) -> Doc
     return document
 
 
-def places_by_pages(documents: DocumentStore, limit: int, **query: Any) -> list[Place]:
+def places_by_pages(documents: DocumentStore, limit: int, **query: Any) -> list[DocumentPlace]:
     """Return the places of all pages, each of which but the last must be full."""
     places, cursor = [], None
     while True:
@@ -183,7 +183,7 @@ class DocumentConformance(Suite):
         alphabet = [chr(code) for code in range(0x10000, 0x1F000)]
         namespace = ("n", "".join(Random(7).sample(alphabet, MOST_CHARACTERS - 11)))
         for key in ("1234567", "123456\u00e9"):
-            assert len(place_text(Place(namespace, key))) == MOST_CHARACTERS
+            assert len(place_text(DocumentPlace(namespace, key))) == MOST_CHARACTERS
             documents.put(namespace, key, key)
             assert found(documents, namespace, key).value == key
             with pytest.raises(InvalidRecord):
@@ -377,7 +377,7 @@ class DocumentConformance(Suite):
         for namespace in reversed(NAMESPACES):
             for key in ("~", "B", "a", "é"):
                 documents.put(namespace, key, key)
-        everything = [Place(namespace, key) for namespace in NAMESPACES for key in ("B", "a", "~", "é")]
+        everything = [DocumentPlace(namespace, key) for namespace in NAMESPACES for key in ("B", "a", "~", "é")]
         assert places_by_pages(documents, 1000, namespace=(), below=True) == everything
         assert places_by_pages(documents, 7, namespace=(), below=True) == everything
         assert places_by_pages(documents, 7, namespace=(), below=True, newest_first=True) == everything[::-1]
@@ -407,7 +407,7 @@ class DocumentConformance(Suite):
         ):
             assert values_of(documents, namespace=NS, **options) == expected, options
         assert places_by_pages(documents, 1, namespace=NS, after="1", before="5", newest_first=True) == [
-            Place(NS, key) for key in ("4", "3", "2")
+            DocumentPlace(NS, key) for key in ("4", "3", "2")
         ]
         with pytest.raises(InvalidRecord):
             DocumentQuery(namespace=NS, below=True, after="1")
@@ -442,7 +442,10 @@ class DocumentConformance(Suite):
             ({"c": 1}, []),
         ):
             assert values_of(documents, namespace=NS, where=where) == expected, where
-        assert places_by_pages(documents, 1, namespace=NS, where={"b": "x"}) == [Place(NS, "0"), Place(NS, "1")]
+        assert places_by_pages(documents, 1, namespace=NS, where={"b": "x"}) == [
+            DocumentPlace(NS, "0"),
+            DocumentPlace(NS, "1"),
+        ]
         assert values_of(documents, namespace=NS, where={"b": "x"}, newest_first=True, limit=1) == [1]
 
     def test_a_list_may_leave_out_the_values(self, store: Store) -> None:

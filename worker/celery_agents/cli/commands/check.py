@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import click
 
+from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import StoreError
-from agent_statestore.masking import masked
 from agent_statestore.opening import open_store
 from celery_agents.cli.invocation import app_runtime, missing_file, urls_of_stores
 from celery_agents.cli.output import as_json

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from agent_statestore.masking import masked
+from agent_statestore.drivers.masking import masked
 from celery_agents.cli.invocation import app_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.host.runtime import Runtime

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld
 from agent_statestore.documents.holding import Hold, take_hold
 from agent_statestore.documents.records import Operation, Put
@@ -65,10 +66,14 @@ class Outgoing:
             entries.append({"to": "session", "up_to": len(self._said) + said})
         return entries
 
-    def are_recorded(self, entries: Iterable[Entry], messages: Iterable[Message]) -> None:
-        """The checkpoint with all these entries and these messages is stored."""
-        self.waiting, self.is_stored = list(entries), True
-        self._said += filter(is_of_session, messages)
+    def is_recorded_with(self, checkpoint: Checkpoint) -> None:
+        """This checkpoint is stored, and what it carries."""
+        entries: Any = checkpoint.working_memory.get(OUTBOX_KEY)
+        if entries is not None:
+            self.waiting, self.is_stored = list(entries), True
+            self._said += filter(is_of_session, checkpoint.messages)
+        elif OUTBOX_KEY in checkpoint.forget:
+            self.is_stored = False
 
     # -- and after it --------------------------------------------------------------------------------------------------
 

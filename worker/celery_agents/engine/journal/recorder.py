@@ -214,7 +214,8 @@ class Recorder:
             # The lease goes with this write: documents come before it.
             if memory.outbox.pending.goes_out:
                 self.write()
-            self._write_documents()
+            if outgoing.waiting:
+                _write_documents(outgoing, self._course, self._held)
         taken = NOTHING if memory.outbox.is_empty else memory.outbox.take()
         try:
             checkpoint = self._checkpoint(taken, change)
@@ -223,16 +224,8 @@ class Recorder:
             memory.outbox.put_back(taken)
             raise
         if outgoing.waiting:
-            self._write_documents()
+            _write_documents(outgoing, self._course, self._held)
         return applied
-
-    def _write_documents(self) -> None:
-        """Do what is recorded for documents, with patience."""
-        if self.outgoing.waiting:
-            try:
-                self._course.patience("a document", "could not be written").ask(self.outgoing.write)
-            except LeaseLost as error:
-                raise _lost_to(self._held, error) from error
 
     # -- writing with others -------------------------------------------------------------------------------------------
 
@@ -258,7 +251,7 @@ class Recorder:
         # Not `_applied`: the signals that this thread has taken come with a write of its own.
         self._last_checkpoint = writing.write.checkpoint.checkpoint_id
         if self.outgoing.is_stored:
-            self._outbox_is_stored(writing.write.checkpoint)
+            self.outgoing.is_recorded_with(writing.write.checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         self._is_recorded((writing.step,))
@@ -311,7 +304,7 @@ class Recorder:
             self._memory.outbox.put_back(taken)
             raise
         if self.outgoing.waiting:
-            self._write_documents()
+            _write_documents(self.outgoing, self._course, self._held)
         if not transaction.was_applied:
             return step
         (recorded, *_) = self.store.get_steps(self._lease.execution_id, after=step.step_number - 1)
@@ -356,23 +349,24 @@ class Recorder:
         self._mailbox.taken.__dict__.clear()
         self._last_checkpoint = checkpoint.checkpoint_id
         if OUTBOX_KEY in checkpoint.working_memory or self.outgoing.is_stored:
-            self._outbox_is_stored(checkpoint)
+            self.outgoing.is_recorded_with(checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
         return applied
-
-    def _outbox_is_stored(self, checkpoint: Checkpoint) -> None:
-        entries: Any = checkpoint.working_memory.get(OUTBOX_KEY)
-        if entries is not None:
-            self.outgoing.are_recorded(entries, checkpoint.messages)
-        elif OUTBOX_KEY in checkpoint.forget:
-            self.outgoing.is_stored = False
 
 
 def store_clock(claim: Claim) -> Callable[[], datetime]:
     """Return the store's clock: the time of the claim plus what has passed here since."""
     claimed_at, at_claim = claim.now, time.monotonic()
     return lambda: claimed_at + timedelta(seconds=time.monotonic() - at_claim)
+
+
+def _write_documents(outgoing: Outgoing, course: Course, held: HeldLease) -> None:
+    """Do what is recorded for documents, with patience."""
+    try:
+        course.patience("a document", "could not be written").ask(outgoing.write)
+    except LeaseLost as error:
+        raise _lost_to(held, error) from error
 
 
 def _lost_to(held: HeldLease, error: StoreError) -> ExecutionStopped:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from celery.app import utils
 
-from agent_statestore.masking import masked
+from agent_statestore.drivers.masking import masked
 
 _filter_of_celery: Final[Callable[[Mapping[Any, Any]], dict[Any, Any]]] = utils.filter_hidden_settings
 # Celery 5.6 has kombu's function of another name in this place.

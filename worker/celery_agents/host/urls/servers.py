@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from celery import Celery, signals
 
-from agent_statestore.masking import masked
+from agent_statestore.drivers.masking import masked
 from celery_agents.errors import ConfigurationError
 from celery_agents.host.home import home_of
 
