@@ -53,6 +53,10 @@ class StoredDocument(NamedTuple):
     damage: str | None = None
 
 
+# What a backend stores of each; `damage` is found when it is read.
+STORED_FIELDS: Final = StoredDocument._fields[:-1]
+
+
 class EncodedOperation(NamedTuple):
     """An operation as a backend executes it. `kind` is one of `PUT`, `REMOVE`, `EXPECT`."""
 
@@ -204,6 +208,7 @@ __all__ = [
     "MOST_METADATA_BYTES",
     "PUT",
     "REMOVE",
+    "STORED_FIELDS",
     "EncodedOperation",
     "StoredDocument",
     "decode_document",

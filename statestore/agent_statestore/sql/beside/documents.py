@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.engine import Connection
 
-from agent_statestore.documents.codec import EncodedOperation, StoredDocument
+from agent_statestore.documents.codec import STORED_FIELDS, EncodedOperation, StoredDocument
 from agent_statestore.documents.contract import DocumentStore, Selection
 from agent_statestore.documents.places import (
     Namespace,
@@ -26,7 +26,7 @@ from agent_statestore.documents.records import Written
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.tables import Tables
 
-_COLUMNS: Final = ", ".join(f"d.{name}" for name in StoredDocument._fields)
+_COLUMNS: Final = ", ".join(f"d.{name}" for name in STORED_FIELDS)
 _WITHOUT_VALUES: Final = _COLUMNS.replace("d.text, d.content", "NULL, NULL")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy.engine import Connection
 
 from agent_statestore.clock import Clock
-from agent_statestore.documents.codec import EncodedOperation, StoredDocument
+from agent_statestore.documents.codec import STORED_FIELDS, EncodedOperation, StoredDocument
 from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.places import Namespace, Range
 from agent_statestore.documents.records import Written
@@ -24,7 +24,7 @@ from agent_statestore.sql.transaction import Transaction
 _SLOTS: Final = 1024
 
 # The columns of a row that is put; the contents come last, where the dialect may have a function around them.
-_PUT: Final = tuple(sorted(StoredDocument._fields, key=lambda name: name == "content"))
+_PUT: Final = tuple(sorted(STORED_FIELDS, key=lambda name: name == "content"))
 
 
 class LockedDocumentWriting(LockedBase):
