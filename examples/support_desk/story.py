@@ -132,7 +132,7 @@ class _Story:
         output = execution.wait()
         self._display.event(f"done: {output['summary']}", "bold green")
         requests = [step for step in execution.steps() if step.action.kind == "model"]
-        spent = execution.context().memory.working_memory.get("agents.spent", {})
+        spent = execution.spent()
         refunds = self._orders.refunds()
         checks = [
             Check(
@@ -147,8 +147,8 @@ class _Story:
             ),
             Check(
                 claim="what was used up is known",
-                holds=spent.get("tokens", 0) > 0,
-                evidence=f"{spent.get('tokens', 0):.0f} tokens, {spent.get('cost', 0):.4f} dollars",
+                holds=spent["tokens"] > 0,
+                evidence=f"{spent['tokens']:.0f} tokens, {spent['cost']:.4f} dollars",
             ),
         ]
         if self._server is not None:

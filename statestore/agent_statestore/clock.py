@@ -7,7 +7,9 @@ stores, time is an integer count of microseconds since the Unix epoch.
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
+
+from agent_statestore.errors import InvalidRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,3 +61,31 @@ def from_us(us: int) -> datetime:
 def duration_us(duration: timedelta) -> int:
     """Return a duration in whole microseconds."""
     return duration // _MICROSECOND
+
+
+# Redis keeps moments as doubles, which are exact up to 2^53 microseconds: June 2255.
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=2**53 - 1)
+_LONGEST: Final = timedelta(days=36_500)
+
+
+def require_aware(name: str, moment: object) -> None:
+    """Raise `InvalidRecord` for anything but a datetime, and for a datetime without a time zone."""
+    if moment is None or (type(moment) is datetime and moment.tzinfo is UTC):
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidRecord(name, f"needs a datetime, not {moment!r:.80}")
+    if moment.utcoffset() is None:
+        raise InvalidRecord(name, "a datetime needs a time zone")
+
+
+def require_ringable(name: str, moment: datetime | None) -> None:
+    """Raise `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
+    require_aware(name, moment)
+    if moment is not None and moment >= _NEVER:
+        raise InvalidRecord(name, f"needs a moment before {_NEVER:%Y-%m-%d}")
+
+
+def require_delay(name: str, delay: timedelta | None) -> None:
+    """Raise `InvalidRecord` for a delay after which no bell can be rung: one of more than a hundred years."""
+    if delay is not None and delay > _LONGEST:
+        raise InvalidRecord(name, f"needs at most {_LONGEST.days} days")

@@ -6,9 +6,12 @@ nothing that is stored.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
+from agent_statestore.clock import require_aware as require_aware
+from agent_statestore.clock import require_delay as require_delay
+from agent_statestore.clock import require_ringable as require_ringable
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.plain_text import require_sender
 from agent_statestore.states import AgentState
@@ -18,33 +21,6 @@ from agent_statestore.states import WaitKind as WaitKind
 
 JSONValue: TypeAlias = Any
 DEFAULT_FIRST_RING: Final = timedelta(seconds=10)
-
-# Redis keeps moments as doubles, which are exact up to 2^53 microseconds: June 2255.
-_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=2**53 - 1)
-_LONGEST: Final = timedelta(days=36_500)
-
-
-def require_aware(name: str, moment: object) -> None:
-    """Raise `InvalidRecord` for anything but a datetime, and for a datetime without a time zone."""
-    if moment is None or (type(moment) is datetime and moment.tzinfo is UTC):
-        return
-    if not isinstance(moment, datetime):
-        raise InvalidRecord(name, f"needs a datetime, not {moment!r:.80}")
-    if moment.utcoffset() is None:
-        raise InvalidRecord(name, "a datetime needs a time zone")
-
-
-def require_ringable(name: str, moment: datetime | None) -> None:
-    """Raise `InvalidRecord` for a moment at which no bell can be rung: without a time zone, or from June 2255 on."""
-    require_aware(name, moment)
-    if moment is not None and moment >= _NEVER:
-        raise InvalidRecord(name, f"needs a moment before {_NEVER:%Y-%m-%d}")
-
-
-def require_delay(name: str, delay: timedelta | None) -> None:
-    """Raise `InvalidRecord` for a delay after which no bell can be rung: one of more than a hundred years."""
-    if delay is not None and delay > _LONGEST:
-        raise InvalidRecord(name, f"needs at most {_LONGEST.days} days")
 
 
 def require_name(field_name: str, value: object) -> None:
@@ -66,6 +42,18 @@ def require_text(field_name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidRecord(field_name, "contains a lone surrogate, which UTF-8 cannot carry") from error
+
+
+# More than anybody spends, and few enough that sums of such amounts are finite.
+_MOST: Final = 10**15
+
+
+def require_amount(field_name: str, amount: object) -> None:
+    """Raise `InvalidRecord` unless the value is a number from 0 to 10^15."""
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= _MOST:
+        is_long = isinstance(amount, int) and abs(amount) > _MOST**2  # Python refuses to show the longest
+        shown = "a longer one" if is_long else f"{amount!r:.80}"
+        raise InvalidRecord(field_name, f"needs a number of at least 0, and at most 10^15, not {shown}")
 
 
 # It stands between a key and a round where both are one key of a backend's. No key contains it.
@@ -151,6 +139,8 @@ class AgentStep:
     `in_flight` was written right before such a call: whoever finds it cannot know how far the call came. `said` and
     `remembered` count the messages and facts that the agent's own code had written by then; None where nobody counted.
     `round` is that of the question which the step asks, and `refused` why the round before had no use; see `Wait`.
+    `spent` is what all its tries have used up, by name ("tokens", "cost"). `within` are the keys of the groups that it
+    was taken in, the outermost first.
     """
 
     step_number: int
@@ -167,12 +157,18 @@ class AgentStep:
     remembered: int | None = None
     round: int = 1
     refused: str | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.step_number < 1:
             raise InvalidRecord("step_number", "steps are numbered from 1")
         if self.in_flight and self.result is not None:
             raise InvalidRecord("in_flight", "a step that has a result is over")
+        if self.spent:
+            for name, amount in self.spent.items():
+                require_name("spent", name)
+                require_amount(name, amount)
         require_name("name", self.name)
         require_aware("timestamp", self.timestamp)
 

@@ -72,6 +72,7 @@ class Place:
     store_url: str | None = None
     broker_url: str | None = None
     without_recording: bool = False
+    delegate: str = "inline"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -85,6 +86,7 @@ class Place:
             "AGENTS_SWEEP_SECONDS": "0.5",
             "MODEL_URL": self.server.url,
             "LEDGER": str(self.ledger),
+            "DELEGATE": self.delegate,
             **({"WITHOUT_RECORDING": "1"} if self.without_recording else {}),
             **{name: url for name, url in urls.items() if url is not None},
         }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from celery_agents.engine.pauses.child import Child
     from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
-    from celery_agents.engine.run.current_run import current_run, current_step
+    from celery_agents.engine.run.current_run import current_run, current_step, spend
     from celery_agents.engine.run.run import Run
     from celery_agents.engine.thread_ends import at_thread_end
     from celery_agents.errors import (
@@ -89,7 +89,16 @@ if TYPE_CHECKING:
         action_from_chat,
         loop_agent,
     )
-    from celery_agents.misuse import MemoryInParallel, NestedStep, NotAwaited, StepInThread, WaitInsideAgent
+    from celery_agents.misuse import (
+        GroupEnded,
+        MemoryInGroup,
+        MemoryInParallel,
+        NestedStep,
+        NotAwaited,
+        SpentInVain,
+        StepInThread,
+        WaitInsideAgent,
+    )
 
 __all__ = [  # noqa: RUF022 - grouped
     # defining
@@ -104,6 +113,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "AsyncRun",
     "current_run",
     "current_step",
+    "spend",
     "step_name",
     "CalledAs",
     "Child",
@@ -174,6 +184,9 @@ __all__ = [  # noqa: RUF022 - grouped
     "StepInThread",
     "NotAwaited",
     "MemoryInParallel",
+    "MemoryInGroup",
+    "GroupEnded",
+    "SpentInVain",
     "LimitExceeded",
     "MaxStepsExceeded",
     "MaxTurnsExceeded",
@@ -214,7 +227,7 @@ _MODULES: Final = {
     "engine.pauses.child": ("Child",),
     "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),
-    "engine.run.current_run": ("current_run", "current_step"),
+    "engine.run.current_run": ("current_run", "current_step", "spend"),
     "engine.run.run": ("Run",),
     "engine.thread_ends": ("at_thread_end",),
     "errors": (
@@ -273,7 +286,16 @@ _MODULES: Final = {
         "action_from_chat",
         "loop_agent",
     ),
-    "misuse": ("MemoryInParallel", "NestedStep", "NotAwaited", "StepInThread", "WaitInsideAgent"),
+    "misuse": (
+        "GroupEnded",
+        "MemoryInGroup",
+        "MemoryInParallel",
+        "NestedStep",
+        "NotAwaited",
+        "SpentInVain",
+        "StepInThread",
+        "WaitInsideAgent",
+    ),
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -61,6 +61,43 @@ class MemoryInParallel(AgentsError):
         return f"step {self.inside!r} runs beside others and cannot change the memory: return what is to be remembered"
 
 
+class MemoryInGroup(AgentsError):
+    """The code of a group tried to change the memory, which a replay that has the group's result would not repeat.
+
+    Return what the agent should remember, and change the memory in the agent's function.
+    """
+
+    def __init__(self, group: str) -> None:
+        super().__init__(group)
+        self.group = group
+
+    def __str__(self) -> str:
+        return f"the memory cannot be changed in the group {self.group!r}: return what is to be remembered"
+
+
+class GroupEnded(AgentsError):
+    """Code that a group has started tried to take a step when the group had ended: it would belong to nothing."""
+
+    def __init__(self, name: str, group: str) -> None:
+        super().__init__(name, group)
+        self.name = name
+        self.group = group
+
+    def __str__(self) -> str:
+        return f"step {self.name!r} cannot be taken: the group {self.group!r}, which this code is part of, has ended"
+
+
+class SpentInVain(AgentsError):
+    """What was spent could not be recorded: the step has ended, or is not known in this thread."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class WaitInsideAgent(AgentsError):
     """An agent's own code waited for another execution, and held the slot that this one may need."""
 

@@ -76,6 +76,8 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
             "wrote": None if step.said is None or step.remembered is None else [step.said, step.remembered],
             "at": to_us(step.timestamp),
             "took": duration_us(step.duration),
+            "spent": dict(step.spent) or None,
+            "within": list(step.within) or None,
             "changes": None
             if changes is None
             else {
@@ -124,6 +126,8 @@ def decode_step(text: str | bytes) -> AgentStep:
         refused=fields.get("refused"),
         said=said,
         remembered=remembered,
+        spent=fields.get("spent", {}),
+        within=tuple(fields.get("within", ())),
         timestamp=from_us(fields["at"]),
         duration=timedelta(0, 0, fields["took"]),
         changes=None

@@ -13,6 +13,7 @@ from agent_statestore import Action, AgentState, Checkpoint
 from agent_statestore import Result as StepResult
 from agent_statestore.checkpoint import STATE_OF_WAIT
 from agent_statestore.records import Wait, WaitKind
+from celery_agents import Run, agent
 from celery_agents.cli import agents
 from celery_agents.cli.output import overview
 from celery_agents.client.execution import Execution
@@ -278,3 +279,23 @@ def test_watch_all_shows_changes_and_ends(cli: CLI, monkeypatch: pytest.MonkeyPa
         (first, "completed"),
         (second, "waiting_for_input"),
     ]
+
+
+def test_show_what_was_spent_in_all_and_by_step(cli: CLI) -> None:
+    @agent(registry=cli.runtime.registry)
+    def costly(run: Run, _: None) -> None:
+        run.step("free", lambda: 1)
+        run.spend(tokens=3)
+        run.step("think", lambda: run.spend(tokens=1200, cost=0.0042))
+
+    execution_id = cli.enqueue("costly")
+    cli.execute(execution_id)
+    shown = cli("show", execution_id).stdout
+    assert "spent            1203 tokens, 0.0042 cost" in shown
+    assert "1200 tokens, 0.0042 cost" in next(line for line in shown.splitlines() if " think " in line)
+    told = cli.json("show", execution_id)
+    assert told["spent"] == {"tokens": 1203, "cost": 0.0042}
+    assert [step["spent"] for step in told["steps"]] == [{}, {"tokens": 1200, "cost": 0.0042}]
+    free = cli.enqueue("count", "2")
+    cli.execute(free)
+    assert "spent" not in cli("show", free).stdout

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from agent_statestore import AgentState, StoreUnavailable
-from celery_agents import Agent
+from celery_agents import Agent, Run, agent
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Executions, ExecutionsASGI, ExecutionsWSGI, Request
 from tests.celery_agents.http.serving import LIMIT, NOBODY, Client, begun, error_of, serve_asgi
@@ -275,6 +275,25 @@ def test_asgi_below_a_prefix(runtime: Runtime, paying: Agent, root_path: str, pr
     }
     asyncio.run(ExecutionsASGI(lambda _: "ada", runtime=runtime)(scope, receive, send))
     assert sent[0]["status"] == status
+
+
+def test_what_was_spent_is_told_by_step_to_those_who_may_look(runtime: Runtime) -> None:
+    def costly(run: Run, _: None) -> Any:
+        run.step("free", lambda: 1)
+        run.step("think", lambda: run.spend(tokens=1200, cost=0.25))
+        run.spend(tokens=3)
+        return run.ask("?")
+
+    execution = begun(runtime, agent(registry=runtime.registry)(costly))
+    executions = Executions(runtime=runtime)
+    asked = Request(method="GET", path=f"/executions/{execution.id}/spent")
+    assert executions.handle(asked, "ada").value == {
+        "spent": {"tokens": 1203, "cost": 0.25},
+        "steps": [{"step_number": 2, "name": "think", "kind": "step", "spent": {"tokens": 1200, "cost": 0.25}}],
+    }
+    assert executions.handle(asked, "bob").status == 404
+    posted = Request(method="POST", path=asked.path)
+    assert executions.handle(posted, "ada").status == 405
 
 
 def test_the_handler_alone_needs_no_server(runtime: Runtime, paying: Agent) -> None:

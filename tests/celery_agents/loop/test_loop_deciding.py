@@ -23,7 +23,7 @@ from celery_agents import (
 )
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import BudgetExceeded, InvalidDecision, MaxTurnsExceeded
-from tests.celery_agents.driving import Calls, Engine
+from tests.celery_agents.driving import Calls, Crash, Engine
 from tests.celery_agents.loop.looping import Model, conversation, done, start
 
 
@@ -194,6 +194,30 @@ def test_usage_is_counted_and_nonsense_is_paid_for_too(engine: Engine) -> None:
     assert done(engine.execute(execution_id)) == 1  # an answer that is paid for counts
     assert [seen.spent["tokens"] for seen in model.seen] == [0, 10, 15]
     assert model.seen[2].spent["cost"] == 0.5
+    spent = [dict(step.spent) for step in engine.context(execution_id).steps if step.name.startswith("decide")]
+    assert spent == [{"tokens": 10, "cost": 0.5}, {"tokens": 5}, {"tokens": 100}]
+
+
+def test_the_usage_in_a_record_of_an_earlier_version_counts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_it_was(verdict: Any) -> Any:
+        return {"decision": {"action": "think", "thought": "x"}, "usage": {"tokens": 10}}
+
+    def decide(context: LoopContext) -> Decision:
+        if context.turn == 1:
+            return Decision(Think(thought="x"), tokens=10)
+        if not died:
+            died.append(1)
+            raise Crash
+        return Decision(Complete(output=context.spent["tokens"]), tokens=5)
+
+    died: list[int] = []
+    execution_id = start(engine, decide)
+    with monkeypatch.context() as older:
+        older.setattr("celery_agents.loop.verdicts.spend", lambda **_: None)
+        older.setattr("celery_agents.loop.verdicts.Verdict.as_json", as_it_was)
+        engine.crash(execution_id)
+    assert done(engine.execute(execution_id)) == 10
+    assert [dict(step.spent) for step in engine.context(execution_id).steps][-1] == {"tokens": 5}
 
 
 def test_a_budget_ends_the_loop(engine: Engine) -> None:

@@ -206,6 +206,5 @@ def test_stored_decisions_read_well(engine: Engine) -> None:
     done(engine.execute(execution_id))
     (step,) = engine.context(execution_id).steps
     assert step.result is not None
-    assert json.dumps(step.result.output) == json.dumps(
-        {"decision": {"action": "complete", "output": [1]}, "usage": {"tokens": 3.0}}
-    )
+    assert json.dumps(step.result.output) == json.dumps({"decision": {"action": "complete", "output": [1]}})
+    assert step.spent == {"tokens": 3}

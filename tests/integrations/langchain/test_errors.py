@@ -252,6 +252,7 @@ def test_tokens_and_prices_count_exactly_across_crashes(serve: Serve, registry: 
         disturbed = execution.wait()
     assert disturbed == undisturbed
     assert disturbed["tokens"] > disturbed["used"] > 0
+    assert sum(step.spent["tokens"] for step in execution.steps()) == disturbed["tokens"], "of models and tools alike"
     assert disturbed["cost"] > 0
 
     durable_graph(agent, registry=registry, max_tokens=30)

@@ -135,7 +135,7 @@ def test_custom_tools_are_steps(registry: Registry, local: LocalAgents) -> None:
     from agents.tool_context import ToolContext
 
     from celery_agents.integrations.openai_agents.runner import DurableRunner as Runs
-    from celery_agents.integrations.openai_agents.scope import Scope, within
+    from celery_agents.integrations.openai_agents.scope import RunScope, within
     from celery_agents.integrations.openai_agents.tools import durable_tool
 
     made: list[str] = []
@@ -149,7 +149,7 @@ def test_custom_tools_are_steps(registry: Registry, local: LocalAgents) -> None:
     @make_agent(registry=registry)
     async def searching(run: AsyncRun, input: str) -> str:
         context: ToolContext[Any] = ToolContext(None, None, "grep", "c1", input)
-        with within(Scope(options=Runs()._options), "searching"):
+        with within(RunScope(options=Runs()._options), "searching"):
             found: str = await tool.on_invoke_tool(context, input)
         return await run.step("after", lambda: found)
 

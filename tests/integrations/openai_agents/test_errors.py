@@ -249,6 +249,7 @@ def test_tokens_and_prices_count_exactly_across_crashes(serve: Serve, models: Mo
             disturbed = execution.wait()
         assert disturbed == undisturbed, on_stream
         assert disturbed["tokens"] == disturbed["used"] > 0
+        assert sum(step.spent.get("tokens", 0) for step in execution.steps()) == disturbed["tokens"]
         assert disturbed["cost"] > 0
     durable(agent, registry=registry, name="limited", max_tokens=60)
     failed = LocalAgents(registry=registry).start("limited", "Go.").run()

@@ -23,8 +23,10 @@ from pydantic import BaseModel
 from agent_statestore import AgentState
 from celery_agents import AsyncRun, MaxStepsExceeded, Registry
 from celery_agents import agent as make_agent
+from celery_agents.engine.journal.spending import spent_in
 from celery_agents.engine.run import event_loop
 from celery_agents.integrations.openai_agents import DurableRunner, durable
+from celery_agents.integrations.step_options import StepOptions
 from celery_agents.testing import Crash, LocalAgents, LocalExecution, When
 from celery_agents.testing.llm import Call, Calls, Conversation, ModelServer, Says
 from tests.integrations.openai_agents.models import Models
@@ -220,6 +222,28 @@ def test_requests_of_agents_as_tools_are_steps_of_their_own(
     assert helper.tools == [add]
 
 
+def test_an_agent_as_a_tool_can_be_a_group(serve: Serve, models: Models, registry: Registry) -> None:
+    server = serve(boss=bossing, helper=adding)
+    helper = Agent(name="helper", model=models.responses(server, "helper"), tools=[add])
+    boss = Agent(
+        name="boss", model=models.responses(server, "boss"), tools=[helper.as_tool("delegate", "Has it done.")]
+    )
+    durable(boss, registry=registry, runner=DurableRunner(tools={"delegate": StepOptions(group=True)}))
+    with LocalAgents(registry=registry) as local:
+        execution = local.start("boss", "Go.").run()
+        assert execution.wait() == "one: 11 | two: 12"
+        steps = execution.steps()
+    groups = [step for step in steps if step.name.startswith("delegate") and not step.within]
+    assert [step.action.kind for step in groups] == ["tool", "tool"]
+    assert len([step for step in steps if step.within]) == 6
+    for step in (groups[0].name, next(step.name for step in steps if step.name.endswith("model#2") and step.within)):
+        before = len(server.requests)
+        with LocalAgents(registry=registry) as local:
+            local.crash_at(step, When.AFTER_CHECKPOINT)
+            assert local.start("boss", "Go.").run().wait() == "one: 11 | two: 12", step
+        assert 6 <= len(server.requests) - before <= 7, step
+
+
 def test_a_run_inside_a_step_is_a_part_of_it_and_a_warning_says_so(
     serve: Serve, models: Models, registry: Registry, local: LocalAgents, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +260,10 @@ def test_a_run_inside_a_step_is_a_part_of_it_and_a_warning_says_so(
     execution = local.start("boss", "Go.").run()
     assert execution.wait() == "one: 11 | two: 12"
     assert [step.action.kind for step in execution.steps()] == ["model", "tool", "tool", "model"]
+    inline = local.start("inline", "Go.").run()
+    assert inline.wait() == "one: 11 | two: 12"
+    assert spent_in(execution.context())["tokens"] == spent_in(inline.context())["tokens"]
+    assert all(step.spent["tokens"] > 0 for step in execution.steps())
     (warning,) = [record.message for record in caplog.records if "agent helper runs inside" in record.message]
     assert "as_tool" in warning
     inline = local.start("inline", "Go.").run()

@@ -36,7 +36,11 @@ helper = Agent(_model("helper"), name="helper", tools=[add], capabilities=[Celer
 boss = Agent(_model("boss"), name="boss", output_type=Answer, tools=[add], capabilities=[CeleryDurability()])
 
 
-@boss.tool(metadata={"celery": False})
+# How the tool is recorded that runs the helper: not at all, as a group, or as one step.
+HOW: dict[str, Any] = {"inline": {"celery": False}, "group": {"celery": {"group": True}}, "step": {}}
+
+
+@boss.tool(metadata=HOW[os.environ.get("DELEGATE", "inline")])
 async def delegate(context: RunContext[None], task: str) -> str:
     """Has somebody else do it."""
     return (await helper.run(task, usage=context.usage)).output

@@ -11,10 +11,10 @@ from pydantic_ai import Agent, RunContext, ToolOutput
 from pydantic_ai.exceptions import UserError
 
 from agent_statestore import AgentState
-from celery_agents import AsyncRun, InvalidInput, RegistrationError, Registry, Run
+from celery_agents import AsyncRun, InvalidInput, RegistrationError, Registry, Run, spend
 from celery_agents import agent as make_agent
 from celery_agents.engine.run import event_loop
-from celery_agents.integrations.pydantic_ai import CeleryDurability, durable
+from celery_agents.integrations.pydantic_ai import CeleryDurability, StepOptions, durable
 from celery_agents.integrations.pydantic_ai.calls import as_recorded
 from celery_agents.testing import LocalAgents, When
 from celery_agents.testing.llm import Call, Calls, Conversation, ModelServer, Reply, Says
@@ -153,13 +153,92 @@ def test_requests_of_a_sub_agent_in_an_inline_tool_are_steps_of_their_own(
     assert names == ["boss model", "helper model", "add", "helper model#2", "boss model#2"]
 
 
+def bossing_three(conversation: Conversation) -> Reply:
+    if conversation.turn == 0:
+        return Calls(*(Call("delegate", {"task": str(number)}, f"d{number}") for number in range(3)))
+    return Says(", ".join(conversation.results))
+
+
+def counting_on(conversation: Conversation) -> Reply:
+    if conversation.turn == 0:
+        return Calls(Call("add", {"a": int(conversation.prompt) * 10}, "a"))
+    return Says(f"{conversation.prompt}: {conversation.results[0]}")
+
+
+def test_requests_of_sub_agents_in_groups_are_steps_in_the_steps_of_their_tools(
+    serve: Serve, models: Models, registry: Registry
+) -> None:
+    server = serve(boss=bossing_three, helper=counting_on)
+    delegating(models, server, registry, celery={"group": True})
+    expected = ["0: 1, 1: 11, 2: 21", 8, True]
+    crashes = [
+        (key, when)
+        for key in ("delegate d1#/helper model", "delegate d1#/add a", "delegate d1#/helper model#2", "delegate d1")
+        for when in (When.BEFORE_CHECKPOINT, When.AFTER_CHECKPOINT)
+    ]
+    for key, when in [*crashes, ("boss model#2", When.BEFORE_CHECKPOINT)]:
+        before = len(server.requests)
+        with LocalAgents(registry=registry) as local:
+            local.crash_at(key, when)
+            execution = local.start("boss", "Go.").run()
+            assert execution.wait() == expected, (key, when)
+            steps = {step.name: step for step in execution.steps()}
+        # Those of the helpers beside may have been in flight, too.
+        assert 8 <= len(server.requests) - before <= 8 + 3, (key, when)
+        inner = [f"delegate d{n}#/{name}" for n in range(3) for name in ("helper model", "add a", "helper model#2")]
+        assert sorted(steps) == sorted(
+            [*inner, "delegate d0", "delegate d1", "delegate d2", "boss model", "boss model#2"]
+        )
+        assert steps["delegate d1"].action.input == {"task": "1"}
+        assert steps["delegate d1#/add a"].within == ("delegate d1",)
+        assert {step.action.kind for step in steps.values() if step.spent} == {"model"}
+
+
+@pytest.mark.parametrize("celery", [{}, {"group": True}], ids=["step", "group"])
+def test_the_usage_that_a_tool_counts_is_there_when_its_step_is_replayed(
+    serve: Serve, models: Models, registry: Registry, celery: dict[str, Any]
+) -> None:
+    server = serve(boss=bossing_three, helper=counting_on)
+    delegating(models, server, registry, celery=celery)
+    for key in ("delegate d0", "delegate d2", "boss model#2"):
+        with LocalAgents(registry=registry) as local:
+            local.crash_at(key, When.AFTER_CHECKPOINT)
+            execution = local.start("boss", "Go.").run()
+            assert execution.wait() == ["0: 1, 1: 11, 2: 21", 8, True], key
+            spent = {step.name: step.spent for step in execution.steps() if step.spent}
+        assert len(spent) == (5 if not celery else 8), spent
+
+
+def test_groups_have_no_retries_and_are_an_option_of_one_tool(models: Models) -> None:
+    with pytest.raises(RegistrationError, match="group is an option of one tool"):
+        CeleryDurability(tool=StepOptions(group=True))
+    with pytest.raises(RegistrationError, match="has no retry, timeout or on_crash"):
+        StepOptions(group=True, on_crash="ask")
+
+
+def test_what_was_recorded_without_its_usage_is_counted_as_it_was_then(
+    serve: Serve, models: Models, registry: Registry, local: LocalAgents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delegating(models, serve(boss=bossing, helper=adding), registry, celery=False)
+    crash = local.crash_at("helper model#2", When.BEFORE_CHECKPOINT)
+
+    def spend_after_the_crash(**used: float) -> None:
+        if crash.happened:
+            spend(**used)
+
+    monkeypatch.setattr("celery_agents.integrations.steps.spend", spend_after_the_crash)
+    execution = local.start("boss", "Go.").run()
+    assert execution.wait() == ["sum 2", 4, True]
+    assert [bool(step.spent) for step in execution.steps()] == [False, False, False, True, True]
+
+
 def test_a_sub_agent_inside_a_step_is_a_part_of_it_and_a_warning_says_so(
     serve: Serve, models: Models, registry: Registry, local: LocalAgents, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(boss=bossing, helper=adding)
     delegating(models, server, registry)
     execution = local.start("boss", "Go.").run()
-    assert execution.wait()[0] == "sum 2"
+    assert execution.wait() == ["sum 2", 4, True]
     assert [step.action.kind for step in execution.steps()] == ["model", "tool", "model"]
     (warning,) = [record.message for record in caplog.records if "agent helper runs inside" in record.message]
     assert '{"celery": False}' in warning

@@ -10,6 +10,7 @@ from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, 
 from agent_statestore.states import AgentState
 from agent_statestore.watch import Watch
 from celery_agents.client.watch import AsyncWatch
+from celery_agents.engine.journal.spending import spent_in
 from celery_agents.engine.steps.scope import execution_around
 from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.lifecycle import delete, signals
@@ -64,6 +65,10 @@ class Execution:
         if context is None:
             raise ExecutionNotFound(self.id)
         return context
+
+    def spent(self) -> dict[str, float]:
+        """Return what it has spent by now, `tokens` and `cost`. Read with the whole context."""
+        return {"tokens": 0, "cost": 0, **spent_in(self.context())}
 
     def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
         """Return the recorded steps numbered above `after`."""
@@ -306,6 +311,10 @@ class AsyncExecution:
     async def context(self) -> AgentContext:
         """Return the whole context."""
         return await asyncio.to_thread(self._execution.context)
+
+    async def spent(self) -> dict[str, float]:
+        """Return what it has spent by now, `tokens` and `cost`."""
+        return await asyncio.to_thread(self._execution.spent)
 
     async def steps(self, after: int = 0) -> tuple[AgentStep, ...]:
         """Return the recorded steps numbered above `after`."""

@@ -11,9 +11,15 @@ from typing import Any, Unpack, get_args, get_origin
 
 import pydantic
 
-from agent_statestore.records import JSONValue, Message
+from agent_statestore.records import JSONValue, Message, require_amount
 from celery_agents.define import likeness, types
 from celery_agents.errors import InvalidArguments, RegistrationError
+
+
+def nowhere(*, tokens: float = 0, cost: float = 0) -> None:
+    """Count nothing: of a context that no execution has made."""
+    require_amount("tokens", tokens)
+    require_amount("cost", cost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +27,8 @@ class ToolContext:
     """The call that a tool is part of. A tool gets it in a parameter annotated with this class.
 
     `idempotency_key` is the same on every try of this call, in any process: pass it to services that take such a key.
-    `key` is the step's key in the journal. `tries` counts from 1.
+    `key` is the step's key in the journal. `tries` counts from 1. `spend(tokens=..., cost=...)` counts what the call
+    has used up, in any thread; see `Run.spend`.
     """
 
     execution_id: str
@@ -34,6 +41,7 @@ class ToolContext:
     key: str
     idempotency_key: str
     tries: int
+    spend: Callable[..., None] = nowhere
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:

@@ -62,6 +62,21 @@ def step_name(text: str) -> str:
     return f"{readable}-{digest}"
 
 
+def name_in_group(group: str, name: str) -> str:
+    """Return what a step of this name is called in the group of this key: as a path, which a user's name never is."""
+    path = f"{group}{MARK}/{name}"
+    if len(path) <= LONGEST_STEP_NAME:
+        return path
+    digest = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    half = (LONGEST_STEP_NAME - _DIGEST_CHARACTERS - 3) // 2
+    return f"{group[:half]}-{digest}{MARK}/{name[:half]}"
+
+
+def name_within(key: str) -> str:
+    """Return the key of a step as it is called in its innermost group, by what `name_in_group` made of it."""
+    return key.rpartition(f"{MARK}/")[2]
+
+
 def _no_name(name: Any, longest: int = LONGEST_NAME) -> str | None:
     if not isinstance(name, str) or not 0 < len(name) <= longest or MARK in name:
         return f"needs a text of 1 to {longest} characters without {MARK!r}"

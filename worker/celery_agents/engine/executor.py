@@ -28,6 +28,7 @@ from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.journal.outgoing import Outgoing
 from celery_agents.engine.journal.recorder import Recorder, store_clock
 from celery_agents.engine.journal.revival import revive
+from celery_agents.engine.journal.spending import added
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.engine.limits import Limits
 from celery_agents.engine.mailbox import Mailbox
@@ -263,7 +264,7 @@ class Executor:
             max_cost=agent.max_cost,
             ask=agent.on_limit == "ask",
         )
-        limits = Limits(budget, context, now=now, spent=memory.spent)
+        limits = Limits(budget, context, now=now, spent=lambda: added(memory.spent(), journal.spent))
         journal.pass_by(limits.read(context.steps))
         events = None
         if self.subscribers:

@@ -10,7 +10,7 @@ from agent_statestore.states import AgentState
 from celery_agents.client.execution import Execution
 from celery_agents.http.bodies import ANYTHING, BOOLEAN, NUMBER_OR_NULL, OBJECT_OR_NULL, TEXT, TEXT_OR_NULL, read
 from celery_agents.http.messages import Reply, Request
-from celery_agents.http.views import view
+from celery_agents.http.views import view, view_of_spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,11 @@ Endpoint: TypeAlias = Callable[[EndpointCall], Reply]
 def look(call: EndpointCall) -> Reply:
     """GET /executions/{id}"""
     return Reply(status=200, value=view(call.execution.summary()))
+
+
+def spent(call: EndpointCall) -> Reply:
+    """GET /executions/{id}/spent"""
+    return Reply(status=200, value=view_of_spent(call.execution.context()))
 
 
 def answer(call: EndpointCall) -> Reply:

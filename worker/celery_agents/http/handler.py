@@ -33,6 +33,7 @@ class _Route:
 
 _LOOK: Final = _Route("GET", Act.LOOK, endpoints.look)
 _ROUTES: Final = {
+    "spent": _Route("GET", Act.LOOK, endpoints.spent),
     "answer": _Route("POST", Act.ANSWER, endpoints.answer),
     "approve": _Route("POST", Act.APPROVE, endpoints.approve),
     "reject": _Route("POST", Act.REJECT, endpoints.reject),

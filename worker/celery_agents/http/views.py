@@ -1,8 +1,10 @@
 """An execution as JSON for people and their pages: its state and what it waits for, but none of its contents."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from agent_statestore.records import ExecutionSummary, JSONValue, Wait
+from agent_statestore.records import AgentContext, ExecutionSummary, JSONValue, Wait
+from celery_agents.engine.journal.spending import spent_in
 from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of, shown
 
 
@@ -33,6 +35,27 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
         "questions": [_question(wait) for wait in questions_of(summary)],
         "approvals": [_approval(wait) for wait in approvals_of(summary)],
     }
+
+
+def view_of_spent(context: AgentContext) -> dict[str, JSONValue]:
+    """Return the reply to `GET /executions/{id}/spent`: in all, and by those steps that have spent anything."""
+    return {
+        "spent": _amounts(spent_in(context)),
+        "steps": [
+            {
+                "step_number": step.step_number,
+                "name": step.name,
+                "kind": step.action.kind,
+                "spent": _amounts(step.spent),
+            }
+            for step in context.steps
+            if step.spent
+        ],
+    }
+
+
+def _amounts(spent: Mapping[str, float]) -> dict[str, JSONValue]:
+    return {"tokens": 0, "cost": 0, **spent}
 
 
 def _question(asked: Wait) -> dict[str, JSONValue]:

@@ -18,16 +18,27 @@ METADATA_KEY: Final = "celery"
 class StepOptions:
     """What `run.options` knows of a step: see there. None leaves what is less specific.
 
-    `requires_approval` has a person approve each call of the tool before it is made.
+    `requires_approval` has a person approve each call of the tool before it is made. With `group`, which is for a tool
+    that runs an agent, the call is recorded as that of a tool, and what the agent does are steps of their own in it.
+
+    Raise `RegistrationError` for a group with options that no group has.
     """
 
     retry: Retry | None = None
     timeout: timedelta | None = None
     on_crash: OnCrash | None = None
     requires_approval: bool | None = None
+    group: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.group and not (self.retry is None and self.timeout is None and self.on_crash is None):
+            raise RegistrationError("group", "has no retry, timeout or on_crash: the steps in it may have")
 
     def over(self, general: "StepOptions") -> "StepOptions":
         """Return these options, with those of `general` where these say nothing."""
+        if self.group:  # those of single calls are not its own
+            approval = general.requires_approval if self.requires_approval is None else self.requires_approval
+            return replace(self, requires_approval=approval)
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(general, **{name: value for name, value in given.items() if value is not None})
 
@@ -46,6 +57,12 @@ class StepOptions:
         if unknown:
             raise RegistrationError(tool, f"unknown options {sorted(unknown)} in metadata; there are {sorted(known)}")
         return cls(**given)
+
+
+def refuse_group(what: str, *options: StepOptions | None) -> None:
+    """Raise `RegistrationError` if any of these, which are not those of one tool, say that it is a group."""
+    if any(one is not None and one.group for one in options):
+        raise RegistrationError(what, "group is an option of one tool that runs an agent")
 
 
 def on_crash_hinted(annotations: Any) -> OnCrash | None:

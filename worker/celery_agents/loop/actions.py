@@ -131,7 +131,7 @@ ADAPTER: Final[pydantic.TypeAdapter[Any]] = pydantic.TypeAdapter(LoopAction)
 
 
 class Usage(_Part):
-    """What a decision has used up; counted with `run.spend`, for the limits `max_tokens` and `max_cost`."""
+    """What a decision has used up; recorded with its step, for the limits `max_tokens` and `max_cost`."""
 
     tokens: float = pydantic.Field(default=0, ge=0, allow_inf_nan=False)
     cost: float = pydantic.Field(default=0, ge=0, allow_inf_nan=False)

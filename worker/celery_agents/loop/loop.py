@@ -97,7 +97,7 @@ class Loop:
 
         options = self._run.options(retry=definition.retry, timeout=definition.timeout, returns=Any)
         verdict = verdicts.Verdict.of_json(options.step(DECIDE, ask), DECIDE)
-        if verdict.usage.tokens or verdict.usage.cost:
+        if verdict.usage.tokens or verdict.usage.cost:  # recorded before steps had it in their records
             self._run.spend(tokens=verdict.usage.tokens, cost=verdict.usage.cost)
         return verdict
 

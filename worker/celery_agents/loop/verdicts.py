@@ -18,6 +18,7 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types
+from celery_agents.engine.run.current_run import spend
 from celery_agents.errors import InvalidArguments, InvalidDecision, JournalMismatch
 from celery_agents.loop import messages
 from celery_agents.loop.actions import ACTIONS, ADAPTER, Complete, Decision, Respond, ToolCall, Usage, UseTool, UseTools
@@ -40,7 +41,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """An action, or the problems of what was decided in the place of one."""
+    """An action, or the problems of what was decided in the place of one.
+
+    `usage` is read from records of earlier versions: today it is recorded with the step.
+    """
 
     action: Any = None
     problems: tuple[str, ...] = ()
@@ -49,11 +53,9 @@ class Verdict:
 
     def as_json(self) -> JSONValue:
         """As recorded."""
-        used = {name: amount for name, amount in self.usage.model_dump().items() if amount}
-        usage = {"usage": used} if used else {}
         if self.action is None:
-            return {"problems": list(self.problems), "decided": self.decided, **usage}
-        return {"decision": _as_json(self.action), **usage}
+            return {"problems": list(self.problems), "decided": self.decided}
+        return {"decision": _as_json(self.action)}
 
     @classmethod
     def of_json(cls, recorded: JSONValue, key: str) -> "Verdict":
@@ -101,9 +103,9 @@ def _of_error(error: InvalidDecision | pydantic.ValidationError) -> Verdict:
 
 def judge(decided: Any, rules: Rules, turn: int) -> Verdict:
     """The action, or what is wrong with it."""
-    usage = Usage()
     if isinstance(decided, Decision):
-        decided, usage = decided.action, decided.usage
+        spend(tokens=decided.usage.tokens, cost=decided.usage.cost)
+        decided = decided.action
     try:
         action = _named(_read(decided), turn)
         dump(_as_json(action), "decision", rules.max_value_bytes)
@@ -115,8 +117,8 @@ def judge(decided: Any, rules: Rules, turn: int) -> Verdict:
     except (InvalidRecord, ValueError, RecursionError) as error:
         problems = [_clean(str(error))]
     if problems:
-        return Verdict(problems=tuple(_clean(problem) for problem in problems), decided=_shown(decided), usage=usage)
-    return Verdict(action=action, usage=usage)
+        return Verdict(problems=tuple(_clean(problem) for problem in problems), decided=_shown(decided))
+    return Verdict(action=action)
 
 
 def _read(decided: Any) -> Any:

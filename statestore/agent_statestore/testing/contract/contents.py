@@ -116,6 +116,17 @@ def identical(one: JSONValue, other: JSONValue) -> bool:
 class ContentsConformance(Suite):
     """Memory, messages and values."""
 
+    def test_a_step_keeps_what_was_spent_on_it_and_its_groups(self, store: Store) -> None:
+        spent = {"tokens": 1203, "cost": 0.1 + 0.2}
+        intent = AgentStep(step_number=1, name="a#/b", action=Action(kind="tool"), timestamp=AT, spent={"tokens": 3})
+        ended = replace(intent, result=Result(success=True), spent=spent, within=("a", "a#/c"))
+        execution_id, lease = claimed(store)
+        for step in (intent, ended, done(2)):
+            store.checkpoint(execution_id, Checkpoint(steps=(step,)), lease)
+            assert store.get_steps(execution_id)[step.step_number - 1] == step
+        context = context_of(store, execution_id)
+        assert [(dict(step.spent), step.within) for step in context.steps] == [(spent, ("a", "a#/c")), ({}, ())]
+
     def test_appended_parts_stay_in_their_order_across_checkpoints(self, store: Store) -> None:
         execution_id = create(store)
         for number in range(12):

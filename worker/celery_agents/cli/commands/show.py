@@ -11,9 +11,19 @@ from celery_agents.cli.invocation import execution_of, shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.approval_text import deciding_lines
 from celery_agents.cli.output.several import answering_line
-from celery_agents.cli.output.text import compact, counted, local_time, metadata_text, one_line, printable, readable
+from celery_agents.cli.output.text import (
+    compact,
+    counted,
+    local_time,
+    metadata_text,
+    one_line,
+    printable,
+    readable,
+    spent_text,
+)
 from celery_agents.cli.output.wait_text import is_only_a_look
 from celery_agents.define import deadline
+from celery_agents.engine.journal.spending import spent_in
 from celery_agents.host.owner import worker_text
 from celery_agents.lifecycle.signals import approvals_of, questions_of
 
@@ -75,6 +85,7 @@ def _print_header(console: "Console", context: AgentContext, now: datetime) -> N
     texts = {
         "agent": context.agent_id,
         "steps": f"{context.step_count}, {counted(context.attempt, 'attempt')}" + _crashes(context, now),
+        "spent": spent_text(spent_in(context)),
         "session": context.session_id,
         "user": context.user_id,
         "parent": context.parent_execution_id,

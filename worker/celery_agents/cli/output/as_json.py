@@ -17,6 +17,7 @@ import click
 from agent_statestore.plain_text import is_unseen
 from agent_statestore.records import AgentContext, AgentStep, AuditEntry, ErrorInfo, ExecutionSummary, JSONValue, Page
 from agent_statestore.stats import Stats
+from celery_agents.engine.journal.spending import spent_in
 
 if TYPE_CHECKING:
     from celery_agents.replay import Difference
@@ -32,8 +33,11 @@ def of_record(record: Record) -> dict[str, JSONValue]:
 
 
 def of_context(context: AgentContext, steps_limit: int | None = None) -> dict[str, JSONValue]:
-    """Return a whole context; with a limit, only its last steps. `step_count` tells how many there are."""
-    shown = _object(context)
+    """Return a whole context; with a limit, only its last steps. `step_count` tells how many there are.
+
+    `spent` is what the execution has spent in all.
+    """
+    shown = {**_object(context), "spent": spent_in(context)}
     if steps_limit is not None:
         shown["steps"] = shown["steps"][max(0, len(context.steps) - steps_limit) :]
     return shown

@@ -22,6 +22,7 @@ from celery_agents.cli.output.text import (
     readable,
     revealed,
     short_type,
+    spent_text,
     took,
 )
 from celery_agents.lifecycle.signals import shown
@@ -98,26 +99,19 @@ def wait_text(waiting: Wait) -> str:
 
 def steps_lines(steps: Sequence[AgentStep], width: int) -> list[Text]:
     """Return a header and one line per step."""
-    columns = (
-        Column(name="#", is_number=True),
-        Column(name="step", least=16),
-        Column(name="kind", least=8),
-        Column(name="tries", is_number=True),
-        Column(name="took", is_number=True),
-        Column(name="result", least=12),
-    )
-    rows = [
-        (
-            Text(str(step.step_number)),
-            Text(one_line(step.name)),
-            Text(one_line(step.action.kind)),
-            Text(str(step.tries)),
-            Text("" if step.result is None else took(step.duration)),
-            result_text(step),
-        )
-        for step in steps
-    ]
-    return list(table_lines(columns, rows, width))
+    cells: dict[Column, list[Text]] = {
+        Column(name="#", is_number=True): [Text(str(step.step_number)) for step in steps],
+        Column(name="step", least=16): [Text(one_line(step.name)) for step in steps],
+        Column(name="kind", least=8): [Text(one_line(step.action.kind)) for step in steps],
+        Column(name="tries", is_number=True): [Text(str(step.tries)) for step in steps],
+        Column(name="took", is_number=True): [
+            Text("" if step.result is None else took(step.duration)) for step in steps
+        ],
+    }
+    if any(step.spent for step in steps):
+        cells[Column(name="spent", least=8)] = [Text(spent_text(step.spent)) for step in steps]
+    cells[Column(name="result", least=12)] = [result_text(step) for step in steps]
+    return list(table_lines(list(cells), list(zip(*cells.values(), strict=True)), width))
 
 
 def step_line(step: AgentStep) -> Text:

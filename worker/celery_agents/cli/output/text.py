@@ -105,3 +105,8 @@ def _coarse(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return f"{int(seconds)}s"
+
+
+def spent_text(spent: Mapping[str, float]) -> str:
+    """Return what was spent, "1203 tokens, 0.0042 cost"; empty for nothing."""
+    return ", ".join(f"{amount:.12g} {one_line(name)}" for name, amount in spent.items() if amount)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentStep
+from celery_agents.define.names import name_within
 
 log = line_logger(__name__)
 
@@ -121,4 +122,5 @@ class ReplayOrder:
 
 
 def _is_awaited(step: AgentStep) -> bool:
-    return step.action.kind not in _NOT_AWAITED and not step.name.startswith(_ESCALATION)
+    name = step.name if not step.within else name_within(step.name)
+    return step.action.kind not in _NOT_AWAITED and not name.startswith(_ESCALATION)

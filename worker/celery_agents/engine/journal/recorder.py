@@ -128,9 +128,10 @@ class Recorder:
         """
         if self.unknown is not None:
             self._course.write(self._find_out)
+        journal = self._journal
         conversation, duration = self._memory.conversation, max(self._now() - started, timedelta(0))
         return AgentStep(
-            step_number=number or self._journal.number_for(key),
+            step_number=number or journal.number_for(key),
             name=key,
             action=action,
             result=result,
@@ -142,6 +143,8 @@ class Recorder:
             in_flight=in_flight,
             said=len(conversation.messages),
             remembered=len(conversation.facts),
+            within=journal.within.get(key, ()) if journal.within else (),
+            spent=journal.spent_on(key) if journal.has_spent else {},
         )
 
     def record(self, step: AgentStep) -> None:

@@ -88,6 +88,9 @@ class Job:
                 result = Result(success=False, error=describe(JobTimeout(self.label, self.timeout.total_seconds())))
             if result is not None:
                 return self._replayed(key, conclude(attempt, key, action, result, since))
+            if key in attempt.journal.spending:  # by `poll`: it would be forgotten
+                with attempt.course.lock:
+                    attempt.recorder.record(attempt.recorder.make_step(key, action, None, started=since))
             looks = looks.planned(attempt.now() + self.every, None if self.timeout is None else since + self.timeout)
         prompt = {"job": key} | looks.as_prompt()
         return pause(

@@ -112,7 +112,9 @@ class OpenQuestion(OpenWait):
             returns=types.ANY,
             retry=NO_RETRY,
         )
-        reach(self.attempt, step, self.attempt.journal.come_to(self._escalation, is_derived=True)).finish()
+        key = self.attempt.journal.come_to(self._escalation, is_derived=True)
+        reach(self.attempt, step, key).finish()
+        self.attempt.journal.see((key,))  # no code is given the result
         self._has_escalated = True
         if self.asked.since:
             self.asked = replace(self.asked, since=None)  # it stands for the whole time again

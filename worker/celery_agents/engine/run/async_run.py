@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
@@ -27,6 +27,7 @@ from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.open_waits import OpenWaits
 from celery_agents.engine.run.session import SESSION, OpenSession, RunSession
+from celery_agents.engine.steps import groups
 from celery_agents.engine.steps.call import (
     Call,
     CallOptions,
@@ -101,6 +102,8 @@ class AsyncRun(BaseRun):
     @_to_be_awaited
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See `Run.step`. `function` may be async, and is then awaited on the event loop."""
+        if self._options.group:
+            return await self._group(Call(name=name, function=function, args=args, kwargs=kwargs))
         if is_plain(function):
             return await self._finish(come_to(self._attempt, name, function, args, kwargs, self._options))
         place = Place.of(self._attempt, Call(name=name, function=function, args=args, kwargs=kwargs))
@@ -164,9 +167,10 @@ class AsyncRun(BaseRun):
         timeout: timedelta | None = None,
         on_crash: OnCrash | None = None,
         called_as: CalledAs | None = None,
+        group: bool | None = None,
     ) -> "AsyncRun":
-        """See `Run.options`."""
-        changed = self._changed(retry, returns, timeout, on_crash, called_as)
+        """See `Run.options`. The function of a group is async."""
+        changed = self._changed(retry, returns, timeout, on_crash, called_as, group)
         return AsyncRun(self._attempt, self._desk, self._order, self._open_waits, changed)
 
     def fail(self, error: Exception) -> NoReturn:
@@ -245,18 +249,34 @@ class AsyncRun(BaseRun):
     async def _finish(self, reached: ReachedStep) -> Any:
         if reached.is_recorded:
             await self._order.turn(reached.key)
+            self._see((reached.key,))
             return reached.finish()
         return await self._in_order(self._begin(reached), reached.key)
 
     async def _begin(self, reached: ReachedStep) -> Any:
-        on_loop = loop_step.begin(reached, self._desk)
-        if on_loop is not None:
-            return await on_loop
-        course = self._attempt.course
-        course.expect()
-        job = self._desk.submit(lambda: reached.finish(is_expected=True))
-        job.add_done_callback(lambda job: course.unexpect() if job.cancelled() else None)
-        return await asyncio.wrap_future(job)
+        step = loop_step.begin(reached, self._desk)
+        if step is None:
+            course = self._attempt.course
+            course.expect()
+            job = self._desk.submit(lambda: reached.finish(is_expected=True))
+            job.add_done_callback(lambda job: course.unexpect() if job.cancelled() else None)
+            step = asyncio.wrap_future(job)
+        group = self._attempt.nesting.group
+        if group is not None:
+            group.hold(step)
+            return await asyncio.shield(step)
+        return await step
+
+    async def _group(self, call: Call) -> Any:
+        reached = await self._allowed(Place.of(self._attempt, call))
+        if reached.is_recorded:
+            return await self._finish(reached)
+        called = groups.Called.of(reached)
+        with self._attempt.nesting.inside_group(reached.key) as group:
+            await called.make_async()
+            if group.in_flight:
+                await asyncio.wait(group.in_flight)
+        return await self._in_order(self._do(called.record), reached.key)
 
     @_to_be_awaited
     async def recall(self, question: str, *, k: int = 5, entity: str | None = None) -> Recollection:
@@ -309,9 +329,17 @@ class AsyncRun(BaseRun):
             raise
         except Exception:
             await self._order.turn(*keys)
+            self._see(keys)
             raise
         await self._order.turn(*keys)
+        self._see(keys)
         return result
+
+    def _see(self, keys: Sequence[str]) -> None:
+        """The code is about to have the results of these steps."""
+        journal = self._attempt.journal
+        if journal.has_spent:
+            journal.see(keys)
 
     async def _do(self, job: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._desk.submit(job))
@@ -327,8 +355,9 @@ async def _caught(coroutine: Coroutine[Any, Any, T]) -> T | Exception:
 def drive(attempt: Attempt, function: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]], value: Any) -> Any:
     """Runs an async agent to its end, in the thread that executes the task; returns what it returns."""
     attempt.nesting.is_concurrent = attempt.memory.conversation.is_in_any_order = True
+    attempt.journal.sees_at_once = False
     desk = Desk(attempt.course, helpers=DEFAULT_LIMIT)
-    order = ReplayOrder(attempt.journal)
+    order = ReplayOrder(step for step in attempt.journal if step.name not in attempt.journal.passed)
 
     async def work() -> Any:
         order.begin()

@@ -16,6 +16,7 @@ from celery_agents.define.names import check_duration
 from celery_agents.define.retry import Retry
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.memory import RunMemory
+from celery_agents.engine.journal.spending import added
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.pauses.approval import AskedApproval, asked_approval
 from celery_agents.engine.pauses.child import Spawn
@@ -28,6 +29,7 @@ from celery_agents.engine.run import recalling
 from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
+from celery_agents.engine.steps.spending import spend
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,6 +73,12 @@ class BaseRun:
     def attempt(self) -> int:
         """Which claim of the execution this is, from 1."""
         return self._attempt.context.attempt
+
+    @property
+    def group(self) -> str | None:
+        """The key of the group whose function calls this, see `options`; None outside of groups."""
+        group = self._attempt.nesting.group
+        return None if group is None else group.keys[-1]
 
     @property
     def max_value_bytes(self) -> int:
@@ -144,17 +152,20 @@ class BaseRun:
         return session
 
     def spend(self, *, tokens: float = 0, cost: float = 0) -> None:
-        """Counts what was used up, for the limits `max_tokens` and `max_cost`. Stored with the next checkpoint.
+        """Count what was used up, for the limits `max_tokens` and `max_cost`.
 
-        Call it from the agent's function, with what a step has returned. The limits are looked at before the next step
-        begins, so that what was paid for is not lost. Raises `InvalidRecord` for what is no amount.
+        Inside a step's function it belongs to the record of that step, whatever becomes of the step: its failed tries
+        count, too, and it counts once however often the step is replayed. In the agent's own code it is stored with the
+        next checkpoint. The limits are looked at before the next step begins, so that what was paid for is not lost.
+
+        Raise `InvalidRecord` for an invalid amount, and `SpentInVain` where it could not be recorded.
         """
-        self._attempt.memory.spend(tokens=tokens, cost=cost)
+        spend(self._attempt, tokens=tokens, cost=cost)
 
     @property
     def spent(self) -> dict[str, float]:
-        """What was spent so far: `tokens` and `cost`."""
-        spent = self._attempt.memory.spent()
+        """What was spent so far, by the code and by the steps whose results it has: `tokens` and `cost`."""
+        spent = added(self._attempt.memory.spent(), self._attempt.journal.seen)
         return {name: spent.get(name, 0) for name in ("tokens", "cost")}
 
     def fail(self, error: Exception) -> NoReturn:
@@ -174,6 +185,7 @@ class BaseRun:
         timeout: timedelta | None,
         on_crash: OnCrash | None,
         called_as: CalledAs | None,
+        group: bool | None,
     ) -> CallOptions:
         if retry is not None and not isinstance(retry, Retry):
             raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
@@ -188,9 +200,12 @@ class BaseRun:
             timeout=options.timeout if timeout is None else timeout,
             on_crash=options.on_crash if on_crash is None else on_crash,
             called_as=options.called_as if called_as is None else called_as,
+            group=options.group if group is None else group,
         )
 
     def _all_calls(self, calls: Calls) -> list[Call]:
+        if self._options.group:
+            raise TypeError("run.parallel takes no groups: an async agent takes several at once with asyncio.gather")
         if isinstance(calls, Mapping):
             return [Call(name=name, function=function) for name, function in calls.items()]
         return [Call.named_like(function) for function in calls]

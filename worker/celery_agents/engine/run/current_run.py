@@ -1,5 +1,6 @@
 """The run of the code that is executing right now, for code that is not handed it: a framework's, or a library's."""
 
+from agent_statestore.records import require_amount
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.base_run import BaseRun
 from celery_agents.engine.run.run import Run
@@ -23,3 +24,17 @@ def current_step() -> str | None:
     """Return the key of the step whose function calls this; None outside of steps, and outside of agents."""
     run = run_around()
     return run._attempt.nesting.step_around if isinstance(run, BaseRun) else None
+
+
+def spend(*, tokens: float = 0, cost: float = 0) -> None:
+    """Count what was used up, wherever it happens: in an agent's code, or in a step of its, see `Run.spend`.
+
+    For code that calls a paid service and is not handed the run. Outside of agents it counts nowhere, as in a thread
+    that was not given a copy of the context: a tool has `ToolContext.spend` for that. Raise as `Run.spend` does.
+    """
+    run = run_around()
+    if isinstance(run, BaseRun):
+        run.spend(tokens=tokens, cost=cost)
+    else:
+        require_amount("tokens", tokens)
+        require_amount("cost", cost)

@@ -20,6 +20,7 @@ from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.session import OpenSession, RunSession
+from celery_agents.engine.steps import groups
 from celery_agents.engine.steps.call import Call, Place, come_to, name_of_tool, transaction
 from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
 
@@ -49,6 +50,10 @@ class Run(BaseRun):
         `StepTimeout`, `StepInterrupted`; for a tool also `InvalidArguments`, `ApprovalDenied`, `ApprovalExpired`.
         """
         attempt = self._attempt
+        if self._options.group:
+            call = Call(name=name, function=function, args=args, kwargs=kwargs)
+            with attempt.course.abandoned_by_interrupts:
+                return cast(T, groups.take(attempt, call, self._options))
         try:
             result: T = come_to(attempt, name, function, args, kwargs, self._options).finish()
             return result
@@ -112,13 +117,21 @@ class Run(BaseRun):
         timeout: timedelta | None = None,
         on_crash: OnCrash | None = None,
         called_as: CalledAs | None = None,
+        group: bool | None = None,
     ) -> "Run":
         """The same run, with other options for the steps that are taken through what is returned.
 
         `retry`, `timeout` and `on_crash` replace a tool's own; `returns` replaces the function's return annotation.
         `called_as` says what tool or model a function that is no tool calls, and is recorded.
+
+        With `group`, the function of a step may take steps itself, ask, and wait. Each is recorded under a key in that
+        of the group (`research#/search`), and the group when its function has returned or raised. From then on its
+        result is what counts, and its function is not called again. After a crash before that it is called again, as
+        the agent's own is, and what is recorded is not done again. So what holds for the agent's function holds for a
+        group's: no effects outside of steps. It has no retries, timeout or `on_crash`, which its steps may have, and
+        cannot change the memory (`MemoryInGroup`).
         """
-        return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as))
+        return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as, group))
 
     def recall(self, question: str, *, k: int = 5, entity: str | None = None) -> Recollection:
         """What the agent's `memory` has about the question: the last messages of the session, facts, or both.

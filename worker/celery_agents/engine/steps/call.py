@@ -19,6 +19,7 @@ from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.pauses.approval import Approval
 from celery_agents.engine.pauses.question import MISSING
+from celery_agents.engine.steps.spending import spend
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.taking import ReachedStep, reach
 from celery_agents.engine.steps.work import PlainWork, TransactionalWork, Try
@@ -33,6 +34,7 @@ class CallOptions:
     timeout: timedelta | None = None
     on_crash: OnCrash | None = None
     called_as: CalledAs | None = None
+    group: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class Place:
         approval_key = f"approve {key}"
         approval = _approval_of(attempt, call, key, approval_key)
         if approval is not None:
-            attempt.journal.pass_by((approval_key,))
+            attempt.journal.pass_by((approval_key,), beside=key)
         return cls(attempt=attempt, call=call, key=key, approval=approval, approval_key=approval_key)
 
     def allowed(self, options: CallOptions) -> ReachedStep:
@@ -216,6 +218,8 @@ def _tool_step(attempt: Attempt, call: Call, tool: Tool[..., Any], options: Call
 
 def transaction(attempt: Attempt, call: Call, options: CallOptions) -> ReachedStep:
     """The code has come to a call that writes to the store's own database: its step."""
+    if options.group:
+        raise TypeError("a transaction is no group: it cannot take steps itself")
     function, args, kwargs = call.function, call.args, call.kwargs
     step = Step(
         name=call.name,
@@ -252,6 +256,7 @@ def _context_of(attempt: Attempt, this: Try) -> ToolContext:
         key=this.key,
         idempotency_key=idempotency_key(context.execution_id, this.key),
         tries=this.number,
+        spend=partial(spend, attempt, this.key),
     )
 
 

@@ -1,12 +1,13 @@
 """What the code that runs right now is inside of: a step's function, or steps that are taken beside each other."""
 
+from asyncio import Future
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from agent_statestore.records import Wait
-from celery_agents.misuse import MemoryInParallel
+from celery_agents.misuse import MemoryInGroup, MemoryInParallel
 
 
 class Opened(NamedTuple):
@@ -31,6 +32,9 @@ _execution_around: Final[ContextVar[str | None]] = ContextVar("execution_around"
 
 # The run of that agent.
 _run_around: Final[ContextVar[object]] = ContextVar("run_around", default=None)
+
+# (id of the nesting, the group whose function runs in this thread or coroutine).
+_group: Final[ContextVar[tuple[int, "Group"] | None]] = ContextVar("inside_group", default=None)
 
 # How much of the names of steps an error shows.
 _NAMES: Final = 100
@@ -70,11 +74,34 @@ class StepWaits(BaseException):
     """Unwinds what waits, and has others beside it. The execution pauses when those have come to rest."""
 
 
+class Group:
+    """A step that takes steps itself, while its function runs.
+
+    `keys` are those of the groups around it, and its own. `in_flight` are the steps that an async agent's code takes in
+    it, those too that nobody awaits any more.
+    """
+
+    def __init__(self, key: str, around: "Group | None") -> None:
+        self.keys: tuple[str, ...] = (key,) if around is None else (*around.keys, key)
+        self.is_over = False
+        self.in_flight: set[Future[Any]] = set()
+        self._around = around
+
+    def hold(self, step: "Future[Any]") -> None:
+        """This group, and those around it, do not end before this step has."""
+        self.in_flight.add(step)
+        step.add_done_callback(self.in_flight.discard)
+        if self._around is not None:
+            self._around.hold(step)
+
+
 class Nesting:
     """Where the code of one attempt is. `is_concurrent` says that steps may be taken beside each other."""
 
     def __init__(self) -> None:
         self.is_concurrent = False
+        # Whether there has been any group: for those who would look, as most agents have none.
+        self.has_groups = False
         self._inside: str | None = None
 
     @property
@@ -89,8 +116,31 @@ class Nesting:
         inside = _inside.get()
         return inside[1] if inside is not None and inside[0] == id(self) else None
 
+    @property
+    def group(self) -> Group | None:
+        """The group whose function this is called from, if any; the innermost."""
+        group = _group.get() if self.has_groups else None
+        return group[1] if group is not None and group[0] == id(self) else None
+
+    @contextmanager
+    def inside_group(self, key: str) -> Iterator[Group]:
+        """The function of the group of this key runs in this block."""
+        group = Group(key, self.group)
+        self.has_groups = True
+        token = _group.set((id(self), group))
+        try:
+            yield group
+        finally:
+            group.is_over = True
+            _group.reset(token)
+
     def check_may_write_memory(self) -> None:
-        """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance."""
+        """Raises `MemoryInParallel` inside a step that others run beside: whose write came last would be chance.
+
+        Raises `MemoryInGroup` inside a group: once that is recorded, its function is not called again.
+        """
+        if self.has_groups and (group := self.group) is not None:
+            raise MemoryInGroup(group.keys[-1])
         if self.is_concurrent:
             inside = self.step_around
             if inside is not None:

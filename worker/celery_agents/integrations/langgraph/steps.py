@@ -13,14 +13,14 @@ from langgraph.types import Command, Interrupt, interrupt
 from celery_agents.define.called_as import CalledAs
 from celery_agents.engine.outcome import Unwound
 from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.engine.run.current_run import current_run
+from celery_agents.engine.run.current_run import current_run, spend
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import InvalidResult, RegistrationError
 from celery_agents.integrations import steps
 from celery_agents.integrations.langgraph.attempt import unwind
-from celery_agents.integrations.langgraph.usage import collected, spend
+from celery_agents.integrations.langgraph.usage import collected, used_up
 from celery_agents.integrations.langgraph.values import decode, encode
-from celery_agents.integrations.step_options import StepOptions
+from celery_agents.integrations.step_options import StepOptions, refuse_group
 
 # How often one task of a graph may interrupt.
 _MOST_INTERRUPTS: Final = 1000
@@ -90,19 +90,21 @@ async def take(
         executed = True
         with collected() as usage:
             try:
-                outcome = {"returned": encode(await body())}
+                return {"returned": encode(await body())}
             except GraphInterrupt as raised:
-                outcome = {"interrupt": _as_data(name, raised)}
+                return {"interrupt": _as_data(name, raised)}
             except ParentCommand as raised:
-                outcome = {"command": encode(_without_own_graph(raised.args[0]))}
-        return {**outcome, **({"usage": encode(usage.usage_metadata)} if usage.usage_metadata else {})}
+                return {"command": encode(_without_own_graph(raised.args[0]))}
+            finally:
+                spend(**used_up(usage.usage_metadata))
 
+    refuse_group(name, options)
     try:
         outcome = await steps.take(run, placed(name), unit, options, called_as)
     except Unwound as stopped:
         await unwind(stopped)
-    if "usage" in outcome:
-        spend(run, outcome["usage"])
+    if "usage" in outcome:  # recorded before steps had it in their records
+        run.spend(**used_up(outcome["usage"]))
     if "interrupt" in outcome:
         _interrupt_again(outcome["interrupt"], is_replayed=not executed)
     if "command" in outcome:

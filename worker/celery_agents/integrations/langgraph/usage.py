@@ -1,4 +1,4 @@
-"""What the calls of models within a step have used up: collected in the step, kept in its record, counted after it."""
+"""What the calls of models within a step have used up: collected in the step, and recorded with it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any, Final
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
-from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.integrations.prices import price
 
 _collecting: Final[ContextVar[UsageMetadataCallbackHandler | None]] = ContextVar("celery_agents_usage", default=None)
 register_configure_hook(_collecting, inheritable=True)
@@ -25,25 +25,20 @@ def collected() -> Iterator[UsageMetadataCallbackHandler]:
         _collecting.reset(token)
 
 
-def spend(run: AsyncRun, usage: Mapping[str, Mapping[str, Any]]) -> None:
-    """Count it, for the limits of the execution; with its price, if genai-prices is installed and knows it."""
-    for model, used in usage.items():
-        run.spend(tokens=used["total_tokens"], cost=_cost(model, used))
+def used_up(usage: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the tokens of all models, and their price as far as it is known."""
+    return {
+        "tokens": sum(used["total_tokens"] for used in usage.values()),
+        "cost": sum(_cost(model, used) for model, used in usage.items()),
+    }
 
 
 def _cost(model: str, used: Mapping[str, Any]) -> float:
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError:
-        return 0.0
     details = used.get("input_token_details") or {}
-    usage = Usage(
-        input_tokens=used["input_tokens"],
-        output_tokens=used["output_tokens"],
-        cache_read_tokens=details.get("cache_read"),
-        cache_write_tokens=details.get("cache_creation"),
+    return price(
+        model,
+        used["input_tokens"],
+        used["output_tokens"],
+        read=details.get("cache_read"),
+        written=details.get("cache_creation"),
     )
-    try:
-        return float(calc_price(usage, model).total_price)
-    except (LookupError, ValueError):
-        return 0.0  # no price of this model is known

@@ -9,14 +9,14 @@ from agents.models.interface import Model
 from celery_agents.errors import RegistrationError
 from celery_agents.integrations.openai_agents.mcp import DurableServer
 from celery_agents.integrations.openai_agents.models import durable_model
-from celery_agents.integrations.openai_agents.scope import Scope
+from celery_agents.integrations.openai_agents.scope import RunScope
 from celery_agents.integrations.openai_agents.tools import durable_tool
 
 # What these do to the machine would be recorded nowhere, and done again after a crash.
 _ACTING_HERE: Final = frozenset({"ComputerTool", "LocalShellTool", "ApplyPatchTool"})
 
 
-def durable_agent(agent: Agent[Any], scope: Scope) -> Agent[Any]:
+def durable_agent(agent: Agent[Any], scope: RunScope) -> Agent[Any]:
     """Return the agent's durable copy, the same one each time in a run. Raise `RegistrationError` as `check` does."""
     if id(agent) in scope.clones:
         return scope.clones[id(agent)]  # type: ignore[no-any-return]
@@ -46,7 +46,7 @@ def check(agent: Agent[Any]) -> None:
             )
 
 
-def _handoff(given: Any, scope: Scope) -> Any:
+def _handoff(given: Any, scope: RunScope) -> Any:
     if not isinstance(given, Handoff):
         return durable_agent(given, scope)
     invoke = given.on_invoke_handoff

@@ -13,7 +13,7 @@ from celery_agents.define.retry import Retry
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import StepTimeout
 from celery_agents.integrations.openai_agents.connections import ServerUnreachable
-from celery_agents.integrations.openai_agents.scope import Scope, scope_around
+from celery_agents.integrations.openai_agents.scope import RunScope, scope_around
 from celery_agents.integrations.step_options import StepOptions, on_crash_hinted
 from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
 
@@ -78,7 +78,7 @@ class DurableServer:
     async def _step(
         self,
         run: AsyncRun,
-        scope: Scope,
+        scope: RunScope,
         name: str,
         tool: str,
         arguments: dict[str, Any] | None,
@@ -98,7 +98,7 @@ class DurableServer:
         except OF_A_CALL as error:
             return _error(told(error))
 
-    def _annotations(self, scope: Scope, tool: str) -> Any:
+    def _annotations(self, scope: RunScope, tool: str) -> Any:
         for (server, _), listed in scope.listings.items():
             if server == self._server.name:
                 for one in listed:

@@ -10,7 +10,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 
 from celery_agents.define.called_as import CalledAs
 from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.integrations.openai_agents.prices import price
+from celery_agents.integrations.openai_agents.counting import used_up
 from celery_agents.integrations.openai_agents.responses import (
     as_last,
     as_response,
@@ -18,8 +18,9 @@ from celery_agents.integrations.openai_agents.responses import (
     of_last,
     of_response,
     tokens_of,
+    tokens_of_response,
 )
-from celery_agents.integrations.openai_agents.scope import Scope, label, scope_around
+from celery_agents.integrations.openai_agents.scope import RunScope, label, scope_around
 from celery_agents.integrations.steps import durable_run, take
 
 
@@ -46,9 +47,10 @@ class DurableModel(Model):
         async def unit() -> Any:
             return of_response(await self._model.get_response(system_instructions, input, *args, **kwargs))
 
-        response = as_response(await self._taken(run, scope, input, unit))
-        self._spend(run, response.usage.input_tokens, response.usage.output_tokens)
-        return response
+        def used(recorded: Any) -> dict[str, float]:
+            return used_up(self._name, *tokens_of_response(as_response(recorded)))
+
+        return as_response(await self._taken(run, scope, input, unit, used))
 
     async def stream_response(
         self,
@@ -72,7 +74,10 @@ class DurableModel(Model):
                 events.put_nowait(event)
             raise ConnectionError("the stream of the model's answer broke off")
 
-        taking = asyncio.ensure_future(self._taken(run, scope, input, unit))
+        def used(recorded: Any) -> dict[str, float]:
+            return used_up(self._name, *tokens_of(as_last(recorded)))
+
+        taking = asyncio.ensure_future(self._taken(run, scope, input, unit, used))
         taking.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (live := await events.get()) is not None:
@@ -80,7 +85,6 @@ class DurableModel(Model):
             last = as_last(await taking)
         finally:
             taking.cancel()
-        self._spend(run, *tokens_of(last))
         yield last
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
@@ -91,14 +95,11 @@ class DurableModel(Model):
         """See `Model`."""
         await self._model.close()
 
-    async def _taken(self, run: AsyncRun, scope: Scope, asked: Any, unit: Any) -> Any:
+    async def _taken(self, run: AsyncRun, scope: RunScope, asked: Any, unit: Any, used: Any) -> Any:
         count = len(asked) if isinstance(asked, list) else 1
         title = f"{self._name}, {count} item{'s' * (count != 1)}"
         called = CalledAs(kind="model", name=self._name, title=title)
-        return await take(run, f"{label()} model", unit, scope.options.of_models, called)
-
-    def _spend(self, run: AsyncRun, asked: int, answered: int) -> None:
-        run.spend(tokens=asked + answered, cost=price(self._name, asked, answered))
+        return await take(run, f"{label()} model", unit, scope.options.of_models, called, used)
 
 
 class DurableProvider(ModelProvider):

@@ -8,11 +8,11 @@ from agents import RunState, ToolApprovalItem
 from celery_agents.define.names import step_name
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import ApprovalDenied, ApprovalExpired
-from celery_agents.integrations.openai_agents.scope import Scope
+from celery_agents.integrations.openai_agents.scope import RunScope
 from celery_agents.integrations.openai_agents.tools import arguments_of
 
 
-async def decide(run: AsyncRun, scope: Scope, result: Any) -> RunState[Any]:
+async def decide(run: AsyncRun, scope: RunScope, result: Any) -> RunState[Any]:
     """Return the state of an interrupted run with what people decided: all are asked at once.
 
     Arguments that a person edits reach the tool. The model still sees its own in the history: the SDK refuses to go on
@@ -29,7 +29,7 @@ async def decide(run: AsyncRun, scope: Scope, result: Any) -> RunState[Any]:
     return state
 
 
-async def _refusal(run: AsyncRun, scope: Scope, item: ToolApprovalItem) -> str | None:
+async def _refusal(run: AsyncRun, scope: RunScope, item: ToolApprovalItem) -> str | None:
     tool, call_id, arguments = item.name or "tool", item.call_id or "", arguments_of(item.arguments)
     description, schema = _known(scope, item)
     try:
@@ -53,7 +53,7 @@ async def _refusal(run: AsyncRun, scope: Scope, item: ToolApprovalItem) -> str |
     return None
 
 
-def _known(scope: Scope, item: ToolApprovalItem) -> tuple[str, dict[str, Any] | None]:
+def _known(scope: RunScope, item: ToolApprovalItem) -> tuple[str, dict[str, Any] | None]:
     """Return the description of the tool and the JSON Schema of its arguments; None if the call is not made here."""
     for tool in getattr(item.agent, "tools", ()):
         if tool.name == item.tool_name and hasattr(tool, "params_json_schema"):

@@ -50,7 +50,15 @@ def as_last(recorded: Any) -> Last:
     return _LAST.validate_python(recorded)
 
 
-def tokens_of(event: Last) -> tuple[int, int]:
-    """Return the tokens that a streamed answer took: of the question, and of the answer."""
+def tokens_of(event: Any) -> tuple[int, int, int]:
+    """Return the tokens that a streamed answer took: of the question, of the answer, and from the service's cache."""
     usage = event.response.usage
-    return (0, 0) if usage is None else (usage.input_tokens, usage.output_tokens)
+    if usage is None:
+        return 0, 0, 0
+    return usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens
+
+
+def tokens_of_response(response: ModelResponse) -> tuple[int, int, int]:
+    """Return the same of a whole answer."""
+    usage = response.usage
+    return usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens

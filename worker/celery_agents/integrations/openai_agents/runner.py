@@ -17,9 +17,10 @@ from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, current_step
 from celery_agents.engine.run.run import Run
 from celery_agents.integrations.openai_agents.clones import durable_agent
+from celery_agents.integrations.openai_agents.counting import counted
 from celery_agents.integrations.openai_agents.models import durable_model, durable_provider
 from celery_agents.integrations.openai_agents.people import decide
-from celery_agents.integrations.openai_agents.scope import RunnerOptions, Scope, scope_around, within
+from celery_agents.integrations.openai_agents.scope import RunnerOptions, RunScope, scope_around, within
 from celery_agents.integrations.openai_agents.sessions import durable_session
 from celery_agents.integrations.step_options import StepOptions
 from celery_agents.integrations.steps import durable_run
@@ -80,9 +81,9 @@ class DurableRunner:
         if run is None:
             _refuse_plain_agents(agent)
             _say_if_inside_a_step(agent)
-            return await _drive(plain, agent, input, on_stream, options)
+            return await _drive(plain, agent, input, on_stream, counted(options))
         around = scope_around()
-        scope = around or Scope(options=self._options)
+        scope = around or RunScope(options=self._options)
         owned = RunConfig() if options.get("run_config") is None else None
         if owned is not None:
             options["run_config"] = owned
@@ -99,7 +100,7 @@ class DurableRunner:
         self,
         plain: AgentRunner,
         run: AsyncRun,
-        scope: Scope,
+        scope: RunScope,
         agent: Agent[Any],
         given: Any,
         on_stream: OnStream | None,
@@ -126,7 +127,7 @@ class Dispatcher(AgentRunner):
         """See `AgentRunner`."""
         scope = _scope_here(starting_agent)
         if scope is None:
-            return await self.runner.run(starting_agent, input, **kwargs)
+            return await self.runner.run(starting_agent, input, **counted(kwargs))
         if not _is_tool(kwargs):
             return await DurableRunner().run(starting_agent, input, **kwargs)
         with within(scope, _name(starting_agent, kwargs)):
@@ -137,14 +138,14 @@ class Dispatcher(AgentRunner):
         """See `AgentRunner`."""
         scope = _scope_here(starting_agent)
         if scope is None:
-            return self.runner.run_streamed(starting_agent, input, **kwargs)
+            return self.runner.run_streamed(starting_agent, input, **counted(kwargs))
         with within(scope, _name(starting_agent, kwargs)):
             options = _made_durable(kwargs, scope)
             return self.runner.run_streamed(durable_agent(starting_agent, scope), input, **options)
 
     def run_sync(self, starting_agent: Agent[Any], input: Any, **kwargs: Any) -> Any:  # noqa: A002
         """See `AgentRunner`."""
-        return self.runner.run_sync(starting_agent, input, **kwargs)
+        return self.runner.run_sync(starting_agent, input, **counted(kwargs))
 
 
 def _plain_runner() -> AgentRunner:
@@ -156,7 +157,7 @@ def _plain_runner() -> AgentRunner:
     return default.runner
 
 
-def _scope_here(agent: Agent[Any]) -> Scope | None:
+def _scope_here(agent: Agent[Any]) -> RunScope | None:
     scope = scope_around()
     if scope is not None and durable_run() is None:
         _say_if_inside_a_step(agent)
@@ -186,7 +187,7 @@ async def _drive(
     return result
 
 
-def _made_durable(options: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+def _made_durable(options: Mapping[str, Any], scope: RunScope) -> dict[str, Any]:
     """Return the options of a run with what has to be durable of them."""
     if options.get("conversation_id") is not None:
         raise UserError(

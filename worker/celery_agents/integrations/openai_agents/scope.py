@@ -39,7 +39,7 @@ class RunnerOptions:
 
 
 @dataclass(slots=True, kw_only=True)
-class Scope:
+class RunScope:
     """One durable run: its options, and what it has made so far.
 
     `clones` are the durable agents by the id of the agent that each is made of, and `kept` holds those, so that no id
@@ -67,11 +67,11 @@ class Scope:
             self._connections.popitem()[1].leave()
 
 
-_scope: Final[ContextVar[Scope | None]] = ContextVar("openai_agents_scope", default=None)
+_scope: Final[ContextVar[RunScope | None]] = ContextVar("openai_agents_scope", default=None)
 _label: Final[ContextVar[str]] = ContextVar("openai_agents_label", default="agent")
 
 
-def scope_around() -> Scope | None:
+def scope_around() -> RunScope | None:
     """Return the durable run that the code is part of."""
     return _scope.get()
 
@@ -82,7 +82,7 @@ def label() -> str:
 
 
 @contextmanager
-def within(scope: Scope, name: str) -> Iterator[None]:
+def within(scope: RunScope, name: str) -> Iterator[None]:
     """What runs in this block, and the tasks that it starts, belong to the durable run."""
     tokens = _scope.set(scope), _label.set(name)
     try:

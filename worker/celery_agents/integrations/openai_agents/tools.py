@@ -78,7 +78,7 @@ def durable_tool(tool: Any, options: RunnerOptions) -> Any:
     """
     if isinstance(tool, FunctionTool):
         given = options.of_tool(tool.name)
-        if given is False or getattr(tool, "_is_agent_tool", False):
+        if given is False or (getattr(tool, "_is_agent_tool", False) and not given.group):
             return dataclasses.replace(tool, on_invoke_tool=DurableInvoker(tool, None))
         own = None if tool.timeout_seconds is None else timedelta(seconds=tool.timeout_seconds)
         taken = given.over(StepOptions(timeout=own))

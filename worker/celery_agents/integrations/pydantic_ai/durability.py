@@ -1,10 +1,11 @@
 """The engine for Pydantic AI: each durable operation of an agent is a step of the execution that runs it."""
 
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
 from pydantic_ai import Agent
@@ -31,13 +32,14 @@ from agent_statestore.plain_text import line_logger
 from celery_agents.define.names import step_name
 from celery_agents.define.retry import Retry
 from celery_agents.engine.run.async_run import AsyncRun
-from celery_agents.engine.run.current_run import current_run, current_step
+from celery_agents.engine.run.current_run import current_run, current_step, spend
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import StepTimeout
 from celery_agents.integrations.pydantic_ai.calls import described
 from celery_agents.integrations.pydantic_ai.options import RoleOptions
 from celery_agents.integrations.pydantic_ai.people import EventWaiter, decide, handles_deferred_calls
-from celery_agents.integrations.step_options import METADATA_KEY, StepOptions
+from celery_agents.integrations.pydantic_ai.usage import UsageOfCall, used_by, used_by_recorded
+from celery_agents.integrations.step_options import METADATA_KEY, StepOptions, refuse_group
 from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
 
 log = line_logger(__name__)
@@ -80,6 +82,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         approval_timeout: timedelta | None = None,
     ) -> None:
         super().__init__(models=models, event_stream_handler=event_stream_handler, name=name)
+        refuse_group("CeleryDurability", model, tool, *(toolsets or {}).values())
         self._options = RoleOptions(
             model=(model or StepOptions()).over(StepOptions(retry=Retry.for_models())),
             tool=tool or StepOptions(),
@@ -87,7 +90,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         )
         self._approval_timeout = approval_timeout
         self._said: set[str] = set()
-        self._runs: WeakKeyDictionary[AsyncRun, int] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[AsyncRun, Counter[str]] = WeakKeyDictionary()
 
     @property
     def in_durable_context(self) -> bool:
@@ -103,8 +106,11 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         run = durable_run()
         if run is None:
             return None
-        number = self._runs[run] = self._runs.get(run, 0) + 1
-        return str(uuid.uuid5(_RUN_IDS, f"{run.execution_id}/{self.name}/{number}"))
+        # Each group counts for itself, as groups beside each other come here in any order.
+        place = "" if run.group is None else f"{run.group}/"
+        numbers = self._runs.setdefault(run, Counter())
+        numbers[place] += 1
+        return str(uuid.uuid5(_RUN_IDS, f"{run.execution_id}/{place}{self.name}/{numbers[place]}"))
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         """Return an id that is the same on every attempt."""
@@ -149,10 +155,9 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
     async def after_model_request(
         self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """Count what the request has used up, for the limits of the execution."""
-        run = durable_run()
-        if run is not None:
-            run.spend(tokens=response.usage.total_tokens, cost=_cost(response))
+        """Count what a request within a step has used up: a sub-agent's, in a tool. Any other one is a step itself."""
+        if durable_run() is None:
+            spend(**used_by(response))
         return await super().after_model_request(ctx, request_context=request_context, response=response)
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
@@ -196,15 +201,17 @@ class StepBackend(JournalCallableOperationBackend[StepOptions]):
         if run is None:
             return await body()
         what = described(self._agent_name, operation_id, name, cache_key)
+        usage = None if what.tool is None else UsageOfCall(cast(RunContext[Any], cache_key[2]))
         executed = False
 
         async def unit() -> object:
             nonlocal executed
             executed = True
-            return await body()
+            return await body() if usage is None else await usage.recorded(body)
 
         try:
-            return await take(run, what.name, unit, config, what.called_as)
+            result = await take(run, what.name, unit, config, what.called_as, used_by_recorded)
+            return result if usage is None else usage.counted(result)
         except OF_A_CALL as error:
             if what.tool is None:
                 raise
@@ -220,10 +227,3 @@ def _now() -> datetime:
 def _needs_approval(tool: ToolDefinition) -> bool:
     options = StepOptions.of_metadata(tool.name, tool.metadata)
     return options is not False and bool(options.requires_approval)
-
-
-def _cost(response: ModelResponse) -> float:
-    try:
-        return float(response.cost().total_price)
-    except (LookupError, ValueError, AssertionError):
-        return 0.0  # genai-prices knows no price of this model
