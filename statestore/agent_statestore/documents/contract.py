@@ -89,25 +89,34 @@ class DocumentPrimitives(ABC):
 
     @abstractmethod
     def read(self, places: Sequence[str]) -> Sequence[StoredDocument | None]:
-        """Return what stands at these places, in their order. The places may be of several roots."""
+        """Return what stands at these places, in their order. The places may be of several roots.
+
+        A backend may need further round trips where the values are many megabytes.
+        """
 
     @abstractmethod
     def read_range(self, selection: Selection) -> Sequence[StoredDocument]:
         """Return the documents of a selection, in its order.
 
         The cost is that of the documents between the first and the last one returned.
+        A backend may need further round trips across roots, for thousands of documents that `lines` refuse, and where
+        the values are many megabytes.
         """
 
     @abstractmethod
     def remove_range(self, namespace: Namespace) -> int:
         """Remove all documents in a namespace and below it, and return how many there were.
 
-        Not atomic across roots, and there not one round trip either.
+        Not atomic across roots, and there not one round trip either; nor is it for thousands of documents in a part of
+        a root.
         """
 
     @abstractmethod
     def tidy(self, limit: int = 1000) -> int:
-        """Remove at most `limit` documents that have expired, and return how many there were. The sweeper calls it."""
+        """Remove at most `limit` documents that have expired, and return how many there were. The sweeper calls it.
+
+        It may be one round trip if there are none, and some more otherwise.
+        """
 
 
 class DocumentStore(DocumentPrimitives):

@@ -12,17 +12,11 @@ import redis
 
 from agent_statestore import ManualClock, MemoryStore
 from agent_statestore.documents import DocumentQuery, DocumentStore, Expect, Operation, Put, Remove
+from agent_statestore.documents.errors import DocumentConflict, DocumentUnreadable
 from agent_statestore.documents.places import DocumentPlace, namespace_text, root_of
 from agent_statestore.documents.records import MOST_VERSION
 from agent_statestore.envelope import FORMAT
-from agent_statestore.errors import (
-    DocumentConflict,
-    DocumentUnreadable,
-    FormatTooNew,
-    InvalidRecord,
-    StoreError,
-    StoreUnavailable,
-)
+from agent_statestore.errors import FormatTooNew, InvalidRecord, StoreError, StoreUnavailable
 from agent_statestore.redis import RedisStore, documents
 from benchmarks.proxy import CountingProxy
 from tests.services.redis import RedisServer
@@ -174,6 +168,7 @@ class TestKeys:
         store.documents.put(NS, "k", "v")
         kinds = {key.removeprefix(redis_prefix.encode()).split(b":")[1] for key in keys_of(raw, redis_prefix)}
         assert kinds == {b"docs", b"docindex", b"docroots"}
+        assert raw.hlen(store._keys.documents(namespace_text(NS))[0]) == 1
 
     def test_tidy_takes_no_more_than_it_may_and_all_in_the_end(
         self, redis_url: str, redis_prefix: str, raw: redis.Redis

@@ -33,6 +33,7 @@ def work(store: Store) -> None:
                 transaction.connection.execute(text("SELECT count(*) FROM agent_steps"))
                 transaction.checkpoint(Checkpoint(steps=(done(2 * number),)))
             assert store.get_summary(execution_id) is not None
+            store.documents.put(("thread", "all"), str(number), number)
         return len(store.get_steps(execution_id))
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -42,4 +42,7 @@ def live(url: str) -> None:
         store.delete_context(execution_id, by="ada")
         assert [entry.event for entry in store.get_audit(execution_id)][-1] == "deleted"
         store.purge(execution_id)
+        store.documents.put(("a", "b"), "k", 1)
+        assert store.documents.remove_under(("a",)) == 1
+        store.tidy()
         assert store.get_audit(execution_id) == ()

@@ -52,7 +52,7 @@ def test_migrate_prints_the_way_that_was_asked_for(cli: CLI) -> None:
     assert "CREATE TABLE agent_audit" in up
     assert "CREATE TABLE agent_contexts" not in up
     assert cli("migrate", "0006:0001", "--sql").stdout == down
-    refused(cli("migrate", "0001:0006"), "0001:0005 needs --sql", code=2)
+    refused(cli("migrate", "0001:0006"), "0001:0006 needs --sql", code=2)
     refused(cli("migrate", "0001:0006", "--sql", "--downgrade"), "leave --downgrade out", code=2)
     refused(cli("migrate", "0006", "--sql", "--downgrade"), "no such schema revision 'head:0006': it leads nowhere")
 

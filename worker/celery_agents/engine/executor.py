@@ -25,7 +25,7 @@ from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.journal.memory import RunMemory
-from celery_agents.engine.journal.outgoing import Outgoing
+from celery_agents.engine.journal.outgoing import OUTBOX_KEY, Outgoing
 from celery_agents.engine.journal.recorder import Recorder, store_clock
 from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.journal.spending import added
@@ -245,6 +245,7 @@ class Executor:
         mailbox = Mailbox(list(context.signals), partial(self.store.get_audit, context.execution_id))
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
         shares_session = agent.turns.session_policy is SessionPolicy.QUEUE
+        outbox = [*context.memory.working_memory.get(OUTBOX_KEY, ())]
         recorder = Recorder(
             self.store,
             claim,
@@ -254,7 +255,7 @@ class Executor:
             journal=journal,
             memory=memory,
             mailbox=mailbox,
-            outgoing=Outgoing(self.store, claim.lease, context, shares_session=shares_session),
+            outgoing=Outgoing(self.store, claim.lease, context, shares_session, outbox, bool(outbox)),
             now=now,
         )
         budget = Budget(

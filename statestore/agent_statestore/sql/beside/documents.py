@@ -17,8 +17,8 @@ from agent_statestore.documents.places import (
     Namespace,
     Range,
     is_root,
-    namespace_text,
     place_of,
+    root_in,
     root_of,
     within,
 )
@@ -56,8 +56,8 @@ class DocumentWriting(Protocol):
         """Execute operations in the transaction that is under way on a connection; see `SQLDocuments.apply_in`."""
         ...
 
-    def remove(self, root: Namespace, places: Range) -> int:
-        """Remove the documents of a root that stand in a range, and return how many there were."""
+    def remove(self, places: Range) -> int:
+        """Remove the documents in a range, which are those of one root, and return how many there were."""
         ...
 
     def tidy(self, limit: int) -> int:
@@ -117,14 +117,14 @@ class SQLDocuments(DocumentStore):
     def remove_range(self, namespace: Namespace) -> int:
         places = within(namespace, below=True)
         if is_root(namespace):
-            return self._writing.remove(root_of(namespace), places)
+            return self._writing.remove(places)
         next_place = f"SELECT d.place {self._from} d.place >= :first AND d.place < :last ORDER BY d.place LIMIT 1"
         count = 0
         while rows := self._database.run(next_place, places._asdict()):
             root = root_of(place_of(rows[0][0]).namespace)
             # Also where a damaged place has no root: the next round begins behind it.
             behind = max(within(root, below=is_root(root)).last or "", f"{rows[0][0]}\x01")
-            count += self._writing.remove(root, places._replace(last=behind))
+            count += self._writing.remove(Range(rows[0][0], behind))
             places = places._replace(first=behind)
         return count
 
@@ -132,12 +132,10 @@ class SQLDocuments(DocumentStore):
         return self._writing.tidy(limit)
 
 
-def root_in(operations: Sequence[EncodedOperation]) -> Namespace:
-    """Return the root of the operations of one write."""
-    return root_of(place_of(operations[0].place).namespace)
+def number_of_root(tables: Tables, text: str) -> int:
+    """Return a number of 64 bits, with a sign, for the root with which a place in these tables begins.
 
-
-def number_of_root(tables: Tables, root: Namespace) -> int:
-    """Return a number of 64 bits, with a sign, for a root in these tables; others rarely have the same."""
-    digest = sha256(f"{tables.documents}\0{namespace_text(root)}".encode()).digest()
+    Other roots rarely have the same.
+    """
+    digest = sha256(f"{tables.documents}\0{root_in(text)}".encode()).digest()
     return int.from_bytes(digest[:8], signed=True)

@@ -13,10 +13,10 @@ from sqlalchemy.engine import Connection
 from agent_statestore.clock import Clock
 from agent_statestore.documents.codec import STORED_FIELDS, EncodedOperation, StoredDocument
 from agent_statestore.documents.errors import DocumentConflict
-from agent_statestore.documents.places import Namespace, Range
+from agent_statestore.documents.places import Range
 from agent_statestore.documents.records import Written
 from agent_statestore.documents.rules import DocumentStanding, decide
-from agent_statestore.sql.beside.documents import Speech, SQLDocuments, number_of_root, root_in
+from agent_statestore.sql.beside.documents import Speech, SQLDocuments, number_of_root
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.locking.base import Dialect, LockedBase
 from agent_statestore.sql.transaction import Transaction
@@ -77,9 +77,9 @@ class LockedDocumentWriting(LockedBase):
         transaction.flush()
         return written
 
-    def remove(self, root: Namespace, places: Range) -> int:
+    def remove(self, places: Range) -> int:
         def work(transaction: Transaction) -> int:
-            self._lock_root(transaction, root)
+            self._lock_root(transaction, places.first)
             _, now_us = self._look(transaction)
             there = f"{self._remove_range} AND (expires_us IS NULL OR expires_us > ?)"
             count = transaction.change(there, (*places, now_us))
@@ -98,7 +98,7 @@ class LockedDocumentWriting(LockedBase):
         return self._database.change(self._forget, {"places": self.dialect.listed(expired), "now": now_us})
 
     def _apply(self, transaction: Transaction, operations: Sequence[EncodedOperation], write_id: str | None) -> Written:
-        self._lock_root(transaction, root_in(operations))
+        self._lock_root(transaction, operations[0].place)
         places = [operation.place for operation in operations]
         (found,), now_us = self._look(transaction, (self._standing, (self.dialect.listed(places),)))
         standing = {
@@ -115,9 +115,9 @@ class LockedDocumentWriting(LockedBase):
             transaction.insert(self._put, [self._row_of(stored) for stored in puts])
         return Written(versions=tuple(changes.versions), was_applied=changes.was_applied)
 
-    def _lock_root(self, transaction: Transaction, root: Namespace) -> None:
+    def _lock_root(self, transaction: Transaction, place: str) -> None:
         if self.dialect.lock:
-            transaction.write(self._lock, (number_of_root(self._tables, root) % _SLOTS,))
+            transaction.write(self._lock, (number_of_root(self._tables, place) % _SLOTS,))
 
     def _row_of(self, stored: StoredDocument) -> tuple[object, ...]:
         content = None if stored.content is None else self.dialect.contents(stored.content)

@@ -14,10 +14,10 @@ from sqlalchemy.engine import Connection
 
 from agent_statestore.clock import Clock, left_to_the_server
 from agent_statestore.documents.codec import EXPECT, FORMAT, PUT, REMOVE, EncodedOperation
-from agent_statestore.documents.places import Namespace, Range
+from agent_statestore.documents.places import Range
 from agent_statestore.documents.records import Written
 from agent_statestore.documents.rules import conflict
-from agent_statestore.sql.beside.documents import Speech, SQLDocuments, number_of_root, root_in
+from agent_statestore.sql.beside.documents import Speech, SQLDocuments, number_of_root
 from agent_statestore.sql.database import Params
 from agent_statestore.sql.postgresql.database import LOCK, PostgreSQLDatabase, rows_of, to_pyformat
 from agent_statestore.sql.tables import Tables
@@ -54,19 +54,19 @@ class PostgreSQLDocumentWriting:
         )
 
     def apply(self, operations: Sequence[EncodedOperation], write_id: str | None) -> Written:
-        key = number_of_root(self._tables, root_in(operations))
+        key = number_of_root(self._tables, operations[0].place)
         rows = self._database.run_locked(key, self._apply, self._params(operations, write_id))
         return _written(operations, rows)
 
     def apply_in(self, connection: Connection, operations: Sequence[EncodedOperation], write_id: str | None) -> Written:
         driver: Any = connection.connection.driver_connection
-        driver.execute(LOCK, {"key": number_of_root(self._tables, root_in(operations))})
+        driver.execute(LOCK, {"key": number_of_root(self._tables, operations[0].place)})
         params = self._params(operations, write_id)
         return _written(operations, rows_of(driver.execute(to_pyformat(self._apply).encode(), params, binary=True)))
 
-    def remove(self, root: Namespace, places: Range) -> int:
+    def remove(self, places: Range) -> int:
         params = places._asdict() | {"now": self._now_us()}
-        ((count,),) = self._database.run_locked(number_of_root(self._tables, root), self._remove, params)
+        ((count,),) = self._database.run_locked(number_of_root(self._tables, places.first), self._remove, params)
         return int(count)
 
     def tidy(self, limit: int) -> int:

@@ -9,6 +9,8 @@ ends: whoever sees that sees the documents, too.
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from agent_statestore.checkpoint import Checkpoint
@@ -34,28 +36,31 @@ Entry = dict[str, JSONValue]
 _AT_ONCE: Final = 500
 
 
+# A dataclass, as every claim makes one, and few use it.
+@dataclass(eq=False)
 class Outgoing:
     """The writes of one attempt to documents.
 
     Attributes:
-        waiting: the entries that are recorded and not done yet.
+        shares_session: executions take turns in a session, so that none keeps it while it is paused.
+        waiting: the entries that are recorded and not done yet; at first what the claim found.
         is_stored: whether the store still shows entries, which a checkpoint is to remove.
         session: what the agent's code has of its session, once it has asked for it.
     """
 
-    def __init__(self, store: Store, lease: Lease, context: AgentContext, *, shares_session: bool) -> None:
-        """`shares_session`: executions take turns in a session, so that none keeps it while it is paused."""
-        self._store = store
-        self._lease = lease
-        self._context = context
-        self._shares_session = shares_session
-        found: Any = context.memory.working_memory.get(OUTBOX_KEY)
-        self.waiting: list[Entry] = list(found or ())
-        self.is_stored = bool(self.waiting)
-        self.session: Any = None
-        self._hold: Hold | None = None
-        # What the execution has recorded for its session, in order.
-        self._said = [message for message in context.memory.conversation_history if is_of_session(message)]
+    _store: Store
+    _lease: Lease
+    _context: AgentContext
+    shares_session: bool
+    waiting: list[Entry]
+    is_stored: bool
+    session: Any = None
+    _hold: Hold | None = None
+
+    @cached_property
+    def _said(self) -> list[Message]:
+        """What the execution has recorded for its session, in order."""
+        return [message for message in self._context.memory.conversation_history if is_of_session(message)]
 
     # -- with a checkpoint ---------------------------------------------------------------------------------------------
 
@@ -71,7 +76,7 @@ class Outgoing:
         entries: Any = checkpoint.working_memory.get(OUTBOX_KEY)
         if entries is not None:
             self.waiting, self.is_stored = list(entries), True
-            self._said += filter(is_of_session, checkpoint.messages)
+            self._said.extend(filter(is_of_session, checkpoint.messages))
         elif OUTBOX_KEY in checkpoint.forget:
             self.is_stored = False
 
@@ -139,7 +144,7 @@ class Outgoing:
 
     def _keeps(self, execution_id: str) -> bool:
         """Return whether another execution keeps the session."""
-        if self._shares_session:
+        if self.shares_session:
             return False
         summary = self._store.get_summary(execution_id)
         return summary is not None and not summary.state.is_over
