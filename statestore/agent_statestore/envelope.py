@@ -1,22 +1,76 @@
 """JSON text with a format version: the form in which every structured record is stored.
 
-An envelope is one JSON object whose `v` is the format that wrote it. An older one is migrated when it is read; a newer
-one is refused with `FormatTooNew`, and nothing is overwritten. Values that belong to the user (inputs, outputs, memory
-values) are plain JSON inside an envelope or beside one, under the `format` of their execution's header.
+An envelope is one JSON object whose `v` is the lowest format that can express it: `NEEDS` lists what needs more than
+the lowest of all. An older one is migrated when it is read; a newer one is refused with `FormatTooNew`, and nothing is
+overwritten. The `format` of an execution's header is at least that of each of its envelopes, so a version that could
+not honour one of them cannot claim the execution. Values that belong to the user (inputs, outputs, memory values) are
+plain JSON inside an envelope or beside one, under the `format` of their execution's header.
 """
 
 import json
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from agent_statestore.errors import ExecutionUnreadable, FormatTooNew, NotSerialisable, StoreError, ValueTooLarge
 from agent_statestore.records import JSONValue
 
-FORMAT: Final = 1
+# The newest format that this version reads, and the format of what needs nothing newer.
+FORMAT: Final = 2
+LOWEST: Final = 1
 DEFAULT_MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 
 Fields = dict[str, Any]
 T = TypeVar("T")
+
+
+class Need(NamedTuple):
+    """What a version that reads only lower formats cannot honour, and whether an envelope's fields hold it."""
+
+    what: str
+    format: int
+    is_in: Callable[[Fields], bool]
+
+
+# By kind of envelope, and for the "header" of a new execution. Workers of two versions run side by side on one store,
+# and this list keeps an older one away from an execution that it would misread, or that it would go on with as if the
+# field were not there. A new field belongs here, with a new format, unless an older version may ignore it. Each entry
+# is held against every store by `testing.contract.formats`. All else is of the lowest format, which any version reads.
+NEEDS: Mapping[str, tuple[Need, ...]] = {
+    "header": (),
+    "waits": (
+        Need("several open waits", 2, lambda fields: len(fields["waits"]) > 1),
+        Need("a wait that several steps share", 2, lambda fields: any(map(_is_shared, fields["waits"]))),
+        Need("several interrupted waits", 2, lambda fields: any(map(_has_interrupted, fields["waits"]))),
+    ),
+    "step": (
+        Need("the first of several waits", 2, lambda fields: fields["action"]["kind"] == "any"),
+        Need("several interrupted waits", 2, lambda fields: _interrupted(fields["action"].get("input"))),
+        Need("a call of a model or a handler", 2, lambda fields: fields["action"]["kind"] in ("model", "handler")),
+        Need("a title", 2, lambda fields: "title" in fields["action"]),
+    ),
+    "signal": (),
+    "message": (),
+    "fact": (),
+    "rag_context": (),
+    "error": (),
+    "via": (),
+}
+
+
+def _is_shared(wait: Fields) -> bool:
+    prompt = wait.get("prompt")
+    return wait["kind"] in ("event", "child") and isinstance(prompt, dict) and "steps" in prompt
+
+
+def _has_interrupted(wait: Fields) -> bool:
+    return _interrupted(wait.get("prompt"))
+
+
+def _interrupted(asked: Any) -> bool:
+    """Return whether the question of a limit notes several waits. The lowest format has an object in their place."""
+    return isinstance(asked, dict) and "limit" in asked and isinstance(asked.get("during"), list)
+
 
 # What decoding raises for texts and fields that nobody has written so.
 DAMAGE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -27,6 +81,7 @@ MIGRATIONS: Final[dict[tuple[str, int], Callable[[Fields], Fields]]] = {}
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _parse = json.JSONDecoder().raw_decode
+_VERSION: Final = re.compile(r'\{"v":(\d+)')
 _UNLIMITED: Final = 1 << 62
 
 
@@ -97,12 +152,32 @@ def _parsed(text: str | bytes) -> Any:
     return json.loads(text)
 
 
-def seal(fields: Fields, field: str, max_bytes: int = _UNLIMITED, **beside: JSONValue) -> str:
-    """Return the fields as an envelope of the current format. Fields that are None are left out.
+def seal(kind: str, fields: Fields, field: str, max_bytes: int = _UNLIMITED, **beside: JSONValue) -> str:
+    """Return the fields as an envelope of the lowest format that can express them. Fields that are None are left out.
 
     `beside` stands at the end of the envelope and is not concealed.
     """
-    return dump({"v": FORMAT, **conceal(present(fields)), **beside}, field, max_bytes)
+    return dump({"v": needed_format(kind, fields), **conceal(present(fields)), **beside}, field, max_bytes)
+
+
+def needed_format(kind: str, fields: Fields) -> int:
+    """Return the lowest format that can express a record of this kind with these fields."""
+    needed = LOWEST
+    for need in NEEDS[kind]:
+        if need.format > needed and need.is_in(fields):
+            needed = need.format
+    return needed
+
+
+def format_of(*texts: str) -> int:
+    """Return the highest format of these envelopes; of none, the lowest."""
+    highest = LOWEST
+    for text in texts:
+        if not text.startswith('{"v":1,'):
+            version = _VERSION.match(text)
+            assert version is not None, "not an envelope"
+            highest = max(highest, int(version[1]))
+    return highest
 
 
 def seal_value(value: JSONValue, field: str, max_bytes: int = _UNLIMITED) -> str:

@@ -44,9 +44,9 @@ def test_the_text_is_compact_and_keeps_its_characters() -> None:
 
 
 def test_an_envelope_carries_its_format_and_leaves_out_what_is_none() -> None:
-    text = seal({"a": 1, "b": None, "c": False}, "step")
-    assert json.loads(text) == {"v": envelope.FORMAT, "a": 1, "c": False}
-    assert unseal(text, "step") == json.loads(text)
+    text = seal("fact", {"a": 1, "b": None, "c": False}, "fact")
+    assert json.loads(text) == {"v": envelope.LOWEST, "a": 1, "c": False}
+    assert unseal(text, "fact") == json.loads(text)
 
 
 def test_a_newer_envelope_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_a_newer_envelope_is_refused() -> None:
 
 
 def test_an_older_envelope_is_migrated_format_by_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    old = seal({"name": "a"}, "step")
+    old = seal("fact", {"name": "a"}, "fact")
     monkeypatch.setattr(envelope, "FORMAT", envelope.FORMAT + 3)
     monkeypatch.setitem(envelope.MIGRATIONS, ("step", 1), lambda fields: {**fields, "name": fields["name"] + "b"})
     monkeypatch.setitem(envelope.MIGRATIONS, ("step", 3), lambda fields: {**fields, "name": fields["name"] + "c"})

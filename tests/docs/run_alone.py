@@ -3,11 +3,13 @@
 It reads a JSON list of blocks, and prints one JSON list: for each block the number of its tests, or its traceback.
 """
 
+import gc
 import importlib
 import json
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +33,20 @@ def run(text: str) -> int:
 
 def run_in_a_child(text: str) -> int | str:
     """Fork, so that nothing of a block reaches the next one, neither names nor what it has registered."""
+    gc.freeze()  # or a child's first collection would copy all that was imported
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.dup2(writing, 2)  # where an error's traceback goes
-        sys.exit(NO_ERROR + run(text))
+        code = 1
+        try:
+            code = NO_ERROR + run(text)
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent is told
+            traceback.print_exc()
+        finally:
+            # To take all that is imported down again would take longer than most blocks.
+            sys.stderr.flush()
+            os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as errors:
         said = errors.read()

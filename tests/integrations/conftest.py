@@ -7,6 +7,21 @@ import pytest
 from celery_agents import Registry
 from celery_agents.testing import LocalAgents
 from celery_agents.testing.llm import ModelServer, Script
+from tests.services.warm import preload
+
+# What the workers of the kill tests import: each start would take seconds more.
+FRAMEWORKS = (
+    "pydantic_ai.models.openai",
+    "agents",
+    "openai.resources.responses",
+    "langchain.agents",
+    "langchain_openai",
+    "langgraph.graph",
+)
+
+
+def pytest_configure() -> None:
+    preload(*FRAMEWORKS)
 
 
 @pytest.fixture

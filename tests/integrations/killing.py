@@ -101,6 +101,11 @@ class Place:
         """The lines of the ledger."""
         return self.ledger.read_text().splitlines() if self.ledger.exists() else []
 
+    def last_words(self) -> str:
+        """The end of the workers' log."""
+        lines = (self.folder / "worker.log").read_text(errors="replace").splitlines()
+        return "\n".join(lines[-60:])
+
     def start_worker(self) -> Command:
         """A worker of its own, ready."""
         return Command(
@@ -173,6 +178,9 @@ def check_killed(place: Place, *, kills: int = 1, dice: random.Random | None = N
                 deaths.append((recorded_answers(execution), len(server.requests)))
                 worker = place.start_worker()
             output = execution.wait(scaled(60))
+        except BaseException as error:
+            error.add_note(f"{execution.summary()}\n{place.last_words()}")
+            raise
         finally:
             worker.kill()
         for recorded, asked in deaths:

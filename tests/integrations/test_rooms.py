@@ -1,40 +1,44 @@
-"""Each framework is imported in its own room only: nothing else of this project takes its time, or needs it."""
+"""Each framework is imported in its own room only, and every block of its page runs alone, as a reader pastes it."""
 
-import subprocess
-import sys
+import re
+from pathlib import Path
+from typing import Any
 
-# The room of each framework, and the package that it alone imports.
-ROOMS = {
-    "openai_agents": "agents",
-    "pydantic_ai": "pydantic_ai",
-    "langgraph": "langgraph",
-    "langchain": "langchain",  # whose agents are graphs of LangGraph
-}
+import pytest
 
-# Imports all modules outside of the rooms, and then one room after the other; says after each what is loaded.
-PROGRAM = """
-import importlib, pathlib, sys
-import celery_agents
-root = pathlib.Path(celery_agents.__path__[0])
-for file in sorted(root.rglob("*.py")):
-    parts = file.relative_to(root.parent).with_suffix("").parts
-    in_a_room = "integrations" in parts and (file.parent.name != "integrations")
-    if not in_a_room and parts[-1] not in ("__init__", "__main__") and "flower" not in parts:
-        importlib.import_module(".".join(parts))
-for room in [None, *sys.argv[1:]]:
-    if room is not None:
-        importlib.import_module(f"celery_agents.integrations.{room}")
-    print(room, *sorted(name for name in {FRAMEWORKS} if name in sys.modules))
-"""
+from tests.docs.pages import FRAMEWORK_PAGES
+from tests.integrations.rooms import ROOMS, Room, import_and_run_all
+
+# One process imports the frameworks, for all of these tests.
+pytestmark = pytest.mark.xdist_group("rooms")
 
 
-def test_a_framework_is_imported_in_its_own_room_only() -> None:
-    program = PROGRAM.replace("{FRAMEWORKS}", repr(sorted(ROOMS.values())))
-    done = subprocess.run([sys.executable, "-c", program, *ROOMS], capture_output=True, text=True, check=True)
-    found = [line.split() for line in done.stdout.splitlines()]
-    seen: list[str] = []
-    expected = [["None"]]
-    for room, package in ROOMS.items():
-        seen.append(package)
-        expected.append([room, *sorted(seen)])
-    assert found == expected
+@pytest.fixture(scope="module")
+def came() -> list[dict[str, Any]]:
+    return import_and_run_all()
+
+
+def test_a_framework_is_imported_in_its_own_room_only(came: list[dict[str, Any]]) -> None:
+    packages = [room.package for room in ROOMS]
+    expected = [sorted(packages[:number]) for number in range(len(ROOMS) + 1)]
+    assert [one["loaded"] for one in came] == expected
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_every_block_runs_alone(came: list[dict[str, Any]], room: Room) -> None:
+    texts, results = room.blocks, came[1 + ROOMS.index(room)]["blocks"]
+    failed = [f"{text}\n{result}" for text, result in zip(texts, results, strict=True) if isinstance(result, str)]
+    assert not failed, "\n".join(failed)
+    assert texts
+    assert results == [len(re.findall(r"^def test_", text, flags=re.MULTILINE)) for text in texts]
+
+
+def test_the_tests_that_a_page_names_are_there() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("*.py"))
+    named = {name for page in FRAMEWORK_PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) >= 6
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
+
+
+def test_every_page_has_its_room() -> None:
+    assert sorted(page.stem.replace("-", "_") for page in FRAMEWORK_PAGES) == sorted(room.name for room in ROOMS)

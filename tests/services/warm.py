@@ -42,6 +42,7 @@ PRELOADED: Final = (
     *("agent_statestore.sql.mysql.database", "agent_statestore.hybrid.opening", "psycopg", "pymysql"),
     *("agent_statestore.sql.schema.schema", "agent_statestore.testing", "alembic.command", "pytest"),
 )
+_more: Final[list[str]] = []
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -99,9 +100,13 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def preload() -> None:
-    """Makes multiprocessing's fork server, which is started by the first process that is wanted of it, a warm one."""
-    multiprocessing.set_forkserver_preload([__name__, *PRELOADED])
+def preload(*more: str) -> None:
+    """Makes multiprocessing's fork server, which is started by the first process that is wanted of it, a warm one.
+
+    `more` are modules beside `PRELOADED`; those of several calls add up.
+    """
+    _more.extend(name for name in more if name not in _more)
+    multiprocessing.set_forkserver_preload([__name__, *PRELOADED, *_more])
 
 
 @functools.cache

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from celery_agents.define.retry import Retry
     from celery_agents.define.tool import Tool
     from celery_agents.engine.events import Event, EventKind
+    from celery_agents.engine.outcome import ExecutionUnwound
     from celery_agents.engine.pauses.child import Child
     from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
@@ -111,6 +112,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "Happened",
     "Run",
     "AsyncRun",
+    "ExecutionUnwound",
     "current_run",
     "current_step",
     "spend",
@@ -224,6 +226,7 @@ _MODULES: Final = {
     "define.retry": ("Retry",),
     "define.tool": ("Tool",),
     "engine.events": ("Event", "EventKind"),
+    "engine.outcome": ("ExecutionUnwound",),
     "engine.pauses.child": ("Child",),
     "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),

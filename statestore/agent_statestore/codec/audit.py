@@ -31,7 +31,7 @@ class AuditRow(NamedTuple):
 
 def encode_via(via: Via | None) -> str | None:
     """Return through what something was asked for, as stored."""
-    return None if via is None else seal({"channel": via.channel, "os_user": via.os_user}, "via")
+    return None if via is None else seal("via", {"channel": via.channel, "os_user": via.os_user}, "via")
 
 
 def decode_audit(row: AuditRow) -> AuditEntry:

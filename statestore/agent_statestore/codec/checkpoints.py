@@ -10,7 +10,7 @@ from agent_statestore.codec.contents import encode_facts, encode_items, encode_m
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
 from agent_statestore.codec.waits import addresses_of, encode_waits
-from agent_statestore.envelope import octets, seal_value
+from agent_statestore.envelope import format_of, octets, seal_value
 from agent_statestore.states import AgentState
 
 DEFAULT_MAX_CONTEXT_BYTES: Final = 256 * 1024 * 1024
@@ -60,6 +60,14 @@ class EncodedCheckpoint:
         for key, text in self.entities:
             size += octets(key) + octets(text)
         return size
+
+    @property
+    def format(self) -> int:
+        """The highest format of its envelopes. The header's becomes at least this."""
+        texts = [step.text for step in self.steps]
+        for more in (self.messages, self.facts, self.rag_context):
+            texts += more
+        return format_of(*texts, *[text for text in (self.waits, self.error, self.via) if text is not None])
 
     @property
     def is_failed_end(self) -> bool:

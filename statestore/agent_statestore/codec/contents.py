@@ -12,6 +12,7 @@ from agent_statestore.records import Message, RagChunk
 def encode_message(message: Message, max_bytes: int) -> str:
     """Return a message as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
     return seal(
+        "message",
         {
             "role": message.role,
             "content": message.content,
@@ -39,7 +40,7 @@ def decode_message(text: str | bytes) -> Message:
 def encode_facts(checkpoint: Checkpoint, max_bytes: int) -> tuple[str, ...]:
     """Return the checkpoint's facts as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
     by_run = checkpoint.facts_by_run or None
-    return tuple([seal({"fact": fact, "by_run": by_run}, "facts", max_bytes) for fact in checkpoint.facts])
+    return tuple([seal("fact", {"fact": fact, "by_run": by_run}, "facts", max_bytes) for fact in checkpoint.facts])
 
 
 def encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple[tuple[str, str], ...]:
@@ -50,6 +51,7 @@ def encode_items(field: str, items: Mapping[str, Any], max_bytes: int) -> tuple[
 def encode_rag(chunk: RagChunk, max_bytes: int) -> str:
     """Return the passage as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
     return seal(
+        "rag_context",
         {
             "content": chunk.content,
             "source": chunk.source,

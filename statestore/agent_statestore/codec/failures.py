@@ -14,7 +14,7 @@ _REASON_CHARACTERS: Final = 500
 
 def encode_error(error: ErrorInfo, max_bytes: int) -> str:
     """Return the error as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
-    return seal(error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
+    return seal("error", error_fields(error), "error", max_bytes + ERROR_ROOM_BYTES)
 
 
 def reason_of(error: ErrorInfo) -> str:

@@ -10,8 +10,8 @@ from agent_statestore.codec.failures import error_of
 from agent_statestore.codec.waits import decode_waits
 from agent_statestore.envelope import (
     DAMAGE,
-    FORMAT,
     Fields,
+    needed_format,
     octets,
     reason_of_damage,
     require_readable,
@@ -31,7 +31,7 @@ NEVER_US: Final = 2**53 - 1
 # name: meaning. Times are microseconds since the epoch.
 HEADER_FIELDS: Final = {
     "execution_id": "the execution",
-    "format": "format version of the header and of the plain JSON values",
+    "format": "highest format version of the header, the plain JSON values and all envelopes",
     "agent_id": "which agent",
     "session_id": "conversation, or null",
     "user_id": "user, or null",
@@ -70,9 +70,8 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
     """
     start_us = None if new.start_at is None else to_us(new.start_at)
     first_ring_us = duration_us(new.first_ring)
-    return {
+    header: dict[str, str | int | None] = {
         "execution_id": execution_id,
-        "format": FORMAT,
         "agent_id": new.agent_id,
         "session_id": new.session_id,
         "user_id": new.user_id,
@@ -102,6 +101,7 @@ def encode_new(execution_id: str, new: NewExecution, now_us: int | None, max_byt
         "updated_us": now_us,
         "ended_us": None,
     }
+    return header | {"format": needed_format("header", header)}
 
 
 def new_bytes(header: Mapping[str, Any]) -> int:

@@ -37,6 +37,7 @@ def encode_signal(signal: Signal, max_bytes: int) -> str:
     Raise `NotSerialisable` or `ValueTooLarge`.
     """
     sealed = seal(
+        "signal",
         {
             "id": signal.signal_id,
             "kind": signal.kind.value,

@@ -62,6 +62,7 @@ def encode_step(step: AgentStep, max_bytes: int) -> EncodedStep:
         if result.output is not None:
             did["output"] = result.output
     text = seal(
+        "step",
         {
             "n": step.step_number,
             "name": step.name,

@@ -43,7 +43,7 @@ def encode_waits(waits: Sequence[Wait], max_bytes: int) -> str:
     if len(fields) > 1:
         for each in fields:
             dump(each, "waiting", max_bytes)
-    return seal({"waits": fields}, "waiting", max_bytes * len(fields))
+    return seal("waits", {"waits": fields}, "waiting", max_bytes * len(fields))
 
 
 def decode_waits(text: str | bytes) -> tuple[Wait, ...]:

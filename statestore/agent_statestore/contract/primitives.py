@@ -229,6 +229,9 @@ class StorePrimitives(DutyPrimitives):
 
         A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
 
+        The header's `format` becomes at least that of each envelope that is written, so that a version that could not
+        honour one of them refuses the next claim; so does `send`.
+
         A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; `due_at` and
         `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal for
         any of them, or a cancel, they become now, and `due_now` is returned. Any other state clears `waits`; a write

@@ -244,7 +244,7 @@ class MemoryStore(MemorySharing):
             if repeated is not None:
                 return repeated
             assert execution is not None
-            changes, answer = signal_changes(execution.header, signal, now_us)
+            changes, answer = signal_changes(execution.header, signal, text, now_us)
             execution.context_bytes = size
             execution.signals[signal.signal_id] = ExportedSignal(signal.signal_id, kind, key, stamped)
             execution.forget_signals(self.max_mailbox)

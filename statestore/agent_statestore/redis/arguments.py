@@ -11,6 +11,7 @@ from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, 
 from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.waits import encode_awaited
+from agent_statestore.envelope import LOWEST
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.redis.keys import PARTS, Card
 from agent_statestore.states import AgentState, sources_of
@@ -80,7 +81,7 @@ def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
     if len(change.steps) != 1 or change.state is not None or parts_of(change) > _UP_TO_INTENTS:
         return None
     (step,) = change.steps
-    return step if step.is_done and step.kind in WITHOUT_INTENT else None
+    return step if step.is_done and step.kind in WITHOUT_INTENT and change.format == LOWEST else None
 
 
 def append_step(now: str | int, change: EncodedCheckpoint, token: int, step: EncodedStep) -> tuple[str | int, ...]:
@@ -114,6 +115,8 @@ def checkpoint(
         said(change.after_checkpoint),
         f"{change.max_context_bytes}:{','.join(map(str, counts))}",
     ]
+    if change.format > LOWEST:
+        arguments[-1] = f"{arguments[-1]}:{change.format}"
     if change.state is None:
         arguments.append("")
     else:

@@ -19,7 +19,7 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import Duty, check_duty
-from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, LOWEST, format_of, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -300,13 +300,14 @@ class RedisStore(Store):
         return keys
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        values = (
+        signal_text = encode_signal(signal, self.max_value_bytes)
+        values: tuple[str | int, ...] = (
             self._now(),
             execution_id,
             signal.signal_id,
             signal.kind.value,
             mailbox_key(signal.key, signal.round),
-            encode_signal(signal, self.max_value_bytes),
+            signal_text,
             "1" if signal.kind in _ANSWERS else "0",
             "1" if signal.kind is SignalKind.CANCEL else "0",
             self._working_ttl,
@@ -317,6 +318,8 @@ class RedisStore(Store):
             "1" if signal.kind is SignalKind.EVENT else "0",
             self.max_context_bytes,
         )
+        if format_of(signal_text) > LOWEST:
+            values += (format_of(signal_text),)
         answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
         if answers.text(answer[0]) != "OK":
             answers.refuse(answer, execution_id, key=signal.key, limit=self.max_mailbox)

@@ -91,6 +91,8 @@ def checkpoint_changes(
     if change.steps:
         changes["step_count"] = max(header["step_count"], change.steps[-1].number)
         changes["crashes"] = 0
+    if change.format > header["format"]:
+        changes["format"] = change.format
     if change.state is not None:
         changes |= _state_changes(header, change, change.state, lease, pending, now_us)
     return changes

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
 from agent_statestore.codec.waits import decode_awaited
-from agent_statestore.envelope import require_readable
+from agent_statestore.envelope import format_of, require_readable
 from agent_statestore.errors import (
     AlreadyAnswered,
     ContextTooLarge,
@@ -60,10 +60,12 @@ def check_signal(
     return None
 
 
-def signal_changes(header: Header, signal: Signal, now_us: int) -> tuple[Changes, Sent]:
-    """Return what an accepted signal changes, and what `send` answers."""
+def signal_changes(header: Header, signal: Signal, text: str, now_us: int) -> tuple[Changes, Sent]:
+    """Return what an accepted signal changes, and what `send` answers. `text` is the signal as stored."""
     is_cancel = signal.kind is SignalKind.CANCEL
     changes: Changes = {"updated_us": now_us}
+    if format_of(text) > header["format"]:
+        changes["format"] = format_of(text)
     if is_cancel:
         changes["cancel_requested"] = 1
     is_paused = AgentState(header["state"]).is_paused

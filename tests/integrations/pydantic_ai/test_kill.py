@@ -1,40 +1,35 @@
 """Workers that run an agent of Pydantic AI are killed with SIGKILL: what was recorded is never paid for again."""
 
 import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from celery_agents.engine.journal.spending import spent_in
-from celery_agents.testing.llm import ModelServer
-from tests.integrations.chaos import run_deaths
-from tests.integrations.killing import Place, boss, check_killed, check_output, helper, recorded_answers, start
+from tests.integrations.deaths import Deaths, Serve
+from tests.integrations.killing import Place, boss, check_output, helper, recorded_answers, start
 from tests.services.commands import wait_until
 from tests.services.machine import scaled
 
-Serve = Callable[..., ModelServer]
-MODULE = "tests.integrations.pydantic_ai.killed"
-pytestmark = [pytest.mark.crash, pytest.mark.xdist_group("pydantic-ai-workers")]
+pytestmark = [pytest.mark.crash, pytest.mark.xdist_group("framework-workers")]
 
 
-def test_recorded_requests_are_not_made_again(serve: Serve, tmp_path: Path) -> None:
-    place = Place(folder=tmp_path, module=MODULE, server=serve(boss=boss, helper=helper))
-    check_killed(place)
+class TestPydanticAI(Deaths):
+    framework = "Pydantic AI"
+    module = "tests.integrations.pydantic_ai.killed"
 
 
 def test_they_would_be_without_the_recording(serve: Serve, tmp_path: Path) -> None:
-    server = serve(boss=boss, helper=helper)
-    place = Place(folder=tmp_path, module=MODULE, server=server, pool="threads", without_recording=True)
-    with pytest.raises(AssertionError):
-        check_killed(place)
-    assert server.repeated()
+    """On every commit, for one of the frameworks."""
+    TestPydanticAI().test_they_would_be_without_the_recording(serve, tmp_path)
 
 
+@pytest.mark.full
 def test_a_group_goes_on_where_it_was_killed(serve: Serve, tmp_path: Path) -> None:
     server = serve(boss=boss, helper=helper)
-    place = Place(folder=tmp_path, module=MODULE, server=server, delegate=os.environ.get("DELEGATE", "group"))
+    place = Place(
+        folder=tmp_path, module=TestPydanticAI.module, server=server, delegate=os.environ.get("DELEGATE", "group")
+    )
     with place.client() as client:
         execution = start(client, "Count.")
         worker = place.start_worker()
@@ -58,14 +53,3 @@ def test_a_group_goes_on_where_it_was_killed(serve: Serve, tmp_path: Path) -> No
         used = step.result.output["usage"] if step.result and step.action.kind == "model" else {}
         assert step.spent.get("tokens", 0) == sum(used.get(name, 0) for name in ("input_tokens", "output_tokens"))
     assert spent_in(context)["tokens"] == sum(step.spent.get("tokens", 0) for step in context.steps) > 0
-
-
-@pytest.mark.chaos
-@pytest.mark.timeout(1800)
-def test_fifty_deaths(
-    tmp_path: Path, redis_url: str, postgresql_migrated_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10**6))
-    figures = run_deaths(MODULE, tmp_path, {"redis": redis_url, "postgresql": postgresql_migrated_url}, seed)
-    with capsys.disabled():
-        print(f"\nPydantic AI, seed {seed}: {figures}")

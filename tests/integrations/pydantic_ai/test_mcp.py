@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from fastmcp.client.transports import StdioTransport
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
 
-from celery_agents import Registry
+from agent_statestore import AgentState
+from celery_agents import Registry, Retry
 from celery_agents.integrations.pydantic_ai import CeleryDurability, StepOptions, durable
 from celery_agents.testing import LocalAgents, When
 from celery_agents.testing.llm import Call, Calls, Conversation, ModelServer, Reply, Says
@@ -27,8 +29,10 @@ def shopping(conversation: Conversation) -> Reply:
     return Says(conversation.results[0])
 
 
-def shopper(models: Models, server: ModelServer, ledger: Path, durability: CeleryDurability) -> Agent[None, str]:
-    transport = StdioTransport(command=sys.executable, args=[str(SERVER), str(ledger)], keep_alive=False)
+def shopper(
+    models: Models, server: ModelServer, ledger: Path, durability: CeleryDurability, program: Path = SERVER
+) -> Agent[None, str]:
+    transport = StdioTransport(command=sys.executable, args=[str(program), str(ledger)], keep_alive=False)
     toolset = MCPToolset(transport, id="shop", init_timeout=60, include_instructions=True)
     return Agent(models.openai(server), name="shopper", toolsets=[toolset], capabilities=[durability])
 
@@ -46,6 +50,23 @@ def test_listing_and_calls_are_steps_and_a_replay_starts_no_server(
     assert "shopper__mcp_server__shop.get_tools" in steps
     assert steps["buy the-book"].action.input == {"article": "book"}
     assert "Prices are in euros." in server.requests[0].conversation.system
+
+
+def test_a_server_that_does_not_start_yet_is_waited_for_without_a_slot(
+    serve: Serve, models: Models, registry: Registry, local: LocalAgents, tmp_path: Path
+) -> None:
+    server, ledger, later = serve(model=shopping), tmp_path / "ledger", tmp_path / "later.py"
+    options = StepOptions(retry=Retry(retries=3, first_delay=timedelta(minutes=1)))
+    durability = CeleryDurability(toolsets={"shop": options})
+    durable(shopper(models, server, ledger, durability, later), registry=registry)
+    execution = local.start("shopper", "Buy a book.").run()
+    assert execution.state is AgentState.WAITING
+    assert server.requests == []
+    later.write_text(SERVER.read_text())
+    local.advance(timedelta(hours=1))
+    assert execution.wait() == "bought book"
+    (listing,) = [step for step in execution.steps() if "get_tools" in step.name]
+    assert listing.tries == 2
 
 
 @pytest.mark.parametrize("options", [None, pytest.param(StepOptions(on_crash="retry"), marks=pytest.mark.full)])

@@ -68,10 +68,13 @@ class ExecutionStopped(BaseException):
         self.outcome = outcome
 
 
-class Unwound(CancelledError):
-    """Unwinds a task of an async agent, as what every library that knows tasks takes for their end and cleans up after.
+class ExecutionUnwound(CancelledError):
+    """Unwinds a task of an async agent: the execution has paused, is cancelled, or goes on elsewhere.
 
-    Code that catches it changes nothing: the attempt has stopped, and its next call of the run raises this again.
+    It is an `asyncio.CancelledError`, as every library that knows tasks takes that for their end and cleans up after.
+    `except ExecutionUnwound` tells it from a cancel that comes from somewhere else, such as `asyncio.timeout`. Code
+    that catches it changes nothing: the attempt has stopped, and its next call of the run raises this again. So clean
+    up and raise it again.
     """
 
     def __init__(self, outcome: Outcome) -> None:

@@ -33,6 +33,7 @@ def make_calls(run: Run, calls: Sequence[tuple[ToolCall, Usable]]) -> list[CallE
     made, tool_calls = ToolCalls(run), [(call, tool) for call, tool in calls if isinstance(tool, Tool)]
     for call, tool in tool_calls:
         made.add(tool, call.arguments)
+    made.allow()
     started = [_Start.of(run, call, tool) for call, tool in calls if isinstance(tool, Delegate)]
     ends = iter([_end_of(call, end) for (call, _), end in zip(tool_calls, made.make(), strict=True)])
     outputs = iter(_gather(run, started))

@@ -11,7 +11,8 @@
 -- ARGV[5]       ttl in ms of an execution that is over after this write, or else of a working one; or empty
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       how many bytes the context may have, and ':', and the numbers of the parts below, joined by commas,
---               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed
+--               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed;
+--               then, unless it is the lowest, ':' and the highest format of the parts
 -- ARGV[8]       new state, or empty: then ARGV[9..18] are left out
 -- ARGV[9]       states from which it may be reached, as ",a,b,"
 -- ARGV[10..11]  waits, awaited; or empty
@@ -68,7 +69,7 @@ if new ~= '' and not string.find(ARGV[9], ',' .. current .. ',', 1, true) then
 end
 
 local counts, kinds = {0, 0, 0, 0, 0, 0, 0, 0}, 0
-local limit, numbers = string.match(ARGV[7], '^(%d+):(.*)$')
+local limit, numbers, format = string.match(ARGV[7], '^(%d+):([%d,]*):?(%d*)$')
 for count in string.gmatch(numbers, '%d+') do
   kinds = kinds + 1
   counts[kinds] = tonumber(count)
@@ -141,6 +142,9 @@ local frees = new == 'idle' or (token == '' and is_working(new))
 local worker = ''
 if counts[1] > 0 or is_paused(new) or new == 'idle' then
   set[11], set[12] = 'crashes', '0'
+end
+if format ~= '' and tonumber(format) > tonumber(h[8]) then
+  set[#set + 1], set[#set + 2] = 'format', format
 end
 if new ~= '' then
   if lease_lives then

@@ -16,6 +16,7 @@
 -- ARGV[13]     how many signals the mailbox holds; the ids of as many are remembered
 -- ARGV[14]     '1' if it is an event, else '0'
 -- ARGV[15]     how many bytes the context may have
+-- ARGV[16]     format of the text; left out if it is the lowest
 --
 -- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'MAILBOX_FULL'},
 -- {'TOO_LARGE', bytes, limit}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
@@ -62,6 +63,9 @@ end
 local lease_lives = tonumber(h[2]) > now
 local woke = not lease_lives and (is_cancel or (awaited and is_paused(h[1])))
 redis.call('HSET', KEYS[1], 'updated_us', text(now), 'context_bytes', text(bytes))
+if tonumber(ARGV[16] or 0) > tonumber(h[4]) then
+  redis.call('HSET', KEYS[1], 'format', ARGV[16])
+end
 if is_cancel then
   redis.call('HSET', KEYS[1], 'cancel_requested', '1')
 end

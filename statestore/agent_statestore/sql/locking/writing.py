@@ -136,7 +136,7 @@ class LockedWriting(LockedBase):
             if repeated is not None:
                 return repeated
             assert header is not None
-            changes, answer = signal_changes(header, signal, now_us)
+            changes, answer = signal_changes(header, signal, text, now_us)
             changes |= {
                 "context_bytes": size,
                 "pending": json.dumps(header["pending"] | {signal.signal_id: address_of(kind, key)}),

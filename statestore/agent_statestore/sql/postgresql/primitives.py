@@ -11,7 +11,7 @@ from agent_statestore.codec import EncodedCheckpoint, decode_context, encode_new
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.codec.waits import encode_awaited
-from agent_statestore.envelope import octets
+from agent_statestore.envelope import format_of, octets
 from agent_statestore.errors import ExecutionUnreadable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
@@ -173,7 +173,7 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             "max_mailbox": max_mailbox,
             "max_bytes": max_bytes,
         }
-        statement = send_statement(self._tables, signal.kind, noted_as(signal), self._database.now)
+        statement = send_statement(self._tables, signal.kind, format_of(text), noted_as(signal), self._database.now)
         signals = self._tables.signals
         for _ in range(ROUNDS):
             try:

@@ -1,7 +1,7 @@
 """The text of the statement that puts a signal into a mailbox; see `agent_statestore.sql.postgresql.writing`."""
 
 from agent_statestore.codec.signals import ANSWERING
-from agent_statestore.envelope import FORMAT
+from agent_statestore.envelope import FORMAT, LOWEST
 from agent_statestore.records import AuditEvent, SignalKind
 from agent_statestore.sql.postgresql.writing import audit_part
 from agent_statestore.sql.single import quoted
@@ -9,8 +9,10 @@ from agent_statestore.sql.tables import Tables
 from agent_statestore.states import ACTIVE, PAUSED
 
 
-def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, now: str) -> str:
+def send_statement(tables: Tables, kind: SignalKind, format: int, noted: AuditEvent | None, now: str) -> str:  # noqa: A002
     """Return the statement that puts a signal of this kind into the mailbox, and into the audit trail as `noted`.
+
+    `format` is that of the signal's envelope.
 
     It gives no row if the signal is refused, and else whether it woke the execution.
     """
@@ -50,6 +52,7 @@ def send_statement(tables: Tables, kind: SignalKind, noted: AuditEvent | None, n
         f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
         f"context_bytes = {grown}, "
         "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
+        f"{f'format = GREATEST(c.format, {format}), ' if format > LOWEST else ''}"
         f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
         f"{'audit_count = c.audit_count + 1, ' if trail else ''}"
         f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Final
 
 from agent_statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
-from agent_statestore.envelope import FORMAT
+from agent_statestore.envelope import FORMAT, LOWEST
 from agent_statestore.records import AuditEvent
 from agent_statestore.rules.checkpoints import writable_states
 from agent_statestore.sql.postgresql.reading import parts_of
@@ -56,6 +56,7 @@ class Shape:
     memory: bool
     forget: bool
     consumed: bool
+    format: int
 
     @property
     def grows(self) -> bool:
@@ -88,6 +89,7 @@ def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = Fals
         memory=bool(change.working_memory or change.entities),
         forget=bool(change.forget),
         consumed=bool(change.consumed),
+        format=change.format,
     )
 
 
@@ -145,6 +147,8 @@ def _changes(tables: Tables, shape: Shape, now: str) -> list[str]:
         replaced = replaced_bytes(tables, shape)
         size = "c.context_bytes + :added_bytes"
         sets["context_bytes"] = size if replaced == "0" else f"GREATEST({size} - ({replaced}), 0)"
+    if shape.format > LOWEST:
+        sets["format"] = f"GREATEST(c.format, {shape.format})"
     pending = "c.pending"
     if shape.steps is not StepShape.NONE:
         sets |= {"step_count": "GREATEST(c.step_count, :last_number)", "crashes": "0"}

@@ -1,31 +1,59 @@
 """Format versions: newer ones are refused, older ones are migrated when they are read."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+from uuid import uuid4
 
 import pytest
 
 from agent_statestore import envelope
-from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint
 from agent_statestore.errors import FormatTooNew
-from agent_statestore.records import Result
+from agent_statestore.records import Action, Result, Wait, WaitKind
 from agent_statestore.store import Store
-from agent_statestore.testing.kit.builders import TTL, cancel, claimed, context_of, create, done, event, message, pause
+from agent_statestore.testing.kit.builders import (
+    TTL,
+    cancel,
+    claimed,
+    context_of,
+    create,
+    done,
+    event,
+    message,
+    pause,
+    wait,
+)
+from agent_statestore.testing.kit.matrix import cells
 from agent_statestore.testing.kit.suite import Suite
 
 
 @contextmanager
-def newer_package(store: Store) -> Iterator[None]:
-    """Let the calls inside run as a later version of this package, which knows one more format."""
+def newer_package(store: Store, *, needs_it: Mapping[str, Collection[str]] | None = None) -> Iterator[None]:
+    """Let the calls inside run as a later version of this package, which knows one more format.
+
+    All that it writes needs that format. With `needs_it`, only those needs of these kinds of record do, by what they
+    are called in `envelope.NEEDS`.
+    """
     _prepare(store)
     packages = {"agent_statestore", type(store).__module__.partition(".")[0]}
+    known, newer = envelope.FORMAT, envelope.FORMAT + 1
+    needs: Mapping[str, tuple[envelope.Need, ...]]
+    if needs_it is None:
+        needs = defaultdict(lambda: (envelope.Need("all", newer, lambda _: True),))
+    else:
+        needs = {
+            kind: tuple(need._replace(format=newer) for need in each if need.what in needs_it.get(kind, ()))
+            for kind, each in envelope.NEEDS.items()
+        }
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
-            is_ours = name.partition(".")[0] in packages and module is not envelope
-            if is_ours and getattr(module, "FORMAT", None) == envelope.FORMAT:
-                patch.setattr(module, "FORMAT", envelope.FORMAT + 1)
-        patch.setattr(envelope, "FORMAT", envelope.FORMAT + 1)
+            if name.partition(".")[0] in packages and getattr(module, "FORMAT", None) == known:
+                patch.setattr(module, "FORMAT", newer)
+        patch.setattr(envelope, "NEEDS", needs)
         try:
             yield
         finally:
@@ -49,6 +77,33 @@ def _prepare(store: Store) -> None:
     store.checkpoint(execution_id, pause())
     store.send(execution_id, cancel())
     store.delete_context(execution_id)
+
+
+def _waiting(*waits: Wait) -> Checkpoint:
+    return Checkpoint(state=STATE_OF_WAIT[waits[0].kind], waits=waits)
+
+
+def _step(action: Action) -> Checkpoint:
+    return Checkpoint(steps=(replace(done(1), action=action),))
+
+
+_LIMIT: Final = {"limit": "steps", "during": []}
+
+# For each entry of `envelope.NEEDS`, a checkpoint that holds it.
+_NEEDING: Final = {
+    ("waits", "several open waits"): _waiting(wait(key="one"), wait(key="two")),
+    ("waits", "a wait that several steps share"): _waiting(
+        replace(wait(WaitKind.EVENT, "paid"), prompt={"steps": {"paid": "2030-01-01T00:00:00+00:00"}})
+    ),
+    ("waits", "several interrupted waits"): _waiting(replace(wait(), prompt=_LIMIT)),
+    ("step", "the first of several waits"): _step(Action(kind="any", input=["one", "two"])),
+    ("step", "several interrupted waits"): _step(Action(kind="limit", input=_LIMIT)),
+    ("step", "a call of a model or a handler"): _step(Action(kind="model", tool="gpt")),
+    ("step", "a title"): _step(Action(kind="tool", tool="pay", title="Pays")),
+}
+_EACH_NEED: Final = {
+    f"{kind}: {need.what}": (kind, need.what) for kind, needs in envelope.NEEDS.items() for need in needs
+}
 
 
 class FormatConformance(Suite):
@@ -89,8 +144,42 @@ class FormatConformance(Suite):
             before = context_of(store, execution_id)
         with pytest.raises(FormatTooNew):
             store.get_context(execution_id)
+        with pytest.raises(FormatTooNew):
+            store.claim(execution_id, "host:1", TTL)
         with newer_package(store):
             assert context_of(store, execution_id) == before
+
+    @cells(need=_EACH_NEED)
+    def test_what_an_older_version_cannot_honour_makes_it_refuse_the_claim(
+        self, store: Store, need: tuple[str, str]
+    ) -> None:
+        kind, what = need
+        execution_id, lease = claimed(store)
+        store.send(execution_id, cancel())  # no pause keeps anybody from claiming
+        with newer_package(store, needs_it={kind: {what}}):
+            # The ids of checkpoints are made once a record: each store has its own.
+            store.checkpoint(execution_id, replace(_NEEDING[kind, what], checkpoint_id=uuid4().hex), lease)
+            store.release(lease)
+            before = context_of(store, execution_id)
+        with pytest.raises(FormatTooNew) as refused:
+            store.claim(execution_id, "older:1", TTL)
+        assert (refused.value.found, refused.value.supported) == (envelope.FORMAT + 1, envelope.FORMAT)
+        with pytest.raises(FormatTooNew):
+            store.send(execution_id, event())
+        with newer_package(store, needs_it={}):
+            assert context_of(store, execution_id) == before
+
+    def test_an_older_version_goes_on_with_what_needs_no_newer_format(self, store: Store) -> None:
+        every_need = {kind: [need.what for need in needs] for kind, needs in envelope.NEEDS.items()}
+        with newer_package(store, needs_it=every_need):
+            execution_id, lease = claimed(store)
+            store.checkpoint(execution_id, Checkpoint(steps=(done(1),), messages=(message("x"),)), lease)
+            store.checkpoint(execution_id, pause(), lease)
+            store.send(execution_id, cancel())
+        claim = store.claim(execution_id, "older:1", TTL)
+        assert claim is not None
+        store.checkpoint(execution_id, Checkpoint(steps=(done(2),)), claim.lease)
+        assert [step.step_number for step in context_of(store, execution_id).steps] == [1, 2]
 
     def test_an_older_format_is_migrated_when_it_is_read(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         execution_id, lease = claimed(store)

@@ -234,7 +234,7 @@ def test_no_way_to_call_a_tool_leads_past_its_approval(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_approvals_inside_parallel_come_one_after_the_other_before_any_call(
+def test_approvals_inside_parallel_are_open_at_once_before_any_call(
     engine: Engine, calls: Calls, is_async: bool
 ) -> None:
     @tool(registry=engine.registry, requires_approval=True)
@@ -255,17 +255,23 @@ def test_approvals_inside_parallel_come_one_after_the_other_before_any_call(
         return outputs(await run.parallel(wanted, return_exceptions=True))
 
     execution_id = engine.start(engine.agent(work_async if is_async else work))
-    keys = []
-    for approved, more in ((True, {}), (False, {}), (True, {"arguments": {"amount": 30}})):
-        waiting = asked(engine, execution_id)
-        keys.append(waiting.key)
+    asked(engine, execution_id)
+    first, second, third = engine.context(execution_id).waits
+    assert [wait.key for wait in (first, second, third)] == ["approve pay 1", "approve pay 2", "approve pay 3"]
+    for waiting, approved, more in (
+        (third, True, {"arguments": {"amount": 30}}),
+        (first, True, {}),
+        (second, False, {}),
+    ):
+        assert waiting in engine.context(execution_id).waits
         assert calls.made == []
         decide(engine, execution_id, waiting, approved, **more)
+        if waiting is not second:
+            asked(engine, execution_id)
     outcome = engine.execute(execution_id)
 
     assert outcome is not None
     assert outcome.output == [1, "ApprovalDenied", 30, "plain"]
-    assert keys == ["approve pay 1", "approve pay 2", "approve pay 3"]
     assert sorted(map(str, calls.made)) == ["1", "30", "plain"]
 
 

@@ -5,10 +5,13 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+import celery_agents
 from agent_statestore import AgentState, Checkpoint, Lease, Signal, SignalKind
 from agent_statestore.records import Checkpointed
 from celery_agents import AsyncRun, Retry
@@ -95,6 +98,33 @@ def test_a_task_that_outlives_the_agent_takes_no_step_and_holds_nothing_up(engin
     assert outcome.output == "done"
     assert states == [True]
     assert calls.made == ["first"]
+
+
+def test_a_pause_is_told_from_a_cancel_that_comes_from_somewhere_else(engine: Engine) -> None:
+    seen: list[type[BaseException]] = []
+
+    async def note_what_ends(waiting: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await waiting
+        except asyncio.CancelledError as cancelled:
+            seen.append(type(cancelled))
+            raise
+
+    async def work(run: AsyncRun, input: None) -> str:
+        other = asyncio.create_task(note_what_ends(asyncio.sleep(60)))
+        await run.step("first", double, 1)
+        other.cancel()
+        await asyncio.wait((other,))
+        await note_what_ends(run.ask("?"))
+        return "done"
+
+    execution_id = engine.start(engine.agent(work))
+    outcome = engine.execute(execution_id)
+
+    assert outcome is not None
+    assert outcome.ending is Ending.PAUSED
+    assert seen == [asyncio.CancelledError, celery_agents.ExecutionUnwound]
+    assert issubclass(celery_agents.ExecutionUnwound, asyncio.CancelledError)
 
 
 def test_an_agent_that_goes_on_after_a_pause_takes_no_step(engine: Engine, calls: Calls) -> None:

@@ -71,7 +71,7 @@ class Conversation:
         if place < len(self._stored_facts) and not self.is_in_any_order:
             self.facts.append(self._stored_facts[place])
             return
-        seal({"fact": fact, "by_run": True}, "fact", self.max_value_bytes)
+        seal("fact", {"fact": fact, "by_run": True}, "fact", self.max_value_bytes)
         if self.is_in_any_order and _take_out(self._unremembered, lambda stored: _same(stored, fact)):
             self.facts.append(fact)
             return

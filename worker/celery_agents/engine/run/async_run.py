@@ -16,7 +16,7 @@ from celery_agents.define.retry import Retry
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.order import ReplayOrder
-from celery_agents.engine.outcome import ExecutionStopped, Unwound
+from celery_agents.engine.outcome import ExecutionStopped, ExecutionUnwound
 from celery_agents.engine.pauses.child import Child, Spawn, come_to_ends, gather
 from celery_agents.engine.pauses.pause import pause_together
 from celery_agents.engine.pauses.question import MISSING
@@ -58,7 +58,7 @@ def _to_be_awaited(method: M) -> M:
             try:
                 return await method(run, *args, **kwargs)
             except ExecutionStopped as stopped:
-                raise Unwound(stopped.outcome) from None
+                raise ExecutionUnwound(stopped.outcome) from None
 
         begun.__qualname__ = method.__qualname__  # for Python's own warning
         coroutine = begun()
@@ -139,7 +139,7 @@ class AsyncRun(BaseRun):
         """See `Run.parallel`."""
         check_limit(limit)
         places = [Place.of(self._attempt, call) for call in self._all_calls(calls)]
-        reached = [await _caught(self._allowed(place)) for place in places]
+        reached = await asyncio.gather(*(_caught(self._allowed(place)) for place in places))
         # Those that wait for their turn must not keep the others from being taken.
         await self._order.turn(*(one.key for one in reached if isinstance(one, ReachedStep)))
         free = asyncio.Semaphore(limit)
@@ -178,7 +178,7 @@ class AsyncRun(BaseRun):
         try:
             super().fail(error)
         except ExecutionStopped as stopped:
-            raise Unwound(stopped.outcome) from None
+            raise ExecutionUnwound(stopped.outcome) from None
 
     @_to_be_awaited
     async def ask(self, prompt: JSONValue, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from agent_statestore.records import JSONValue
@@ -22,7 +21,7 @@ from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps import groups
 from celery_agents.engine.steps.call import Call, Place, come_to, name_of_tool, transaction
-from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
+from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, allow_all, take_all
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,13 +99,12 @@ class Run(BaseRun):
         `calls` are functions without arguments, most often partials of functions or tools: by the names of their steps,
         or a list, where a step bears the name of its function. Each is recorded as it ends, so that a crash repeats
         only the unfinished. The first error in their order is raised when all have ended, or with `return_exceptions`
-        each stands in its place. Approvals that tools need are asked for one after the other, before any call.
+        each stands in its place. Approvals that tools need are asked for all at once, before any call.
         """
         attempt = self._attempt
         with attempt.course.abandoned_by_interrupts:
             places = [Place.of(attempt, call) for call in self._all_calls(calls)]
-            steps = [caught(partial(place.allowed, self._options), attempt.course.interrupts) for place in places]
-            results = take_all(attempt, steps, limit)
+            results = take_all(attempt, allow_all(attempt, places, self._options), limit)
         return self._as_given(calls, results, return_exceptions=return_exceptions)
 
     def options(

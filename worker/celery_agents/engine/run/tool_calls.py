@@ -1,15 +1,14 @@
-"""Calls of tools as one decision of a model has them: allowed one after the other, then made at once."""
+"""Calls of tools as one decision of a model has them: allowed, and then made, all at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from agent_statestore.records import JSONValue, Result
 from celery_agents.define.tool import Tool
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.steps.call import Call, CallOptions, Place
-from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, caught, take_all
+from celery_agents.engine.steps.parallel import DEFAULT_LIMIT, allow_all, caught, take_all
 from celery_agents.engine.steps.taking import ReachedStep
 
 
@@ -30,26 +29,26 @@ class ToolCalls:
 
     def __init__(self, run: Run) -> None:
         self._attempt = run._attempt
-        self._calls: list[tuple[Place, ReachedStep | Exception]] = []
+        self._places: list[Place] = []
+        self._allowed: list[ReachedStep | Exception] = []
 
     def add(self, tool: Tool[..., Any], arguments: Mapping[str, Any]) -> None:
-        """The code has come to a call of this tool. Unwind the agent until a person has allowed it, if it needs that.
+        """The code has come to a call of this tool. What keeps it from being made is told by `make`."""
+        self._places.append(Place.of(self._attempt, Call(name=tool.name, function=tool, kwargs=arguments)))
 
-        What keeps it from being made (`ApprovalDenied`, `InvalidArguments`) is told by `make`.
-        """
-        place = Place.of(self._attempt, Call(name=tool.name, function=tool, kwargs=arguments))
-        reached = caught(partial(place.allowed, CallOptions()), self._attempt.course.interrupts)
-        self._calls.append((place, reached))
+    def allow(self) -> None:
+        """Unwind the agent until people have decided about all calls that need it; they are asked at once."""
+        self._allowed = allow_all(self._attempt, self._places, CallOptions())
 
     def make(self) -> list[EndedCall]:
         """Make all calls at once, each a step; return their ends when all have ended."""
-        steps = [reached for _, reached in self._calls]
+        steps = self._allowed
         if len(steps) == 1 and isinstance(steps[0], ReachedStep):
             # A tool that is alone may change the memory.
             ends = [caught(steps[0].finish, self._attempt.course.interrupts)]
         else:
             ends = take_all(self._attempt, steps, DEFAULT_LIMIT)
-        return [self._ended(*call, end) for call, end in zip(self._calls, ends, strict=True)]
+        return [self._ended(*call) for call in zip(self._places, steps, ends, strict=True)]
 
     def _ended(self, place: Place, reached: ReachedStep | Exception, end: Any) -> EndedCall:
         journal, changed = self._attempt.journal, None

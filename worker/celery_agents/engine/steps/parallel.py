@@ -3,18 +3,38 @@
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.outcome import ExecutionStopped
-from celery_agents.engine.pauses.pause import pause_together
+from celery_agents.engine.pauses.pause import pause_on, pause_together
+from celery_agents.engine.steps.call import CallOptions, Place
 from celery_agents.engine.steps.calling import STOP_SECONDS
+from celery_agents.engine.steps.scope import StepWaits
 from celery_agents.engine.steps.taking import ReachedStep
 from celery_agents.engine.thread_ends import EndingThreads
 
 DEFAULT_LIMIT: Final = 16
 
 R = TypeVar("R")
+
+
+def allow_all(attempt: Attempt, places: Sequence[Place], options: CallOptions) -> list[ReachedStep | Exception]:
+    """Return the steps of these calls, as people have allowed them, or in their places what keeps them from being made.
+
+    All approvals are open at once, and the agent is unwound until each of them is decided.
+    """
+    allowed: list[ReachedStep | Exception] = []
+    with attempt.nesting.putting_pauses_off() as waits:
+        for place in places:
+            try:
+                allowed.append(caught(partial(place.allowed, options), attempt.course.interrupts))
+            except StepWaits:
+                continue
+    if waits:
+        pause_on(attempt, waits)
+    return allowed
 
 
 def take_all(attempt: Attempt, reached: Sequence[ReachedStep | Exception], limit: int) -> list[Any]:

@@ -16,7 +16,7 @@ from agent_statestore.plain_text import line_logger
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.names import step_name
 from celery_agents.define.retry import Retry
-from celery_agents.engine.outcome import Unwound
+from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_step
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, RegistrationError
@@ -152,7 +152,7 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
             return _failed(request, f"A person denied this call{f': {denied.reason}' if denied.reason else '.'}")
         except ApprovalExpired:
             return _failed(request, "Nobody approved this call in time.")
-        except Unwound as stopped:
+        except ExecutionUnwound as stopped:
             await unwind(stopped)
         return request.override(tool_call={**call, "args": arguments})
 

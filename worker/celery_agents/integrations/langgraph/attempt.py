@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from langgraph.errors import GraphInterrupt
 
-from celery_agents.engine.outcome import Unwound
+from celery_agents.engine.outcome import ExecutionUnwound
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class GraphAttempt:
 
     def __init__(self) -> None:
         self._has_stopped = asyncio.Event()
-        self._stopped: Unwound | None = None
+        self._stopped: ExecutionUnwound | None = None
         self._places: dict[str, str] = {}
 
     async def run(self, graph: Coroutine[Any, Any, T]) -> T:
@@ -39,7 +39,7 @@ class GraphAttempt:
             raise self._stopped
         return running.result()
 
-    async def stop(self, stopped: Unwound) -> NoReturn:
+    async def stop(self, stopped: ExecutionUnwound) -> NoReturn:
         """End the run, from within one of its nodes."""
         self._stopped = self._stopped or stopped
         self._has_stopped.set()
@@ -64,7 +64,7 @@ def current_attempt() -> GraphAttempt | None:
     return _attempt.get()
 
 
-async def unwind(stopped: Unwound) -> NoReturn:
+async def unwind(stopped: ExecutionUnwound) -> NoReturn:
     """End the graph's run, or raise where it is not ours: in an agent that awaits `ainvoke` itself."""
     attempt = _attempt.get()
     if attempt is not None:

@@ -13,7 +13,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
 from celery_agents.define.retry import Retry
-from celery_agents.engine.outcome import Unwound
+from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.errors import RegistrationError
 from celery_agents.integrations.langgraph.attempt import current_attempt, unwind
 from celery_agents.integrations.langgraph.steps import async_run, placed, refuse_sync, take, within
@@ -144,7 +144,7 @@ class DurableNode(Runnable[Any, Any]):
             if attempt is not None:
                 attempt.came_from(raised, placed(label))
             raise
-        except Unwound as stopped:
+        except ExecutionUnwound as stopped:
             await unwind(stopped)
 
     def _label(self, config: RunnableConfig | None) -> str:

@@ -11,7 +11,7 @@ from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command, Interrupt, interrupt
 
 from celery_agents.define.called_as import CalledAs
-from celery_agents.engine.outcome import Unwound
+from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, spend
 from celery_agents.engine.run.run import Run
@@ -101,7 +101,7 @@ async def take(
     refuse_group(name, options)
     try:
         outcome = await steps.take(run, placed(name), unit, options, called_as)
-    except Unwound as stopped:
+    except ExecutionUnwound as stopped:
         await unwind(stopped)
     if "usage" in outcome:  # recorded before steps had it in their records
         run.spend(**used_up(outcome["usage"]))
