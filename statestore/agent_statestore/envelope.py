@@ -24,6 +24,14 @@ Fields = dict[str, Any]
 T = TypeVar("T")
 
 
+# What an execution writes to documents, and has not written yet, stands in its working memory under this name.
+OUTBOX_KEY: Final = "agents.outbox"
+# In the metadata of a message that also goes to the conversation of the session.
+SESSION_MARK: Final = "agents.session"
+# By the names of values of the working memory: what a version that reads only lower formats would leave undone.
+MEMORY_NEEDS: Final[Mapping[str, int]] = {OUTBOX_KEY: 2}
+
+
 class Need(NamedTuple):
     """What a version that reads only lower formats cannot honour, and whether an envelope's fields hold it."""
 
@@ -48,9 +56,11 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         Need("several interrupted waits", 2, lambda fields: _interrupted(fields["action"].get("input"))),
         Need("a call of a model or a handler", 2, lambda fields: fields["action"]["kind"] in ("model", "handler")),
         Need("a title", 2, lambda fields: "title" in fields["action"]),
+        Need("what it has spent", 2, lambda fields: bool(fields.get("spent"))),
+        Need("groups around it", 2, lambda fields: bool(fields.get("within"))),
     ),
     "signal": (),
-    "message": (),
+    "message": (Need("a message for a session", 2, lambda fields: SESSION_MARK in (fields.get("metadata") or ())),),
     "fact": (),
     "rag_context": (),
     "error": (),

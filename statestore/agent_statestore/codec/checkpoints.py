@@ -10,7 +10,7 @@ from agent_statestore.codec.contents import encode_facts, encode_items, encode_m
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
 from agent_statestore.codec.waits import addresses_of, encode_waits
-from agent_statestore.envelope import format_of, octets, seal_value
+from agent_statestore.envelope import LOWEST, MEMORY_NEEDS, format_of, octets, seal_value
 from agent_statestore.states import AgentState
 
 DEFAULT_MAX_CONTEXT_BYTES: Final = 256 * 1024 * 1024
@@ -67,7 +67,8 @@ class EncodedCheckpoint:
         texts = [step.text for step in self.steps]
         for more in (self.messages, self.facts, self.rag_context):
             texts += more
-        return format_of(*texts, *[text for text in (self.waits, self.error, self.via) if text is not None])
+        found = format_of(*texts, *[text for text in (self.waits, self.error, self.via) if text is not None])
+        return max([found, *[MEMORY_NEEDS.get(name, LOWEST) for name, _ in self.working_memory]])
 
     @property
     def is_failed_end(self) -> bool:

@@ -72,8 +72,7 @@ class StorePrimitives(DutyPrimitives):
             A failure may be larger by `codec.ERROR_ROOM_BYTES`, so that it can always be recorded.
         max_mailbox: how many signals an execution's mailbox holds; see `send`. It may be set at any time.
         max_context_bytes: how many bytes of text an execution keeps: its input and metadata, steps, messages, memory,
-            facts, entities, retrieved passages and mailbox, with the names of named values; see `checkpoint`. It may be
-            set at any time.
+            facts, entities, passages and mailbox, with the names of values; see `checkpoint`. It may be set any time.
     """
 
     url: str
@@ -227,10 +226,8 @@ class StorePrimitives(DutyPrimitives):
         9. `ContextTooLarge`: the write makes the context larger, beyond `max_context_bytes`. A write that does not make
            it larger is accepted, and so is the end of an execution that failed or was cancelled.
 
-        A lease of another execution is `LeaseLost`, whatever its token, before anything is sent.
-
-        The header's `format` becomes at least that of each envelope that is written, so that a version that could not
-        honour one of them refuses the next claim; so does `send`.
+        A lease of another execution is `LeaseLost`, whatever its token, before anything is sent. The header's `format`
+        becomes at least that of what is written, so that older versions refuse a claim.
 
         A write that adds or replaces a step or pauses sets `crashes` to 0. A paused state sets `waits`; `due_at` and
         `not_before` become the earliest `wake_at` of them, or never; but if the mailbox holds an unconsumed signal for

@@ -15,7 +15,7 @@ from agent_statestore.documents.places import place_of, place_text
 from agent_statestore.documents.records import Document, DocumentPlace, Expect, Operation, Put, Remove
 from agent_statestore.envelope import (
     DAMAGE,
-    FORMAT,
+    LOWEST,
     conceal_bytes,
     dump,
     reason_of_damage,
@@ -204,7 +204,7 @@ def _document(
 
 __all__ = [
     "EXPECT",
-    "FORMAT",
+    "LOWEST",
     "MOST_METADATA_BYTES",
     "PUT",
     "REMOVE",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from agent_statestore.documents.codec import EXPECT, FORMAT, PUT, REMOVE, EncodedOperation, StoredDocument
+from agent_statestore.documents.codec import EXPECT, LOWEST, PUT, REMOVE, EncodedOperation, StoredDocument
 from agent_statestore.documents.errors import DocumentConflict
 from agent_statestore.documents.places import place_of
 
@@ -103,7 +103,7 @@ def _apply(
             place=operation.place,
             version=version,
             write_id=write_id,
-            format=FORMAT,
+            format=LOWEST,
             text=operation.text,
             content=operation.content,
             metadata=operation.metadata,

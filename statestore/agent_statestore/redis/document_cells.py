@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent_statestore.clock import to_us
-from agent_statestore.documents.codec import FORMAT, PUT, EncodedOperation, StoredDocument
+from agent_statestore.documents.codec import LOWEST, PUT, EncodedOperation, StoredDocument
 from agent_statestore.envelope import DAMAGE, octets, reason_of_damage
 from agent_statestore.redis.servers.packing import Word
 
@@ -56,11 +56,11 @@ def _document(place: str, stored: bytes, beside: bytes | None, *, values: bool) 
     if head is None:
         # All formats begin with their number.
         number = _FORMAT.match(stored)
-        return _damaged(place, "its header", FORMAT if number is None else max(FORMAT, int(number[1])))
+        return _damaged(place, "its header", LOWEST if number is None else max(LOWEST, int(number[1])))
     try:
         return _parsed(place, head, stored, beside, values)
     except DAMAGE as error:
-        return _damaged(place, reason_of_damage(error), FORMAT)
+        return _damaged(place, reason_of_damage(error), LOWEST)
 
 
 def _parsed(place: str, head: re.Match[bytes], stored: bytes, beside: bytes | None, values: bool) -> StoredDocument:

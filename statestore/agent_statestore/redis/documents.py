@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from agent_statestore.documents.codec import FORMAT, EncodedOperation, StoredDocument
+from agent_statestore.documents.codec import LOWEST, EncodedOperation, StoredDocument
 from agent_statestore.documents.contract import DocumentStore, Selection
 from agent_statestore.documents.errors import DocumentUnreadable
 from agent_statestore.documents.places import (
@@ -50,7 +50,7 @@ class RedisDocuments(DocumentStore):
 
     def apply(self, operations: Sequence[EncodedOperation], write_id: str | None) -> Written:
         root = root_in(operations[0].place)
-        arguments: list[Word] = [root, FORMAT, write_id or ""]
+        arguments: list[Word] = [root, LOWEST, write_id or ""]
         for operation in operations:
             arguments += arguments_of(operation, operation.place[len(root) :])
         status, *facts = self._run("apply_documents", root, arguments)

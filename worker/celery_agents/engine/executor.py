@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from agent_statestore.envelope import OUTBOX_KEY
 from agent_statestore.errors import ExecutionUnreadable, StoreError
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, Claim, ExecutionSummary, Wait
@@ -25,7 +26,7 @@ from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.journal.memory import RunMemory
-from celery_agents.engine.journal.outgoing import OUTBOX_KEY, Outgoing
+from celery_agents.engine.journal.outgoing import Outgoing
 from celery_agents.engine.journal.recorder import Recorder, store_clock
 from celery_agents.engine.journal.revival import revive
 from celery_agents.engine.journal.spending import added

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from agent_statestore.clock import Clock, left_to_the_server
-from agent_statestore.documents.codec import EXPECT, FORMAT, PUT, REMOVE, EncodedOperation
+from agent_statestore.documents.codec import EXPECT, LOWEST, PUT, REMOVE, EncodedOperation
 from agent_statestore.documents.places import Range
 from agent_statestore.documents.records import Written
 from agent_statestore.documents.rules import conflict
@@ -122,7 +122,7 @@ def apply_statement(tables: Tables, now: str) -> str:
         # A put that leaves what stands there is the only one that does not change the version.
         f"stored AS (INSERT INTO {tables.documents} AS d "
         "(place, version, write_id, format, text, content, metadata, created_us, updated_us, expires_us) "
-        f"SELECT x.place, x.afterwards, :write_id, {FORMAT}, v.text, v.content, v.metadata, "
+        f"SELECT x.place, x.afterwards, :write_id, {LOWEST}, v.text, v.content, v.metadata, "
         "COALESCE(x.created_us, x.now_us), x.now_us, x.now_us + x.ttl_us FROM decided AS x "
         "JOIN unnest(CAST(%(texts)b AS text[]), CAST(%(contents)b AS bytea[]), CAST(%(lines)b AS text[])) "
         "WITH ORDINALITY AS v(text, content, metadata, n) ON v.n = x.n "

@@ -99,6 +99,11 @@ _NEEDING: Final = {
     ("step", "the first of several waits"): _step(Action(kind="any", input=["one", "two"])),
     ("step", "several interrupted waits"): _step(Action(kind="limit", input=_LIMIT)),
     ("step", "a call of a model or a handler"): _step(Action(kind="model", tool="gpt")),
+    ("step", "what it has spent"): Checkpoint(steps=(replace(done(1), spent={"tokens": 1}),)),
+    ("step", "groups around it"): Checkpoint(steps=(replace(done(1), within=("group",)),)),
+    ("message", "a message for a session"): Checkpoint(
+        messages=(replace(message("x"), metadata={envelope.SESSION_MARK: True}),)
+    ),
     ("step", "a title"): _step(Action(kind="tool", tool="pay", title="Pays")),
 }
 _EACH_NEED: Final = {

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agent_statestore.envelope import dump, load
+from agent_statestore.envelope import OUTBOX_KEY, dump, load
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import AgentContext, JSONValue, StepChanges, require_name
 from celery_agents.engine.journal.conversation import Conversation
-from celery_agents.engine.journal.outgoing import OUTBOX_KEY
 from celery_agents.engine.journal.pending import Outbox, Pending
 
 _ABSENT: Final = object()

@@ -18,6 +18,7 @@ from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld
 from agent_statestore.documents.holding import Hold, take_hold
 from agent_statestore.documents.records import Operation, Put
 from agent_statestore.documents.sessions import Session, SessionMessage, Summary, namespace_of
+from agent_statestore.envelope import OUTBOX_KEY, SESSION_MARK
 from agent_statestore.errors import LeaseLost, StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, JSONValue, Lease, Message
@@ -25,11 +26,6 @@ from agent_statestore.store import Store
 from celery_agents.errors import SessionBusy
 
 log = line_logger(__name__)
-
-# Where it stands in the working memory, apart from the agent's own values.
-OUTBOX_KEY: Final = "agents.outbox"
-# In the metadata of a message that also goes to the session.
-SESSION_MARK: Final = "agents.session"
 
 Entry = dict[str, JSONValue]
 

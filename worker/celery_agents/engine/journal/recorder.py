@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, StepTransaction
+from agent_statestore.envelope import OUTBOX_KEY
 from agent_statestore.errors import (
     CheckpointConflict,
     ExecutionNotFound,
@@ -35,7 +36,7 @@ from agent_statestore.store import Store
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.memory import RunMemory
-from celery_agents.engine.journal.outgoing import OUTBOX_KEY, Outgoing
+from celery_agents.engine.journal.outgoing import Outgoing
 from celery_agents.engine.journal.paused_on import NOWHERE, PausedOn
 from celery_agents.engine.journal.pending import NOTHING, Pending
 from celery_agents.engine.lease import HeldLease

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from agent_statestore.documents.sessions import SessionMessage, Summary
+from agent_statestore.envelope import SESSION_MARK
 from agent_statestore.errors import InvalidRecord, LeaseLost
 from agent_statestore.records import Action, JSONValue, Result
 from celery_agents.engine.attempt import Attempt
-from celery_agents.engine.journal.outgoing import SESSION_MARK, as_said, is_of_session, summary_entry
+from celery_agents.engine.journal.outgoing import as_said, is_of_session, summary_entry
 from celery_agents.engine.outcome import Ending, Outcome
 
 T = TypeVar("T")
