@@ -42,6 +42,14 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is to run in one process does: pytest-xdist knows a group by the end of its tests' names."""
+    if getattr(session.config.option, "loadgroup", False):
+        lost = [item for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if lost:
+            raise pytest.UsageError(f"pytest-xdist does not group {len(lost)} tests, such as {lost[0].nodeid}")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """The very last line, below the figures, says what a missing service cost."""
