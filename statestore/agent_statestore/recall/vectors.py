@@ -35,7 +35,8 @@ _CACHED_BYTES: Final = 128 * 1024 * 1024
 class VectorIndex(ABC):
     """Vectors by namespace and key. They have the length 1 (see `unit`), so that nearness is their product.
 
-    What is kept of facts that are forgotten meanwhile does no harm: whoever searches looks the facts up.
+    Namespaces are those of documents. The vectors of a namespace are gone with `DocumentStore.remove_under`, of it or
+    of one above it. What is kept of facts that are forgotten meanwhile does no harm: whoever searches looks the facts up.
     """
 
     @abstractmethod

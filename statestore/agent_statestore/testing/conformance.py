@@ -33,6 +33,7 @@ from agent_statestore.testing.contract.shared import NeighbourConformance, Share
 from agent_statestore.testing.contract.signals import SignalConformance
 from agent_statestore.testing.contract.together import TogetherConformance
 from agent_statestore.testing.contract.transitions import TransitionConformance
+from agent_statestore.testing.contract.vectors import VectorConformance
 from agent_statestore.testing.contract.waits import WaitsConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 
@@ -64,6 +65,7 @@ class StoreConformance(
     DutyConformance,
     DocumentConformance,
     HoldingConformance,
+    VectorConformance,
     RemovingConformance,
     PurgingConformance,
     AuditConformance,
