@@ -15,6 +15,7 @@ import pytest
 from agent_statestore import ManualClock, MemoryStore, Store, open_store
 from agent_statestore.hybrid import HybridStore
 from agent_statestore.sql import SQLStore
+from agent_statestore.sql.postgresql.vectors import PostgreSQLVectors
 from agent_statestore.testing import (
     DamageConformance,
     KeepsDeletedConformance,
@@ -35,11 +36,13 @@ from agent_statestore.testing.contract.removal_races import RemovalRaceConforman
 from agent_statestore.testing.contract.removing import RemovingConformance
 from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.shared import SharedConformance
+from agent_statestore.testing.contract.vectors import VectorConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 from agent_statestore.testing.kit.processes import Reopen
 from tests.agent_statestore.damaging import damage_of
 from tests.conftest import fresh_database
 from tests.services.mariadb import fresh_mariadb_database
+from tests.services.postgresql import make_pgvector
 
 # What another version of a server may do in another way: run calls at the same moment, and tell who waits.
 SERVER = (SharedConformance, NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance)
@@ -122,6 +125,22 @@ class TestPostgreSQL18(SQLStoreConformance):
     def database_url(cls, postgresql18_url: str) -> Iterator[str]:
         with fresh_database(postgresql18_url) as url:
             yield migrated(url)
+
+
+class TestPostgreSQLWithPgvector(SQLStoreConformance):
+    """With the server's own vectors; all else is as without them."""
+
+    on_every_commit = (VectorConformance,)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def database_url(cls, postgresql_url: str) -> Iterator[str]:
+        with fresh_database(postgresql_url) as url:
+            make_pgvector(url)
+            yield migrated(url)
+
+    def test_the_server_compares_the_vectors(self, store: Store) -> None:
+        assert isinstance(store.vectors, PostgreSQLVectors)
 
 
 class TestMariaDB(SQLStoreConformance):

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.services.process import ServerProcess, unprivileged_user
 
@@ -92,6 +93,16 @@ class PostgresServer(ServerProcess):
 def driver_url(url: str) -> str:
     """A SQLAlchemy URL as psycopg itself takes it."""
     return re.sub(r"^postgresql\+\w+://", "postgresql://", url)
+
+
+def make_pgvector(url: str) -> None:
+    """Install the extension pgvector in a database; skip the test where the server does not have it."""
+    with psycopg.connect(driver_url(url), autocommit=True) as connection:
+        query = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
+        if connection.execute(query).fetchone() is None:
+            pytest.skip("this PostgreSQL has no pgvector")
+        connection.execute("CREATE SCHEMA extensions")
+        connection.execute("CREATE EXTENSION vector SCHEMA extensions")
 
 
 def with_database(url: str, name: str) -> str:

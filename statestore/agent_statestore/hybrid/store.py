@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via, require_said
@@ -22,6 +23,7 @@ from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
 from agent_statestore.hybrid.background import Background
 from agent_statestore.hybrid.returning import write_archived
 from agent_statestore.query import EVERYTHING, Query
+from agent_statestore.recall.vectors import VectorIndex
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -314,6 +316,11 @@ class HybridStore(Store):
     @property
     def documents(self) -> DocumentStore:
         return self.cold.documents  # they outlive executions
+
+    @cached_property
+    def vectors(self) -> VectorIndex:
+        """The index of the vectors of facts: the cold store's, as that has the documents."""
+        return self.cold.vectors
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         return self.hot.take_duty(duty, owner, ttl, instead=instead)

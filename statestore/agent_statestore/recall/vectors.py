@@ -15,7 +15,7 @@ from operator import mul
 from typing import Any, Final, TypeAlias
 
 from agent_statestore.documents.contract import DocumentStore
-from agent_statestore.documents.places import Namespace, safe_part
+from agent_statestore.documents.places import DocumentPlace, Namespace, safe_part
 from agent_statestore.documents.query import DocumentQuery
 from agent_statestore.documents.records import Operation, Put, Remove
 from agent_statestore.errors import InvalidRecord
@@ -35,8 +35,8 @@ _CACHED_BYTES: Final = 128 * 1024 * 1024
 class VectorIndex(ABC):
     """Vectors by namespace and key. They have the length 1 (see `unit`), so that nearness is their product.
 
-    Namespaces are those of documents. The vectors of a namespace are gone with `DocumentStore.remove_under`, of it or
-    of one above it. What is kept of facts that are forgotten meanwhile does no harm: whoever searches looks the facts up.
+    Namespaces are those of documents, and `DocumentStore.remove_under` takes their vectors along. What is kept of
+    facts that are forgotten meanwhile does no harm: whoever searches looks the facts up.
     """
 
     @abstractmethod
@@ -81,20 +81,20 @@ class DocumentVectors(VectorIndex):
 
     def put(self, namespace: Namespace, model: str, vectors: Sequence[tuple[str, Vector]]) -> None:
         for start in range(0, len(vectors), _AT_ONCE):
-            place = _place_of(namespace, model)
+            place = vectors_namespace(namespace, model)
             some = vectors[start : start + _AT_ONCE]
             puts: list[Operation] = [Put(namespace=place, key=key, value=_to_bytes(vector)) for key, vector in some]
             self._documents.write([*puts, _has_changed(namespace, model)])
 
     def remove(self, namespace: Namespace, model: str, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), _AT_ONCE):
-            place = _place_of(namespace, model)
+            place = vectors_namespace(namespace, model)
             removals: list[Operation] = [Remove(namespace=place, key=key) for key in keys[start : start + _AT_ONCE]]
             self._documents.write([*removals, _has_changed(namespace, model)])
 
     def nearest(self, namespace: Namespace, model: str, vector: Vector, limit: int) -> list[tuple[str, float]]:
-        place = _place_of(namespace, model)
-        change = self._documents.get((*namespace, _CHANGES), safe_part(model))
+        place = vectors_namespace(namespace, model)
+        change = self._documents.get(*changes_place(namespace, model))
         version = 0 if change is None else change.version
         table = self._cache.get((place, len(vector)), version)
         if table is None:
@@ -178,12 +178,26 @@ def _numpy() -> Any:
         return None
 
 
-def _place_of(namespace: Namespace, model: str) -> Namespace:
+def vectors_namespace(namespace: Namespace, model: str) -> Namespace:
+    """Return the namespace of the documents that hold vectors of a model."""
     return (*namespace, _VECTORS, safe_part(model))
 
 
+def changes_place(namespace: Namespace, model: str) -> DocumentPlace:
+    """Return the place of the document whose version grows with every change of these vectors."""
+    return DocumentPlace((*namespace, _CHANGES), safe_part(model))
+
+
+def vector_in(content: object) -> "Vector | None":
+    """Return the vector that a document holds; None for what is none."""
+    if not isinstance(content, bytes) or not content or len(content) % 4 or len(content) > 4 * _MOST_DIMENSIONS:
+        return None
+    return _from_bytes(content)
+
+
 def _has_changed(namespace: Namespace, model: str) -> Put:
-    return Put(namespace=(*namespace, _CHANGES), key=safe_part(model), value=None)
+    where, key = changes_place(namespace, model)
+    return Put(namespace=where, key=key, value=None)
 
 
 def _to_bytes(vector: Vector) -> bytes:

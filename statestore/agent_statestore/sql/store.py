@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TextIO
 
 from sqlalchemy.engine import Connection
@@ -25,6 +25,7 @@ from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
 from agent_statestore.query import EVERYTHING, Query
+from agent_statestore.recall.vectors import DocumentVectors, VectorIndex
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -83,6 +84,7 @@ class SQLStore(Store):
         self._database: Database
         self._primitives: Primitives
         self._documents: SQLDocuments
+        self._find_vectors: Callable[[], VectorIndex] = lambda: DocumentVectors(self._documents)
         # Applies several checkpoints at once, where the database can.
         self._together: Callable[[Sequence[tuple[Lease, EncodedCheckpoint]]], list[Checkpointed | None]] | None = None
         bind: Callable[[Connection], BoundDatabase]
@@ -102,6 +104,7 @@ class SQLStore(Store):
                     from agent_statestore.sql.postgresql.documents import documents_of
                     from agent_statestore.sql.postgresql.joined import create_joined
                     from agent_statestore.sql.postgresql.together import checkpoint_together
+                    from agent_statestore.sql.postgresql.vectors import vectors_of
 
                     check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)
@@ -110,6 +113,7 @@ class SQLStore(Store):
                 if self.writes_together:
                     self._together = partial(checkpoint_together, postgresql, self._primitives.now_us)
                 self._documents = documents_of(postgresql, clock)
+                self._find_vectors = partial(vectors_of, postgresql, self._documents)
                 bind, create = partial(BoundPostgreSQL, settings, clock), partial(create_joined, settings, clock)
             case "mysql":
                 with driver("pymysql", extra="mysql"):
@@ -255,6 +259,11 @@ class SQLStore(Store):
     @property
     def documents(self) -> SQLDocuments:
         return self._documents
+
+    @cached_property
+    def vectors(self) -> VectorIndex:
+        """The index of the vectors of facts; on PostgreSQL with pgvector where that is. One round trip at first."""
+        return self._find_vectors()
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         check_duty(duty, owner, ttl)

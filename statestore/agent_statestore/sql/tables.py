@@ -4,7 +4,8 @@ One row per execution (`contexts`), and one per step, note (message, fact or ret
 and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
 bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer);
 and one in `documents` per document (`agent_statestore.documents.codec.StoredDocument`). MySQL and MariaDB have one more
-table, `document_locks`, of rows to lock (see `agent_statestore.sql.locking.documents`).
+table, `document_locks`, of rows to lock (see `agent_statestore.sql.locking.documents`). PostgreSQL has `vectors` where
+the extension pgvector is (see `agent_statestore.sql.postgresql.vectors`); it is no part of the metadata.
 
 The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
 that one row decide everything (a row is read again after waiting for its lock, but a subselect of another table is
@@ -145,6 +146,11 @@ class Tables:
         return self.qualified("document_locks")
 
     @property
+    def vectors(self) -> str:
+        """The table that PostgreSQL has with the extension pgvector; see `agent_statestore.sql.postgresql.vectors`."""
+        return self.qualified("vectors")
+
+    @property
     def version(self) -> str:
         """Alembic's table; the prefix keeps it from colliding with the table of the user's own migrations."""
         return self.qualified(VERSION)
@@ -170,7 +176,7 @@ def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
     Use them in the `include_name` of another Alembic environment that must leave these tables alone.
     """
     parts = ("steps", "notes", "memory", "signals", "audit")
-    beside = ("sessions", "rates", "duties", "documents", "document_locks")
+    beside = ("sessions", "rates", "duties", "documents", "document_locks", "vectors")
     names = ("contexts", *parts, *beside, VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
 

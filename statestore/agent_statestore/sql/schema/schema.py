@@ -17,6 +17,7 @@ from agent_statestore.sql.engine import create_migration_engine
 from agent_statestore.sql.schema.migration_lock import take_migration_lock
 from agent_statestore.sql.schema.quiet_alembic import quiet_alembic
 from agent_statestore.sql.schema.structure import IncompleteSchema, has_any_table, kind_of, missing_parts
+from agent_statestore.sql.schema.vectors_table import dropping_of_table, making_of_table
 from agent_statestore.sql.settings import SQLSettings
 from agent_statestore.sql.sqlite.fork_gate import sqlite_gate
 from agent_statestore.sql.tables import REVISION, UNFINISHED, VERSION
@@ -70,6 +71,9 @@ def ensure_schema(settings: SQLSettings) -> None:
 def migrate(settings: SQLSettings, revision: str) -> None:
     """Bring the schema to `revision` ("head", "base" or a name), up or down.
 
+    PostgreSQL gets a table of vectors besides, if it has the extension pgvector by now and the tables of documents are
+    there; a call that finds the schema at `revision` makes it, too.
+
     One of several processes migrates while the others wait, and then find nothing left to do. PostgreSQL and SQLite do
     it in one transaction. MySQL and MariaDB cannot: there the next call mends what an interrupted one left behind. On
     PostgreSQL a schema that does not exist is made.
@@ -89,6 +93,8 @@ def migrate(settings: SQLSettings, revision: str) -> None:
                 raise SchemaMismatch(settings.shown_url, written, REVISION)
             # An empty table of versions may be left where there are no other tables.
             if found == target and not (target is None and has_version):
+                if has_version:
+                    _make_vectors(connection, settings)
                 return
             if found is not None and found != IN_BETWEEN and not has_version:
                 raise UnknownRevision(revision, "its tables are kept by other migrations than this package's")
@@ -98,7 +104,10 @@ def migrate(settings: SQLSettings, revision: str) -> None:
                     _mend(config, target)
                 else:
                     _make_schema(connection, settings)
+                    if settings.dialect == "postgresql":
+                        connection.exec_driver_sql(dropping_of_table(settings.tables))
                     _move(config, found, target)
+                    _make_vectors(connection, settings)
                 if target is None:
                     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {settings.tables.version}")
 
@@ -136,6 +145,8 @@ def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None
         if target is None or (start is not None and start in _above(config, target)):
             if target is None:
                 config.attributes["after"] = (f"DROP TABLE {tables.version}",)
+            if settings.dialect == "postgresql":
+                config.attributes["before"] = (dropping_of_table(tables),)
             if settings.is_sqlite:
                 # Without it the parts of a removed execution stay. Inside a transaction it has no effect.
                 buffer.write("PRAGMA foreign_keys = ON;\n\n")
@@ -143,6 +154,8 @@ def print_ddl(settings: SQLSettings, revision: str, output: TextIO | None = None
         else:
             if start is None and settings.dialect == "postgresql" and tables.schema is not None:
                 config.attributes["before"] = (f"CREATE SCHEMA IF NOT EXISTS {tables.schema}",)
+            if settings.dialect == "postgresql" and target == REVISION:
+                config.attributes["after"] = (making_of_table(tables),)
             command.upgrade(config, way, sql=True)
     (output or sys.stdout).write(buffer.getvalue())
 
@@ -182,6 +195,11 @@ def _make_schema(connection: Connection, settings: SQLSettings) -> None:
     # IF NOT EXISTS would ask for the right to make schemas even where it has nothing to do.
     if settings.dialect == "postgresql" and schema is not None and not inspect(connection).has_schema(schema):
         connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+
+
+def _make_vectors(connection: Connection, settings: SQLSettings) -> None:
+    if settings.dialect == "postgresql":
+        connection.exec_driver_sql(making_of_table(settings.tables))
 
 
 @contextmanager

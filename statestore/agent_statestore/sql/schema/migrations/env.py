@@ -10,7 +10,7 @@ attributes = context.config.attributes
 prefix: str = attributes["table_prefix"]
 schema: str | None = attributes["schema"]
 # The user's own tables in the same database are none of our business.
-own = table_names(prefix)
+own = table_names(prefix) - {f"{prefix}vectors"}  # it is no part of a revision
 options: dict[str, Any] = {
     "target_metadata": metadata_of(prefix, schema, dialect=attributes["dialect"]),
     "version_table": f"{prefix}{VERSION}",
