@@ -83,7 +83,7 @@ class DocumentVectors(VectorIndex):
         for start in range(0, len(vectors), _AT_ONCE):
             place = vectors_namespace(namespace, model)
             some = vectors[start : start + _AT_ONCE]
-            puts: list[Operation] = [Put(namespace=place, key=key, value=_to_bytes(vector)) for key, vector in some]
+            puts: list[Operation] = [Put(namespace=place, key=key, value=as_bytes(vector)) for key, vector in some]
             self._documents.write([*puts, _has_changed(namespace, model)])
 
     def remove(self, namespace: Namespace, model: str, keys: Sequence[str]) -> None:
@@ -200,9 +200,10 @@ def _has_changed(namespace: Namespace, model: str) -> Put:
     return Put(namespace=where, key=key, value=None)
 
 
-def _to_bytes(vector: Vector) -> bytes:
+def as_bytes(values: Sequence[float]) -> bytes:
+    """Return a vector as documents hold it: floats of 32 bits, the lowest byte first."""
+    vector = array("f", values)
     if sys.byteorder == "big":
-        vector = array("f", vector)
         vector.byteswap()
     return vector.tobytes()
 

@@ -36,6 +36,8 @@ COMMANDS: Final = (
 )
 SENTINEL_COMMANDS: Final = ("sentinel|master", "ping", "client|setname")
 
+# Vector sets came with Redis 8. Without these rights, processes compare vectors.
+VECTOR_COMMANDS: Final = ("vadd", "vrem", "vsim")
 # Redis 6 has no sharded channels.
 _SINCE_7: Final = frozenset({"spublish", "ssubscribe", "sunsubscribe"})
 
@@ -43,8 +45,9 @@ _SINCE_7: Final = frozenset({"spublish", "ssubscribe", "sunsubscribe"})
 def acl_rules(key_prefix: str = "agent:state:", *, major: int = 7) -> tuple[str, ...]:
     """Return exactly the rights that a store with this prefix needs, as the last words of ACL SETUSER.
 
-    `major` is the server's version; only 6 makes a difference.
+    `major` is the server's version: 6 knows fewer commands than 7, and 8 knows those of vector sets.
     """
     pattern = "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in key_prefix)
-    commands = (f"+{command}" for command in COMMANDS if major >= 7 or command not in _SINCE_7)
+    known = (*COMMANDS, *VECTOR_COMMANDS) if major >= 8 else COMMANDS
+    commands = (f"+{command}" for command in known if major >= 7 or command not in _SINCE_7)
     return ("resetkeys", f"~{pattern}*", "resetchannels", f"&{pattern}*", "-@all", *commands)

@@ -148,21 +148,25 @@ class RedisDocuments(DocumentStore):
         count = 0
         for roots in roots_within(self._connection, self._keys, places, at_once=_MOST_ROOTS):
             calls = {root: (root, *EVERYTHING, _REMOVED) for root in roots}
-            count += sum(removed for _, (removed, _) in self._run_each("remove_documents", calls))
+            for root, (removed, *sets) in [*self._run_each("remove_documents", calls)]:
+                count += self._remove(root, EVERYTHING, sets) if removed == b"SETS" else removed
         return count
 
-    def _remove(self, root: str, bounds: Bounds) -> int:
+    def _remove(self, root: str, bounds: Bounds, sets: Sequence[bytes] = ()) -> int:
         count, may_be_more = 0, True
         while may_be_more:
-            removed, more = self._run("remove_documents", root, (root, *bounds, _REMOVED))
-            count, may_be_more = count + removed, text(more) == "1"
+            removed, *rest = self._run("remove_documents", root, (root, *bounds, _REMOVED), sets)
+            if removed == b"SETS":
+                sets = rest  # those whose keys the call must name
+                continue
+            count, may_be_more, sets = count + removed, text(rest[0]) == "1", ()
         return count
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     def _run_each(self, name: str, calls: Mapping[str, Sequence[Word]]) -> Iterator[tuple[str, Any]]:
         """Run a script on several roots, in one round trip to each server. Yield the roots with the answers."""
-        asked = [(self._keys.documents(root), (self._now(), *arguments)) for root, arguments in calls.items()]
+        asked = [(self._keys_of(name, root), (self._now(), *arguments)) for root, arguments in calls.items()]
         try:
             answers = self._connection.run_each(script(name), asked)
         except ExecutionUnreadable:
@@ -170,11 +174,15 @@ class RedisDocuments(DocumentStore):
             answers = [self._run(name, root, arguments) for root, arguments in calls.items()]
         return zip(calls, answers, strict=True)
 
-    def _run(self, name: str, root: str, arguments: Sequence[Word]) -> Any:
+    def _run(self, name: str, root: str, arguments: Sequence[Word], sets: Sequence[bytes] = ()) -> Any:
         try:
-            return self._connection.run(script(name), self._keys.documents(root), (self._now(), *arguments))
+            return self._connection.run(script(name), self._keys_of(name, root, sets), (self._now(), *arguments))
         except ExecutionUnreadable as error:
             raise DocumentUnreadable(namespace_in(root), "", error.reason) from error
+
+    def _keys_of(self, name: str, root: str, sets: Sequence[bytes] = ()) -> list[bytes]:
+        keys = self._keys.documents(root)
+        return keys + self._keys.vectors(root, map(text, sets)) if name == "remove_documents" else keys
 
 
 def _questions(parts: Mapping[str, Bounds], selection: Selection, wanted: int) -> dict[str, Sequence[Word]]:

@@ -145,6 +145,15 @@ class Keys:
         kinds = self.of_partition(partition, "docs:", "docindex:", "docexpiry:")
         return [*(kind + name for kind in kinds), *self.of_partition(partition, "docroots", "docexpiring")]
 
+    def vectors(self, root: str, sets: Iterable[str] = ()) -> list[bytes]:
+        """Return the keys of the copies of a root's vectors: two, and those of these vector sets."""
+        partition, name = partition_of(root), _name(root)
+        kinds = self.of_partition(partition, "docvectors:", "docvectorsets:")
+        return [
+            *(kind + name for kind in kinds),
+            *(self.index(partition, "docvectorset", root + each) for each in sets),
+        ]
+
     def listing(self, partition: int, card: Card) -> list[bytes]:
         """Return every index that may list the execution of this card: the states, then what `placing` gives."""
         return [*self._states[partition], *self.placing(partition, card)]

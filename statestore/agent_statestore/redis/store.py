@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via, require_lease_of, require_said
@@ -22,6 +22,7 @@ from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, LOWEST, format_of, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
 from agent_statestore.query import EVERYTHING, Query, check_limit
+from agent_statestore.recall.vectors import VectorIndex
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -50,6 +51,7 @@ from agent_statestore.redis.keys import (
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
+from agent_statestore.redis.vectors import vectors_of
 from agent_statestore.redis.watching import watch
 from agent_statestore.redis.writing import General, Ordinary, write_each
 from agent_statestore.rules.creating import create_each, same_execution, same_id
@@ -374,6 +376,11 @@ class RedisStore(Store):
     @property
     def documents(self) -> RedisDocuments:
         return self._documents
+
+    @cached_property
+    def vectors(self) -> VectorIndex:
+        """The index of the vectors of facts; with vector sets where the server has them. One round trip at first."""
+        return vectors_of(self._connection, self._keys, self._now, self._documents)
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
         check_duty(duty, owner, ttl)

@@ -2,14 +2,26 @@
 -- Removes documents of one root: all of them, or some of a range.
 --
 -- KEYS[1..5]  as in document.lua
+-- KEYS[6..7]  docvectors and docvectorsets, as KEYS[2] and KEYS[3] of copy_vectors.lua
+-- KEYS[8..]   the vector sets of the root
 -- ARGV[1]     injected time in us, or empty
 -- ARGV[2]     root
 -- ARGV[3..4]  where the range begins and where it ends, as ZRANGEBYLEX takes them; '-' and '+' for the whole root
 -- ARGV[5]     how many documents of a range may be removed at once: others want the server, too
 --
--- Returns {how many documents were there, '1' if the range may hold more, else '0'}.
+-- Returns {how many documents were there, '1' if the range may hold more, else '0'}, or {'SETS', name, ...} with nothing
+-- done: the root has these vector sets, and they are not those in KEYS.
+--
+-- The copies of vectors go with any range: those of what stays are made again.
 
 local now, root = clock_us(ARGV[1]), ARGV[2]
+local sets = redis.pcall('ZRANGE', KEYS[7], 0, -1)
+if not sets.err and #sets ~= #KEYS - 7 then
+  return {'SETS', unpack(sets)}
+end
+for number = 6, #KEYS do
+  redis.call('UNLINK', KEYS[number])
+end
 if ARGV[3] == '-' and ARGV[4] == '+' then
   -- A key of another type, which only damage can bring about, is dropped as well.
   local all = redis.pcall('ZCARD', KEYS[2])

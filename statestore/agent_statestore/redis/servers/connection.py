@@ -47,8 +47,8 @@ _AWAY: Final = (redis.ConnectionError, redis.TimeoutError, ClusterDownError)
 _RAISE: Final = object()
 
 # Scripts that never wait for replicas: they write nothing, or take out what has expired, or write down a duty, which is
-# taken anew where it is lost.
-_TIDYING: Final = frozenset({"find_ended", "take_duty"})
+# taken anew where it is lost, or copy what is copied again where it is.
+_TIDYING: Final = frozenset({"copy_vectors", "find_ended", "take_duty"})
 # What one server answers for all partitions in one call: what workers ask for again and again, mostly for nothing.
 _TOGETHER: Final = frozenset({"expired_roots", "find_ended", "find_leases", "list_expired", "take_due"})
 _READING: Final = frozenset(
