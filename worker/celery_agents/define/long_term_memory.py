@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 from agent_statestore.documents.sessions import SessionMessage
 from agent_statestore.recall.facts import Scope, ScopeKind
 from agent_statestore.recall.recall import Recalled
-from agent_statestore.recall.vectors import Embed
+from agent_statestore.recall.vectors import Embed, VectorIndex
 from agent_statestore.records import JSONValue
 from celery_agents.define.names import check_count
 from celery_agents.errors import RegistrationError
@@ -67,6 +67,7 @@ class VectorMemory:
             user, a session) is left out.
         model: the name of what `embed` does; vectors of different models are kept apart.
         least: the least cosine of what is found, -1 to 1.
+        index: where the vectors are kept; by default in the store. It is called in the step "recall".
 
     Raises `RegistrationError` for an invalid scope.
     """
@@ -75,6 +76,7 @@ class VectorMemory:
     scopes: Iterable[str | Scope] = (ScopeKind.USER,)
     model: str = "default"
     least: float = -1.0
+    index: VectorIndex | None = None
 
     def __post_init__(self) -> None:
         scopes = (self.scopes,) if isinstance(self.scopes, str | Scope) else tuple(self.scopes)

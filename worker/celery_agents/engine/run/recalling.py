@@ -118,7 +118,7 @@ def _buffered(buffer: BufferMemory) -> Generator[Request, Any, Recollection]:
 
 def _search(attempt: Attempt, memory: VectorMemory, question: str, k: int, entity: str | None) -> list[Any]:
     store = attempt.recorder.store
-    recall = Recall(store.documents, memory.embed, model=memory.model, index=store.vectors)
+    recall = Recall(store.documents, memory.embed, model=memory.model, index=memory.index or store.vectors)
     scopes: Sequence[Scope | None] = [scope_of(attempt, scope) for scope in memory.scopes]
     known = [scope for scope in scopes if scope is not None]
     now = attempt.now()

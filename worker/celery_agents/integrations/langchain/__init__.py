@@ -6,11 +6,12 @@
     support.enqueue("Where is my order?")
 
 Each call of a model and each call of a tool is a step of the execution: made once, recorded, and after a crash taken
-from the record.
+from the record. `VectorStoreIndex` keeps the vectors of facts in a vector store of LangChain.
 """
 
 from celery_agents.integrations.langchain.durability import DurabilityMiddleware
+from celery_agents.integrations.langchain.vectors import GivenVectors, VectorStoreIndex
 from celery_agents.integrations.langgraph.durable import durable_graph
 from celery_agents.integrations.step_options import StepOptions
 
-__all__ = ["DurabilityMiddleware", "StepOptions", "durable_graph"]
+__all__ = ["DurabilityMiddleware", "GivenVectors", "StepOptions", "VectorStoreIndex", "durable_graph"]
