@@ -37,6 +37,12 @@ def _scaling(servers: Servers, sizes: Sizes) -> list[Table]:
     return measure.measure(servers, sizes)
 
 
+def _recall(servers: Servers, sizes: Sizes) -> list[Table]:
+    from benchmarks.recall import measure  # here, because it needs an embedding, which is of use for nothing else
+
+    return measure.measure(servers, sizes)
+
+
 def _frameworks(servers: Servers, sizes: Sizes) -> list[Table]:
     from benchmarks.frameworks import measure  # here, because it needs the frameworks, which are big
 
@@ -58,6 +64,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "executions": executions.measure,
     "scaling": _scaling,
     "files-entered": files_entered.measure,
+    "recall": _recall,
     "frameworks": _frameworks,
 }
 

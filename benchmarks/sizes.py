@@ -17,7 +17,7 @@ class Sizes:
     `queue_threads` threads (0: not), on each of `queue_stores`; it takes `queue_rounds` rounds, and counts the round
     trips of `queue_counted` executions. The section `scaling` takes `scaling_rounds` rounds, plays fleets of `fleets`
     workers, watches `resting_workers` for `resting_seconds`, and pauses `paused` executions. `concurrent` executions at
-    once each take `concurrent_steps` steps of `concurrent_seconds`.
+    once each take `concurrent_steps` steps of `concurrent_seconds`. The section `recall` searches among `facts` facts.
     """
 
     rounds: int
@@ -43,6 +43,7 @@ class Sizes:
     concurrent_steps: int
     concurrent_seconds: float
     concurrent_rounds: int
+    facts: int = 10_000
     queue_pool: tuple[str, int] = ("prefork", 2)
     queue_threads: int = 8
     queue_stores: tuple[str, ...] = ("Redis", "PostgreSQL")
@@ -113,4 +114,5 @@ QUICK: Final = Sizes(
     resting_workers=(1, 2),
     resting_seconds=10.0,
     paused=500,
+    facts=1_000,
 )

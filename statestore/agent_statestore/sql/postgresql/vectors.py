@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from agent_statestore.documents.contract import DocumentStore
-from agent_statestore.documents.places import DocumentPlace, Namespace, place_of, place_text, root_of, within
+from agent_statestore.documents.places import DocumentPlace, Namespace, place_of, place_text, within
 from agent_statestore.recall.vectors import (
     DocumentVectors,
     Vector,
@@ -91,22 +91,26 @@ class PostgreSQLVectors(DocumentVectors):
             version, seen, *_ = rows[0]
             if version == seen:
                 return [(place_of(place).key, score) for _, _, place, score in rows if place is not None]
-            self._complete(namespace, first, last, changes, version)
+            self._complete(first, last, changes, version)
         # Others write faster than the copies are made.
         return super().nearest(namespace, model, vector, limit)
 
-    def _complete(self, namespace: Namespace, first: str, last: str | None, changes: str, version: int) -> None:
+    def _complete(self, first: str, last: str | None, changes: str, version: int) -> None:
         """Copy the documents of a range that have no copy yet; all changes up to this version are among them."""
-        key = number_of_root(self._tables, root_of(namespace))
+        key = number_of_root(self._tables, first)
         places = {"first": first, "last": last, "rows": _AT_ONCE}
-        while missing := self._database.run(self._behind, places):
+        is_complete = False
+        while not is_complete:
+            missing = self._database.run(self._behind, places)
+            is_complete = len(missing) < _AT_ONCE
             copies = {
                 "places": [place for place, _, _ in missing],
                 "versions": [of_document for _, of_document, _ in missing],
                 # Damage has a row, too: otherwise it would be missing for ever.
                 "embeddings": [_embedding(content) for _, _, content in missing],
             }
-            self._database.run_locked(key, self._copy, copies)
+            if missing:
+                self._database.run_locked(key, self._copy, copies)
         self._database.run_locked(key, self._note, {"changes": changes, "version": version})
 
 
