@@ -66,7 +66,7 @@ def _speed(servers: Servers, count: int) -> Table:
         title=f"The nearest {_LIMIT} of {count:,} facts of one user, {_DIMENSIONS} dimensions",
         note=(
             "p50 of 30 searches in one process. First: in a process that has not searched before. After a change: when "
-            "one vector was put since the last search, by the same process. Stored: all facts, 500 at a time, and found once."
+            "one vector was put since the last search, by the same process. Stored: all, 500 at a time, and found once."
         ),
         rows=rows,
     )

@@ -303,13 +303,7 @@ class HybridStore(Store):
     # -- rates, duties, documents --------------------------------------------------------------------------------------
 
     def take_rate(
-        self,
-        bucket: str,
-        limit: int,
-        per: timedelta,
-        *,
-        within: timedelta = timedelta(0),
-        promised: bool = False,
+        self, bucket: str, limit: int, per: timedelta, *, within: timedelta = timedelta(0), promised: bool = False
     ) -> Turn:
         return self.hot.take_rate(bucket, limit, per, within=within, promised=promised)
 
@@ -319,7 +313,6 @@ class HybridStore(Store):
 
     @cached_property
     def vectors(self) -> VectorIndex:
-        """The index of the vectors of facts: the cold store's, as that has the documents."""
         return self.cold.vectors
 
     def take_duty(self, duty: str, owner: str, ttl: timedelta, *, instead: bool = False) -> Duty:
