@@ -100,8 +100,8 @@ class PostgreSQLStoreServer(StoreServer):
 
     counted_at_rest = False
 
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(driver_url(url).partition("?")[0], autocommit=True)
+    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
+        self._connection = connection
         backend = psutil.Process(self._connection.info.backend_pid)
         postmaster = backend.parent()
         assert postmaster is not None
@@ -141,10 +141,15 @@ def store_servers(servers: Servers) -> Iterator[dict[str, tuple[str, StoreServer
         assert program is not None
         redis_url = stack.enter_context(EverysecRedis(program)).start().url
         postgresql_url = servers.store_url("PostgreSQL")
+        connection = stack.enter_context(psycopg.connect(_plain(postgresql_url), autocommit=True))
         yield {
             "Redis": (redis_url, RedisStoreServer(redis_url)),
-            "PostgreSQL": (postgresql_url, PostgreSQLStoreServer(postgresql_url)),
+            "PostgreSQL": (postgresql_url, PostgreSQLStoreServer(connection)),
         }
+
+
+def _plain(url: str) -> str:
+    return driver_url(url).partition("?")[0]
 
 
 def calibrate(servers: Servers, url: str, server: StoreServer, executions: int, rounds: int, at_rest: float) -> Costs:
