@@ -135,8 +135,8 @@ bench: $(PEERS)/.installed ## Measure steps, executions and workers, as ratios (
 	@$(PEERS)/bin/python -m benchmarks $(BENCH)
 
 .PHONY: bench-frameworks
-bench-frameworks: $(FRAMEWORKS)/.installed ## Measure what durability adds to a request of a framework's agent
-	@$(FRAMEWORKS)/bin/python -m benchmarks frameworks
+bench-frameworks: $(FRAMEWORKS)/.installed ## Measure what a framework's agent costs when it is durable, and LangGraph's threads
+	@$(FRAMEWORKS)/bin/python -m benchmarks frameworks threads
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored

@@ -49,8 +49,14 @@ def _frameworks(servers: Servers, sizes: Sizes) -> list[Table]:
     return measure(servers, sizes)
 
 
+def _threads(servers: Servers, sizes: Sizes) -> list[Table]:
+    from benchmarks.threads import measure  # here, for the same reason
+
+    return measure(servers, sizes)
+
+
 # They need another environment: `make bench-frameworks`.
-_ELSEWHERE: Final = ("frameworks",)
+_ELSEWHERE: Final = ("frameworks", "threads")
 SECTIONS: Final[dict[str, Measure]] = {
     "overhead": overhead.measure,
     "growth": growth.measure,
@@ -66,6 +72,7 @@ SECTIONS: Final[dict[str, Measure]] = {
     "files-entered": files_entered.measure,
     "recall": _recall,
     "frameworks": _frameworks,
+    "threads": _threads,
 }
 
 

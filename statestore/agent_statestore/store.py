@@ -6,8 +6,9 @@ from functools import cached_property
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via
 from agent_statestore.contract import StorePrimitives
-from agent_statestore.documents.holding import Hold, take_hold
+from agent_statestore.documents.holding import Hold, expect_no_holder, take_hold
 from agent_statestore.documents.places import Namespace
+from agent_statestore.documents.records import Expect
 from agent_statestore.documents.sessions import Session
 from agent_statestore.errors import (
     ExecutionNotFound,
@@ -260,6 +261,13 @@ class Store(StorePrimitives):
     def session(self, session_id: str) -> Session:
         """Return the conversation of a session, which need not have one. Raise `InvalidRecord` for an invalid id."""
         return Session(self.documents, session_id, self._is_active)
+
+    def expect_no_holder(self, namespace: Namespace) -> Expect:
+        """Return what a write without a lease expects that no execution may be in the way of; see `documents.holding`.
+
+        Raise `NamespaceHeld` while an active execution holds the namespace.
+        """
+        return expect_no_holder(self.documents, namespace, self._is_active)
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         """Return the step timings and the audit trails of these executions, from which statistics are made.

@@ -47,16 +47,19 @@ class Hold:
 def take_hold(documents: DocumentStore, namespace: Namespace, lease: Lease, is_active: Callable[[str], bool]) -> Hold:
     """Become the holder of a namespace; `is_active` says whether an execution is not over.
 
-    Two round trips, and one more to look at another holder. Raise `NamespaceHeld` while another execution that is
-    active holds it, and `LeaseLost` if a later attempt of this one does.
+    Two round trips, and two more where another execution was the holder. Raise `NamespaceHeld` while another execution
+    that is active holds it, and `LeaseLost` if a later attempt of this one does, or this one is over.
     """
     while True:
         document = documents.get(namespace, _KEY)
         held_by = _holder_of(document)
         if held_by is not None:
             execution_id, token = held_by
-            if execution_id != lease.execution_id and is_active(execution_id):
-                raise NamespaceHeld(namespace, execution_id)
+            if execution_id != lease.execution_id:
+                if is_active(execution_id):
+                    raise NamespaceHeld(namespace, execution_id)
+                if not is_active(lease.execution_id):  # an attempt that was left behind, and came to itself much later
+                    raise LeaseLost(lease.execution_id, lease.token)
             if execution_id == lease.execution_id and token > lease.token:
                 raise LeaseLost(lease.execution_id, lease.token)
         me: dict[str, JSONValue] = {"execution_id": lease.execution_id, "token": lease.token}
@@ -77,6 +80,11 @@ def expect_no_holder(documents: DocumentStore, namespace: Namespace, is_active: 
     if held_by is not None and is_active(held_by[0]):
         raise NamespaceHeld(namespace, held_by[0])
     return Expect(namespace=namespace, key=_KEY, version=0 if document is None else document.version)
+
+
+def never_held(namespace: Namespace) -> Expect:
+    """Return what `expect_no_holder` returns for a namespace that no execution has held. No round trip."""
+    return Expect(namespace=namespace, key=_KEY, version=0)
 
 
 def _holder_of(document: Document | None) -> tuple[str, int] | None:

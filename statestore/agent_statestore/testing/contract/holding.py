@@ -5,13 +5,14 @@ from functools import partial
 import pytest
 
 from agent_statestore.clock import ManualClock
-from agent_statestore.documents import Put
+from agent_statestore.documents import Expect, Put
 from agent_statestore.documents.errors import DocumentConflict, NamespaceHeld
+from agent_statestore.documents.holding import never_held
 from agent_statestore.errors import LeaseLost
 from agent_statestore.records import Lease
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
-from agent_statestore.testing.kit.builders import TTL, claim, claimed, pause
+from agent_statestore.testing.kit.builders import TTL, claim, claimed, move, pause
 from agent_statestore.testing.kit.suite import Suite
 from agent_statestore.testing.kit.together import raised, succeeded, together
 
@@ -67,3 +68,34 @@ class HoldingConformance(Suite):
         outcomes = together(*(partial(store.hold_namespace, NS, lease) for lease in leases))
         assert raised(outcomes) == [NamespaceHeld] * (THREADS - 1), outcomes
         assert len(succeeded(outcomes)) == 1
+
+    def test_an_execution_that_is_over_takes_nothing_from_a_later_one(self, store: Store) -> None:
+        gone, zombie = claimed(store)
+        store.hold_namespace(NS, zombie)
+        move(store, gone, AgentState.COMPLETED, zombie)
+        later, lease = claimed(store)
+        hold = store.hold_namespace(NS, lease)
+        move(store, later, AgentState.COMPLETED, lease)
+        with pytest.raises(LeaseLost):
+            store.hold_namespace(NS, zombie)
+        hold.write(store.documents, [Put(namespace=NS, key="a", value=1)])
+
+    def test_who_holds_nothing_writes_unless_an_execution_holds_it(self, store: Store) -> None:
+        def write(expected: Expect) -> None:
+            store.documents.write([expected, Put(namespace=NS, key="a", value=1)])
+
+        write(never_held(NS))
+        assert store.expect_no_holder(NS) == never_held(NS)
+        execution_id, lease = claimed(store)
+        store.hold_namespace(NS, lease)
+        with pytest.raises(DocumentConflict):
+            write(never_held(NS))
+        with pytest.raises(NamespaceHeld):
+            store.expect_no_holder(NS)
+        move(store, execution_id, AgentState.COMPLETED, lease)
+        free = store.expect_no_holder(NS)
+        write(free)
+        _, other = claimed(store)
+        store.hold_namespace(NS, other)
+        with pytest.raises(DocumentConflict):
+            write(free)

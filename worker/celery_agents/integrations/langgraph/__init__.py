@@ -10,7 +10,9 @@ Each node of the graph is a step of the execution: called once, recorded, and af
 """
 
 from celery_agents.integrations.langgraph.durable import durable_graph
+from celery_agents.integrations.langgraph.items import GraphStore
 from celery_agents.integrations.langgraph.nodes import durable_nodes
+from celery_agents.integrations.langgraph.saver import StoreSaver, ThreadChanged
 from celery_agents.integrations.step_options import StepOptions
 
-__all__ = ["StepOptions", "durable_graph", "durable_nodes"]
+__all__ = ["GraphStore", "StepOptions", "StoreSaver", "ThreadChanged", "durable_graph", "durable_nodes"]

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Final
 
 import pydantic
 from langchain_core.messages import BaseMessage, convert_to_messages
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
@@ -20,7 +18,9 @@ from celery_agents.errors import RegistrationError
 from celery_agents.integrations.langgraph.attempt import GraphAttempt
 from celery_agents.integrations.langgraph.nodes import Graph, NodeOptions, durable_copy
 from celery_agents.integrations.langgraph.people import answers
+from celery_agents.integrations.langgraph.saver import StoreSaver
 from celery_agents.integrations.langgraph.tools import schemas_of_tools
+from celery_agents.integrations.langgraph.turn import AttemptSaver, ThreadTurn
 from celery_agents.integrations.langgraph.values import as_json
 from celery_agents.integrations.made import made
 from celery_agents.integrations.step_options import StepOptions
@@ -39,6 +39,7 @@ def durable_graph(
     nodes: Mapping[str, StepOptions] | None = None,
     inline: Collection[str] = (),
     answer_timeout: timedelta | None = None,
+    thread: Callable[[AsyncRun], str] | None = None,
     **options: Any,
 ) -> Agent:
     """Register a compiled graph as an agent, and return what starts executions of it.
@@ -53,17 +54,31 @@ def durable_graph(
     An `interrupt` pauses the execution until it is answered, with `answer_timeout` at the longest (a question then
     fails the execution, an approval is refused); by default for ever.
 
+    A graph that is compiled with a `StoreSaver` has threads that last: an execution goes on from where the one before
+    has ended, as a chat does. The thread is that of the session, or what `thread` returns for the run; an execution
+    without either has one of its own. An execution holds its thread from its beginning until it is over, and a second
+    one fails with `NamespaceHeld` before a node is called. What the graph came to is stored once, when it has ended: of
+    an execution that fails or is cancelled, the thread has nothing.
+
     `context` makes the graph's context, on each attempt: it never enters the store. It is called without arguments, or
     with the `AsyncRun` if it takes one, and may be async. `name` is the graph's own if not given. `options` are those
     of `@agent`: `queue`, `max_steps`, `max_cost`, `deadline` and so on.
 
     Raise `RegistrationError` for a graph without a name, with a checkpointer that keeps its state elsewhere, or that
-    needs a context and has none, and for nodes that there are not.
+    needs a context and has none, for nodes that there are not, and for `thread` without a `StoreSaver`.
     """
     own = name or getattr(graph, "name", None) or ""
     if own in ("", "LangGraph"):  # what LangGraph calls a graph without a name
         raise RegistrationError("durable_graph", "the graph needs a name: durable_graph(graph, name=...)")
-    chosen = NodeOptions(node=node or StepOptions(), nodes=dict(nodes or {}), inline=tuple(inline))
+    kept = getattr(graph, "checkpointer", None)
+    saver = kept if isinstance(kept, StoreSaver) else None
+    if saver is not None:
+        graph = graph.copy({"checkpointer": None})
+    elif thread is not None:
+        raise RegistrationError(own, "only a graph that is compiled with a StoreSaver has threads")
+    chosen = NodeOptions(
+        node=node or StepOptions(), nodes=dict(nodes or {}), inline=tuple(inline), has_thread=saver is not None
+    )
     durable, paths = durable_copy(own, graph, chosen)
     chosen.check(own, paths)
     schemas = schemas_of_tools(graph)
@@ -73,10 +88,12 @@ def durable_graph(
     async def execute(run: AsyncRun, input: Any) -> Any:  # noqa: A002 - the field's standard name
         given: Any = _as_state(durable, input, run.execution_id)
         # It keeps what one attempt needs of its own past; every attempt comes to it anew, by the recorded steps.
-        serde = JsonPlusSerializer(pickle_fallback=True, allowed_msgpack_modules=True)
-        running = durable.copy({"checkpointer": InMemorySaver(serde=serde)})
+        memory = AttemptSaver()
+        running = durable.copy({"checkpointer": memory})
         made_context = None if context is None else await made(context, run)
-        config: Any = {"configurable": {"thread_id": run.execution_id}}
+        turn = None if saver is None else await ThreadTurn.begin(run, saver, durable, memory, thread)
+        thread_id = run.execution_id if turn is None else turn.thread_id
+        config: Any = {"configurable": {"thread_id": thread_id}}
         while True:
             attempt = GraphAttempt()
             result = await attempt.run(
@@ -91,6 +108,8 @@ def durable_graph(
             asked = {"next": list(before)}
             await run.ask(asked, timeout=answer_timeout, name=step_name(f"ask before {', '.join(before)}"))
             given = None
+        if turn is not None:
+            await turn.end()
         return as_json(result.value if output is None else output(result.value))
 
     execute.__doc__ = f"The graph {own} of LangGraph."

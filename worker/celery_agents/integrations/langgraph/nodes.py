@@ -33,6 +33,7 @@ class NodeOptions:
     node: StepOptions = field(default_factory=StepOptions)
     nodes: Mapping[str, StepOptions] = field(default_factory=dict)
     inline: Collection[str] = ()
+    has_thread: bool = False
 
     def check(self, owner: str, paths: Collection[str]) -> None:
         """Raise `RegistrationError` for nodes that there are not, and for what is no option of a node."""
@@ -57,7 +58,8 @@ def durable_copy(owner: str, graph: Graph, options: NodeOptions, path: str = "")
         raise RegistrationError(
             owner,
             f"the graph has a checkpointer of its own, {type(saver).__name__}. The execution is the record of its run, "
-            "so that two would contradict each other after a crash: compile it without one",
+            "so that two would contradict each other after a crash: compile it without one, or with a StoreSaver if "
+            "durable_graph is to keep its threads",
         )
     nodes, paths = {}, set[str]()
     has_middleware = MIDDLEWARE_CHANNEL in graph.channels
@@ -71,6 +73,12 @@ def durable_copy(owner: str, graph: Graph, options: NodeOptions, path: str = "")
         policies = tuple(node.retry_policy or graph.retry_policy or ())
         kept = {"retry_policy": policies or None}
         if isinstance(bound, CompiledStateGraph):
+            if options.has_thread and bound.checkpointer is True:
+                raise RegistrationError(
+                    owner,
+                    f"subgraph {own!r} has a thread of its own (checkpointer=True), and executions keep that of the "
+                    "whole graph only: compile it without one, and keep what must last in the graph's state",
+                )
             inner, more = durable_copy(owner, bound, options, f"{own}/")
             paths |= more
             nodes[name] = node.copy({"bound": DurableNode(name, inner, options=None), **kept})
