@@ -18,8 +18,7 @@ class Sizes:
     trips of `queue_counted` executions. The section `scaling` takes `scaling_rounds` rounds, plays fleets of `fleets`
     workers, watches `resting_workers` for `resting_seconds`, and pauses `paused` executions. `concurrent` executions at
     once each take `concurrent_steps` steps of `concurrent_seconds`. The section `recall` searches among `facts` facts.
-    once each take `concurrent_steps` steps of `concurrent_seconds`. Threads of LangGraph have
-    `thread_steps` super-steps.
+    Threads of LangGraph have `thread_steps` super-steps.
     """
 
     rounds: int

@@ -69,10 +69,10 @@ def measure(servers: Servers, sizes: Sizes) -> list[Table]:
             name="threads",
             title=f"A thread of LangGraph, {sizes.thread_steps} super-steps of 1 KB",
             note=(
-                "Each super-step writes a text of 1 KB and a number; the thread holds 4 KB more, which do not change. Of a "
-                "text that is replaced, LangGraph gives a saver two copies: a write, and the value of a channel; of one "
-                "that is appended to a DeltaChannel, one. Payload is 1 KB for each super-step. Last / first: the last "
-                "tenth of the super-steps against the first."
+                "Each super-step writes a text of 1 KB and a number; the thread holds 4 KB more, which do not change. "
+                "LangGraph gives a saver two copies of a text that is replaced: a write, and the value of a channel; "
+                "and one of a text that is appended to a DeltaChannel. Payload is 1 KB for each super-step. "
+                "Last / first: the last tenth of the super-steps against the first."
             ),
             rows=rows,
         )

@@ -10,3 +10,11 @@ def test_the_example_waits_and_goes_on() -> None:
     assert (wait.key, wait.prompt) == ("ask review", {"draft": "All about tea."})
     execution.resume("good", key=wait.key)
     assert execution.wait() == {"topic": "tea", "draft": "All about tea.", "verdict": "good"}
+
+
+def test_the_chat_remembers() -> None:
+    chat, local = run_page("langgraph").chat, LocalAgents()
+    local.start(chat, "Hello", session_id="customer-17").run()
+    messages = local.start(chat, "Again", session_id="customer-17").run().wait()["messages"]
+    said = ["Hello", "You have said 1 things.", "Again", "You have said 3 things."]
+    assert [message["content"] for message in messages] == said

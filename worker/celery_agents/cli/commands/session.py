@@ -11,7 +11,15 @@ from celery_agents.cli.output.text import counted, one_line
 
 @click.group()
 def session() -> None:
-    """Show the conversation of a session, or change it."""
+    """Show the conversation of a session, or change it.
+
+    While an execution has the conversation, it is not changed.
+
+    \b
+      celery -A celery_agents agents session show SESSION_ID --last 10
+      celery -A celery_agents agents session rewind SESSION_ID 2
+      celery -A celery_agents agents session fork SESSION_ID NEW_SESSION_ID
+    """
 
 
 def _session_of(ctx: click.Context, session_id: str) -> Session:
