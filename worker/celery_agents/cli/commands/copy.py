@@ -11,6 +11,7 @@ import click
 from sqlalchemy import make_url
 
 from agent_statestore.moving.copying import Copied, CopyOutcome, copy, count, verify
+from agent_statestore.moving.documents import CopiedDocuments, copy_documents, verify_documents
 from agent_statestore.opening import open_store
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -66,6 +67,8 @@ def copy_executions(
 ) -> None:
     """Copy executions, active and finished, from one store to another.
 
+    Documents are copied, too: conversations and what is remembered. With --state they are not.
+
     Each copy is read back and compared. The command may be repeated: executions that are there already are skipped.
     Executions that workers hold are skipped too, so stop the workers before the last run, and let no worker run on the
     old store afterwards. Deleted executions are not copied. Exit with 1 if the target lacks something.
@@ -90,12 +93,18 @@ def copy_executions(
         source.check()
         target.check()
         done = _run(ctx, source, target, wanted, verify_only, threads)
+        # They belong to executions of all states, and to none.
+        move = verify_documents if verify_only else copy_documents
+        documents = CopiedDocuments() if wanted else move(source, target)
         has_deleted = bool(source.find_deleted(datetime.now(UTC) + _YEAR, 1))
     _print_problems(done)
     click.echo(f"{_what_was_done(done)}.")
+    if documents.total:
+        newer = f", newer there {documents.newer}" if documents.newer else ""
+        click.echo(f"{counted(documents.total, 'document')}: there now {documents.same}{newer}.")
     if has_deleted:
         click.echo("Executions that are deleted in the source were left out.", err=True)
-    if not done.is_complete:
+    if not (done.is_complete and documents.is_complete):
         click.echo("The target does not have all of them; the command may be repeated.", err=True)
         ctx.exit(1)
 
