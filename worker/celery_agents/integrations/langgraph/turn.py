@@ -13,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from celery_agents.engine.outcome import ExecutionStopped, Unwound
+from celery_agents.engine.outcome import ExecutionStopped, ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.integrations.langgraph.nodes import Graph
 from celery_agents.integrations.langgraph.saver import StoreSaver
@@ -125,7 +125,7 @@ async def _ask(run: AsyncRun, question: Callable[[], T]) -> T:
     try:
         return await asyncio.to_thread(run._attempt.ask_store, question)
     except ExecutionStopped as stopped:
-        raise Unwound(stopped.outcome) from None
+        raise ExecutionUnwound(stopped.outcome) from None
 
 
 def _config(thread_id: str, checkpoint_id: str | None) -> RunnableConfig:

@@ -7,6 +7,7 @@ from agents.memory import Session, SessionSettings
 from celery_agents.define.crash_policy import Happened
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import RegistrationError
+from celery_agents.integrations.openai_agents.conversation import RunConversation
 from celery_agents.integrations.step_options import StepOptions
 from celery_agents.integrations.steps import durable_run, take
 
@@ -72,5 +73,10 @@ class DurableSession:
 
 
 def durable_session(session: Session | None) -> Session | None:
-    """Return the session with its calls as steps. Raise `RegistrationError` for one that cannot be so."""
-    return session if session is None or isinstance(session, DurableSession) else DurableSession(session)
+    """Return the session with its calls as steps, if it needs them.
+
+    Raise `RegistrationError` for one that cannot be so.
+    """
+    return (
+        session if session is None or isinstance(session, DurableSession | RunConversation) else DurableSession(session)
+    )

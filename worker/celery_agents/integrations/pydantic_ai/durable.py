@@ -13,6 +13,7 @@ from celery_agents.define.types import name_of
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.errors import RegistrationError
 from celery_agents.integrations.made import made, required_arguments, type_of_input
+from celery_agents.integrations.pydantic_ai.conversation import add_to, history_of
 from celery_agents.integrations.pydantic_ai.durability import CeleryDurability
 
 
@@ -22,6 +23,7 @@ def durable(
     name: str | None = None,
     deps: Callable[..., Any] | None = None,
     prompt: Callable[[Any], Any] | None = None,
+    session: bool = False,
     **options: Any,
 ) -> Agent:
     """Register an agent of Pydantic AI, and return what starts executions of it.
@@ -30,8 +32,9 @@ def durable(
     what the function returns is the prompt. The output is the run's.
 
     `deps` makes the agent's dependencies, on each attempt: they never enter the store. It is called without arguments,
-    or with the `AsyncRun` if it takes one, and may be async. `name` is the agent's own if not given. `options` are
-    those of `@agent`: `queue`, `max_steps`, `max_cost`, `deadline` and so on.
+    or with the `AsyncRun` if it takes one, and may be async. With `session`, the run goes on with the conversation of
+    the execution's session, if it has one, and adds to it when it has ended (`run.session`). `name` is the agent's own
+    if not given. `options` are those of `@agent`: `queue`, `max_steps`, `max_cost`, `deadline` and so on.
 
     Raise `RegistrationError` for an agent without a name or without `CeleryDurability`, and for one that needs
     dependencies and has no `deps`.
@@ -51,7 +54,14 @@ def durable(
 
     async def execute(run: AsyncRun, input: Any) -> Any:  # noqa: A002 - the field's standard name
         asked = input if prompt is None else prompt(input)
-        result = await agent.run(asked, deps=None if deps is None else await made(deps, run))
+        conversation = await run.session if session and run.session_id is not None else None
+        result = await agent.run(
+            asked,
+            deps=None if deps is None else await made(deps, run),
+            message_history=None if conversation is None else history_of(conversation),
+        )
+        if conversation is not None:
+            add_to(conversation, result.new_messages())
         return result.output if returns is not Any else to_jsonable_python(result.output)
 
     returns = _type_of_output(agent)
