@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,8 @@ def _speed(servers: Servers, count: int) -> Table:
         for name, place in _PLACES.items():
             store = stack.enter_context(open_store(servers.store_url(name)))
             for index_name in dict.fromkeys(("documents", place)):
-                rows.append({"store": name, "vectors in": index_name} | _times(store, index_name, vectors, questions))
+                times = _times(store, index_name, vectors, questions)
+                rows.append({"store": name, "vectors in": index_name, **times})
                 found = _all_found(_index(store, index_name), questions)
                 expected = expected or found
                 same = sum(len(one & other) for one, other in zip(found, expected, strict=True))
@@ -86,7 +88,7 @@ def _times(
     stored = _milliseconds(put_all)
     anew = _index(store, index_name)
     first = _milliseconds(lambda: anew.nearest(_OWNER, _MODEL, questions[0], _LIMIT))
-    again = [_milliseconds(lambda asked=asked: anew.nearest(_OWNER, _MODEL, asked, _LIMIT)) for asked in questions]
+    again = [_milliseconds(partial(anew.nearest, _OWNER, _MODEL, asked, _LIMIT)) for asked in questions]
     changed = []
     for number in range(5):
         anew.put(_OWNER, _MODEL, [vectors[number]])

@@ -1,6 +1,7 @@
 """A chat whose threads are in a store, and what kills the process that works on it; imported by workers."""
 
 import asyncio
+import itertools
 import operator
 import os
 import signal
@@ -53,14 +54,14 @@ if "AGENTS_IMPORTS" in os.environ:
 def run_until_killed(url: str, writes: int, *, is_after: bool) -> None:
     """Run the graph with a plain saver, and die before or after so many writes to the store."""
     store = open_store(url)
-    apply, left = store.documents.apply, [writes]
+    apply, numbers = store.documents.apply, itertools.count(1)
 
     def dying(*args: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0 and not is_after:
+        is_last = next(numbers) == writes
+        if is_last and not is_after:
             os.kill(os.getpid(), signal.SIGKILL)
         written = apply(*args)
-        if left[0] == 0:
+        if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         return written
 

@@ -124,3 +124,20 @@ def test_outside_of_executions_a_session_is_the_sdk_s(serve: Serve, models: Mode
     assert result.result(30).final_output == "One. 2"
     session.close()
     assert len(kept(path)) == 4
+
+
+def test_a_run_goes_on_with_the_conversation_of_its_session(
+    serve: Serve, models: Models, registry: Registry, local: LocalAgents
+) -> None:
+    agent = Agent(name="chatty", model=models.responses(serve(model=adding)), tools=[add])
+    chat = durable(agent, registry=registry, session=True)
+    assert local.start(chat, "One.", session_id="chat").run().wait() == "One. 2"
+    local.crash_at("chatty model#2", When.BEFORE_CHECKPOINT)
+    execution = local.start(chat, "Two.", session_id="chat").run()
+    assert execution.wait() == "Two. 6", "the model has seen the first turn, once"
+    assert not [step.name for step in execution.steps() if step.name.startswith("session chat")]
+    items = [message.content for message in local.store.session("chat").messages()]
+    assert [item.get("role") or item.get("type") for item in items if isinstance(item, dict)] == [
+        *("user", "function_call", "function_call_output", "assistant") * 2
+    ]
+    assert local.start(chat, "Alone.").run().wait() == "Alone. 2"

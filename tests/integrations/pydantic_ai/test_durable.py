@@ -332,3 +332,30 @@ def test_arguments_are_recorded_alike_in_each_process() -> None:
     words = [f"word {number}" for number in range(50)]
     recorded = as_recorded({"tags": set(words), "wish": Wish(tags=set(words)), "raw": b"\xff", "far": float("inf")})
     assert recorded == {"tags": sorted(words), "wish": {"tags": sorted(words)}, "raw": "_w==", "far": "inf"}
+
+
+def test_a_run_goes_on_with_the_conversation_of_its_session(
+    serve: Serve, models: Models, registry: Registry, local: LocalAgents
+) -> None:
+    """Also where a plain agent has said something, and after a crash."""
+
+    def remembering(conversation: Conversation) -> Reply:
+        return Says(f"{conversation.prompt} {len(conversation.turns)}")
+
+    server = serve(model=remembering)
+    agent = Agent(models.openai(server), name="chat", capabilities=[CeleryDurability()])
+    chat = durable(agent, session=True, registry=registry)
+
+    @make_agent(registry=registry)
+    def noting(run: Run, text: str) -> None:
+        run.session.say("user", text)
+
+    assert local.start(chat, "One.", session_id="s").run().wait() == "One. 1"
+    local.start(noting, "By the way.", session_id="s").run().wait()
+    local.crash_at("chat model", When.AFTER_CHECKPOINT)
+    assert local.start(chat, "Two.", session_id="s").run().wait() == "Two. 4"
+    assert local.start(chat, "Alone.", session_id="t").run().wait() == "Alone. 1"
+    assert local.start(chat, "No session.").run().wait() == "No session. 1"
+    said = list(local.store.session("s").messages())
+    assert [message.role for message in said] == ["user", "assistant", "user", "user", "assistant"]
+    assert len(server.requests) == 4
