@@ -109,8 +109,8 @@ def _walking(saver: BaseCheckpointSaver[Any], text: Callable[[], str], field: st
     def walk(_: Walk) -> dict[str, Any]:
         return {field: [text()] if field == "appended" else text(), "steps": 1}
 
-    node: Any = walk  # LangGraph's types leave a plain function no overload here
-    graph = StateGraph(Walk).add_node("walk", node).add_edge(START, "walk")
+    graph: Any = StateGraph(Walk)
+    graph.add_node("walk", walk).add_edge(START, "walk")
     graph.add_conditional_edges("walk", lambda state: "walk" if state["steps"] < state["until"] else END)
     return graph.compile(checkpointer=saver)
 

@@ -298,6 +298,10 @@ class Kept(TypedDict, total=False):
     only: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=2)]
 
 
+class Long(TypedDict, total=False):
+    said: Annotated[list[str], DeltaChannel(extend)]
+
+
 def keeping(saver: BaseCheckpointSaver[Any]) -> Any:
     graph = StateGraph(Kept)
     graph.add_node("one", lambda state: {"said": [f"one {len(state['said'])}"], "only": ["one"]})
@@ -326,14 +330,16 @@ def test_delta_channels_lose_nothing_to_pruning(store: Store, durability: Any) -
 
 def test_delta_channels_lose_nothing_to_the_deletion_of_runs(store: Store) -> None:
     saver = StoreSaver(store)
+    graph: Any = StateGraph(Long).add_node("say", lambda _: {"said": ["answer"]}).add_edge(START, "say")
+    graph = graph.compile(checkpointer=saver)
     runs = [str(uuid.uuid4()) for _ in range(3)]
     for run_id in runs:
         config: RunnableConfig = {"configurable": {"thread_id": "t"}, "metadata": {"run_id": run_id}}
-        keeping(saver).invoke({"said": ["turn"]}, config)
-    before = keeping(saver).get_state(config).values
-    assert len(before["only"]) == 3
+        graph.invoke({"said": ["turn"]}, config)
+    before = graph.get_state(config).values
+    assert len(before["said"]) == 6
     saver.delete_for_runs(runs[:2])
-    assert keeping(saver).get_state(config).values == before
+    assert graph.get_state(config).values == before
 
 
 def test_a_graph_waits_forks_and_goes_on(store: Store) -> None:

@@ -90,9 +90,14 @@ class Group:
     def hold(self, step: "Future[Any]") -> None:
         """This group, and those around it, do not end before this step has."""
         self.in_flight.add(step)
-        step.add_done_callback(self.in_flight.discard)
+        step.add_done_callback(self._has_ended)
         if self._around is not None:
             self._around.hold(step)
+
+    def _has_ended(self, step: "Future[Any]") -> None:
+        self.in_flight.discard(step)
+        if not step.cancelled():
+            step.exception()  # whoever awaited it may have been cancelled, and asyncio would complain
 
 
 class Nesting:
