@@ -9,6 +9,9 @@ import pytest
 
 from agent_statestore import envelope
 from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint
+from agent_statestore.documents import codec
+from agent_statestore.documents.contract import Selection
+from agent_statestore.documents.places import Range
 from agent_statestore.records import (
     Action,
     AgentStep,
@@ -36,6 +39,9 @@ def concealing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envelope, "conceal", _conceal)
         patch.setattr(envelope, "reveal", _reveal)
+        # Imported by name there.
+        patch.setattr(codec, "conceal_bytes", lambda content: content.hex().encode())
+        patch.setattr(codec, "reveal_bytes", lambda content: bytes.fromhex(content.decode()))
         yield
 
 
@@ -54,6 +60,18 @@ def _reveal(value: Any) -> Any:
 
 class SealingConformance(Suite):
     """`envelope.conceal` and `envelope.reveal`."""
+
+    def test_the_values_of_documents_pass_it_as_well(self, store: Store) -> None:
+        documents, values = store.documents, {"json": _SAID, "bytes": _SECRET.encode()}
+        with concealing():
+            for key, value in values.items():
+                documents.put(("session", "s"), key, value)
+            everything = Selection(namespace=(), places=Range("", None), limit=9)
+            assert _SECRET not in str(documents.read_range(everything))
+            for key, value in values.items():
+                found = documents.get(("session", "s"), key)
+                assert found is not None
+                assert found.value == value
 
     @pytest.mark.parametrize("over", [False, True])
     def test_all_that_users_say_passes_the_one_pair(self, store: Store, over: bool) -> None:
