@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from agent_statestore import AgentState, InvalidRecord, StoreUnavailable, ValueTooLarge
+from agent_statestore import AgentState, AgentStep, InvalidRecord, StoreUnavailable, ValueTooLarge
 from agent_statestore.documents import Written
 from agent_statestore.documents.codec import EncodedOperation
 from agent_statestore.documents.errors import NamespaceHeld
 from agent_statestore.memory import MemoryStore
 from celery_agents import AsyncRun, Run
+from celery_agents.engine.journal.recorder import Recorder
 from celery_agents.engine.outcome import Ending
 from celery_agents.errors import SessionBusy
 from tests.celery_agents.driving import LEASE, Calls, Crash, Engine
@@ -317,3 +318,32 @@ def test_a_step_that_comes_to_the_session_is_refused(engine: Engine) -> None:
     execution_id = start(engine, engine.agent(work))
     engine.execute(execution_id)
     assert engine.context(execution_id).output == "NestedStep"
+
+
+def test_what_is_said_while_a_step_is_being_written_with_others_is_stored(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on while another thread writes: what it says may ride in that write."""
+    saying: list[Callable[[], None]] = []
+    start_writing = Recorder.start_writing
+
+    def begin(recorder: Recorder, step: AgentStep) -> Any:
+        while saying:
+            saying.pop()()
+        return start_writing(recorder, step)
+
+    monkeypatch.setattr(Recorder, "start_writing", begin)
+
+    async def work(run: AsyncRun, input: None) -> None:
+        session = await run.session
+
+        async def step() -> None:
+            saying.append(lambda: session.say("user", "meanwhile"))
+
+        await run.step("one", step)
+
+    execution_id = start(engine, engine.agent(work))
+    engine.execute(execution_id)
+    assert not saying, "it was written with others"
+    assert said(engine) == ["meanwhile"]
+    assert engine.context(execution_id).memory.working_memory == {}

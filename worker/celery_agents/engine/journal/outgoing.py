@@ -132,15 +132,15 @@ class Outgoing:
         if self._hold is None:
             namespace = namespace_of(self._context.session_id or "")
             try:
-                self._hold = take_hold(self._store.documents, namespace, self._lease, self._keeps)
+                self._hold = take_hold(self._store.documents, namespace, self._lease, self._is_active)
             except NamespaceHeld as held:
                 agent_id, session_id = self._context.agent_id, self._context.session_id or ""
                 raise SessionBusy(agent_id, session_id, held.execution_id) from held
         return self._hold
 
-    def _keeps(self, execution_id: str) -> bool:
-        """Return whether another execution keeps the session."""
-        if self.shares_session:
+    def _is_active(self, execution_id: str) -> bool:
+        """Return whether an execution keeps the session, if it is the holder."""
+        if self.shares_session and execution_id != self._lease.execution_id:
             return False
         summary = self._store.get_summary(execution_id)
         return summary is not None and not summary.state.is_over

@@ -254,7 +254,7 @@ class Recorder:
         """The step is in the store."""
         # Not `_applied`: the signals that this thread has taken come with a write of its own.
         self._last_checkpoint = writing.write.checkpoint.checkpoint_id
-        if self.outgoing.is_stored:
+        if self.outgoing.is_stored or writing.taken.goes_out:  # said on the loop while this was begun
             self.outgoing.is_recorded_with(writing.write.checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
