@@ -19,7 +19,7 @@ def talking(run: Run, number: int) -> list[str]:
 
 def answer(number: int, part: int) -> str:
     """Take a while."""
-    time.sleep(0.02)
+    time.sleep(0.1)
     return f"{number}.{part}"
 
 

@@ -28,7 +28,8 @@ def have_conversations(scene: Scene, *, sessions: int, executions: int, kill_eve
         for name in names
     }
     left = [execution for each in started.values() for execution in each]
-    began, next_kill = time.monotonic(), time.monotonic() + kill_every
+    scene.wait_until("a step is recorded", lambda: any(execution.summary().step_count for execution in left))
+    began = next_kill = time.monotonic()
     while left := [execution for execution in left if not execution.state.is_over]:
         pace = max(machine.latest, 1.0)
         assert time.monotonic() - began < limit_seconds * pace, f"{len(left)} are not over\n{scene.last_words()}"
