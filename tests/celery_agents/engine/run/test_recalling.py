@@ -230,12 +230,20 @@ def test_what_is_no_memory_is_refused(engine: Engine) -> None:
             return run.recall("x")
         if input == "scope":
             return run.remember("x", scope="planet")
+        if input == "long":
+            return run.remember("x", scope=Scope(ScopeKind.TEAM, "\x01" * 255))
         if input == "text":
             return run.remember({"not": "text"}, scope="user")
         return run.remember("x", entity="y")
 
     agent = engine.agent(work)
-    for what, said in (("recall", "memory="), ("scope", "'user'"), ("text", "words"), ("entity", "has a scope")):
+    for what, said in (
+        ("recall", "memory="),
+        ("scope", "'user'"),
+        ("text", "words"),
+        ("long", "670 characters"),
+        ("entity", "has a scope"),
+    ):
         with pytest.raises(Exception, match=said):
             output(engine, agent, what)
     for make in (

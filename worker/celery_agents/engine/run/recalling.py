@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from pydantic import TypeAdapter
 
 from agent_statestore.clock import from_us, to_us
+from agent_statestore.documents.codec import encode_operation
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.recall.facts import Fact, Facts, Scope, ScopeKind, key_of
 from agent_statestore.recall.recall import Recall, Recalled
@@ -85,7 +86,10 @@ def remember(
     )
     attempt.memory.check_value([text, data], "fact")
     documents = attempt.recorder.store.documents
-    attempt.memory.outbox.put_document(puts_entry(Facts(documents, whose).remembering(fact)))
+    operations = Facts(documents, whose).remembering(fact)
+    for operation in operations:
+        encode_operation(operation, documents.max_document_bytes)  # refused here, where it is given, or never
+    attempt.memory.outbox.put_document(puts_entry(operations))
 
 
 def scope_of(attempt: Attempt, scope: str | Scope) -> Scope | None:
