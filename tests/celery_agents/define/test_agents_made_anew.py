@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent_statestore.testing.kit.matrix import cells
-from celery_agents import AsyncRun, RegistrationError, Registry, Run, agent, tool
+from celery_agents import AsyncRun, BufferMemory, RegistrationError, Registry, Run, agent, tool
 from celery_agents.loop import Complete, loop_agent
 from tests.celery_agents.driving import Engine
 
@@ -133,6 +133,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "concurrency": (1, 2),
     "concurrency_key": (str, repr),
     "rate_limit": ("1/s", "2/s"),
+    "memory": (BufferMemory(max_tokens=1), BufferMemory(max_tokens=2)),
 }
 
 

@@ -153,9 +153,10 @@ def test_every_door_records_who_why_and_through_what(runtime: Runtime) -> None:
                 wrong.append((channel, name, told, entry.reason))
     assert wrong == []
     # Those that only look, make an execution, or leave nothing of it that could tell.
-    others = "enqueue list show audit watch diff stats archive purge copy migrate settings check"
+    others = "enqueue list show audit watch diff stats archive purge erase session copy migrate settings check"
     assert {*_COMMANDS} == {*others.split()} | {name for name in doors["command line"] if " " not in name}
-    assert {*_ROUTES} == {name for name in doors["http"] if " " not in name}
+    looking = {"spent"}
+    assert {*_ROUTES} == looking | {name for name in doors["http"] if " " not in name}
 
 
 def test_a_cancel_at_once_ends_as_it_was_asked_for(runtime: Runtime) -> None:
