@@ -9,9 +9,8 @@ import subprocess
 from pathlib import Path
 
 import psycopg
-import pytest
 
-from tests.services.process import ServerProcess, unprivileged_user
+from tests.services.process import ServerProcess, absent, unprivileged_user
 
 PREFERRED_MAJOR = 16
 SUPERUSER = "postgres"
@@ -96,11 +95,11 @@ def driver_url(url: str) -> str:
 
 
 def make_pgvector(url: str) -> None:
-    """Install the extension pgvector in a database; skip the test where the server does not have it."""
+    """Install the extension pgvector in a database; absent where the server does not have it."""
     with psycopg.connect(driver_url(url), autocommit=True) as connection:
         query = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
         if connection.execute(query).fetchone() is None:
-            pytest.skip("this PostgreSQL has no pgvector")
+            absent("pgvector", "this PostgreSQL does not have the extension")
         connection.execute("CREATE SCHEMA extensions")
         connection.execute("CREATE EXTENSION vector SCHEMA extensions")
 

@@ -4,12 +4,13 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 from agent_statestore.documents.codec import (
+    PUT,
     EncodedOperation,
     StoredDocument,
     decode_document,
@@ -252,9 +253,17 @@ class DocumentStore(DocumentPrimitives):
         depth = min(len(source), len(target))
         if source[:depth] == target[:depth]:
             raise InvalidRecord("target", "needs a namespace that is neither in the source nor around it")
-        return sum(self._copy(page, source, target) for page in self._pages_under(source))
+        count = 0
+        for page in self.stored_pages(source):
+            for operations in copies(
+                page, lambda place: DocumentPlace((*target, *place.namespace[len(source) :]), place.key)
+            ):
+                self.apply(operations, None)
+            count += len(page)
+        return count
 
-    def _pages_under(self, namespace: Namespace) -> Iterator[Sequence[StoredDocument]]:
+    def stored_pages(self, namespace: Namespace = ()) -> Iterator[Sequence[StoredDocument]]:
+        """Yield all documents in the namespace and below it as they are stored, a hundred at a time, in order."""
         first, last = within(namespace, below=True)
         while True:
             page = self.read_range(Selection(namespace=namespace, places=Range(first, last), limit=_COPIED_AT_ONCE))
@@ -264,24 +273,28 @@ class DocumentStore(DocumentPrimitives):
                 return
             first = f"{page[-1].place}\x01"
 
-    def _copy(self, page: Sequence[StoredDocument], source: Namespace, target: Namespace) -> int:
-        by_root: dict[Namespace, list[EncodedOperation]] = {}
-        for stored in page:
-            namespace, key = place_of(stored.place)
-            moved = (*target, *namespace[len(source) :])
-            operation = EncodedOperation(
-                "put",
-                place_text(DocumentPlace(moved, key)),
-                version=stored.version,
-                ttl_us=_time_left(stored),
-                text=stored.text,
-                content=stored.content,
-                metadata=stored.metadata,
-            )
-            by_root.setdefault(root_of(moved), []).append(operation)
-        for operations in by_root.values():
-            self.apply(operations, None)
-        return len(page)
+
+def copies(
+    page: Sequence[StoredDocument], moved: Callable[[DocumentPlace], DocumentPlace] = lambda place: place
+) -> Iterable[Sequence[EncodedOperation]]:
+    """Return the operations that store copies of documents, for each root; `moved` says where a copy stands.
+
+    A copy has the version of its original, so that a later one stays.
+    """
+    by_root: dict[Namespace, list[EncodedOperation]] = {}
+    for stored in page:
+        place = moved(place_of(stored.place))
+        operation = EncodedOperation(
+            PUT,
+            place_text(place),
+            version=stored.version,
+            ttl_us=_time_left(stored),
+            text=stored.text,
+            content=stored.content,
+            metadata=stored.metadata,
+        )
+        by_root.setdefault(root_of(place.namespace), []).append(operation)
+    return by_root.values()
 
 
 def _behind(namespace: Namespace) -> str:

@@ -1,14 +1,11 @@
 """Copying the documents of a store to another one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agent_statestore.documents.codec import PUT, EncodedOperation, StoredDocument
-from agent_statestore.documents.contract import MOST_OPERATIONS, Selection
-from agent_statestore.documents.places import Namespace, Range, place_of, root_of
+from agent_statestore.documents.codec import StoredDocument
+from agent_statestore.documents.contract import copies
 from agent_statestore.store import Store
-
-_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +35,7 @@ def copy_documents(
     """
 
     def copy(page: Sequence[StoredDocument]) -> None:
-        for operations in _by_root(page):
+        for operations in copies(page):
             target.documents.apply(operations, None)
 
     return _each(source, target, copy, on_progress)
@@ -58,7 +55,7 @@ def _each(
     on_progress: Callable[[CopiedDocuments], None] | None,
 ) -> CopiedDocuments:
     total = same = newer = 0
-    for page in _pages(source):
+    for page in source.documents.stored_pages():
         handle(page)
         there = target.documents.read([stored.place for stored in page])
         for stored, found in zip(page, there, strict=True):
@@ -72,27 +69,3 @@ def _each(
 
 def _contents(stored: StoredDocument) -> tuple[object, ...]:
     return (stored.version, stored.text, stored.content, stored.metadata)
-
-
-def _pages(source: Store) -> Iterator[Sequence[StoredDocument]]:
-    first = ""
-    while page := source.documents.read_range(Selection(namespace=(), places=Range(first, None), limit=_PAGE)):
-        yield page
-        first = f"{page[-1].place}\x01"
-
-
-def _by_root(page: Sequence[StoredDocument]) -> Iterator[Sequence[EncodedOperation]]:
-    roots: dict[Namespace, list[EncodedOperation]] = {}
-    for stored in page:
-        operation = EncodedOperation(
-            PUT,
-            stored.place,
-            version=stored.version,
-            ttl_us=None if stored.expires_us is None else stored.expires_us - stored.updated_us,
-            text=stored.text,
-            content=stored.content,
-            metadata=stored.metadata,
-        )
-        roots.setdefault(root_of(place_of(stored.place).namespace), []).append(operation)
-    assert _PAGE <= MOST_OPERATIONS
-    yield from roots.values()

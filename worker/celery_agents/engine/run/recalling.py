@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import TypeAdapter
 
-from agent_statestore.clock import from_us, to_us
 from agent_statestore.documents.codec import encode_operation
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.recall.facts import Fact, Facts, Scope, ScopeKind, key_of
@@ -125,6 +124,5 @@ def _search(attempt: Attempt, memory: VectorMemory, question: str, k: int, entit
     recall = Recall(store.documents, memory.embed, model=memory.model, index=memory.index or store.vectors)
     scopes: Sequence[Scope | None] = [scope_of(attempt, scope) for scope in memory.scopes]
     known = [scope for scope in scopes if scope is not None]
-    now = attempt.now()
-    found = recall.search(question, known, limit=k, at=from_us(to_us(now)), entity=entity, least=memory.least)
+    found = recall.search(question, known, limit=k, at=attempt.now(), entity=entity, least=memory.least)
     return list(_FOUND.dump_python(found, mode="json"))
