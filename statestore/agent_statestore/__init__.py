@@ -7,6 +7,7 @@ with open_store("sqlite:///agents.db") as store:
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via
 from agent_statestore.clock import Clock, ManualClock, SystemClock
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.contract.watch import Watch
 from agent_statestore.errors import (
     AlreadyAnswered,
     CheckpointConflict,
@@ -71,7 +72,6 @@ from agent_statestore.records import (
 )
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
-from agent_statestore.watch import Watch
 
 __all__ = [  # noqa: RUF022 - grouped
     # stores

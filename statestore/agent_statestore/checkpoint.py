@@ -28,6 +28,7 @@ from agent_statestore.records import (
     require_text,
 )
 from agent_statestore.states import AgentState
+from agent_statestore.streams.records import StreamPart
 
 # The state of an execution that waits for nothing else.
 STATE_OF_WAIT: Final = {
@@ -165,6 +166,9 @@ class Checkpoint:
     `after_checkpoint` is the id of the last checkpoint that its writer knows of ("" for none yet). With it, the write
     applies only while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a
     replica that was behind, refuses it.
+
+    `stream` are events that are appended to the execution's stream with it. They stand before what this write sets off
+    itself.
     """
 
     steps: tuple[AgentStep, ...] = ()
@@ -186,6 +190,7 @@ class Checkpoint:
     via: Via | None = None
     checkpoint_id: str = field(default_factory=new_checkpoint_id)
     after_checkpoint: str | None = None
+    stream: StreamPart | None = None
 
     def __post_init__(self) -> None:
         paused = self.state is not None and self.state.is_paused

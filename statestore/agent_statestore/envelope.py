@@ -65,6 +65,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "rag_context": (),
     "error": (),
     "via": (),
+    "event": (),
 }
 
 

@@ -392,12 +392,13 @@ class Checkpointed:
     """The outcome of one `checkpoint`.
 
     `cancel_requested` says that a cancel is in the mailbox. `due_now` says that the execution paused on something that
-    is already in its mailbox, so that its bell should be rung at once.
+    is already in its mailbox, so that its bell should be rung at once. `is_watched` is that of `Appended`.
     """
 
     version: int
     cancel_requested: bool
     due_now: bool = False
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via
+from agent_statestore.codec.streams import decode_stream, encode_part
 from agent_statestore.contract import StorePrimitives
 from agent_statestore.documents.holding import Hold, expect_no_holder, take_hold
 from agent_statestore.documents.places import Namespace
@@ -14,11 +15,12 @@ from agent_statestore.errors import (
     ExecutionNotFound,
     ExecutionUnreadable,
     FormatTooNew,
+    InvalidRecord,
     StepConflict,
     StoreError,
     StoreUnavailable,
 )
-from agent_statestore.query import Query
+from agent_statestore.query import Query, check_limit
 from agent_statestore.recall.vectors import DocumentVectors, VectorIndex
 from agent_statestore.records import (
     DEFAULT_FIRST_RING,
@@ -37,6 +39,7 @@ from agent_statestore.records import (
 from agent_statestore.rules.creating import check_each, create_each
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity, Stats, StepTiming, collect_stats
+from agent_statestore.streams.records import MOST_EVENTS, Appended, StreamAppend, StreamPage
 
 
 class Store(StorePrimitives):
@@ -268,6 +271,26 @@ class Store(StorePrimitives):
         Raise `NamespaceHeld` while an active execution holds the namespace.
         """
         return expect_no_holder(self.documents, namespace, self._is_active)
+
+    def append_events(self, appends: Sequence[StreamAppend]) -> Sequence[Appended]:
+        """Append events to the streams of several executions, in one round trip; see `append_streams`.
+
+        Raise `NotSerialisable` or `ValueTooLarge` with nothing stored.
+        """
+        if not appends:
+            return ()
+        return self.append_streams([(one.lease, encode_part(one.part, self.max_value_bytes)) for one in appends])
+
+    def read_events(self, execution_id: str, after: int = 0, limit: int = 100) -> StreamPage | None:
+        """Return the events of a stream with numbers above `after`; None for an unknown execution.
+
+        An event that cannot be read is a `gap`. Raise `InvalidRecord` for a limit that is not 1 to 1000.
+        """
+        check_limit(limit)
+        if limit > MOST_EVENTS:
+            raise InvalidRecord("limit", f"needs 1 to {MOST_EVENTS}, not {limit}")
+        stored = self.read_streams({execution_id: after}, limit).get(execution_id)
+        return None if stored is None else decode_stream(stored)
 
     def get_activity(self, execution_ids: Sequence[str]) -> Mapping[str, Activity]:
         """Return the step timings and the audit trails of these executions, from which statistics are made.

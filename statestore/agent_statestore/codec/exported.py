@@ -14,6 +14,7 @@ from agent_statestore.envelope import octets
 
 # A lease belongs to one store and its workers, and so does what is counted while bells are rung.
 LEFT_BEHIND: Final = {"owner": None, "lease_until_us": 0, "rings": 0}
+_NOT_IN_DIGEST: Final = frozenset({"header", "steps", "leased_until_us", "events", "trimmed_to"})
 EXPORTED_FIELDS: Final = tuple(name for name in HEADER_FIELDS if name not in LEFT_BEHIND)
 
 
@@ -37,7 +38,8 @@ class ExportedExecution:
 
     Everything is as stored: texts that the codec made. `header` has `EXPORTED_FIELDS`. Named values are sorted by name.
     `signals` are the unconsumed ones in the order of their arrival, then the consumed ones by id. `leased_until_us`
-    mentions a lease (0: none), which is not taken along.
+    mentions a lease (0: none), which is not taken along. `events` are those of its stream by number, and `trimmed_to`
+    is that of `StreamPage`: they may be fewer in one of two copies that are equal.
     """
 
     header: dict[str, Any]
@@ -50,6 +52,8 @@ class ExportedExecution:
     signals: tuple[ExportedSignal, ...] = ()
     audit: tuple[AuditRow, ...] = ()
     leased_until_us: int = 0
+    events: tuple[tuple[int, str], ...] = ()
+    trimmed_to: int = 0
 
     @property
     def execution_id(self) -> str:
@@ -78,9 +82,7 @@ class ExportedExecution:
         The time of the next ring is not part of it, as that moves while it is looked at.
         """
         header = {name: value for name, value in self.header.items() if name != "due_us"}
-        parts = [
-            getattr(self, part.name) for part in fields(self) if part.name not in ("header", "steps", "leased_until_us")
-        ]
+        parts = [getattr(self, part.name) for part in fields(self) if part.name not in _NOT_IN_DIGEST]
         steps = [(step.number, step.name, step.text, step.is_done) for step in self.steps]
         contents = json.dumps([header, steps, parts], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return sha256(contents.encode()).hexdigest()

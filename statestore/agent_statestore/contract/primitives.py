@@ -1,7 +1,6 @@
 """The store contract: the primitives that every backend implements. Their docstrings are the specification.
 
-`agent_statestore.testing` tests any backend against it. The familiar operations (`add_step`, `set_working_memory`, ...)
-are built once on these primitives, in `agent_statestore.store`.
+`agent_statestore.testing` tests any backend against it; `agent_statestore.store` builds the familiar operations on it.
 """
 
 from abc import abstractmethod
@@ -15,6 +14,8 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransactio
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import DutyPrimitives
+from agent_statestore.contract.streams import StreamPrimitives
+from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import ForeignConnection, NoTransactions
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -33,12 +34,11 @@ from agent_statestore.records import (
     Turn,
 )
 from agent_statestore.states import AgentState
-from agent_statestore.watch import PollingWatch, Watch
 
 DEFAULT_MAX_MAILBOX: Final = 1000
 
 
-class StorePrimitives(DutyPrimitives):
+class StorePrimitives(DutyPrimitives, StreamPrimitives):
     """Executions and their contexts, stored so that any worker can continue them.
 
     Invariants, for every backend:
@@ -52,8 +52,8 @@ class StorePrimitives(DutyPrimitives):
     * A *live lease* is one whose `lease_expires_at` is after now. The tokens of one execution grow by one with each
       claim, for ever, also across release and expiry.
     * Returned records share nothing with what is stored.
-    * What is damaged (no JSON, a field or a step missing) is a state of that one execution: reading it raises
-      `ExecutionUnreadable`, lists show it as such (`ExecutionSummary.unreadable`), and no other execution notices.
+    * What is damaged (no JSON, a field missing) is a state of that one execution: reading it raises
+      `ExecutionUnreadable`, lists show it (`ExecutionSummary.unreadable`), and no other execution notices.
     * A driver's errors become `StoreUnavailable`, chained; a call that raised it may be repeated.
     * The audit trail of an execution grows in the same atomic step as the change that it records. It gets one entry for
       each creation, claim, accepted answer, approval or cancel, accepted event that names its sender, deletion, and
@@ -401,7 +401,7 @@ class StorePrimitives(DutyPrimitives):
         """
 
     def hold_finished(self) -> None:
-        """Let nothing that becomes over through this instance from now on expire before `drop_archived` allows it."""
+        """Let nothing that becomes over through this instance expire before `drop_archived` allows it."""
         self.holds_finished = True
 
     # -- waiting -------------------------------------------------------------------------------------------------------

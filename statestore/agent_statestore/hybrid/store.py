@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, StepTransaction, Via, require_said
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract import Duty
+from agent_statestore.contract.watch import Watch
 from agent_statestore.documents.contract import DocumentStore
 from agent_statestore.errors import (
     ExecutionNotFound,
@@ -43,7 +44,6 @@ from agent_statestore.rules.creating import check_each, create_each, same_execut
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
-from agent_statestore.watch import Watch
 
 T = TypeVar("T")
 

@@ -9,10 +9,12 @@ from agent_statestore.codec import AuditRow, EncodedCheckpoint, EncodedStep, enc
 from agent_statestore.codec.exported import EXPORTED_FIELDS, LEFT_BEHIND, ExportedExecution, ExportedSignal, place_of
 from agent_statestore.codec.signals import address_of
 from agent_statestore.envelope import octets
+from agent_statestore.memory.streams import MemoryStream
 from agent_statestore.records import AuditEvent, Lease
 from agent_statestore.rules.audit import audit_row
 from agent_statestore.rules.checkpoints import checkpoint_changes
 from agent_statestore.rules.growth import Growth
+from agent_statestore.rules.streams import StreamEnd
 from agent_statestore.states import AgentState
 
 
@@ -31,6 +33,7 @@ class StoredExecution:
     audit: list[AuditRow] = field(default_factory=list)
     context_bytes: int = 0
     descendants: int = 0
+    stream: MemoryStream = field(default_factory=MemoryStream)
 
     @property
     def is_over(self) -> bool:
@@ -110,6 +113,8 @@ class StoredExecution:
         """Apply an accepted checkpoint."""
         self.context_bytes = self.growth(change).after
         self._apply_parts(change)
+        if change.stream is not None:
+            self.stream.append(change.stream, now_us)
         state = change.state
         pending = self.pending() if state is not None and state.is_paused else ()
         changes = checkpoint_changes(self.header, change, lease, pending, now_us)
@@ -157,6 +162,8 @@ class StoredExecution:
             signals=(*unconsumed, *consumed),
             audit=tuple(self.audit),
             leased_until_us=self.header["lease_until_us"],
+            events=tuple(self.stream.events),
+            trimmed_to=self.stream.trimmed_to,
         )
 
 
@@ -173,4 +180,9 @@ def restored(exported: ExportedExecution) -> StoredExecution:
         signals={signal.signal_id: signal for signal in exported.signals},
         audit=list(exported.audit),
         context_bytes=exported.context_bytes,
+        stream=MemoryStream(
+            list(exported.events),
+            StreamEnd(max([exported.trimmed_to, *[number for number, _ in exported.events]])),
+            exported.trimmed_to,
+        ),
     )

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, new_execution_id, require_lease_of, require_said
 from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
@@ -24,11 +23,13 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
+from agent_statestore.codec.streams import EncodedPart, event_of_signal
+from agent_statestore.contract.watch import Watch
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_readable
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, IdempotencyKeyTaken
 from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.finding import find_due, find_ended, find_page
-from agent_statestore.memory.sharing import MemorySharing
+from agent_statestore.memory.streaming import MemoryStreaming
 from agent_statestore.memory.watch import MemoryWatch
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -51,7 +52,6 @@ from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.leases import (
     claim_changes,
-    is_held_by,
     is_leased,
     lease_of,
     may_claim,
@@ -61,10 +61,9 @@ from agent_statestore.rules.leases import (
 from agent_statestore.rules.moving import may_drop, may_restore
 from agent_statestore.rules.signals import MailBounds, check_signal, signal_changes
 from agent_statestore.states import OVER, AgentState
-from agent_statestore.watch import Watch
 
 
-class MemoryStore(MemorySharing):
+class MemoryStore(MemoryStreaming):
     """A store that keeps executions in this process, and loses them with it.
 
     Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.
@@ -78,7 +77,6 @@ class MemoryStore(MemorySharing):
         super().__init__(clock or SystemClock())
         self.url = "memory://"
         self.max_value_bytes = max_value_bytes
-        self._executions: dict[str, StoredExecution] = {}
         self._by_idempotency_key: dict[tuple[str, str], str] = {}
         # The executions that are deleted and not purged, in the order of deletion, with the time of it.
         self._deleted: dict[str, tuple[int, StoredExecution]] = {}
@@ -226,7 +224,7 @@ class MemoryStore(MemorySharing):
             return outcome(execution.header, now_us)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        text = encode_signal(signal, self.max_value_bytes)
+        text, told = encode_signal(signal, self.max_value_bytes), event_of_signal(signal, self.max_value_bytes)
         with self._changed:
             execution, now_us = self._executions.get(execution_id), self._clock.now_us()
             kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
@@ -252,6 +250,8 @@ class MemoryStore(MemorySharing):
             if noted is not None:
                 execution.note(noted, now_us, by=signal.sender, reason=signal.reason, signal=stamped)
             execution.header.update(changes)
+            if told is not None:
+                execution.stream.append(EncodedPart(0, (told,)), now_us)
             self._changed.notify_all()
             return answer
 
@@ -399,13 +399,6 @@ class MemoryStore(MemorySharing):
 
     def close(self) -> None:
         """Do nothing: there is no connection, and the contents stay readable."""
-
-    def _header_under(self, lease: Lease, now_us: int) -> dict[str, Any] | None:
-        """Return the header to which the lease entitles a write, or None if the lease is lost."""
-        execution = self._executions.get(lease.execution_id)
-        if execution is None:
-            return None
-        return execution.header if is_held_by(execution.header, lease, now_us) else None
 
 
 _instances: "weakref.WeakSet[MemoryStore]" = weakref.WeakSet()

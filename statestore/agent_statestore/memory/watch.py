@@ -8,7 +8,7 @@ from typing import Self
 
 
 class MemoryWatch:
-    """Waits on the store's condition; see `agent_statestore.watch.Watch`."""
+    """Waits on the store's condition; see `agent_statestore.contract.watch.Watch`."""
 
     def __init__(self, changed: threading.Condition, mark: Callable[[], object]) -> None:
         self._changed = changed

@@ -19,6 +19,7 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import Duty, check_duty
+from agent_statestore.contract.watch import Watch
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, LOWEST, format_of, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
 from agent_statestore.query import EVERYTHING, Query, check_limit
@@ -58,7 +59,6 @@ from agent_statestore.rules.creating import create_each, same_execution, same_id
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
 from agent_statestore.store import Store
-from agent_statestore.watch import Watch
 
 DEFAULT_KEY_PREFIX: Final = "agent:state:"
 DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)

@@ -7,10 +7,10 @@ from typing import Any, Final, Self
 import redis
 from redis.exceptions import MovedError, NoPermissionError, ResponseError
 
+from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.redis.answers import text
 from agent_statestore.redis.servers.connection import Connection
-from agent_statestore.watch import PollingWatch, Watch
 
 # A server that is gone without a word is noticed by its silence.
 _SILENCE_SECONDS: Final = 30.0
@@ -29,7 +29,7 @@ def watch(connection: Connection, channel: bytes) -> Watch:
 
 
 class RedisWatch:
-    """Listens to one channel on a separate connection; see `agent_statestore.watch.Watch`.
+    """Listens to one channel on a separate connection; see `agent_statestore.contract.watch.Watch`.
 
     If the connection was lost, the next `wait` makes a new one and returns at once, since something may have been
     missed. It raises `StoreUnavailable` if that fails.

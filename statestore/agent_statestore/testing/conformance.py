@@ -31,6 +31,7 @@ from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.sealing import SealingConformance
 from agent_statestore.testing.contract.shared import NeighbourConformance, SharedConformance
 from agent_statestore.testing.contract.signals import SignalConformance
+from agent_statestore.testing.contract.streams import StreamConformance
 from agent_statestore.testing.contract.together import TogetherConformance
 from agent_statestore.testing.contract.transitions import TransitionConformance
 from agent_statestore.testing.contract.vectors import VectorConformance
@@ -66,6 +67,7 @@ class StoreConformance(
     DocumentConformance,
     HoldingConformance,
     VectorConformance,
+    StreamConformance,
     RemovingConformance,
     PurgingConformance,
     AuditConformance,

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.opening import open_store
 from agent_statestore.redis import RedisStore, watching
@@ -28,7 +29,6 @@ from agent_statestore.testing.kit.builders import (
     pause,
 )
 from agent_statestore.testing.kit.stories import export_of
-from agent_statestore.watch import PollingWatch, Watch
 from tests.services.commands import wait_until
 from tests.services.redis import RedisServer
 from tests.services.redis_cluster import RedisCluster

@@ -23,7 +23,7 @@ from agent_statestore import (
     UnknownScheme,
     ValueTooLarge,
 )
-from agent_statestore.watch import PollingWatch
+from agent_statestore.contract.watch import PollingWatch
 from celery_agents import (
     Agent,
     ExecutionCancelled,

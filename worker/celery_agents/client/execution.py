@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
+from agent_statestore.contract.watch import Watch
 from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
 from agent_statestore.states import AgentState
-from agent_statestore.watch import Watch
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.journal.spending import spent_in
 from celery_agents.engine.steps.scope import execution_around

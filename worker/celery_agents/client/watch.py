@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
-from agent_statestore.watch import PollingWatch, Watch
+from agent_statestore.contract.watch import PollingWatch, Watch
 
 # If more watches than this are open at once, the others look at intervals: a thread each would cost too much.
 MAX_THREADS: Final = 64

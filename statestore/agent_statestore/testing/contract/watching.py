@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.contract.watch import Watch
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import TTL, cancel, create, event, message, summary_of
 from agent_statestore.testing.kit.stories import export_of
 from agent_statestore.testing.kit.suite import Suite
-from agent_statestore.watch import Watch
 
 PATIENCE_SECONDS = 10.0
 SLACK_SECONDS = 2.0
