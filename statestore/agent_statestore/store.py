@@ -39,7 +39,7 @@ from agent_statestore.records import (
 from agent_statestore.rules.creating import check_each, create_each
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity, Stats, StepTiming, collect_stats
-from agent_statestore.streams.records import MOST_EVENTS, Appended, StreamAppend, StreamPage
+from agent_statestore.streams.records import MOST_READ, Appended, StreamAppend, StreamPage
 
 
 class Store(StorePrimitives):
@@ -287,8 +287,8 @@ class Store(StorePrimitives):
         An event that cannot be read is a `gap`. Raise `InvalidRecord` for a limit that is not 1 to 1000.
         """
         check_limit(limit)
-        if limit > MOST_EVENTS:
-            raise InvalidRecord("limit", f"needs 1 to {MOST_EVENTS}, not {limit}")
+        if limit > MOST_READ:
+            raise InvalidRecord("limit", f"needs 1 to {MOST_READ}, not {limit}")
         stored = self.read_streams({execution_id: after}, limit).get(execution_id)
         return None if stored is None else decode_stream(stored)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from celery_agents.engine.pauses.child import Child
     from celery_agents.engine.pauses.job import Finished
     from celery_agents.engine.run.async_run import AsyncRun
-    from celery_agents.engine.run.current_run import current_run, current_step, spend
+    from celery_agents.engine.run.current_run import current_run, current_step, current_stream, spend
     from celery_agents.engine.run.run import Run
     from celery_agents.engine.thread_ends import at_thread_end
     from celery_agents.errors import (
@@ -115,6 +115,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "ExecutionUnwound",
     "current_run",
     "current_step",
+    "current_stream",
     "spend",
     "step_name",
     "CalledAs",
@@ -230,7 +231,7 @@ _MODULES: Final = {
     "engine.pauses.child": ("Child",),
     "engine.pauses.job": ("Finished",),
     "engine.run.async_run": ("AsyncRun",),
-    "engine.run.current_run": ("current_run", "current_step", "spend"),
+    "engine.run.current_run": ("current_run", "current_step", "current_stream", "spend"),
     "engine.run.run": ("Run",),
     "engine.thread_ends": ("at_thread_end",),
     "errors": (

@@ -111,6 +111,14 @@ class Settings(pydantic.BaseModel):
         True, description="Whether to send the events that show live states in Flower, while monitors want any."
     )
 
+    streams: bool = Field(True, description="Whether executions keep a stream of events, for those who follow them.")
+    stream_seconds: float = Field(
+        86_400.0, ge=0, le=315_360_000, description="How long a stream is kept after the end of its execution."
+    )
+    stream_events: int = Field(
+        10_000, ge=100, le=1_000_000, description="Events that the stream of one execution holds; the oldest go first."
+    )
+
     @classmethod
     def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:
         """Return the settings from Celery's configuration and the environment. Raise `ConfigurationError`.

@@ -2,10 +2,11 @@
 
 from agent_statestore.streams.records import (
     MOST_EVENTS,
+    MOST_READ,
     StreamEvent,
     StreamKind,
     StreamPage,
     StreamPart,
 )
 
-__all__ = ["MOST_EVENTS", "StreamEvent", "StreamKind", "StreamPage", "StreamPart"]
+__all__ = ["MOST_EVENTS", "MOST_READ", "StreamEvent", "StreamKind", "StreamPage", "StreamPart"]

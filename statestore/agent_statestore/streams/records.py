@@ -9,8 +9,9 @@ from typing import Final
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue, Lease, require_name
 
-# How many events one part has at most, and one page.
-MOST_EVENTS: Final = 1000
+# How many events one part has at most, and how many one page.
+MOST_EVENTS: Final = 10_000
+MOST_READ: Final = 1_000
 
 
 class StreamKind(StrEnum):

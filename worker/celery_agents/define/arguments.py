@@ -13,6 +13,7 @@ import pydantic
 
 from agent_statestore.records import JSONValue, Message, require_amount
 from celery_agents.define import likeness, types
+from celery_agents.define.live import SILENT, LiveStream
 from celery_agents.errors import InvalidArguments, RegistrationError
 
 
@@ -28,7 +29,7 @@ class ToolContext:
 
     `idempotency_key` is the same on every try of this call, in any process: pass it to services that take such a key.
     `key` is the step's key in the journal. `tries` counts from 1. `spend(tokens=..., cost=...)` counts what the call
-    has used up, in any thread; see `Run.spend`.
+    has used up, in any thread; see `Run.spend`. `stream` says what it does, live.
     """
 
     execution_id: str
@@ -42,6 +43,11 @@ class ToolContext:
     idempotency_key: str
     tries: int
     spend: Callable[..., None] = nowhere
+    stream: LiveStream = SILENT
+
+    def emit(self, value: JSONValue) -> None:
+        """Say something into the stream of the execution, for whoever follows it; see `LiveStream.emit`."""
+        self.stream.emit(value)
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:

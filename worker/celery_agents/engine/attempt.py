@@ -19,6 +19,7 @@ from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.patience import Patience
 from celery_agents.engine.stage import Stage
 from celery_agents.engine.steps.scope import Nesting
+from celery_agents.engine.stream.outlet import Outlet
 
 R = TypeVar("R")
 
@@ -44,6 +45,7 @@ class Attempt:
         limits: what the execution may use.
         events: tells the subscribers, if there are any.
         retries: how many there have been.
+        outlet: what it says into its stream; None where streams are off.
     """
 
     context: AgentContext
@@ -62,6 +64,7 @@ class Attempt:
     limits: Limits
     events: Announcements | None
     retries: int
+    outlet: Outlet | None = None
 
     def has_begun(self, key: str) -> bool:
         """Return whether the step of this key, or its intent, is recorded, or is what the execution was paused on."""

@@ -14,6 +14,7 @@ from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, Claim, ExecutionSummary, Wait
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
+from agent_statestore.streams.records import StreamKind
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.budget import Budget
 from celery_agents.define.registry import Registry
@@ -39,6 +40,8 @@ from celery_agents.engine.run.async_run import drive
 from celery_agents.engine.run.run import Run
 from celery_agents.engine.stage import SetStage
 from celery_agents.engine.steps.scope import Nesting, executing, running
+from celery_agents.engine.stream.beginning import begun
+from celery_agents.engine.stream.writer import StreamWriter
 from celery_agents.engine.unreadable import end_unreadable
 from celery_agents.errors import DeadLetter
 
@@ -85,7 +88,8 @@ class Executor:
     asked the process to end; a `SystemExit` means that only then, and else is a failure of the agent's code.
     `is_announced` says, of an attempt that ends with its process, whether a shutdown announced that: then it counts as
     no crash. `tells_ends` says whether the host tells somebody of each end, so that the end must be settled afterwards.
-    `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`.
+    `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`. `streams` writes
+    what executions say live; without it they say nothing.
     """
 
     store: Store
@@ -102,6 +106,7 @@ class Executor:
     is_exiting: Callable[[], bool] = never
     jitter: random.Random = field(default_factory=random.SystemRandom)
     set_stage: SetStage | None = None
+    streams: StreamWriter | None = None
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
         """Claims the execution and runs its agent until it ends, pauses or has to stop.
@@ -136,6 +141,20 @@ class Executor:
 
     def _work(self, agent: AgentDefinition, claim: Claim, held: HeldLease) -> Outcome:
         attempt = self.attempt_at(agent, claim, held)
+        if self.streams is None or attempt.outlet is None:
+            return self._lead(agent, attempt, claim, held)
+        kind, data = begun(claim, self.store)
+        attempt.outlet.say(kind, data)
+        try:
+            outcome = self._lead(agent, attempt, claim, held)
+            if outcome.ending is Ending.DRAINED:
+                attempt.outlet.say(StreamKind.DRAINED, {})
+                self.streams.flush(attempt.outlet)
+            return outcome
+        finally:
+            self.streams.close(attempt.outlet)
+
+    def _lead(self, agent: AgentDefinition, attempt: Attempt, claim: Claim, held: HeldLease) -> Outcome:
         if attempt.events is not None:
             attempt.events.tell(EventKind.CLAIMED, AgentState.THINKING)
         if claim.context.cancel_requested:
@@ -246,6 +265,7 @@ class Executor:
         mailbox = Mailbox(list(context.signals), partial(self.store.get_audit, context.execution_id))
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
         shares_session = agent.turns.session_policy is SessionPolicy.QUEUE
+        outlet = None if self.streams is None else self.streams.open(claim.lease, now)
         outbox = [*context.memory.working_memory.get(OUTBOX_KEY, ())]
         recorder = Recorder(
             self.store,
@@ -258,6 +278,7 @@ class Executor:
             mailbox=mailbox,
             outgoing=Outgoing(self.store, claim.lease, context, shares_session, outbox, bool(outbox)),
             now=now,
+            outlet=outlet,
         )
         budget = Budget(
             max_steps=agent.max_steps or self.limits.max_steps,
@@ -304,6 +325,7 @@ class Executor:
             ),
             limits=limits,
             events=events,
+            outlet=outlet,
             retries=sum(step.tries - 1 for step in context.steps),
         )
 

@@ -20,6 +20,7 @@ from celery_agents import store_guard
 from celery_agents.define.registry import Registry
 from celery_agents.engine.events import Subscriber
 from celery_agents.engine.executor import Defaults, Executor
+from celery_agents.engine.stream.writer import StreamWriter
 from celery_agents.errors import ConfigurationError
 from celery_agents.host import announcing, bell
 from celery_agents.host.drain import DrainFlag
@@ -181,6 +182,7 @@ class Runtime:
                         first_ring=timedelta(seconds=settings.ring_seconds),
                         announce_within=timedelta(seconds=settings.lease_seconds),
                     ),
+                    streams=StreamWriter(self.store, most_events=settings.stream_events) if settings.streams else None,
                     is_draining=self.drain.is_set,
                     is_announced=self.drain.announces_end,
                     tells_ends=self.keeps_results,

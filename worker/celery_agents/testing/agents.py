@@ -19,6 +19,7 @@ from celery_agents.define.tool import Tool
 from celery_agents.engine.course import Course
 from celery_agents.engine.executor import Defaults
 from celery_agents.engine.outcome import Ending
+from celery_agents.engine.stream.writer import StreamWriter
 from celery_agents.errors import UnknownAgent
 from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.testing.crashes import Crash, PlannedCrash, When
@@ -95,6 +96,7 @@ class LocalAgents:
             jitter=random.Random(0),
             interrupts=(Crash,),
             set_stage=self._set_stage,
+            streams=StreamWriter(self.store, in_background=False),
         )
 
     def __enter__(self) -> Self:

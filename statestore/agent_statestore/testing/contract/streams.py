@@ -1,5 +1,6 @@
 """The events of executions: their order, their fencing, and who is told of them."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from agent_statestore.streams.records import (
     MOST_EVENTS,
+    MOST_READ,
     StreamAppend,
     StreamEvent,
     StreamKind,
@@ -230,6 +232,19 @@ class StreamConformance(Suite):
         assert {event_.data["sender"] for event_ in told} == {"ada"}
         assert all(to_us(event_.at) == event_.number for event_ in told[:1])
 
+    def test_a_part_may_be_large(self, store: Store) -> None:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1),), stream=part_of(lease, 1, *range(5_000))), lease)
+        assert append(store, lease, 4_901, *range(4_900, 6_000))
+        assert [*self._all_values(store, execution_id)] == [*range(6_000)]
+
+    @staticmethod
+    def _all_values(store: Store, execution_id: str) -> Iterator[JSONValue]:
+        after = 0
+        while (page := page_of(store, execution_id, after)).events:
+            yield from (event_.data["value"] for event_ in page.events)
+            after = page.events[-1].number or 0
+
     def test_it_counts_for_no_limit_of_the_context(self, store: Store) -> None:
         execution_id, lease = claimed(store)
         store.max_context_bytes, most = 500, store.max_context_bytes
@@ -263,7 +278,7 @@ class StreamConformance(Suite):
         ):
             with pytest.raises(InvalidRecord):
                 StreamPart(events=events)
-        for limit in (0, -1, MOST_EVENTS + 1):
+        for limit in (0, -1, MOST_READ + 1):
             with pytest.raises(InvalidRecord):
                 store.read_events(execution_id, 0, limit)
 

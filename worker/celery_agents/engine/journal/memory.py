@@ -19,6 +19,9 @@ _ABSENT: Final = object()
 # What `run.spend` has counted. It is kept in the working memory, and not among the agent's own values there, so that
 # `run.memory.clear()` does not forget it.
 SPENT_KEY: Final = "agents.spent"
+# How often the agent's code has said something into its stream, outside of steps; likewise.
+SAID_KEY: Final = "agents.said"
+_HIDDEN: Final = frozenset({SPENT_KEY, SAID_KEY})
 
 
 class RunMemory(MutableMapping[str, JSONValue]):
@@ -42,6 +45,7 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._check_may_write = check_may_write
         self._values: dict[str, str] = {}
         self._step: _StepMark | None = None
+        self._said_before: int = context.memory.working_memory.get(SAID_KEY, 0)
         # Of steps that were taken over from another execution the store has the record, and not what the code wrote
         # between them: the first checkpoint of an attempt brings all that.
         self._is_stored = all(step.attempt > 0 for step in context.steps)
@@ -49,26 +53,26 @@ class RunMemory(MutableMapping[str, JSONValue]):
     # -- the mapping ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> JSONValue:
-        if key == SPENT_KEY:
+        if key in _HIDDEN:
             raise KeyError(key)
         return load(self._values[key])
 
     def __setitem__(self, key: str, value: JSONValue) -> None:
         require_name("memory key", key)
-        if key in (SPENT_KEY, OUTBOX_KEY):
+        if key in _HIDDEN or key == OUTBOX_KEY:
             raise InvalidRecord("memory key", f"{key!r} is the engine's own")
         self._write(key, dump(value, f"memory[{key!r}]", self._max_value_bytes))
 
     def __delitem__(self, key: str) -> None:
-        if key not in self._values or key == SPENT_KEY:
+        if key not in self._values or key in _HIDDEN:
             raise KeyError(key)
         self._write(key, None)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([key for key in self._values if key != SPENT_KEY])
+        return iter([key for key in self._values if key not in _HIDDEN])
 
     def __len__(self) -> int:
-        return len(self._values) - (SPENT_KEY in self._values)
+        return len(self._values) - sum(key in self._values for key in _HIDDEN)
 
     # -- what is spent, and remembered ---------------------------------------------------------------------------------
 
@@ -84,6 +88,16 @@ class RunMemory(MutableMapping[str, JSONValue]):
         self._write(
             SPENT_KEY, dump(spent | {name: spent.get(name, 0) + more for name, more in amounts.items()}, "spent")
         )
+
+    def count_said(self) -> int | None:
+        """Count one more thing that the code says into the stream; return which, or None if it was said before."""
+        text = self._values.get(SAID_KEY)
+        count = (0 if text is None else int(load(text))) + 1
+        self._values[SAID_KEY] = dump(count, "said")
+        if count <= self._said_before:
+            return None
+        self.outbox.set(SAID_KEY, self._values[SAID_KEY])
+        return count
 
     def check_value(self, value: JSONValue, name: str) -> None:
         """Raise `NotSerialisable` or `ValueTooLarge` for a value that cannot be recorded, and where none can be."""

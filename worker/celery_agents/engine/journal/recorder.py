@@ -43,6 +43,8 @@ from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.mailbox import Mailbox
 from celery_agents.engine.outcome import Ending, ExecutionStopped, Outcome
 from celery_agents.engine.steps.scope import Opened
+from celery_agents.engine.stream.outlet import Outlet
+from celery_agents.engine.stream.telling import told_by
 
 log = line_logger(__name__)
 
@@ -84,6 +86,7 @@ class Recorder:
         mailbox: Mailbox,
         outgoing: Outgoing,
         now: Callable[[], datetime],
+        outlet: Outlet | None = None,
     ) -> None:
         """`context` is that of the claim, as the agent's code is to see it."""
         self.store = store
@@ -96,6 +99,8 @@ class Recorder:
         self._mailbox = mailbox
         self.outgoing = outgoing
         self._now = now
+        self._outlet = outlet
+        self._asked_before = {(wait.kind, wait.key) for wait in context.waits} if context.waits else ()
         # Called with each step that is recorded, in that order, by the thread that recorded it.
         self.listeners: list[Callable[[AgentStep], object]] = []
         # What the store still shows that the execution was paused on before this claim. A claim leaves it in place, for
@@ -226,6 +231,8 @@ class Recorder:
             applied = self._applied(checkpoint, self._apply(checkpoint))
         except BaseException:
             memory.outbox.put_back(taken)
+            if self._outlet is not None:
+                self._outlet.put_back()
             raise
         if outgoing.waiting:
             _write_documents(outgoing, self._course, self._held)
@@ -247,6 +254,8 @@ class Recorder:
             checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state})
         except BaseException:
             self._memory.outbox.put_back(taken)
+            if self._outlet is not None:
+                self._outlet.put_back()
             raise
         return Writing(step, taken, LeasedWrite(checkpoint=checkpoint, lease=self._lease))
 
@@ -258,11 +267,15 @@ class Recorder:
             self.outgoing.is_recorded_with(writing.write.checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
+        if self._outlet is not None and writing.write.checkpoint.stream is not None:
+            self._outlet.carried(writing.write.checkpoint.stream, is_watched=applied.is_watched)
         self._is_recorded((writing.step,))
 
     def undo_writing(self, writing: "Writing") -> None:
         """The store has refused it, or was not asked: what was pending is pending again."""
         self._memory.outbox.put_back(writing.taken)
+        if self._outlet is not None:
+            self._outlet.put_back()
 
     def record_found_out(self, step: AgentStep) -> AgentStep:
         """Record the step, unless a write that was left unknown has recorded it. Return what is recorded."""
@@ -301,11 +314,16 @@ class Recorder:
         taken = self._memory.outbox.take()
         try:
             checkpoint = self._checkpoint(taken, {"steps": (step,), "state": state, "checkpoint_id": checkpoint_id})
-            self._applied(checkpoint, transaction.checkpoint(checkpoint))
+            applied = transaction.checkpoint(checkpoint)
+            if self._outlet is not None and transaction.was_applied:
+                self._outlet.leave_open()  # an earlier try has brought what it had to tell
+            self._applied(checkpoint, applied)
         except _NOT_OURS as error:
             raise _lost_to(self._held, error) from error
         except BaseException:
             self._memory.outbox.put_back(taken)
+            if self._outlet is not None:
+                self._outlet.leave_open()
             raise
         if self.outgoing.waiting:
             _write_documents(self.outgoing, self._course, self._held)
@@ -332,6 +350,8 @@ class Recorder:
         taken = self._mailbox.taken.__dict__.get("ids")
         if taken:
             change["consumed"] = tuple(taken)
+        if self._outlet is not None:
+            change["stream"] = self._outlet.carry(told_by(change, self._asked_before, self._now()))
         return Checkpoint(after_checkpoint=self._last_checkpoint, **change)
 
     def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
@@ -356,6 +376,8 @@ class Recorder:
             self.outgoing.is_recorded_with(checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
+        if self._outlet is not None and checkpoint.stream is not None:
+            self._outlet.carried(checkpoint.stream, is_watched=applied.is_watched)
         return applied
 
 

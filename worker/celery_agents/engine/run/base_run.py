@@ -12,6 +12,7 @@ from agent_statestore.records import JSONValue, Message
 from celery_agents.define import types as types
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
+from celery_agents.define.live import LiveStream
 from celery_agents.define.names import check_duration
 from celery_agents.define.retry import Retry
 from celery_agents.engine.attempt import Attempt
@@ -30,6 +31,7 @@ from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
 from celery_agents.engine.steps.spending import spend
+from celery_agents.engine.stream.speaking import live_stream
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +100,19 @@ class BaseRun:
     def say(self, role: str, content: JSONValue) -> None:
         """Adds to the conversation history. Stored with the next checkpoint."""
         self._attempt.memory.conversation.say(role, content, self._attempt.now())
+
+    @property
+    def stream(self) -> LiveStream:
+        """The execution's stream, to say something into it that others follow live. It belongs to the step around."""
+        return live_stream(self._attempt)
+
+    def emit(self, value: JSONValue) -> None:
+        """Say something of the agent's own into the stream, a JSON value, for whoever follows the execution.
+
+        Between steps it is said once, also if the code comes here again; an attempt that dies before the next
+        checkpoint may have said it before, under the same `index`. Raise `NotSerialisable` or `ValueTooLarge`.
+        """
+        self.stream.emit(value)
 
     def remember(
         self,

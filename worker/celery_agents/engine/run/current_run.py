@@ -1,6 +1,7 @@
 """The run of the code that is executing right now, for code that is not handed it: a framework's, or a library's."""
 
 from agent_statestore.records import require_amount
+from celery_agents.define.live import SILENT, LiveStream
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.base_run import BaseRun
 from celery_agents.engine.run.run import Run
@@ -24,6 +25,15 @@ def current_step() -> str | None:
     """Return the key of the step whose function calls this; None outside of steps, and outside of agents."""
     run = run_around()
     return run._attempt.nesting.step_around if isinstance(run, BaseRun) else None
+
+
+def current_stream() -> LiveStream:
+    """Return the stream of the execution whose agent, or whose step, calls this; outside of agents, one that is mute.
+
+    For code that is not handed the run, as a framework's is.
+    """
+    run = run_around()
+    return run.stream if isinstance(run, BaseRun) else SILENT
 
 
 def spend(*, tokens: float = 0, cost: float = 0) -> None:

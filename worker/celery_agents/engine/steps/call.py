@@ -23,6 +23,7 @@ from celery_agents.engine.steps.spending import spend
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.taking import ReachedStep, reach
 from celery_agents.engine.steps.work import PlainWork, TransactionalWork, Try
+from celery_agents.engine.stream.speaking import live_stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +258,7 @@ def _context_of(attempt: Attempt, this: Try) -> ToolContext:
         idempotency_key=idempotency_key(context.execution_id, this.key),
         tries=this.number,
         spend=partial(spend, attempt, this.key),
+        stream=live_stream(attempt, this.key, this.number),
     )
 
 

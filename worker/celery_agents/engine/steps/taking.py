@@ -10,6 +10,7 @@ import pydantic
 from agent_statestore.errors import ContextTooLarge, InvalidRecord, StoreUnavailable
 from agent_statestore.records import Action, AgentStep, Result, Wait, WaitKind
 from agent_statestore.states import AgentState
+from agent_statestore.streams.records import StreamKind
 from celery_agents.define import types
 from celery_agents.define.called_as import CalledKind
 from celery_agents.define.crash_policy import CrashPolicy
@@ -24,6 +25,7 @@ from celery_agents.engine.run.event_loop import Interrupted
 from celery_agents.engine.steps import crash
 from celery_agents.engine.steps.step import Step
 from celery_agents.engine.steps.work import OpenWork, Try, Work
+from celery_agents.engine.stream.telling import failed_try
 from celery_agents.errors import JournalMismatch, StepTimeout
 
 
@@ -47,6 +49,8 @@ def begin_step(attempt: Attempt, key: str, action: Action, *, is_new: bool = Tru
         number = attempt.journal.last_number + len(course.unrecorded)
         if attempt.limits.reached(number) is not None:
             keep_within_limits(attempt, number, in_step=True)
+    if attempt.outlet is not None:
+        attempt.outlet.begin(key, action, 1)
     if attempt.events is not None:
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)
@@ -62,6 +66,8 @@ def begin_at_once(attempt: Attempt, key: str, action: Action) -> bool:
     course.unrecorded.add(key)
     if action.kind == CalledKind.HANDLER:
         attempt.limits.exempt()
+    if attempt.outlet is not None:
+        attempt.outlet.begin(key, action, 1)
     if attempt.events is not None:
         state = AgentState.USING_TOOL if action.kind == "tool" else AgentState.THINKING
         attempt.events.tell(EventKind.STATE, state, tool=action.tool)
@@ -117,6 +123,8 @@ class ReachedStep:
         patience = None
         while True:
             tries += 1
+            if tries > 1 and attempt.outlet is not None:
+                attempt.outlet.begin(self.key, step.action, tries)
             started, self.called_at = self.called_at or attempt.now(), None
             if step.crash_policy is not CrashPolicy.RETRY:
                 self._record_intent(started, tries)
@@ -137,6 +145,8 @@ class ReachedStep:
                 except Exception as broken:  # noqa: BLE001 - of the functions that the policy was given
                     broken.__context__ = None
                     error = broken
+                if attempt.outlet is not None:
+                    attempt.outlet.say(StreamKind.TRY_FAILED, failed_try(error, delay), step=self.key, tried=tries)
                 if delay is not None:
                     self._wait_to_retry(tries, timedelta(seconds=delay))
                     continue
