@@ -9,16 +9,18 @@ from agent_statestore.contract.watch import Watch
 from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, JSONValue, Wait
 from agent_statestore.states import AgentState
+from agent_statestore.streams.records import StreamEvent
+from celery_agents.client.follower import AsyncStreamFollower, StreamFollower
+from celery_agents.client.following import async_events_of, check_outside_of_agents, check_seconds, events_of
+from celery_agents.client.text import TextPiece, TextPieces, pieces_of
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.journal.spending import spent_in
-from celery_agents.engine.steps.scope import execution_around
 from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of
-from celery_agents.misuse import WaitInsideAgent
 
 # A watch tells of every change. Looking without being told, as rarely as this, guards against what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0
@@ -146,6 +148,25 @@ class Execution:
                 if summary.state.is_over and seen >= summary.step_count:
                     return
                 watch.wait(LOOK_ANYWAY_SECONDS)
+
+    def follow(self, after: int = 0) -> StreamFollower:
+        """Return a follower of its stream, for those who wait in slices; `events` is made of it."""
+        return StreamFollower(self._services.store, self.id, after)
+
+    def events(self, after: int = 0, *, timeout: float | None = None) -> Iterator[StreamEvent]:
+        """Follow what happens, live: yield the events of its stream, in order, until the execution is over.
+
+        Begin behind the event of number `after`, such as the last one that was seen before a connection was lost; 0 is
+        the beginning. If older events were removed meanwhile, a `trimmed` event says so. The last one is `ended`. See
+        `agent_statestore.streams.StreamKind`. While the store is away, this waits.
+
+        Raise `TimeoutError` after so many seconds in all, `ExecutionNotFound`, and `WaitInsideAgent` as `wait` does.
+        """
+        return events_of(self, after, timeout)
+
+    def stream_text(self, after: int = 0, *, timeout: float | None = None) -> Iterator[TextPiece]:
+        """Follow the text that its models say, piece by piece; see `TextPiece` and `events`."""
+        return pieces_of(self.events(after, timeout=timeout))
 
     def watch(self) -> Watch:
         """Return a watch that wakes its holder when something about the execution may have changed. Close it after use.
@@ -388,6 +409,23 @@ class AsyncExecution:
                     return
                 await watch.wait(LOOK_ANYWAY_SECONDS)
 
+    def follow(self, after: int = 0) -> AsyncStreamFollower:
+        """Return a follower of its stream, for those who wait in slices."""
+        return AsyncStreamFollower(self._execution._services.store, self.id, after)
+
+    async def events(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[StreamEvent]:
+        """Follow what happens, live; see `Execution.events`. No thread waits for it."""
+        async for event in async_events_of(self._execution, after, timeout):
+            yield event
+
+    async def stream_text(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[TextPiece]:
+        """Follow the text that its models say, piece by piece."""
+        seen = TextPieces()
+        async for event in self.events(after, timeout=timeout):
+            piece = seen.piece_of(event)
+            if piece is not None:
+                yield piece
+
     async def resume(self, answer: JSONValue, **options: Any) -> None:
         """Answer the question that the execution waits for."""
         await asyncio.to_thread(lambda: self._execution.resume(answer, **options))
@@ -411,16 +449,3 @@ class AsyncExecution:
     async def delete(self, **options: Any) -> bool:
         """Delete the execution."""
         return await asyncio.to_thread(lambda: self._execution.delete(**options))
-
-
-def check_outside_of_agents(execution_id: str) -> None:
-    """Raise `WaitInsideAgent` where an agent's code would wait for this execution."""
-    inside = execution_around()
-    if inside is not None:
-        raise WaitInsideAgent(execution_id, inside)
-
-
-def check_seconds(timeout: float | None) -> None:
-    """Raise `TypeError` for anything but a number of seconds: most often a `timedelta`, which agents' waits take."""
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
-        raise TypeError(f"timeout needs a number of seconds, or None, not {timeout!r:.80}")
