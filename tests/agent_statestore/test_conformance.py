@@ -36,6 +36,7 @@ from agent_statestore.testing.contract.removal_races import RemovalRaceConforman
 from agent_statestore.testing.contract.removing import RemovingConformance
 from agent_statestore.testing.contract.ringing import RingingConformance
 from agent_statestore.testing.contract.shared import SharedConformance
+from agent_statestore.testing.contract.streams import StreamConformance
 from agent_statestore.testing.contract.vectors import VectorConformance
 from agent_statestore.testing.contract.watching import WatchingConformance
 from agent_statestore.testing.kit.processes import Reopen
@@ -45,14 +46,17 @@ from tests.services.mariadb import fresh_mariadb_database
 from tests.services.postgresql import make_pgvector
 
 # What another version of a server may do in another way: run calls at the same moment, and tell who waits.
-SERVER = (SharedConformance, NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance)
+SERVER = (
+    *(SharedConformance, NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance),
+    StreamConformance,
+)
 # What several servers in one store may break besides: looking through all executions, and taking them away.
 SEVERAL_SERVERS = (*SERVER, LeaseConformance, FindingConformance, RingingConformance, RemovingConformance)
 # What two stores in one may break: where an execution is, and which copy of it counts.
 TWO_STORES = (
     *(NeighbourConformance, RaceConformance, RemovalRaceConformance, WatchingConformance),
     *(ArchivingConformance, ArrivingConformance, MovingConformance, EndingConformance, FindingConformance),
-    *(RemovingConformance, PurgingConformance, KeepsDeletedConformance),
+    *(RemovingConformance, PurgingConformance, KeepsDeletedConformance, StreamConformance),
 )
 
 

@@ -23,6 +23,7 @@ from agent_statestore.hybrid import finding, removing
 from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
 from agent_statestore.hybrid.background import Background
 from agent_statestore.hybrid.returning import write_archived
+from agent_statestore.hybrid.streaming import HybridStreaming
 from agent_statestore.query import EVERYTHING, Query
 from agent_statestore.recall.vectors import VectorIndex
 from agent_statestore.records import (
@@ -57,7 +58,7 @@ class _Archived(Exception):
     """Undoes a creation: the archive has the execution."""
 
 
-class HybridStore(Store):
+class HybridStore(HybridStreaming):
     """A store that keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
 
     Whatever an execution does happens in the hot store; reading looks there first and then in the cold store. An
@@ -403,10 +404,7 @@ class HybridStore(Store):
     # -- waiting, the connection ---------------------------------------------------------------------------------------
 
     def watch(self, execution_id: str) -> Watch:
-        """Watch an execution; see `StorePrimitives.watch`.
-
-        An execution that only the cold store has does not change.
-        """
+        """Watch an execution; one that only the cold store has does not change. See `StorePrimitives.watch`."""
         return self.hot.watch(execution_id)
 
     def check(self) -> None:

@@ -29,7 +29,7 @@ from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_r
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, IdempotencyKeyTaken
 from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.finding import find_due, find_ended, find_page
-from agent_statestore.memory.streaming import MemoryStreaming
+from agent_statestore.memory.streaming import MemoryStreamPrimitives
 from agent_statestore.memory.watch import MemoryWatch
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.records import (
@@ -63,7 +63,7 @@ from agent_statestore.rules.signals import MailBounds, check_signal, signal_chan
 from agent_statestore.states import OVER, AgentState
 
 
-class MemoryStore(MemoryStreaming):
+class MemoryStore(MemoryStreamPrimitives):
     """A store that keeps executions in this process, and loses them with it.
 
     Threads may share it; other processes do not see it, so a worker whose pool forks refuses to start on it.

@@ -15,7 +15,7 @@ from agent_statestore.states import AgentState
 from agent_statestore.streams.records import Appended
 
 
-class MemoryStreaming(MemorySharing):
+class MemoryStreamPrimitives(MemorySharing):
     """The executions of a store in memory, and the primitives on their streams; see `StreamPrimitives`."""
 
     def __init__(self, clock: Clock) -> None:

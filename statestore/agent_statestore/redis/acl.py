@@ -16,6 +16,7 @@ COMMANDS: Final = (
     *(
         "lrange",
         "lset",
+        "ltrim",
         "persist",
         "pexpire",
         "pexpireat",

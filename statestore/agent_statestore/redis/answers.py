@@ -101,7 +101,7 @@ def audit_rows(entries: Sequence[str | bytes]) -> Iterator[AuditRow]:
 
 def exported(parts: Sequence[Any]) -> ExportedExecution:
     """Return the execution that `export.lua` answered. Raise `FormatTooNew`."""
-    stored, due_us, steps, messages, memory, facts, entities, rag, mailbox, signals, audit = parts
+    stored, due_us, steps, messages, memory, facts, entities, rag, mailbox, signals, audit, events = parts
     header = with_end({**dict(pairs(stored)), "due_us": due_us})
     require_readable(f"execution {text(header['execution_id'])}", int(header["format"]))
     return ExportedExecution(
@@ -115,6 +115,8 @@ def exported(parts: Sequence[Any]) -> ExportedExecution:
         signals=tuple(_signals([text(signal_id) for signal_id in mailbox], dict(pairs(signals)))),
         audit=tuple(audit_rows(audit)),
         leased_until_us=int(header["lease_until_us"]),
+        events=tuple((int(number), text(event)) for number, event in zip(events[::2], events[1::2], strict=True)),
+        trimmed_to=int(header.get("stream_trimmed") or 0),
     )
 
 

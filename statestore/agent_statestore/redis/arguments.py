@@ -7,17 +7,27 @@ from itertools import chain
 from typing import Any
 
 from agent_statestore.clock import duration_us
-from agent_statestore.codec import WITHOUT_INTENT, AuditRow, EncodedCheckpoint, EncodedStep
+from agent_statestore.codec import (
+    WITHOUT_INTENT,
+    AuditRow,
+    EncodedCheckpoint,
+    EncodedStep,
+    mailbox_key,
+    noted_as,
+)
 from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.waits import encode_awaited
-from agent_statestore.envelope import LOWEST
+from agent_statestore.envelope import LOWEST, format_of
 from agent_statestore.errors import InvalidRecord
+from agent_statestore.records import Signal, SignalKind
 from agent_statestore.redis.keys import PARTS, Card
 from agent_statestore.states import AgentState, sources_of
 
 _SOURCES = {state: f",{','.join(sorted(source.value for source in sources_of(state)))}," for state in AgentState}
 _UP_TO_INTENTS = PARTS.index("intents") + 1
+PARTS_OF_CONTEXT = PARTS.index("signals") + 1
+_ANSWERS = (SignalKind.ANSWER, SignalKind.APPROVAL)
 _UNSENT = ("created_us", "updated_us", "due_us")
 
 
@@ -68,7 +78,7 @@ def new_execution(
 def parts_of(change: EncodedCheckpoint) -> int:
     """Return how many of an execution's parts, in the order of `keys.PARTS`, a checkpoint needs at least."""
     if change.consumed:
-        return PARTS.index("signals") + 1
+        return PARTS_OF_CONTEXT
     if change.facts or change.entities or change.rag_context:
         return PARTS.index("rag") + 1
     if change.messages or change.working_memory or change.forget:
@@ -87,7 +97,8 @@ def only_step(change: EncodedCheckpoint) -> EncodedStep | None:
 def append_step(now: str | int, change: EncodedCheckpoint, token: int, step: EncodedStep) -> tuple[str | int, ...]:
     """Return the arguments of `append_step.lua`."""
     after, most = said(change.after_checkpoint), change.max_context_bytes
-    return now, change.checkpoint_id, token, step.number, step.text, after, most
+    arguments = (now, change.checkpoint_id, token, step.number, step.text, after, most)
+    return arguments if change.stream is None else (*arguments, change.stream.place, *change.stream.texts)
 
 
 def checkpoint(
@@ -103,6 +114,7 @@ def checkpoint(
         len(change.entities),
         len(change.rag_context),
         len(change.consumed),
+        0 if change.stream is None else len(change.stream.texts),
     ]
     while counts and not counts[-1]:
         counts.pop()
@@ -140,7 +152,35 @@ def checkpoint(
     arguments += chain.from_iterable(change.entities)
     arguments += change.rag_context
     arguments += change.consumed
+    if change.stream is not None:
+        arguments += [change.stream.place, *change.stream.texts]
     return arguments
+
+
+def send(
+    where: tuple[str | int, str, str], signal: Signal, text: str, told: str | None, max_mailbox: int, max_bytes: int
+) -> list[str | int]:
+    """Return the arguments of `send.lua`; `where` are the time, the execution, and a working one's ttl in ms."""
+    now, execution_id, ttl_ms = where
+    arguments: list[str | int] = [
+        now,
+        execution_id,
+        signal.signal_id,
+        signal.kind.value,
+        mailbox_key(signal.key, signal.round),
+        text,
+        "1" if signal.kind in _ANSWERS else "0",
+        "1" if signal.kind is SignalKind.CANCEL else "0",
+        ttl_ms,
+        noted_as(signal) or "",
+        said(signal.sender),
+        said(signal.reason),
+        max_mailbox,
+        "1" if signal.kind is SignalKind.EVENT else "0",
+        max_bytes,
+        format_of(text) if format_of(text) > LOWEST else "",
+    ]
+    return arguments if told is None else [*arguments, told]
 
 
 def restored(
@@ -152,6 +192,10 @@ def restored(
     intents = [(step.number, step.name) for step in exported.steps if not step.is_done]
     pending = [signal for signal in exported.signals if signal.text is not None]
     stored = header | LEFT_BEHIND | {"context_bytes": exported.context_bytes}
+    if exported.events or exported.trimmed_to:
+        stored |= {"stream_last": exported.events[-1][0] if exported.events else exported.trimmed_to, "stream_place": 0}
+    if exported.trimmed_to:
+        stored["stream_trimmed"] = exported.trimmed_to
     parts: list[list[str | int]] = [
         _flat((name, value) for name, value in stored.items() if name != "due_us" and value is not None),
         [step.text for step in exported.steps],
@@ -164,6 +208,7 @@ def restored(
         _flat(enumerate((signal.signal_id for signal in pending), 1)),
         _flat(_signals(exported.signals)),
         [_audit_entry(row) for row in exported.audit],
+        _flat(exported.events),
     ]
     return [
         now,

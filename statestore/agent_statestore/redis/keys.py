@@ -16,9 +16,13 @@ from agent_statestore.states import AgentState
 PARTITIONS: Final = 16
 
 # The kinds of keys that belong to one execution, besides the header; the scripts know them by this order.
-PARTS: Final = ("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals", "audit")
+PARTS: Final = (
+    *("steps", "intents", "messages", "memory", "facts", "entities", "rag", "mailbox", "signals", "audit"),
+    "events",
+)
 _STEPS: Final = PARTS.index("steps")
 _AUDIT: Final = PARTS.index("audit")
+_EVENTS: Final = PARTS.index("events")
 _STATES: Final = tuple(state.value for state in AgentState)
 _OVER: Final = tuple(state.value for state in AgentState if state.is_over)
 
@@ -122,6 +126,15 @@ class Keys:
         """Return the two keys that an ordinary step changes."""
         partition, name = partition_of(execution_id), _name(execution_id)
         return self._headers[partition] + name, self._parts[partition][_STEPS] + name
+
+    def events(self, execution_id: str) -> bytes:
+        """Return the stream of an execution."""
+        return self._parts[partition_of(execution_id)][_EVENTS] + _name(execution_id)
+
+    def of_stream(self, execution_id: str) -> tuple[bytes, bytes]:
+        """Return the two keys that tell of a stream."""
+        partition, name = partition_of(execution_id), _name(execution_id)
+        return self._headers[partition] + name, self._parts[partition][_EVENTS] + name
 
     def execution(self, execution_id: str, *, parts: int = len(PARTS)) -> list[bytes]:
         """Return the first keys of the scripts that work on one execution, in order: header, due, and its parts."""

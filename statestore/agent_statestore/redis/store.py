@@ -14,13 +14,12 @@ from agent_statestore.codec import (
     decode_trail,
     encode_checkpoint,
     encode_signal,
-    mailbox_key,
-    noted_as,
 )
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.codec.streams import event_of_signal
 from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.contract.watch import Watch
-from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, LOWEST, format_of, reading
+from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
 from agent_statestore.query import EVERYTHING, Query, check_limit
 from agent_statestore.recall.vectors import VectorIndex
@@ -52,13 +51,13 @@ from agent_statestore.redis.keys import (
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
+from agent_statestore.redis.streams import RedisStreaming
 from agent_statestore.redis.vectors import vectors_of
 from agent_statestore.redis.watching import watch
 from agent_statestore.redis.writing import General, Ordinary, write_each
 from agent_statestore.rules.creating import create_each, same_execution, same_id
 from agent_statestore.rules.rates import asked, turn_of
 from agent_statestore.states import OVER, AgentState
-from agent_statestore.store import Store
 
 DEFAULT_KEY_PREFIX: Final = "agent:state:"
 DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)
@@ -67,7 +66,7 @@ DEFAULT_FAILED_TTL: Final = timedelta(days=7)
 _ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
 
 
-class RedisStore(Store):
+class RedisStore(RedisStreaming):
     """A store in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
 
     Give a `url`, as `open_redis` describes it, or a `client`: a `redis.Redis` or a `redis.RedisCluster`, whose settings
@@ -151,7 +150,8 @@ class RedisStore(Store):
         return create_each(news, self.create, lambda: create_at_once(self._connection, creations))
 
     def get_context(self, execution_id: str) -> AgentContext | None:
-        parts = self._connection.run(script("get_context"), self._keys.execution(execution_id), (execution_id,))
+        keys = self._keys.execution(execution_id, parts=arguments.PARTS_OF_CONTEXT)
+        parts = self._connection.run(script("get_context"), keys, (execution_id,))
         return None if parts is None else answers.context(parts)
 
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
@@ -247,7 +247,7 @@ class RedisStore(Store):
         if step is not None and token is not None and not ttl:
             version_and_cancel = self._connection.run(
                 script("append_step"),
-                self._keys.header_and_steps(execution_id),
+                self._keys_of_step(execution_id, change),
                 arguments.append_step(self._now(), change, token, step),
             )
             if version_and_cancel is not None:
@@ -285,14 +285,21 @@ class RedisStore(Store):
                 calls.append(general)
             else:
                 values = arguments.append_step(self._now(), change, token, step)
-                calls.append(Ordinary(self._keys.header_and_steps(execution_id), values, general))
+                calls.append(Ordinary(self._keys_of_step(execution_id, change), values, general))
         return write_each(self._connection, calls)
+
+    def _keys_of_step(self, execution_id: str, change: EncodedCheckpoint) -> tuple[bytes, ...]:
+        """Return the keys of `append_step.lua`."""
+        keys = self._keys.header_and_steps(execution_id)
+        return keys if change.stream is None else (*keys, self._keys.events(execution_id))
 
     def _keys_of(self, execution_id: str, change: EncodedCheckpoint, ttl: str) -> list[bytes]:
         """Return the keys of `checkpoint.lua`."""
         state = change.state
         if state is None and not ttl:
             keys = self._keys.execution(execution_id, parts=arguments.parts_of(change))
+            if change.stream is not None:
+                keys.append(self._keys.events(execution_id))
         else:
             keys = self._keys.execution_and_shared(execution_id, with_states=state is not None)
         if state is AgentState.IDLE:
@@ -302,26 +309,10 @@ class RedisStore(Store):
         return keys
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        signal_text = encode_signal(signal, self.max_value_bytes)
-        values: tuple[str | int, ...] = (
-            self._now(),
-            execution_id,
-            signal.signal_id,
-            signal.kind.value,
-            mailbox_key(signal.key, signal.round),
-            signal_text,
-            "1" if signal.kind in _ANSWERS else "0",
-            "1" if signal.kind is SignalKind.CANCEL else "0",
-            self._working_ttl,
-            noted_as(signal) or "",
-            arguments.said(signal.sender),
-            arguments.said(signal.reason),
-            self.max_mailbox,
-            "1" if signal.kind is SignalKind.EVENT else "0",
-            self.max_context_bytes,
+        text, told = encode_signal(signal, self.max_value_bytes), event_of_signal(signal, self.max_value_bytes)
+        values = arguments.send(
+            (self._now(), execution_id, self._working_ttl), signal, text, told, self.max_mailbox, self.max_context_bytes
         )
-        if format_of(signal_text) > LOWEST:
-            values += (format_of(signal_text),)
         answer = self._connection.run(script("send"), self._keys.execution_and_shared(execution_id), values)
         if answers.text(answer[0]) != "OK":
             answers.refuse(answer, execution_id, key=signal.key, limit=self.max_mailbox)

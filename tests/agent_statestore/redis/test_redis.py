@@ -33,7 +33,7 @@ from agent_statestore.records import (
     WaitKind,
 )
 from agent_statestore.redis import RedisStore, open_redis
-from agent_statestore.redis.keys import PARTITIONS, partition_of, partition_of_idempotency_key
+from agent_statestore.redis.keys import PARTITIONS, PARTS, partition_of, partition_of_idempotency_key
 from agent_statestore.redis.scripts import together
 from agent_statestore.redis.servers.connection import _TOGETHER, no_retry
 from agent_statestore.states import AgentState
@@ -307,7 +307,7 @@ def made_older(raw: redis.Redis, store: RedisStore, execution_id: str) -> None:
     """Makes an execution look as a version wrote it that knew neither the audit trail nor when something was over."""
     partition = partition_of(execution_id)
     raw.hdel(store._keys.header(execution_id), "ended_us")
-    raw.hset(store._keys.own(execution_id)[-2], "seq", 7)
+    raw.hset(store._keys.own(execution_id)[1 + PARTS.index("signals")], "seq", 7)
     raw.delete(store._keys.audit(execution_id))
     for key in store._keys.ended(partition):
         raw.zrem(key, execution_id)

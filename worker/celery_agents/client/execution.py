@@ -11,11 +11,16 @@ from agent_statestore.records import AgentContext, AgentStep, ExecutionSummary, 
 from agent_statestore.states import AgentState
 from agent_statestore.streams.records import StreamEvent
 from celery_agents.client.follower import AsyncStreamFollower, StreamFollower
-from celery_agents.client.following import async_events_of, check_outside_of_agents, check_seconds, events_of
+from celery_agents.client.following import (
+    async_events_of,
+    check_outside_of_agents,
+    check_seconds,
+    events_of,
+    require_completed,
+)
 from celery_agents.client.text import TextPiece, TextPieces, pieces_of
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.journal.spending import spent_in
-from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.lifecycle import delete, signals
 from celery_agents.lifecycle.cancel import cancel
 from celery_agents.lifecycle.decider import PYTHON, Decider
@@ -300,13 +305,7 @@ class Execution:
         return f"{said}: no worker on {self._services.store.url} that knows agent {summary.agent_id!r} has taken it yet"
 
     def _output(self, summary: ExecutionSummary) -> JSONValue:
-        if summary.state is AgentState.CANCELLED:
-            raise ExecutionCancelled(self.id)
-        if summary.state is AgentState.FAILED:
-            error = summary.error
-            if error is None:
-                raise ExecutionFailed(self.id, "unknown", "no error was recorded")
-            raise ExecutionFailed(self.id, error.type, error.message)
+        require_completed(summary)
         return self.context().output
 
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 from agent_statestore.records import ExecutionSummary
+from agent_statestore.states import AgentState
 from agent_statestore.streams.records import StreamEvent, StreamKind
 from celery_agents.client.follower import AsyncStreamFollower, StreamFollower
 from celery_agents.client.text import ended_as
 from celery_agents.engine.steps.scope import execution_around
+from celery_agents.errors import ExecutionCancelled, ExecutionFailed
 from celery_agents.misuse import WaitInsideAgent
 
 
@@ -99,3 +101,14 @@ def check_seconds(timeout: float | None) -> None:
     """Raise `TypeError` for anything but a number of seconds: most often a `timedelta`, which agents' waits take."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
         raise TypeError(f"timeout needs a number of seconds, or None, not {timeout!r:.80}")
+
+
+def require_completed(summary: ExecutionSummary) -> None:
+    """Raise `ExecutionCancelled` or `ExecutionFailed` for an execution that is over otherwise."""
+    if summary.state is AgentState.CANCELLED:
+        raise ExecutionCancelled(summary.execution_id)
+    if summary.state is AgentState.FAILED:
+        error = summary.error
+        if error is None:
+            raise ExecutionFailed(summary.execution_id, "unknown", "no error was recorded")
+        raise ExecutionFailed(summary.execution_id, error.type, error.message)

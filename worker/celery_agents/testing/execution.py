@@ -6,7 +6,8 @@ from typing import Any, Protocol, Self
 from agent_statestore.clock import ManualClock
 from agent_statestore.records import AgentStep, ExecutionSummary
 from agent_statestore.states import AgentState
-from celery_agents.client.execution import Execution, check_outside_of_agents
+from celery_agents.client.execution import Execution
+from celery_agents.client.following import check_outside_of_agents
 from celery_agents.engine.relatives import SPAWN
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import what_it_does

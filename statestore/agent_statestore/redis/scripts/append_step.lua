@@ -4,18 +4,27 @@
 -- here and is left to that script, which also says what is wrong.
 --
 -- KEYS[1..2]    header and steps, as in execution.lua
+-- KEYS[3]       events:<id>, if there are events; see stream.lua
 -- ARGV[1]       injected time in us, or empty
 -- ARGV[2]       checkpoint id
 -- ARGV[3]       fencing token
 -- ARGV[4..5]    number and text of the step
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       how many bytes the context may have
+-- ARGV[8+]      if there are events: the place of the first one, and their texts
 --
 -- Returns {version, cancel_requested}, or nil.
 
+-- A step without events has nothing more to do than before there were any.
+local function if_told(...)
+  if KEYS[3] then
+    return ...
+  end
+end
+
 local h = redis.call('HMGET', KEYS[1],
   'state', 'token', 'step_count', 'checkpoint_id', 'lease_until_us', 'version', 'cancel_requested',
-  'context_bytes')
+  'context_bytes', if_told('stream_last', 'stream_place'))
 if (h[1] ~= 'thinking' and h[1] ~= 'using_tool') or h[2] ~= ARGV[3] or h[4] == ARGV[2]
   or h[3] + 1 ~= tonumber(ARGV[4]) or (ARGV[6] ~= '' and ARGV[6] ~= '=' .. (h[4] or '')) then
   return false
@@ -32,9 +41,25 @@ local bytes = (h[8] or 0) + #ARGV[5]
 if bytes > tonumber(ARGV[7]) then
   return false
 end
+local number, last, place
+if KEYS[3] then
+  if tonumber(ARGV[8]) <= tonumber(h[10] or 0) then
+    return false -- it has some of them, or they are of no attempt
+  end
+  number = math.max((h[9] or 0) + 1, tonumber(now))
+  last, place = string.format('%.0f', number + #ARGV - 9), string.format('%.0f', ARGV[8] + #ARGV - 9)
+end
 local version = string.format('%.0f', h[6] + 1)
 redis.call('HSET', KEYS[1], 'version', version, 'checkpoint_id', ARGV[2], 'updated_us', now, 'step_count', ARGV[4],
-  'crashes', '0', 'context_bytes', string.format('%.0f', bytes))
+  'crashes', '0', 'context_bytes', string.format('%.0f', bytes), if_told('stream_last', last, 'stream_place', place))
 redis.call('RPUSH', KEYS[2], ARGV[5])
+if KEYS[3] then
+  if not h[9] then
+    redis.call('DEL', KEYS[3]) -- as in stream.lua
+  end
+  for at = 9, #ARGV do
+    redis.call('RPUSH', KEYS[3], string.format('%.0f', number + at - 9), ARGV[at])
+  end
+end
 redis.pcall(PUBLISH, KEYS[1], '')
 return {version, h[7]}

@@ -1,8 +1,9 @@
--- uses: clock states execution audit publish
+-- uses: clock states execution audit publish stream
 -- Applies one checkpoint, all or nothing: every check stands before the first write.
 --
--- KEYS[1..25]   as in execution.lua; without a new state and a ttl only as many as the parts below need
--- KEYS[26]      ended:<state>, zset, of the new state if it is over, or of 'failed' if it is 'idle'
+-- KEYS[1..26]   as in execution.lua; without a new state and a ttl only as many as the parts below need
+-- KEYS[27]      ended:<state>, zset, of the new state if it is over, or of 'failed' if it is 'idle'
+-- the last      events:<id>, if there are events and it is not among them yet
 --
 -- ARGV[1]       injected time in us, or empty
 -- ARGV[2]       execution id
@@ -11,7 +12,7 @@
 -- ARGV[5]       ttl in ms of an execution that is over after this write, or else of a working one; or empty
 -- ARGV[6]       '=' and the id of the checkpoint that this one builds on, or empty
 -- ARGV[7]       how many bytes the context may have, and ':', and the numbers of the parts below, joined by commas,
---               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed;
+--               without the zeros at the end: steps, messages, memory, forget, facts, entities, rag, consumed, events;
 --               then, unless it is the lowest, ':' and the highest format of the parts
 -- ARGV[8]       new state, or empty: then ARGV[9..18] are left out
 -- ARGV[9]       states from which it may be reached, as ",a,b,"
@@ -21,16 +22,18 @@
 -- ARGV[15]      announce within us, or empty
 -- ARGV[16..18]  by, reason and signal, as in audit.lua
 -- then          steps as (number, name, '1' if it has a result, text), messages, memory as (key, text), forget, facts,
---               entities as (name, text), rag, consumed signal ids
+--               entities as (name, text), rag, consumed signal ids; if there are events, the place of the first one
+--               and their texts
 --
 -- Returns {'OK', version, cancel_requested, due_now}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'LEASE_LOST'},
 -- {'OVER', state}, {'LEASE_HELD'}, {'CONFLICT', last checkpoint}, {'ILLEGAL', current state},
 -- {'STEP_CONFLICT', step number, recorded steps} or {'TOO_LARGE', bytes, limit}.
 
 local now, id, token, new = clock_us(ARGV[1]), ARGV[2], ARGV[4], ARGV[8]
+local IS_WHOLE = #KEYS > LAST_PART
 local h = redis.call('HMGET', KEYS[1],
   'checkpoint_id', 'version', 'cancel_requested', 'state', 'token', 'lease_until_us', 'step_count', 'format',
-  'context_bytes')
+  'context_bytes', 'stream_last', 'stream_place')
 local current = h[4]
 if not current then
   return {'NOT_FOUND'}
@@ -68,7 +71,7 @@ if new ~= '' and not string.find(ARGV[9], ',' .. current .. ',', 1, true) then
   return {'ILLEGAL', current}
 end
 
-local counts, kinds = {0, 0, 0, 0, 0, 0, 0, 0}, 0
+local counts, kinds = {0, 0, 0, 0, 0, 0, 0, 0, 0}, 0
 local limit, numbers, format = string.match(ARGV[7], '^(%d+):([%d,]*):?(%d*)$')
 for count in string.gmatch(numbers, '%d+') do
   kinds = kinds + 1
@@ -177,6 +180,16 @@ if new ~= '' then
     put('not_before_us', '0')
   end
 end
+local events = counts[9]
+local place, has_place, first_event, event_number = 0, tonumber(h[11] or 0), nil, nil
+if events > 0 then
+  place = tonumber(ARGV[#ARGV - events])
+  first_event, event_number = new_events(h[10], has_place, place, #ARGV - events + 1, #ARGV, now)
+  if first_event then
+    set[#set + 1], set[#set + 2] = 'stream_last', text(event_number + #ARGV - first_event)
+    set[#set + 1], set[#set + 2] = 'stream_place', place_after(has_place, place, events)
+  end
+end
 redis.call('HSET', KEYS[1], unpack(set))
 if #unset > 0 then
   redis.call('HDEL', KEYS[1], unpack(unset))
@@ -259,7 +272,7 @@ if new ~= '' then
   elseif is_over(new) then
     ring_at(id, ARGV[15] ~= '' and now + tonumber(ARGV[15]) or nil)
     if ARGV[15] == '' then
-      redis.call('ZADD', KEYS[26], text(now), id) -- else settle.lua does so, when the end has been announced
+      redis.call('ZADD', KEYS[27], text(now), id) -- else settle.lua does so, when the end has been announced
     end
   elseif frees then
     ring_at(id, now)
@@ -271,11 +284,14 @@ if new ~= '' then
     note(KEYS[12], now, 'moved', current, new, h[5], ARGV[16], ARGV[17], ARGV[18], worker)
     move_state(id, current, new)
     if new == 'idle' then
-      redis.call('ZREM', KEYS[26], id)
+      redis.call('ZREM', KEYS[27], id)
     end
   end
 end
-if #KEYS > 11 then
+if first_event then
+  push_events(KEYS[IS_WHOLE and LAST_PART or #KEYS], h[10], first_event, #ARGV, event_number)
+end
+if IS_WHOLE then
   touch(id, new ~= '' and new or current, frees and '' or ARGV[5]) -- an execution that is queued again never expires
 end
 redis.pcall(PUBLISH, KEYS[1], '')

@@ -1,7 +1,7 @@
 -- uses: clock states execution audit publish
 -- Takes the lease and reads the context under it.
 --
--- KEYS[1..25]  as in execution.lua; `intents` is not used
+-- KEYS[1..26]  as in execution.lua; `intents` is not used
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      owner
@@ -42,8 +42,8 @@ redis.call('HSET', KEYS[1],
   'not_before_us', '0',
   'updated_us', text(now))
 note(KEYS[12], now, 'claimed', h[2], 'thinking', token, '', '', '', ARGV[3])
-redis.call('ZADD', KEYS[14], until_us, id)
-redis.call('HSET', KEYS[15], id, token .. ':' .. ARGV[3])
+redis.call('ZADD', KEYS[15], until_us, id)
+redis.call('HSET', KEYS[16], id, token .. ':' .. ARGV[3])
 ring_at(id, until_us)
 move_state(id, h[2], 'thinking')
 touch(id, 'thinking', ARGV[5])

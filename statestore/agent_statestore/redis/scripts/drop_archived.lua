@@ -1,8 +1,8 @@
 -- uses: clock states execution publish
 -- Starts the time to live of an execution that is over and of which another store has a copy.
 --
--- KEYS[1..16]   as in execution.lua
--- KEYS[17..19]  ended:<state>, zsets: execution id by ended_us
+-- KEYS[1..17]   as in execution.lua
+-- KEYS[18..20]  ended:<state>, zsets: execution id by ended_us
 -- ARGV[1]       execution id
 -- ARGV[2..4]    how far the copy has come: version, token, entries of the audit trail
 -- ARGV[5..7]    ttl in ms of a completed, failed, cancelled execution; empty: gone at once
@@ -18,9 +18,9 @@ if not is_over(h[1]) or h[2] ~= ARGV[2] or h[3] ~= ARGV[3] or redis.call('LLEN',
   return 0
 end
 local number = state_number(h[1]) - BEFORE_OVER
-local was_listed = redis.call('ZREM', KEYS[16 + number], id) == 1
+local was_listed = redis.call('ZREM', KEYS[17 + number], id) == 1
 -- A repetition must not start the time anew.
-if was_listed or not redis.call('ZSCORE', KEYS[16], id) then
+if was_listed or not redis.call('ZSCORE', KEYS[17], id) then
   local ttl_ms = ARGV[4 + number]
   if ttl_ms ~= '' then
     expire_at(id, text(server_ms() + tonumber(ttl_ms)))

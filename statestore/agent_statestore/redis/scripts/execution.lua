@@ -17,11 +17,12 @@
 --                                      "n<address>" -> unconsumed signals there;  "a<address>" -> 1 once answered;
 --                                      An address is "<kind>:<key>".  "seq" -> a number, of an older version
 --   KEYS[12]     audit:<id>     list   entries of the audit trail in order; see audit.lua
---   KEYS[13]     bells          hash   execution id -> "token:rings:cancel_requested:over", while it is due
---   KEYS[14]     leases         zset   execution id by lease_until_us, until the lease is given back
---   KEYS[15]     holders        hash   execution id -> "token:owner", until the lease is given back
---   KEYS[16]     expiring       zset   execution id by the server's millisecond at which all its own keys expire
---   KEYS[17..25] state:<state>  zset   index entry "<created_us>:<id>" of each execution in that state, in the order
+--   KEYS[13]     events:<id>   list   its stream: number and text of each event in turn; see stream.lua
+--   KEYS[14]     bells          hash   execution id -> "token:rings:cancel_requested:over", while it is due
+--   KEYS[15]     leases         zset   execution id by lease_until_us, until the lease is given back
+--   KEYS[16]     holders        hash   execution id -> "token:owner", until the lease is given back
+--   KEYS[17]     expiring       zset   execution id by the server's millisecond at which all its own keys expire
+--   KEYS[18..26] state:<state>  zset   index entry "<created_us>:<id>" of each execution in that state, in the order
 --                                      of AgentState
 --
 -- Some scripts also take ended:<state>, zsets: execution id by ended_us, of executions that are over in that state, not
@@ -29,24 +30,24 @@
 --
 -- is_over, is_paused, is_working, state_number, BEFORE_OVER and NEVER_US are generated from AgentState.
 
-local FIRST_PART, LAST_PART, BEFORE_STATES = 3, 12, 16
+local FIRST_PART, LAST_PART, BEFORE_STATES = 3, 13, 17
 
 -- Makes the execution due, or (nil) not due for anything. Called after the header is written: the bell copies from it
 -- what a sweeper needs, because a sweeper's script cannot name the headers of the executions that it will find.
 local function ring_at(id, due_us)
   if due_us == nil then
     redis.call('ZREM', KEYS[2], id)
-    redis.call('HDEL', KEYS[13], id)
+    redis.call('HDEL', KEYS[14], id)
     return
   end
   local h = redis.call('HMGET', KEYS[1], 'token', 'rings', 'cancel_requested', 'state')
   redis.call('ZADD', KEYS[2], text(due_us), id)
-  redis.call('HSET', KEYS[13], id, h[1] .. ':' .. h[2] .. ':' .. h[3] .. ':' .. (is_over(h[4]) and '1' or '0'))
+  redis.call('HSET', KEYS[14], id, h[1] .. ':' .. h[2] .. ':' .. h[3] .. ':' .. (is_over(h[4]) and '1' or '0'))
 end
 
 local function forget_lease(id)
-  redis.call('ZREM', KEYS[14], id)
-  redis.call('HDEL', KEYS[15], id)
+  redis.call('ZREM', KEYS[15], id)
+  redis.call('HDEL', KEYS[16], id)
 end
 
 local function move_state(id, current, new)
@@ -63,7 +64,7 @@ local function expire_at(id, at)
   for part = FIRST_PART, LAST_PART do
     redis.call('PEXPIREAT', KEYS[part], at)
   end
-  redis.call('ZADD', KEYS[16], at, id)
+  redis.call('ZADD', KEYS[17], at, id)
 end
 
 -- Applies the expiry rule after a write: an execution that is over expires after ttl_ms (empty text = never), and so
@@ -71,7 +72,7 @@ end
 local function touch(id, state, ttl_ms)
   if ttl_ms ~= '' and (is_over(state) or (is_working(state) and redis.call('HGET', KEYS[1], 'lease_until_us') ~= '0')) then
     expire_at(id, text(server_ms() + tonumber(ttl_ms)))
-  elseif redis.call('ZREM', KEYS[16], id) == 1 then
+  elseif redis.call('ZREM', KEYS[17], id) == 1 then
     redis.call('PERSIST', KEYS[1])
     for part = FIRST_PART, LAST_PART do
       redis.call('PERSIST', KEYS[part])

@@ -1,9 +1,9 @@
 -- Reads everything of one execution in one consistent look.
 --
--- KEYS[1..12]  as in execution.lua; `intents` is not read: the steps say the same
+-- KEYS[1..13]  as in execution.lua; `intents` is not read: the steps say the same
 -- ARGV[1]      execution id
 --
--- Returns {header, due_us, steps, messages, working memory, facts, entities, rag, ids of the mailbox, signals, audit},
+-- Returns {header, due_us, steps, messages, working memory, facts, entities, rag, ids of the mailbox, signals, audit, events},
 -- where hashes are names and values in turn, or nil.
 
 local header = redis.call('HGETALL', KEYS[1])
@@ -22,4 +22,5 @@ return {
   redis.call('ZRANGE', KEYS[10], 0, -1),
   redis.call('HGETALL', KEYS[11]),
   redis.call('LRANGE', KEYS[12], 0, -1),
+  redis.call('LRANGE', KEYS[13], 0, -1),
 }

@@ -1,7 +1,7 @@
 -- uses: clock states execution publish
 -- Gives a lease up, or breaks the lease of a dead process.
 --
--- KEYS[1..16]  as in execution.lua
+-- KEYS[1..17]  as in execution.lua
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      token

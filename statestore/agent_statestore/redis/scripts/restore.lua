@@ -1,12 +1,12 @@
 -- uses: clock states execution idempotency publish
 -- Stores an execution as it was exported, in place of an older copy that nobody holds.
 --
--- KEYS[1..25]   as in execution.lua
--- KEYS[26..28]  ended:<state>           zsets   execution id by ended_us
--- KEYS[29]      cards                   hash    execution id -> what never changes
--- KEYS[30]      idempotency             hash    "<agent id>\0<idempotency key>" -> execution id
--- KEYS[31]      refused:<id>:<promise>  string  there if the promise of the key was taken back; see redis/idempotency.py
--- KEYS[32+]     all, agent:<agent>, session:<session>, user:<user>, zsets that list the execution
+-- KEYS[1..26]   as in execution.lua
+-- KEYS[27..29]  ended:<state>           zsets   execution id by ended_us
+-- KEYS[30]      cards                   hash    execution id -> what never changes
+-- KEYS[31]      idempotency             hash    "<agent id>\0<idempotency key>" -> execution id
+-- KEYS[32]      refused:<id>:<promise>  string  there if the promise of the key was taken back; see redis/idempotency.py
+-- KEYS[33+]     all, agent:<agent>, session:<session>, user:<user>, zsets that list the execution
 --
 -- ARGV[1]       injected time in us, or empty
 -- ARGV[2]       execution id
@@ -19,7 +19,7 @@
 -- ARGV[11]      due_us, or empty
 -- ARGV[12]      ended_us, or empty
 -- ARGV[13]      numbers of the words below, joined by commas
--- then          the words for KEYS[1] and KEYS[3..12]: names and values of hashes, members of lists, scores and members
+-- then          the words for KEYS[1] and KEYS[3..13]: names and values of hashes, members of lists, scores and members
 --               of the zset
 --
 -- Returns {'OK'}, {'KEPT'} if the copy that is there is newer, as new, or claimed, {'REFUSED'},
@@ -41,10 +41,10 @@ if h[1] then
     return {'KEPT'}
   end
 end
-if ARGV[8] == '1' and redis.call('EXISTS', KEYS[31]) == 1 then
+if ARGV[8] == '1' and redis.call('EXISTS', KEYS[32]) == 1 then
   return {'REFUSED'}
 end
-local holder = holder_of(KEYS[30], KEYS[16], ARGV[7])
+local holder = holder_of(KEYS[31], KEYS[17], ARGV[7])
 if holder and holder ~= id then
   return {'TAKEN', holder}
 end
@@ -60,14 +60,15 @@ end
 
 -- The idempotency key, or else the card, comes first: a server out of memory refuses it, while the older copy is there.
 if ARGV[7] ~= '' then
-  redis.call('HSET', KEYS[30], ARGV[7], id)
+  redis.call('HSET', KEYS[31], ARGV[7], id)
 end
-redis.call('HSET', KEYS[29], id, ARGV[10])
+redis.call('HSET', KEYS[30], id, ARGV[10])
 redis.call('DEL', KEYS[1])
 for part = FIRST_PART, LAST_PART do
   redis.call('DEL', KEYS[part])
 end
-local part, commands = 0, {'HSET', 'RPUSH', 'HSET', 'RPUSH', 'HSET', 'RPUSH', 'HSET', 'RPUSH', 'ZADD', 'HSET', 'RPUSH'}
+local part, commands = 0, {'HSET', 'RPUSH', 'HSET', 'RPUSH', 'HSET', 'RPUSH', 'HSET', 'RPUSH', 'ZADD', 'HSET', 'RPUSH',
+  'RPUSH'}
 for count in string.gmatch(ARGV[13], '%d+') do
   part = part + 1
   write(commands[part], KEYS[part == 1 and 1 or part + 1], tonumber(count))
@@ -78,11 +79,11 @@ for i = BEFORE_STATES + 1, BEFORE_STATES + 9 do
   redis.call('ZREM', KEYS[i], entry)
 end
 redis.call('ZADD', KEYS[BEFORE_STATES + state_number(state)], 0, entry)
-for i = 32, #KEYS do
+for i = 33, #KEYS do
   redis.call('ZADD', KEYS[i], 0, entry)
 end
 forget_lease(id)
-for i = 26, 28 do
+for i = 27, 29 do
   redis.call('ZREM', KEYS[i], id)
 end
 if ARGV[11] ~= '' then
@@ -90,7 +91,7 @@ if ARGV[11] ~= '' then
 else
   ring_at(id, nil)
   if is_over(state) then
-    redis.call('ZADD', KEYS[25 + state_number(state) - BEFORE_OVER], ARGV[12], id)
+    redis.call('ZADD', KEYS[26 + state_number(state) - BEFORE_OVER], ARGV[12], id)
   end
 end
 touch(id, state, ARGV[9])

@@ -1,7 +1,7 @@
--- uses: clock states execution audit publish
+-- uses: clock states execution audit publish stream
 -- Puts a signal into the mailbox.
 --
--- KEYS[1..16]  as in execution.lua
+-- KEYS[1..17]  as in execution.lua
 -- ARGV[1]      injected time in us, or empty
 -- ARGV[2]      execution id
 -- ARGV[3]      signal id
@@ -16,14 +16,15 @@
 -- ARGV[13]     how many signals the mailbox holds; the ids of as many are remembered
 -- ARGV[14]     '1' if it is an event, else '0'
 -- ARGV[15]     how many bytes the context may have
--- ARGV[16]     format of the text; left out if it is the lowest
+-- ARGV[16]     format of the text, or empty if it is the lowest
+-- ARGV[17]     the event that tells of it, if a stream does
 --
 -- Returns {'OK', woke}, {'NOT_FOUND'}, {'FORMAT_TOO_NEW', format}, {'OVER', state}, {'MAILBOX_FULL'},
 -- {'TOO_LARGE', bytes, limit}, {'ALREADY_ANSWERED'} or {'NOT_ASKED'}.
 
 local now, id = clock_us(ARGV[1]), ARGV[2]
 local h = redis.call('HMGET', KEYS[1], 'state', 'lease_until_us', 'awaited', 'format', 'token', 'owner',
-  'cancel_requested', 'context_bytes')
+  'cancel_requested', 'context_bytes', 'stream_last', 'stream_place')
 if not h[1] then
   return {'NOT_FOUND'}
 end
@@ -63,7 +64,7 @@ end
 local lease_lives = tonumber(h[2]) > now
 local woke = not lease_lives and (is_cancel or (awaited and is_paused(h[1])))
 redis.call('HSET', KEYS[1], 'updated_us', text(now), 'context_bytes', text(bytes))
-if tonumber(ARGV[16] or 0) > tonumber(h[4]) then
+if (tonumber(ARGV[16] or '') or 0) > tonumber(h[4]) then
   redis.call('HSET', KEYS[1], 'format', ARGV[16])
 end
 if is_cancel then
@@ -99,6 +100,11 @@ elseif is_cancel then
   if due_us then
     ring_at(id, tonumber(due_us)) -- the bell has a copy of cancel_requested
   end
+end
+if ARGV[17] then
+  local _, event_number = new_events(h[9], 0, 0, 17, 17, now)
+  redis.call('HSET', KEYS[1], 'stream_last', text(event_number), 'stream_place', h[10] or '0')
+  push_events(KEYS[LAST_PART], h[9], 17, 17, event_number)
 end
 touch(id, h[1], ARGV[9])
 redis.pcall(PUBLISH, KEYS[1], '')
