@@ -7,7 +7,7 @@ from agent_statestore.clock import from_us, to_us
 from agent_statestore.envelope import DAMAGE, Fields, reason_of_damage, seal, unseal
 from agent_statestore.errors import FormatTooNew
 from agent_statestore.records import JSONValue, Signal, SignalKind
-from agent_statestore.streams.records import StreamEvent, StreamKind, StreamPage, StreamPart
+from agent_statestore.streams.records import WHEN_STORED, StreamEvent, StreamKind, StreamPage, StreamPart
 
 # How many events one attempt may have: its token and the place of an event are one number, exact in a double.
 _PLACES: Final = 1 << 32
@@ -43,7 +43,9 @@ def encode_part(part: StreamPart, max_bytes: int) -> EncodedPart:
 
 def encode_event(event: StreamEvent, max_bytes: int) -> str:
     """Return an event as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
-    fields: Fields = {"kind": event.kind, "at": to_us(event.at)}
+    fields: Fields = {"kind": event.kind}
+    if event.at is not WHEN_STORED:
+        fields["at"] = to_us(event.at)
     if event.attempt:
         fields["attempt"], fields["seq"] = event.attempt, event.seq
     if event.step:

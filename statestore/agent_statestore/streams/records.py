@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +12,8 @@ from agent_statestore.records import JSONValue, Lease, require_name
 # How many events one part has at most, and how many one page.
 MOST_EVENTS: Final = 10_000
 MOST_READ: Final = 1_000
+# Stands for the time at which the store appends an event.
+WHEN_STORED: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class StreamKind(StrEnum):
@@ -63,6 +65,7 @@ class StreamEvent:
         kind: a `StreamKind`, or the kind of a newer version, which a reader leaves alone.
         data: a JSON object; see `StreamKind`.
         at: when it happened, by the writer's estimate of the store's clock; the order of a stream is that of `number`.
+            By default it is when the store appends it.
         attempt: under which claim; 0 for what came from outside of any claim.
         seq: its place among the events of its attempt, from 1; 0 from outside.
         step: the name of the step that it belongs to; "" for none.
@@ -74,7 +77,7 @@ class StreamEvent:
 
     kind: str
     data: Mapping[str, JSONValue] = field(default_factory=dict)
-    at: datetime
+    at: datetime = WHEN_STORED
     attempt: int = 0
     seq: int = 0
     step: str = ""

@@ -10,6 +10,7 @@ from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.outcome import Ending, Outcome
+from celery_agents.engine.stream.telling import ending
 
 log = line_logger(__name__)
 
@@ -24,6 +25,9 @@ def end_unreadable(store: Store, fault: ExecutionUnreadable, announce_within: ti
     lease = fault.lease
     log.error("execution %s fails: %s", lease.execution_id, fault)
     error = ExecutionUnreadable(lease.execution_id, fault.part, fault.reason)
-    failed = Checkpoint(state=AgentState.FAILED, error=describe(error), announce_within=announce_within)
+    info = describe(error)
+    failed = Checkpoint(
+        state=AgentState.FAILED, error=info, announce_within=announce_within, stream=ending(AgentState.FAILED, info)
+    )
     store.checkpoint(lease.execution_id, failed, lease)
     return Outcome(ending=Ending.FAILED, error=error, token=lease.token, has_relatives=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from agent_statestore.checkpoint import Checkpoint, Via
 from agent_statestore.errors import (
@@ -21,6 +21,7 @@ from agent_statestore.records import AuditEvent, ExecutionSummary, Lease, Signal
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
+from celery_agents.engine.stream.telling import ending
 from celery_agents.lifecycle.relatives import children_of
 from celery_agents.lifecycle.ring import Ring
 from celery_agents.lifecycle.turns.line import pass_turn_on
@@ -61,9 +62,7 @@ class Ends:
         Return False if somebody does: that worker ends it at its next step boundary.
         """
         try:
-            self.store.checkpoint(
-                execution_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
-            )
+            self.store.checkpoint(execution_id, self._cancelled())
         except LeaseHeld:
             return False
         except ExecutionOver:
@@ -75,13 +74,7 @@ class Ends:
 
         The write takes the lease, so the store refuses every later write of its holder. Always return True.
         """
-        checkpoint = Checkpoint(
-            state=AgentState.CANCELLED,
-            announce_within=self.announce_within,
-            by=by or _CUT_SHORT,
-            reason=reason,
-            via=via,
-        )
+        checkpoint = self._cancelled(by=by or _CUT_SHORT, reason=reason, via=via)
         while True:
             try:
                 self.store.checkpoint(execution_id, checkpoint)
@@ -96,6 +89,10 @@ class Ends:
             except ExecutionOver:
                 pass
             return True
+
+    def _cancelled(self, **said: Any) -> Checkpoint:
+        state = AgentState.CANCELLED
+        return Checkpoint(state=state, announce_within=self.announce_within, stream=ending(state), **said)
 
     def _lease_on(self, execution_id: str) -> Lease | None:
         summary = self.store.get_summary(execution_id)
@@ -198,9 +195,7 @@ class Ends:
             if now:
                 self.cut_short(child_id, by=cancel.sender, reason=cancel.reason)
             else:
-                self.store.checkpoint(
-                    child_id, Checkpoint(state=AgentState.CANCELLED, announce_within=self.announce_within)
-                )
+                self.store.checkpoint(child_id, self._cancelled())
         except (ExecutionNotFound, ExecutionOver):
             return
         except LeaseHeld:

@@ -102,11 +102,11 @@ class Outlet:
                 begun = self._begun.get(step)
                 tried = 1 if begun is None else begun.tried
             last = self._waiting[-1] if self._waiting else None
-            if last is not None and kind in _DELTAS and last.takes_up(kind, data, step, tried):
+            if self._is_full(kind):
+                self._drop(last)
+            elif last is not None and kind in _DELTAS and last.takes_up(kind, data, step, tried):
                 last.data["delta"] = f"{last.data['delta']}{data['delta']}"
                 self._bytes += len(data["delta"])
-            elif self._is_full(kind):
-                self._drop(last)
             else:
                 self._waiting.append(_Said(kind, data, self._now(), step, tried))
                 self._bytes += _size_of(data)

@@ -8,7 +8,7 @@ from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
 from agent_statestore.records import AgentStep, ErrorInfo, JSONValue, Wait, WaitKind
 from agent_statestore.states import AgentState
-from agent_statestore.streams.records import StreamEvent, StreamKind
+from agent_statestore.streams.records import StreamEvent, StreamKind, StreamPart
 
 # An output, a prompt or an argument that is larger is left out: readers find it in the execution.
 MOST_TOLD_BYTES: Final = 16 * 1024
@@ -37,6 +37,11 @@ def told_by(
         yield StreamEvent(kind=StreamKind.PAUSED, data={"waits": [_address(told) for told in shown]}, at=now)
     elif state.is_over:
         yield StreamEvent(kind=StreamKind.ENDED, data=_ended(state, change), at=now)
+
+
+def ending(state: AgentState, error: ErrorInfo | None = None) -> StreamPart:
+    """Return what is told of an end that no attempt has come to."""
+    return StreamPart(events=(StreamEvent(kind=StreamKind.ENDED, data=_ended(state, {"error": error})),))
 
 
 def as_told(wait: Wait) -> dict[str, JSONValue]:
