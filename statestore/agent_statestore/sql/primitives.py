@@ -1,14 +1,16 @@
 """The primitives that differ between databases: the part of `StorePrimitives` that `SQLStore` hands on to a dialect."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
 from agent_statestore.checkpoint import NewExecution, Via
 from agent_statestore.codec import EncodedCheckpoint
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.codec.streams import EncodedPart, StoredStream
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Due, Lease, Renewed, Sent, Signal, Turn
 from agent_statestore.rules.rates import Asked
+from agent_statestore.streams.records import Appended
 
 
 class Primitives(Protocol):
@@ -33,7 +35,17 @@ class Primitives(Protocol):
 
     def checkpoint(self, execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> Checkpointed: ...
 
-    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int, max_bytes: int) -> Sent: ...
+    def send(
+        self, execution_id: str, signal: Signal, text: str, told: str | None, max_mailbox: int, max_bytes: int
+    ) -> Sent:
+        """See `StorePrimitives.send`; `told` is the event that tells of the signal (`event_of_signal`)."""
+        ...
+
+    def append_streams(self, parts: Sequence[tuple[Lease, EncodedPart]]) -> Sequence[Appended]: ...
+
+    def read_streams(self, cursors: Mapping[str, int], limit: int) -> Mapping[str, StoredStream]: ...
+
+    def trim_stream(self, execution_id: str, keep: int) -> int: ...
 
     def take_due(self, limit: int, grace: timedelta) -> tuple[Due, ...]: ...
 

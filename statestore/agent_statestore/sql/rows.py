@@ -57,6 +57,12 @@ def header_to_restore(exported: ExportedExecution) -> dict[str, Any]:
     }
 
 
+def stream_end_of(exported: ExportedExecution) -> dict[str, int]:
+    """Return the values of `STREAM_COLUMNS` for an exported execution: no attempt from before writes to it."""
+    last = exported.events[-1][0] if exported.events else exported.trimmed_to
+    return {"stream_last": last, "stream_place": 0, "stream_trimmed": exported.trimmed_to}
+
+
 def context_of(
     header: Mapping[str, Any],
     *,
@@ -87,6 +93,8 @@ def exported_of(
     values: Iterable[tuple[str, str, str]],
     signals: Iterable[tuple[str, str, str, str]],
     audit: Iterable[tuple[Any, ...]],
+    events: Iterable[tuple[int, str]],
+    trimmed_to: int,
 ) -> ExportedExecution:
     """Return the exported execution of a header and rows, each in its order.
 
@@ -112,6 +120,8 @@ def exported_of(
         signals=(*mailbox, *sorted(consumed)),
         audit=tuple(AuditRow(*row) for row in audit),
         leased_until_us=header["lease_until_us"],
+        events=tuple(events),
+        trimmed_to=trimmed_to,
     )
 
 

@@ -20,7 +20,9 @@ from agent_statestore.checkpoint import (
 from agent_statestore.clock import Clock, SystemClock, from_us
 from agent_statestore.codec import EncodedCheckpoint, encode_checkpoint, encode_signal
 from agent_statestore.codec.exported import ExportedExecution
+from agent_statestore.codec.streams import EncodedPart, StoredStream, event_of_signal
 from agent_statestore.contract.duties import Duty, check_duty
+from agent_statestore.contract.streams import PollingListener, StreamListener
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
 from agent_statestore.errors import InvalidRecord, StoreError, StoreUnavailable
@@ -62,6 +64,7 @@ from agent_statestore.sql.step_transaction import BoundDatabase, StepTransaction
 from agent_statestore.states import AgentState
 from agent_statestore.stats import Activity
 from agent_statestore.store import Store
+from agent_statestore.streams.records import Appended
 
 
 class SQLStore(Store):
@@ -87,6 +90,9 @@ class SQLStore(Store):
         self._find_vectors: Callable[[], VectorIndex] = lambda: DocumentVectors(self._documents)
         # Applies several checkpoints at once, where the database can.
         self._together: Callable[[Sequence[tuple[Lease, EncodedCheckpoint]]], list[Checkpointed | None]] | None = None
+        # Where the database announces nothing, there is nothing to tell.
+        self._listen: Callable[[], StreamListener] = PollingListener
+        self._tell: Callable[[Iterable[str]], None] = super().tell_readers
         bind: Callable[[Connection], BoundDatabase]
         create: Create
         match settings.dialect:
@@ -230,8 +236,23 @@ class SQLStore(Store):
         return self._transactions.open(execution_id, lease, self.max_context_bytes)
 
     def send(self, execution_id: str, signal: Signal) -> Sent:
-        text = encode_signal(signal, self.max_value_bytes)
-        return self._primitives.send(execution_id, signal, text, self.max_mailbox, self.max_context_bytes)
+        text, told = encode_signal(signal, self.max_value_bytes), event_of_signal(signal, self.max_value_bytes)
+        return self._primitives.send(execution_id, signal, text, told, self.max_mailbox, self.max_context_bytes)
+
+    def append_streams(self, parts: Sequence[tuple[Lease, EncodedPart]]) -> Sequence[Appended]:
+        return self._primitives.append_streams(parts) if parts else ()
+
+    def read_streams(self, cursors: Mapping[str, int], limit: int) -> Mapping[str, StoredStream]:
+        return self._primitives.read_streams(cursors, limit) if cursors else {}
+
+    def trim_stream(self, execution_id: str, keep: int) -> int:
+        return self._primitives.trim_stream(execution_id, keep)
+
+    def listen_streams(self) -> StreamListener:
+        return self._listen()
+
+    def tell_readers(self, execution_ids: Iterable[str]) -> None:
+        self._tell(execution_ids)
 
     def count_descendant(self, execution_id: str, limit: int) -> bool:
         return self._single.count_descendant(execution_id, limit)

@@ -1,8 +1,8 @@
 """The tables of the SQL store, as SQLAlchemy Core metadata, to which the migrations lead.
 
-One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal
-and entry of the audit trail, so that a checkpoint writes only what changed; one per session; and one in `rates` per
-bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer);
+One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal,
+entry of the audit trail and event of the stream (`events`, by its number), so that a checkpoint writes only what
+changed; one per session; and one in `rates` per bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer);
 and one in `documents` per document (`agent_statestore.documents.codec.StoredDocument`). MySQL and MariaDB have one more
 table, `document_locks`, of rows to lock (see `agent_statestore.sql.locking.documents`). PostgreSQL has `vectors` where
 the extension pgvector is (see `agent_statestore.sql.postgresql.vectors`); it is no part of the metadata.
@@ -15,7 +15,9 @@ not):
 * `pending`: JSON object, id of each unconsumed signal -> its address (`address_of`);
 * `note_count`, `signal_count`, `audit_count`: the last `position` given out in the other tables;
 * `context_bytes`: the bytes of all texts of the context, as `StorePrimitives.max_context_bytes` counts them;
-* `descendants`: what `count_descendant` has counted; unlike the others it is not one of `COLUMNS`;
+* `descendants`: what `count_descendant` has counted; unlike those before it is not one of `COLUMNS`;
+* `STREAM_COLUMNS`: where the stream ends (`agent_statestore.rules.streams.StreamEnd`), and up to which number it was
+  trimmed; `watched_until_us`: until when somebody on PostgreSQL wants to be told of its events;
 * `deleted_us`: when the execution was deleted, else null. A deleted row has no lease, no `due_us` and no
   `idempotency_key`, and only the audit trail, `purge` and `restore` still see it.
 
@@ -66,7 +68,7 @@ VERSION: Final = "alembic_version"
 UNFINISHED: Final = "alembic_unfinished"
 
 # The newest revision in `migrations/versions`, which makes the tables below. Alembic is slow to import, and not asked.
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 
 # Values of `memory.kind` and `notes.kind`.
 WORKING: Final = "working"
@@ -77,6 +79,8 @@ RAG: Final = "rag"
 
 EXTRA_COLUMNS: Final = ("intents", "pending", "note_count", "signal_count", "audit_count", "context_bytes")
 COLUMNS: Final = (*HEADER_FIELDS, *EXTRA_COLUMNS)
+# No claim and no checkpoint without events reads or writes these.
+STREAM_COLUMNS: Final = ("stream_last", "stream_place", "stream_trimmed")
 
 # The columns of `audit` behind `execution_id`, in the order of `agent_statestore.codec.AuditRow`: `by`, `reason` and
 # `signal` have other names here, because they are words of SQL.
@@ -124,6 +128,10 @@ class Tables:
     @property
     def audit(self) -> str:
         return self.qualified("audit")
+
+    @property
+    def events(self) -> str:
+        return self.qualified("events")
 
     @property
     def sessions(self) -> str:
@@ -175,7 +183,7 @@ def table_names(prefix: str = DEFAULT_PREFIX) -> frozenset[str]:
 
     Use them in the `include_name` of another Alembic environment that must leave these tables alone.
     """
-    parts = ("steps", "notes", "memory", "signals", "audit")
+    parts = ("steps", "notes", "memory", "signals", "audit", "events")
     beside = ("sessions", "rates", "duties", "documents", "document_locks", "vectors")
     names = ("contexts", *parts, *beside, VERSION, UNFINISHED)
     return frozenset(f"{prefix}{name}" for name in names)
@@ -201,7 +209,7 @@ def metadata_of(
     schema_prefix = "" if schema is None else f"{schema}."
     contexts_name = f"{prefix}contexts"
 
-    def part(name: str, *columns: Column[Any], key: tuple[str, ...]) -> Table:
+    def part(name: str, *columns: Column[Any], key: tuple[str, ...], **more: Any) -> Table:
         owner = Column(
             "execution_id",
             execution_id_type(dialect),
@@ -213,7 +221,7 @@ def metadata_of(
             nullable=False,
         )
         primary_key = PrimaryKeyConstraint(*key, name=f"{prefix}{name}_pkey")
-        return Table(f"{prefix}{name}", metadata, owner, *columns, primary_key, schema=schema, **options)
+        return Table(f"{prefix}{name}", metadata, owner, *columns, primary_key, schema=schema, **options, **more)
 
     contexts = Table(
         contexts_name,
@@ -256,6 +264,10 @@ def metadata_of(
         Column("deleted_us", BigInteger),
         Column("context_bytes", BigInteger, nullable=False, server_default=text("0")),
         Column("descendants", Integer, nullable=False, server_default=text("0")),
+        *(
+            Column(name, BigInteger, nullable=False, server_default=text("0"))
+            for name in (*STREAM_COLUMNS, "watched_until_us")
+        ),
         PrimaryKeyConstraint("execution_id", name=f"{contexts_name}_pkey"),
         schema=schema,
         postgresql_with={"fillfactor": 70},
@@ -350,6 +362,14 @@ def metadata_of(
         key=("execution_id", "position"),
     )
     index("at", "at_us", on=audit)
+
+    part(
+        "events",
+        Column("number", BigInteger, autoincrement=False, nullable=False),
+        Column("data", text_type(), nullable=False),
+        key=("execution_id", "number"),
+        sqlite_with_rowid=False,  # an event is then written to one place of the file, not to two
+    )
 
     sessions = Table(
         f"{prefix}sessions",

@@ -10,7 +10,7 @@ from agent_statestore.sql.headers import header_of
 from agent_statestore.sql.locking.contexts import LockedContexts
 from agent_statestore.sql.locking.removing import placed
 from agent_statestore.sql.locking.writing import LockedWriting
-from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of
+from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, stream_end_of, values_of
 from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS
 from agent_statestore.sql.transaction import Select, Transaction
 
@@ -22,7 +22,7 @@ class LockedMoving(LockedContexts, LockedWriting):
         super().__init__(database, clock)
         tables = self._tables
         self._of_key = f"SELECT execution_id FROM {tables.contexts} WHERE agent_id = ? AND idempotency_key = ?"
-        part_tables = (tables.steps, tables.notes, tables.memory, tables.signals, tables.audit)
+        part_tables = (tables.steps, tables.notes, tables.memory, tables.signals, tables.audit, tables.events)
         self._remove_parts = tuple(f"DELETE FROM {table} WHERE execution_id = ?" for table in part_tables)
         columns = ", ".join(AUDIT_COLUMNS)
         self._exported_parts = (
@@ -31,13 +31,16 @@ class LockedMoving(LockedContexts, LockedWriting):
             f"SELECT kind, name, data FROM {tables.memory} WHERE execution_id = ? ORDER BY kind, name",
             f"SELECT signal_id, kind, signal_key, data FROM {tables.signals} WHERE execution_id = ? ORDER BY position",
             f"SELECT {columns} FROM {tables.audit} WHERE execution_id = ? ORDER BY position",
+            f"SELECT number, data FROM {tables.events} WHERE execution_id = ? ORDER BY number",
+            f"SELECT stream_trimmed FROM {tables.contexts} WHERE execution_id = ?",
         )
 
     def export(self, execution_id: str) -> ExportedExecution | None:
         queries: list[Select] = [(part, (execution_id,)) for part in self._exported_parts]
-        rows, steps, notes, values, signals, audit = self._database.read((self._header, (execution_id,)), *queries)
+        rows, *parts = self._database.read((self._header, (execution_id,)), *queries)
         if not rows:
             return None
+        steps, notes, values, signals, audit, events, ((trimmed_to,),) = parts
         header = header_of(rows[0])
         require_readable(f"execution {execution_id}", header["format"])
         return exported_of(
@@ -47,6 +50,8 @@ class LockedMoving(LockedContexts, LockedWriting):
             values=[(kind, name, text) for kind, name, text in values],
             signals=[(signal_id, kind, key, text) for signal_id, kind, key, text in signals],
             audit=audit,
+            events=[(number, text) for number, text in events],
+            trimmed_to=trimmed_to,
         )
 
     def restore(self, exported: ExportedExecution) -> bool:
@@ -68,10 +73,12 @@ class LockedMoving(LockedContexts, LockedWriting):
                 raise IdempotencyKeyTaken(agent_id, key)
             if present is None:
                 self._put_header(transaction, header)
+                if exported.events or exported.trimmed_to:
+                    self._update(transaction, execution_id, stream_end_of(exported))
             else:
                 # The row stays, with the columns and relations that a user has added to it.
                 self._touch_session(transaction, header)
-                self._update(transaction, execution_id, {name: header[name] for name in COLUMNS[1:]})
+                self._update(transaction, execution_id, {name: header[name] for name in COLUMNS[1:]} | stream_end_of(exported))
                 for statement in self._remove_parts:
                     transaction.write(statement, (execution_id,))
             self._put_parts(transaction, exported)
@@ -93,6 +100,7 @@ class LockedMoving(LockedContexts, LockedWriting):
                 ],
             ),
             (self._put_audit, exported.audit),
+            (self._put_event, exported.events),
         ):
             if rows:
                 transaction.insert(insert, [(execution_id, *row) for row in rows])

@@ -6,6 +6,7 @@ from typing import Any
 from agent_statestore.clock import Clock
 from agent_statestore.codec import EncodedCheckpoint, noted_as, stamp
 from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
+from agent_statestore.codec.streams import EncodedPart
 from agent_statestore.envelope import octets
 from agent_statestore.records import AuditEvent, Checkpointed, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint, checkpoint_changes, outcome
@@ -13,14 +14,15 @@ from agent_statestore.rules.growth import Growth
 from agent_statestore.rules.signals import MailBounds, check_signal, signal_changes
 from agent_statestore.sql.database import LockingDatabase
 from agent_statestore.sql.headers import Header, header_of
-from agent_statestore.sql.locking.base import LOOKED_AT, LockedBase
+from agent_statestore.sql.locking.base import LOOKED_AT
 from agent_statestore.sql.locking.replaced import ReplacedSizes
+from agent_statestore.sql.locking.streams import STREAMED, LockedStreams
 from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import WORKING
 from agent_statestore.sql.transaction import Transaction, insert_into
 
 
-class LockedWriting(LockedBase):
+class LockedWriting(LockedStreams):
     """The primitives that add to one execution; see `StorePrimitives` for each."""
 
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:
@@ -62,9 +64,10 @@ class LockedWriting(LockedBase):
         self, transaction: Transaction, execution_id: str, change: EncodedCheckpoint, lease: Lease | None
     ) -> Checkpointed:
         """Apply a checkpoint in a transaction that the caller commits."""
-        replaced = self._replaced.by(execution_id, change)
-        (rows, *sizes), now_us = self._look(transaction, (self._decisive, (execution_id,)), *replaced)
-        header = header_of(rows[0], LOOKED_AT) if rows else None
+        replaced, stream = self._replaced.by(execution_id, change), change.stream
+        decisive, columns = (self._decisive, LOOKED_AT) if stream is None else (self._streamed, STREAMED)
+        (rows, *sizes), now_us = self._look(transaction, (decisive, (execution_id,)), *replaced)
+        header = header_of(rows[0], columns) if rows else None
         intents = {} if header is None else header["intents"]
         late = self._replaced.by_ordinary_steps(execution_id, change, intents)
         if late:
@@ -95,6 +98,8 @@ class LockedWriting(LockedBase):
                 signal=change.via,
             )
         changes |= own
+        if stream is not None:
+            changes |= self._append(transaction, header, stream, now_us)
         self._update(transaction, execution_id, changes)
         if change.steps:
             steps = [(execution_id, step.number, step.name, step.is_done, step.text) for step in change.steps]
@@ -111,17 +116,19 @@ class LockedWriting(LockedBase):
             transaction.write(self._consume, (execution_id, self.dialect.listed(change.consumed)))
         return outcome(header | changes, now_us)
 
-    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int, max_bytes: int) -> Sent:
+    def send(
+        self, execution_id: str, signal: Signal, text: str, told: str | None, max_mailbox: int, max_bytes: int
+    ) -> Sent:
         kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
 
         def work(transaction: Transaction) -> Sent:
             (rows, sent, answered), now_us = self._look(
                 transaction,
-                (self._decisive, (execution_id,)),
+                (self._streamed, (execution_id,)),
                 (self._sent, (execution_id, signal.signal_id)),
                 (self._answered, (execution_id, kind, key)),
             )
-            header = header_of(rows[0], LOOKED_AT) if rows else None
+            header = header_of(rows[0], STREAMED) if rows else None
             stamped = stamp(text, now_us)
             size = octets(stamped) + (0 if header is None else header["context_bytes"])
             repeated = check_signal(
@@ -153,6 +160,8 @@ class LockedWriting(LockedBase):
                     reason=signal.reason,
                     signal=stamped,
                 )
+            if told is not None:
+                changes |= self._append(transaction, header, EncodedPart(0, (told,)), now_us)
             self._update(transaction, execution_id, changes)
             transaction.insert(
                 self._put_signal, [(execution_id, signal.signal_id, changes["signal_count"], kind, key, stamped)]

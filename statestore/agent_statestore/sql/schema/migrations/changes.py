@@ -92,14 +92,15 @@ class Changes:
         primary_key = sa.PrimaryKeyConstraint(*key, name=f"{self._prefix}{table}_pkey")
         op.create_table(f"{self._prefix}{table}", *columns, primary_key, schema=self._schema, **options)
 
-    def create_part(self, table: str, *columns: sa.Column[Any], key: tuple[str, ...]) -> None:
-        """Make a table whose rows belong to an execution and go with it."""
+    def create_part(self, table: str, *columns: sa.Column[Any], key: tuple[str, ...], **options: Any) -> None:
+        """Make a table whose rows belong to an execution and go with it; `options` are those of dialects."""
         owner = sa.ForeignKey(
             f"{self.named('contexts')}.execution_id",
             ondelete="CASCADE",
             name=f"{self._prefix}{table}_execution_fkey",
         )
-        self.create_table(table, sa.Column("execution_id", self.id_type(), owner, nullable=False), *columns, key=key)
+        owned = sa.Column("execution_id", self.id_type(), owner, nullable=False)
+        self.create_table(table, owned, *columns, key=key, **options)
 
     def drop_table(self, table: str) -> None:
         if not self._may_be_done or self._has_table(table):
