@@ -109,12 +109,14 @@ class SQLStore(Store):
                     from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
                     from agent_statestore.sql.postgresql.documents import documents_of
                     from agent_statestore.sql.postgresql.joined import create_joined
+                    from agent_statestore.sql.postgresql.listening import listen
                     from agent_statestore.sql.postgresql.together import checkpoint_together
                     from agent_statestore.sql.postgresql.vectors import vectors_of
 
                     check_libpq_options(settings.url, settings.shown_url, own_options())
                 postgresql = PostgreSQLDatabase(settings)
-                self._database, self._primitives = postgresql, PostgreSQLPrimitives(postgresql, clock)
+                self._database, self._primitives = postgresql, (here := PostgreSQLPrimitives(postgresql, clock))
+                self._listen, self._tell = partial(listen, postgresql, here.now_us), here.tell_readers
                 self.writes_together = postgresql.can_run_together
                 if self.writes_together:
                     self._together = partial(checkpoint_together, postgresql, self._primitives.now_us)

@@ -72,7 +72,7 @@ def connect(
     try:
         threshold = settings.prepare_threshold
         if threshold == "auto":
-            threshold = None if _is_pooled(connection) else _PREPARE_THRESHOLD
+            threshold = None if is_pooled(connection) else _PREPARE_THRESHOLD
         connection.prepare_threshold = threshold
         connection.autocommit = autocommit
     except BaseException:
@@ -81,7 +81,7 @@ def connect(
     return connection
 
 
-def _is_pooled(connection: LimitedConnection) -> bool:
+def is_pooled(connection: LimitedConnection) -> bool:
     """Return whether something stands in between that is not the server: PgBouncer or its like.
 
     In transaction mode each transaction may get another session. A statement that was prepared in one is missing in the
@@ -149,12 +149,15 @@ class PostgreSQLPool:
                 if not _is_dropped(connection):
                     return PooledConnection(connection, home)
                 connection.close()
-            answer_seconds = self._settings.answer_timeout_ms / 1000
-            connection = connect(self._settings, answer_seconds, *self._arguments, autocommit=True, **self._options)
-            return PooledConnection(connection, home)
+            return PooledConnection(self.connect(), home)
         except BaseException:
             home.free.put(None)
             raise
+
+    def connect(self) -> LimitedConnection:
+        """Return a connection beside those of the pool, in autocommit. Raise psycopg's errors."""
+        answer_seconds = self._settings.answer_timeout_ms / 1000
+        return connect(self._settings, answer_seconds, *self._arguments, autocommit=True, **self._options)
 
     def dispose(self) -> None:
         """Close the connections; those that are taken are closed when they are given back."""

@@ -116,6 +116,13 @@ class PostgreSQLDatabase:
                 raise StoreUnavailable(self.settings.shown_url, f"not written together: {error}") from error
             reraise(error, self.settings)
 
+    def connect(self) -> LimitedConnection:
+        """Return a connection beside those of the pool, in autocommit. Raise `StoreUnavailable`."""
+        try:
+            return self._pool.connect()
+        except Exception as error:  # noqa: BLE001 - the boundary tells the driver's errors from others, and raises both
+            reraise(error, self.settings)
+
     def _query(self, statement: str) -> bytes:
         """Return the text for psycopg, which prepares it on a connection that has run the same five times."""
         query = self._converted.get(statement)

@@ -11,8 +11,8 @@ from agent_statestore.sql.database import Database, DuplicateKey
 from agent_statestore.sql.headers import header_of
 from agent_statestore.sql.postgresql.repeating import ROUNDS, Repeating
 from agent_statestore.sql.postgresql.writing import session_part
-from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, values_of
-from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, Tables
+from agent_statestore.sql.rows import exported_of, header_to_restore, notes_of, signals_of, stream_end_of, values_of
+from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, STREAM_COLUMNS, Tables
 
 _AUDIT_NUMBERS: Final = {"position": "integer", "at_us": "bigint", "attempt": "bigint"}
 # Each part's columns behind `execution_id`, with their types; the first columns give the order in which it is read.
@@ -22,6 +22,7 @@ _PARTS: Final[dict[str, dict[str, str]]] = {
     "memory": {"kind": "text", "name": "text", "data": "text"},
     "signals": {"position": "integer", "signal_id": "text", "kind": "text", "signal_key": "text", "data": "text"},
     "audit": {name: _AUDIT_NUMBERS.get(name, "text") for name in AUDIT_COLUMNS},
+    "events": {"number": "bigint", "data": "text"},
 }
 
 
@@ -49,8 +50,9 @@ class PostgreSQLMoving(Repeating):
             return None
         header = header_of(rows[0])
         require_readable(f"execution {execution_id}", header["format"])
-        columns = iter(rows[0][len(COLUMNS) :])
-        steps, notes, values, signals, audit = (
+        trimmed_to, *parts = rows[0][len(COLUMNS) :]
+        columns = iter(parts)
+        steps, notes, values, signals, audit, events = (
             list(zip(*(next(columns) for _ in names), strict=True)) for names in _PARTS.values()
         )
         return exported_of(
@@ -60,6 +62,8 @@ class PostgreSQLMoving(Repeating):
             values=values,
             signals=[(signal_id, kind, key, text) for _, signal_id, kind, key, text in signals],
             audit=audit,
+            events=events,
+            trimmed_to=trimmed_to,
         )
 
     def restore(self, exported: ExportedExecution) -> bool:
@@ -81,9 +85,9 @@ class PostgreSQLMoving(Repeating):
 def export_statement(tables: Tables) -> str:
     """Return the statement that reads everything of an execution.
 
-    It gives `COLUMNS`, then each column of each part as an array.
+    It gives `COLUMNS`, up to which number the stream was trimmed, then each column of each part as an array.
     """
-    selected = [f"c.{name}" for name in COLUMNS]
+    selected = [f"c.{name}" for name in (*COLUMNS, "stream_trimmed")]
     sources = []
     for part, columns in _PARTS.items():
         selected += [f"{part}.{name}" for name in columns]
@@ -101,14 +105,16 @@ def export_statement(tables: Tables) -> str:
 
 def restore_statement(tables: Tables, replaceable: str) -> str:
     """Return the statement that stores an execution, over an older copy or none. A row means that it did."""
-    kept = [name for name in COLUMNS if name != "execution_id"]
+    stored = (*COLUMNS, *STREAM_COLUMNS)
+    kept = [name for name in stored if name != "execution_id"]
     head = (
-        f"head AS (INSERT INTO {tables.contexts} AS c ({', '.join(COLUMNS)}) "
-        f"VALUES ({', '.join(f':{name}' for name in COLUMNS)}) ON CONFLICT (execution_id) DO UPDATE SET "
+        f"head AS (INSERT INTO {tables.contexts} AS c ({', '.join(stored)}) "
+        f"VALUES ({', '.join(f':{name}' for name in stored)}) ON CONFLICT (execution_id) DO UPDATE SET "
         f"{', '.join(f'{name} = excluded.{name}' for name in kept)} WHERE {replaceable} "
         # The parts of the copy are removed as they were when the statement began.
-        "AND (c.version, c.token, c.audit_count, c.signal_count) = (SELECT seen.version, seen.token, seen.audit_count, "
-        f"seen.signal_count FROM {tables.contexts} AS seen WHERE seen.execution_id = :execution_id) "
+        "AND (c.version, c.token, c.audit_count, c.signal_count, c.stream_last) = (SELECT seen.version, seen.token, "
+        f"seen.audit_count, seen.signal_count, seen.stream_last FROM {tables.contexts} AS seen "
+        "WHERE seen.execution_id = :execution_id) "
         "RETURNING c.execution_id, c.session_id, c.user_id, c.created_us)"
     )
     parts = [head, session_part(tables)]
@@ -141,8 +147,9 @@ def _restore_params(exported: ExportedExecution) -> dict[str, Any]:
         "memory": values_of(exported),
         "signals": _numbered(signals_of(exported)),
         "audit": exported.audit,
+        "events": exported.events,
     }
-    params = header_to_restore(exported)
+    params = header_to_restore(exported) | stream_end_of(exported)
     for part, columns in _PARTS.items():
         for place, name in enumerate(columns):
             params[f"{part}_{name}"] = [row[place] for row in rows[part]]

@@ -1,5 +1,6 @@
 """The primitives on PostgreSQL: each is one statement in autocommit, so one round trip and one transaction."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,7 +13,7 @@ from agent_statestore.codec.headers import new_bytes
 from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.envelope import format_of, octets
-from agent_statestore.errors import ExecutionUnreadable
+from agent_statestore.errors import ExecutionUnreadable, StoreUnavailable
 from agent_statestore.records import AgentContext, Checkpointed, Claim, Lease, Sent, Signal
 from agent_statestore.rules.checkpoints import check_checkpoint
 from agent_statestore.rules.creating import same_execution, same_id
@@ -28,24 +29,29 @@ from agent_statestore.sql.postgresql.removing import PostgreSQLRemoving
 from agent_statestore.sql.postgresql.repeating import ROUNDS
 from agent_statestore.sql.postgresql.ringing import PostgreSQLRinging
 from agent_statestore.sql.postgresql.sending import send_statement
+from agent_statestore.sql.postgresql.shapes import Shape, shape_of
+from agent_statestore.sql.postgresql.streaming import stream_params
+from agent_statestore.sql.postgresql.streams import PostgreSQLStreams
 from agent_statestore.sql.postgresql.writing import (
-    Shape,
     checkpoint_statement,
     claim_statement,
     create_many_statement,
     create_statement,
     replaced_bytes,
-    shape_of,
 )
 from agent_statestore.sql.rows import notes_of, values_of
 from agent_statestore.sql.tables import COLUMNS
+from agent_statestore.sql.transaction import Row
 
 _TOKEN: Final = COLUMNS.index("token")
+_WATCHED: Final = 3
 _NEW_OBJECTS: Final[dict[str, object]] = {"intents": {}, "pending": {}}
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
 
-class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates):
+class PostgreSQLPrimitives(
+    PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates, PostgreSQLStreams
+):
     """The primitives that differ on PostgreSQL; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:
@@ -135,8 +141,8 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         for _ in range(ROUNDS):
             statement = checkpoint_statement(self._tables, shape, self._database.now)
             params["now"] = self.now_us()
-            for version, cancel_requested, due_now in self._database.run(statement, params):
-                return Checkpointed(version=version, cancel_requested=bool(cancel_requested), due_now=due_now)
+            for row in self._database.run(statement, params):
+                return checkpointed(row)
             general = shape_of(change, leased=is_leased, is_general=True)
             if shape != general:
                 shape = general
@@ -159,7 +165,9 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
         )
         return Growth(header["context_bytes"], change.added_bytes, sum(int(size) for (size,) in rows))
 
-    def send(self, execution_id: str, signal: Signal, text: str, max_mailbox: int, max_bytes: int) -> Sent:
+    def send(
+        self, execution_id: str, signal: Signal, text: str, told: str | None, max_mailbox: int, max_bytes: int
+    ) -> Sent:
         kind, key = signal.kind.value, mailbox_key(signal.key, signal.round)
         params = {
             "execution_id": execution_id,
@@ -172,12 +180,24 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             "why": signal.reason,
             "max_mailbox": max_mailbox,
             "max_bytes": max_bytes,
+            "told": told,
         }
-        statement = send_statement(self._tables, signal.kind, format_of(text), noted_as(signal), self._database.now)
+        statement = send_statement(
+            self._tables,
+            signal.kind,
+            format_of(text),
+            noted_as(signal),
+            self._database.now,
+            is_told=told is not None,
+        )
         signals = self._tables.signals
         for _ in range(ROUNDS):
             try:
-                for (woke,) in self._database.run(statement, params | {"now": self.now_us()}):
+                for woke, is_watched in self._database.run(statement, params | {"now": self.now_us()}):
+                    if is_watched:
+                        # The signal is accepted. Without a word readers see it with their next look.
+                        with contextlib.suppress(StoreUnavailable):
+                            self.tell_readers([execution_id])
                     return Sent(woke=woke)
             except DuplicateKey:
                 pass  # sent before, or answered before: told apart below
@@ -204,6 +224,13 @@ class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMovi
             if applied is not None:
                 return applied
         raise self._unexplained("send", execution_id)
+
+
+def checkpointed(row: Row) -> Checkpointed:
+    """Return the outcome in a row of `checkpoint_statement`."""
+    return Checkpointed(
+        version=row[0], cancel_requested=bool(row[1]), due_now=row[2], is_watched=len(row) > _WATCHED and row[_WATCHED]
+    )
 
 
 def checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease | None) -> dict[str, Any]:
@@ -265,6 +292,8 @@ def checkpoint_params(execution_id: str, change: EncodedCheckpoint, lease: Lease
         params["forget"] = list(change.forget)
     if change.consumed:
         params["consumed"] = list(change.consumed)
+    if change.stream is not None:
+        params |= stream_params(change.stream)
     if change.state is not None:
         params |= {
             "waits": change.waits,

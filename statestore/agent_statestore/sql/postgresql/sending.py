@@ -3,18 +3,29 @@
 from agent_statestore.codec.signals import ANSWERING
 from agent_statestore.envelope import FORMAT, LOWEST
 from agent_statestore.records import AuditEvent, SignalKind
+from agent_statestore.sql.postgresql.shapes import StreamShape
+from agent_statestore.sql.postgresql.streaming import events_part
 from agent_statestore.sql.postgresql.writing import audit_part
 from agent_statestore.sql.single import quoted
 from agent_statestore.sql.tables import Tables
 from agent_statestore.states import ACTIVE, PAUSED
 
 
-def send_statement(tables: Tables, kind: SignalKind, format: int, noted: AuditEvent | None, now: str) -> str:  # noqa: A002
+def send_statement(
+    tables: Tables,
+    kind: SignalKind,
+    format: int,  # noqa: A002
+    noted: AuditEvent | None,
+    now: str,
+    *,
+    is_told: bool,
+) -> str:
     """Return the statement that puts a signal of this kind into the mailbox, and into the audit trail as `noted`.
 
-    `format` is that of the signal's envelope.
+    `format` is that of the signal's envelope. `is_told` says that `:told` goes into the stream.
 
-    It gives no row if the signal is refused, and else whether it woke the execution.
+    It gives no row if the signal is refused, and else whether it woke the execution, and whether readers wait to be
+    told.
     """
     is_cancel = kind is SignalKind.CANCEL
     awaited = "CAST(c.awaited AS jsonb) @> to_jsonb(CAST(:address AS text))"
@@ -47,6 +58,8 @@ def send_statement(tables: Tables, kind: SignalKind, format: int, noted: AuditEv
             data=stamped,
         )
         trail = f"{note}, "
+    if is_told:
+        trail += f"{events_part(tables, StreamShape.ONE, ':told')}, "
     return (
         f"WITH clock AS MATERIALIZED (SELECT {now} AS now_us), "
         f"head AS (UPDATE {tables.contexts} AS c SET signal_count = c.signal_count + 1, "
@@ -54,7 +67,8 @@ def send_statement(tables: Tables, kind: SignalKind, format: int, noted: AuditEv
         "pending = c.pending || jsonb_build_object(CAST(:signal_id AS text), CAST(:address AS text)), "
         f"{f'format = GREATEST(c.format, {format}), ' if format > LOWEST else ''}"
         f"cancel_requested = {'1' if is_cancel else 'c.cancel_requested'}, updated_us = clock.now_us, "
-        f"{'audit_count = c.audit_count + 1, ' if trail else ''}"
+        f"{'audit_count = c.audit_count + 1, ' if noted is not None else ''}"
+        f"{'stream_last = GREATEST(c.stream_last + 1, clock.now_us), ' if is_told else ''}"
         f"due_us = CASE WHEN {wakes} THEN clock.now_us ELSE c.due_us END, "
         f"not_before_us = CASE WHEN {wakes} THEN 0 ELSE c.not_before_us END, "
         f"rings = CASE WHEN {wakes} THEN 0 ELSE c.rings END "
@@ -65,14 +79,14 @@ def send_statement(tables: Tables, kind: SignalKind, format: int, noted: AuditEv
         f"AND sent.signal_key = :signal_key AND sent.kind IN ({quoted_kinds()})))) "
         # The lease, the state and the wait are as they were before.
         "RETURNING c.execution_id, c.signal_count, c.audit_count, c.state, c.token, c.owner, c.lease_until_us, "
-        "c.pending, "
+        f"c.pending, c.stream_last, {'c.watched_until_us > c.updated_us' if is_told else 'FALSE'} AS is_watched, "
         f"c.updated_us, COALESCE({wakes}, FALSE) AS woke), {trail}"
         f"mail AS (INSERT INTO {tables.signals} (execution_id, signal_id, position, kind, signal_key, data) "
         f"SELECT head.execution_id, :signal_id, head.signal_count, :kind, :signal_key, {stamped} FROM head), "
         f"forgotten AS (DELETE FROM {tables.signals} AS old USING head WHERE old.execution_id = head.execution_id "
         "AND head.signal_count > :max_mailbox AND old.position <= head.signal_count - :max_mailbox "
         f"AND old.kind NOT IN ({quoted_kinds()}) AND NOT jsonb_exists(head.pending, old.signal_id)) "
-        "SELECT woke FROM head"
+        "SELECT woke, is_watched FROM head"
     )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from agent_statestore.codec import EncodedCheckpoint
 from agent_statestore.records import Checkpointed, Lease
 from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
-from agent_statestore.sql.postgresql.primitives import checkpoint_params
-from agent_statestore.sql.postgresql.writing import checkpoint_statement, shape_of
+from agent_statestore.sql.postgresql.primitives import checkpoint_params, checkpointed
+from agent_statestore.sql.postgresql.shapes import shape_of
+from agent_statestore.sql.postgresql.writing import checkpoint_statement
 
 
 def checkpoint_together(
@@ -17,10 +18,14 @@ def checkpoint_together(
     Raise `StoreError` if they cannot be written together; after `StoreUnavailable` they may be stored.
     """
     tables, now, statements = database.settings.tables, now_us(), []
-    for lease, change in changes:
+    # In the order of their ids, in which everybody locks several rows.
+    order = sorted(range(len(changes)), key=lambda place: changes[place][0].execution_id)
+    for place in order:
+        lease, change = changes[place]
         statement = checkpoint_statement(tables, shape_of(change, leased=True), database.now)
         statements.append((statement, checkpoint_params(lease.execution_id, change, lease) | {"now": now}))
-    return [
-        Checkpointed(version=rows[0][0], cancel_requested=bool(rows[0][1]), due_now=rows[0][2]) if rows else None
-        for rows in database.run_together(statements)
-    ]
+    applied: list[Checkpointed | None] = [None] * len(changes)
+    for place, rows in zip(order, database.run_together(statements), strict=True):
+        if rows:
+            applied[place] = checkpointed(rows[0])
+    return applied

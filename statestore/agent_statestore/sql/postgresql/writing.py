@@ -15,82 +15,20 @@ when such an UPDATE had to wait for another writer of the row:
 No lease lives on a deleted row, so a statement that asks for a live lease need not ask whether the row is deleted.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from agent_statestore.codec import NEVER_US, WITHOUT_INTENT, EncodedCheckpoint
+from agent_statestore.codec import NEVER_US
 from agent_statestore.envelope import FORMAT, LOWEST
 from agent_statestore.records import AuditEvent
 from agent_statestore.rules.checkpoints import writable_states
 from agent_statestore.sql.postgresql.reading import parts_of
+from agent_statestore.sql.postgresql.shapes import Shape, StepShape, StreamShape
+from agent_statestore.sql.postgresql.streaming import SKIPPED, events_part, stream_changes
 from agent_statestore.sql.single import quoted
 from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, WORKING, Tables
 from agent_statestore.states import ACTIVE, PAUSED, AgentState
 from agent_statestore.states import WORKING as WORKING_STATES
-
-
-class StepShape(StrEnum):
-    """The steps that a checkpoint has. A single one travels as plain values: arrays cost 60 us more.
-
-    `NEW` is a result of which nothing is recorded yet. Not looking for an intent that it replaces saves 10 us.
-    """
-
-    NONE = "none"
-    NEW = "new"
-    RESULT = "result"
-    INTENT = "intent"
-    MANY = "many"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The parts that a checkpoint has, on which the text of its statement depends."""
-
-    state: AgentState | None
-    leased: bool
-    chained: bool
-    steps: StepShape
-    notes: bool
-    memory: bool
-    forget: bool
-    consumed: bool
-    format: int
-
-    @property
-    def grows(self) -> bool:
-        """Whether it has a part that may make the context larger."""
-        return self.steps is not StepShape.NONE or self.notes or self.memory
-
-    @property
-    def is_ordinary(self) -> bool:
-        """Whether it is a new step of an execution that must be working and goes on. No such one waits for a bell."""
-        return self.steps is StepShape.NEW and self.state is None
-
-
-def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = False) -> Shape:
-    """Return the shape of a checkpoint.
-
-    With `is_general` it is that of the statement that applies the checkpoint whatever is recorded already.
-    """
-    steps = StepShape.MANY if change.steps else StepShape.NONE
-    if len(change.steps) == 1:
-        (step,) = change.steps
-        steps = StepShape.RESULT if step.is_done else StepShape.INTENT
-        if step.is_done and step.kind in WITHOUT_INTENT and not is_general:
-            steps = StepShape.NEW
-    return Shape(
-        state=change.state,
-        leased=leased,
-        chained=change.after_checkpoint is not None,
-        steps=steps,
-        notes=bool(change.messages or change.facts or change.rag_context),
-        memory=bool(change.working_memory or change.entities),
-        forget=bool(change.forget),
-        consumed=bool(change.consumed),
-        format=change.format,
-    )
 
 
 _IS_PENDING: Final = (
@@ -158,6 +96,7 @@ def _changes(tables: Tables, shape: Shape, now: str) -> list[str]:
         sets["note_count"] = "c.note_count + :added_notes"
     if shape.consumed:
         pending = sets["pending"] = "(c.pending - CAST(:consumed AS text[]))"
+    sets |= stream_changes(shape.stream, now)
     state = shape.state
     if state is None:
         return [f"{name} = {value}" for name, value in sets.items()]
@@ -192,6 +131,8 @@ def _conditions(tables: Tables, shape: Shape, now: str) -> list[str]:
         conditions += ["c.token = :token", f"c.lease_until_us > {now}"]
     else:
         conditions += ["c.deleted_us IS NULL", f"c.lease_until_us <= {now}", f"c.format <= {FORMAT}"]
+    if shape.stream in (StreamShape.ONE, StreamShape.MANY):
+        conditions.append("c.stream_place < :stream_from")
     if shape.chained:
         conditions.append("COALESCE(c.checkpoint_id, '') = :after_checkpoint")
     # A step that is not new replaces an intent of its name.
@@ -222,7 +163,8 @@ def _conditions(tables: Tables, shape: Shape, now: str) -> list[str]:
 def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     """Return the statement for checkpoints of this shape.
 
-    It gives no row if the checkpoint is refused, and else version, cancel_requested and due_now.
+    It gives no row if the checkpoint is refused, and else version, cancel_requested and due_now; with events, whether
+    readers wait for them, too.
     """
     # If the change sets several times, all of them are one moment. An ordinary step saves the cost of that.
     is_timed = shape.state is not None and (
@@ -233,11 +175,16 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
     returned = [f"c.{name}" for name in ("execution_id", "version", "cancel_requested", "note_count")]
     due_now = f"c.state IN ({quoted(PAUSED)}) AND c.due_us IS NOT NULL AND c.due_us <= {at}"
     returned.append(f"{'FALSE' if shape.is_ordinary else due_now} AS due_now")
-    if shape.forget or shape.state is not None:
+    if shape.forget or shape.state is not None or shape.stream is StreamShape.GENERAL:
         # A value that another writer set after this statement began could not be seen, and would stay; a state that
         # another writer set would not be the one that the audit trail notes.
         sources.append(f"{tables.contexts} AS seen")
         conditions += ["seen.execution_id = c.execution_id", "seen.version = c.version", "seen.token = c.token"]
+    if shape.stream is not StreamShape.NONE:
+        returned += ["c.stream_last", "c.watched_until_us > c.updated_us AS is_watched"]
+    if shape.stream is StreamShape.GENERAL:
+        conditions.append("seen.stream_place = c.stream_place")
+        returned.append(f"{SKIPPED} AS stream_skipped")
     if shape.state is not None:
         # The token is that of a live lease, or there is no lease.
         worker = "seen.owner" if shape.leased else "NULL"
@@ -303,7 +250,10 @@ def checkpoint_statement(tables: Tables, shape: Shape, now: str) -> str:
             f"spent AS (UPDATE {tables.signals} AS s SET data = '' FROM head "
             "WHERE s.execution_id = head.execution_id AND s.signal_id = ANY(CAST(:consumed AS text[])))"
         )
-    return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now FROM head"
+    if shape.stream is not StreamShape.NONE:
+        parts.append(events_part(tables, shape.stream))
+    watched = "" if shape.stream is StreamShape.NONE else ", is_watched"
+    return f"WITH {', '.join(parts)} SELECT version, cancel_requested, due_now{watched} FROM head"
 
 
 @lru_cache(maxsize=64)
