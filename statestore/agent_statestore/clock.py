@@ -48,6 +48,11 @@ def left_to_the_server() -> None:
     """Stand for the time of a server's own clock, which a statement reads itself."""
 
 
+def since_us(moment: datetime | None) -> int:
+    """Return a moment as `to_us` does; for None, a time before all others."""
+    return 0 if moment is None else to_us(moment)
+
+
 def to_us(moment: datetime) -> int:
     """Return an aware datetime as microseconds since the epoch."""
     return (moment - EPOCH) // _MICROSECOND

@@ -181,6 +181,11 @@ class Settings(pydantic.BaseModel):
         return timedelta(seconds=self.archive_after_seconds)
 
     @property
+    def stream_kept_for(self) -> timedelta:
+        """`stream_seconds` as a duration."""
+        return timedelta(seconds=self.stream_seconds)
+
+    @property
     def lease(self) -> timedelta:
         """`lease_seconds` as a duration."""
         return timedelta(seconds=self.lease_seconds)

@@ -152,13 +152,18 @@ class StorePrimitives(DutyPrimitives, StreamPrimitives):
 
     @abstractmethod
     def find_ended(
-        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+        self,
+        before: datetime,
+        *,
+        after: datetime | None = None,
+        states: Iterable[AgentState] | None = None,
+        limit: int = 100,
     ) -> tuple[str, ...]:
         """Return the ids of at most `limit` executions that were over before that time, the longest over first.
 
         Only executions count whose end needs no more announcing (no `due_at`) and that can still be archived or purged:
-        those that `drop_archived` has accepted do not. `states` restricts them to some of the states that are over. The
-        cost is that of the ids returned, as far as the backend can. Raise `InvalidRecord` for a limit below 1.
+        not those that `drop_archived` has accepted. `after` leaves out those that were over earlier, `states` those in
+        others. The cost is that of the ids returned, as far as the backend can. Raise `InvalidRecord` for a bad limit.
         """
 
     # -- the lease -----------------------------------------------------------------------------------------------------
@@ -404,7 +409,7 @@ class StorePrimitives(DutyPrimitives, StreamPrimitives):
         """Let nothing that becomes over through this instance expire before `drop_archived` allows it."""
         self.holds_finished = True
 
-    # -- waiting -------------------------------------------------------------------------------------------------------
+    # -- waiting, time, the connection ---------------------------------------------------------------------------------
 
     def watch(self, execution_id: str) -> Watch:
         """Return a watch that wakes a client as soon as something about an execution may have changed.
@@ -414,29 +419,24 @@ class StorePrimitives(DutyPrimitives, StreamPrimitives):
         del execution_id
         return PollingWatch()
 
-    # -- the clock -----------------------------------------------------------------------------------------------------
-
     @abstractmethod
     def now(self) -> datetime:
-        """Return the store's time, with which lease ends and `due_at` must be compared.
+        """Return the store's time, with which lease ends and `due_at` must be compared. Raise `StoreUnavailable`.
 
-        It costs one round trip where a server's clock counts. `Claim.now` tells it without one. Raise
-        `StoreUnavailable`.
+        It costs one round trip where a server's clock counts. `Claim.now` tells it without one.
         """
-
-    # -- the connection ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def check(self) -> None:
         """Raise `StoreUnavailable` or `SchemaMismatch` unless the store answers and is fit for use."""
 
     def durability_warning(self) -> str | None:
-        """Return one sentence if the server, as configured, forgets executions when it crashes; None if it does not."""
+        """Return one sentence if the server, as configured, forgets executions when it crashes, else None."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Free the connections. The store must not be used afterwards; closing twice is harmless."""
+        """Free the connections, for good; closing twice is harmless."""
 
     def __enter__(self) -> Self:
         return self

@@ -55,13 +55,19 @@ def find_page(hot: Store, cold: Store, query: Query) -> Page:
 
 
 def find_ended(
-    hot: Store, cold: Store, before: datetime, *, states: Iterable[AgentState] | None, limit: int
+    hot: Store,
+    cold: Store,
+    before: datetime,
+    *,
+    after: datetime | None = None,
+    states: Iterable[AgentState] | None = None,
+    limit: int = 100,
 ) -> tuple[str, ...]:
     """Return the executions that are still to archive, and the archived ones; see `StorePrimitives.find_ended`."""
     check_limit(limit)
     wanted = None if states is None else frozenset(states)
-    in_hot = hot.find_ended(before, states=wanted, limit=limit)
-    in_cold = _archived(hot, cold, before, wanted, limit, frozenset(in_hot))
+    in_hot = hot.find_ended(before, after=after, states=wanted, limit=limit)
+    in_cold = _archived(hot, cold, before, after, wanted, limit, frozenset(in_hot))
     if not in_hot or not in_cold:
         return (in_hot or in_cold)[:limit]
     # Both stores have some only where executions are archived some time after their end.
@@ -70,12 +76,18 @@ def find_ended(
 
 
 def _archived(
-    hot: Store, cold: Store, before: datetime, wanted: frozenset[AgentState] | None, limit: int, known: frozenset[str]
+    hot: Store,
+    cold: Store,
+    before: datetime,
+    after: datetime | None,
+    wanted: frozenset[AgentState] | None,
+    limit: int,
+    known: frozenset[str],
 ) -> tuple[str, ...]:
     """Return the executions of the cold store about which the hot one does not know better."""
     asked = limit
     while True:
-        found = cold.find_ended(before, states=wanted, limit=asked)
+        found = cold.find_ended(before, after=after, states=wanted, limit=asked)
         kept = [
             execution_id
             for execution_id in found

@@ -222,10 +222,8 @@ class HybridStore(HybridStreaming):
             found[each] = Activity(steps=archived.steps or seen.steps, audit=seen.audit or archived.audit)
         return found
 
-    def find_ended(
-        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
-    ) -> tuple[str, ...]:
-        return finding.find_ended(self.hot, self.cold, before, states=states, limit=limit)
+    def find_ended(self, before: datetime, **options: Any) -> tuple[str, ...]:
+        return finding.find_ended(self.hot, self.cold, before, **options)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 

@@ -29,14 +29,14 @@ def find_page(executions: Iterable[StoredExecution], query: Query) -> Page:
 
 
 def find_ended(
-    executions: Iterable[StoredExecution], before_us: int, among: frozenset[AgentState], limit: int
+    executions: Iterable[StoredExecution], after_us: int, before_us: int, among: frozenset[AgentState], limit: int
 ) -> tuple[str, ...]:
     """Return the ids of executions that were over; see `StorePrimitives.find_ended`."""
     ended = [
         (header["ended_us"], header["execution_id"])
         for header in (execution.header for execution in executions)
         if header["ended_us"] is not None
-        and header["ended_us"] < before_us
+        and after_us <= header["ended_us"] < before_us
         and header["due_us"] is None
         and header["state"] in among
     ]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from agent_statestore.checkpoint import Checkpoint, NewExecution, Via, new_execution_id, require_lease_of, require_said
-from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, to_us
+from agent_statestore.clock import Clock, SystemClock, duration_us, from_us, since_us, to_us
 from agent_statestore.codec import (
     decode_context,
     decode_steps,
@@ -142,12 +142,17 @@ class MemoryStore(MemoryStreamPrimitives):
         return decode_trail(execution_id, rows)
 
     def find_ended(
-        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+        self,
+        before: datetime,
+        *,
+        after: datetime | None = None,
+        states: Iterable[AgentState] | None = None,
+        limit: int = 100,
     ) -> tuple[str, ...]:
         check_limit(limit)
         among = OVER if states is None else frozenset(states)
         with self._changed:
-            return find_ended(self._executions.values(), to_us(before), among, limit)
+            return find_ended(self._executions.values(), since_us(after), to_us(before), among, limit)
 
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
         with self._changed:

@@ -86,7 +86,7 @@ def find_page(connection: Connection, keys: Keys, query: Query) -> Page:
 
 
 def find_ended(
-    connection: Connection, keys: Keys, before_us: int, states: Collection[AgentState], limit: int
+    connection: Connection, keys: Keys, after_us: int, before_us: int, states: Collection[AgentState], limit: int
 ) -> tuple[str, ...]:
     """Return the executions of all partitions that were over the longest, in one round trip.
 
@@ -95,7 +95,7 @@ def find_ended(
     if not any(state.is_over for state in states):
         return ()
     calls = [
-        ((*keys.of_partition(partition, "expiring"), *keys.ended(partition, states)), (before_us, limit))
+        ((*keys.of_partition(partition, "expiring"), *keys.ended(partition, states)), (before_us, limit, after_us))
         for partition in range(PARTITIONS)
     ]
     found = []

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Final
 
 from agent_statestore.checkpoint import Checkpoint, LeasedWrite, NewExecution, Via, require_lease_of, require_said
-from agent_statestore.clock import Clock, duration_us, from_us, to_us
+from agent_statestore.clock import Clock, duration_us, from_us, since_us, to_us
 from agent_statestore.codec import (
     EncodedCheckpoint,
     decode_steps,
@@ -180,11 +180,16 @@ class RedisStore(RedisStreaming):
         return decode_trail(execution_id, reading(execution_id, "audit", lambda: [*answers.audit_rows(entries)]))
 
     def find_ended(
-        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+        self,
+        before: datetime,
+        *,
+        after: datetime | None = None,
+        states: Iterable[AgentState] | None = None,
+        limit: int = 100,
     ) -> tuple[str, ...]:
         check_limit(limit)
         among = OVER if states is None else frozenset(states)
-        return find_ended(self._connection, self._keys, to_us(before), among, limit)
+        return find_ended(self._connection, self._keys, since_us(after), to_us(before), among, limit)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 

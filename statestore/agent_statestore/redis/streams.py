@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_statestore.codec.streams import EncodedPart, StoredStream
+from agent_statestore.contract.streams import StreamListener
 from agent_statestore.errors import ExecutionUnreadable, StoreError
 from agent_statestore.records import Lease
 from agent_statestore.redis.keys import Keys
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Connection
+from agent_statestore.redis.servers.listener import RedisListener
 from agent_statestore.redis.servers.packing import Word
 from agent_statestore.store import Store
 from agent_statestore.streams.records import Appended
@@ -45,6 +47,10 @@ class RedisStreaming(Store):
 
     def trim_stream(self, execution_id: str, keep: int) -> int:
         return int(self._connection.run(script("trim_events"), self._keys.of_stream(execution_id), (keep,)) or 0)
+
+    def listen_streams(self) -> StreamListener:
+        """Return a listener with one connection to each server that holds a stream; see `StreamPrimitives`."""
+        return RedisListener(self._connection, self._keys.header)
 
     def _now(self) -> Word:
         raise NotImplementedError

@@ -11,10 +11,7 @@ from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.redis.answers import text
 from agent_statestore.redis.servers.connection import Connection
-
-# A server that is gone without a word is noticed by its silence.
-_SILENCE_SECONDS: Final = 30.0
-_ANSWER_SECONDS: Final = 5.0
+from agent_statestore.redis.servers.listening import Silence
 
 _CHANGED: Final = frozenset({"message", "smessage"})
 _ENDED: Final = frozenset({"unsubscribe", "sunsubscribe"})
@@ -97,8 +94,7 @@ class _Subscription:
     def __init__(self, pool: redis.ConnectionPool, channel: bytes) -> None:
         self._pool = pool
         self._connection: Any = pool.get_connection()
-        self._heard_at = time.monotonic()
-        self._asked_at: float | None = None
+        self._silence = Silence()
         try:
             self._listen(channel)
         except BaseException:
@@ -112,7 +108,7 @@ class _Subscription:
             # The driver would make an unsubscribed connection of one that was closed from elsewhere.
             if not self._connection.is_connected:
                 raise redis.ConnectionError("the connection was closed")
-            look_up_at = self._check_silence()
+            look_up_at = self._silence.check(self._connection)
             if self._connection.can_read(max(min(give_up_at, look_up_at) - time.monotonic(), 0.0)):
                 if self._read_all():
                     return True
@@ -144,19 +140,6 @@ class _Subscription:
         self._connection.send_command(command, channel, check_health=False)
         self._connection.read_response(push_request=True)
 
-    def _check_silence(self) -> float:
-        """Return when to look again at the latest. Ask a server that has been silent for long whether it is there."""
-        now = time.monotonic()
-        if self._asked_at is not None:
-            if now >= self._asked_at + _ANSWER_SECONDS:
-                raise redis.TimeoutError("the server is silent")
-            return self._asked_at + _ANSWER_SECONDS
-        if now >= self._heard_at + _SILENCE_SECONDS:
-            self._connection.send_command("PING", check_health=False)
-            self._asked_at = now
-            return now + _ANSWER_SECONDS
-        return self._heard_at + _SILENCE_SECONDS
-
     def _read_all(self) -> bool:
         """Read what has come, and return whether there was a message among it."""
         changed = False
@@ -166,6 +149,6 @@ class _Subscription:
             if kind in _ENDED:
                 raise redis.ConnectionError("the channel has moved to another server")
             changed = changed or kind in _CHANGED
-            self._heard_at, self._asked_at = time.monotonic(), None
+            self._silence.heard()
             if not self._connection.can_read(0):
                 return changed

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from agent_statestore.clock import from_us, to_us
+from agent_statestore.clock import from_us, since_us, to_us
 from agent_statestore.codec import AuditRow, decode_listed, decode_steps, decode_summary, decode_trail
 from agent_statestore.query import Cursor, Query, check_limit, encode_cursor
 from agent_statestore.records import AgentStep, AuditEntry, ExecutionSummary, Lease, Page
@@ -73,7 +73,7 @@ class Reading:
         )
         self._ended = (
             f"SELECT execution_id FROM {tables.contexts} WHERE ended_us IS NOT NULL AND due_us IS NULL "
-            "AND deleted_us IS NULL AND ended_us < :before"
+            "AND deleted_us IS NULL AND ended_us < :before AND ended_us >= :after"
         )
         self._deleted = (
             f"SELECT execution_id FROM {tables.contexts} WHERE deleted_us IS NOT NULL AND deleted_us < :before "
@@ -152,7 +152,9 @@ class Reading:
         each = (f"SELECT {columns} FROM ({found} AND state = '{state}' {order}) AS in_{state}" for state in among)
         return f"{' UNION ALL '.join(each)} {order}"
 
-    def ended(self, before: datetime, states: Iterable[AgentState] | None, limit: int) -> tuple[str, ...]:
+    def ended(
+        self, before: datetime, after: datetime | None, states: Iterable[AgentState] | None, limit: int
+    ) -> tuple[str, ...]:
         """Return the executions that were over; see `StorePrimitives.find_ended`."""
         check_limit(limit)
         among = None if states is None else set(states)
@@ -161,7 +163,7 @@ class Reading:
         condition = "" if among is None else f" AND state IN ({quoted(among)})"
         rows = self._database.run(
             f"{self._ended}{condition} ORDER BY ended_us, execution_id LIMIT :rows",
-            {"before": to_us(before), "rows": limit},
+            {"before": to_us(before), "after": since_us(after), "rows": limit},
         )
         return tuple(execution_id for (execution_id,) in rows)
 

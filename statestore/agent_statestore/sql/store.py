@@ -180,9 +180,14 @@ class SQLStore(Store):
         return self._activity.of(execution_ids)
 
     def find_ended(
-        self, before: datetime, *, states: Iterable[AgentState] | None = None, limit: int = 100
+        self,
+        before: datetime,
+        *,
+        after: datetime | None = None,
+        states: Iterable[AgentState] | None = None,
+        limit: int = 100,
     ) -> tuple[str, ...]:
-        return self._reading.ended(before, states, limit)
+        return self._reading.ended(before, after, states, limit)
 
     def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
         return self._primitives.claim(execution_id, owner, ttl)

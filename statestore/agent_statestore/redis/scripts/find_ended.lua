@@ -6,6 +6,7 @@
 -- KEYS[2+]  ended:<state>  zset  execution id by ended_us; see execution.lua
 -- ARGV[1]   ended_us must be below
 -- ARGV[2]   most to list of each state
+-- ARGV[3]   ended_us must not be below
 --
 -- Expired executions are taken out, so that each is met only once: the rest of them is left to tidy.
 --
@@ -16,7 +17,7 @@ for i = 2, #KEYS do
   local listed, is_more = 0, true
   while is_more and listed < limit do
     local asked = limit - listed
-    local batch = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[1], 'WITHSCORES', 'LIMIT', listed, asked)
+    local batch = redis.call('ZRANGEBYSCORE', KEYS[i], ARGV[3], '(' .. ARGV[1], 'WITHSCORES', 'LIMIT', listed, asked)
     for at = 1, #batch, 2 do
       local expires_ms = redis.call('ZSCORE', KEYS[1], batch[at])
       if expires_ms and tonumber(expires_ms) < now_ms then

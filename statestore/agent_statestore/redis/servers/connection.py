@@ -22,6 +22,7 @@ from agent_statestore.drivers.masking import masked
 from agent_statestore.errors import ExecutionUnreadable, StoreUnavailable
 from agent_statestore.redis.scripts import Script, together
 from agent_statestore.redis.servers.locating import Located, locate, located_by, no_retry
+from agent_statestore.redis.servers.node import Node
 from agent_statestore.redis.servers.packing import Command, Word
 
 __all__ = ["Client", "Connection", "connect", "masked_url_of", "no_retry", "sibling_of"]
@@ -199,17 +200,30 @@ class Connection:
 
     @contextmanager
     def at(self, key: bytes) -> Iterator[redis.Redis]:
-        """Give the driver's client of the server that holds a key now, for subscriptions.
+        """Give the driver's client of the server that holds a key now, for subscriptions; see `on`."""
+        node = self.node_of(key)
+        with self.on(node):
+            yield node.client
 
-        Errors inside the block become `StoreUnavailable`, and the server is looked for anew at the next call.
-        """
+    def node_of(self, key: bytes) -> Node:
+        """Return the server that holds a key now."""
         with self._wrapping():
-            node = self._topology.node_of(key)
+            return self._topology.node_of(key)
+
+    @contextmanager
+    def on(self, node: Node) -> Iterator[None]:
+        """Turn errors of the driver into `StoreUnavailable`; a lost server is looked for anew at the next call."""
+        with self._wrapping():
             try:
-                yield node.client
+                yield
             except (redis.ConnectionError, redis.TimeoutError):
                 self._topology.lose(node)
                 raise
+
+    def lose(self, node: Node) -> None:
+        """Look for the server of its keys anew at the next call."""
+        with self._wrapping():
+            self._topology.lose(node)
 
     def close(self) -> None:
         """Close every connection that belongs to the store."""

@@ -52,8 +52,13 @@ class Node:
     @property
     def client(self) -> redis.Redis:
         """The driver's client, for calls that are no matter of microseconds: INFO, PING, subscriptions."""
+        return redis.Redis(connection_pool=self.pool)
+
+    @property
+    def pool(self) -> redis.ConnectionPool:
+        """The driver's connections to this server, for those who keep one to themselves."""
         self._check_fork()
-        return redis.Redis(connection_pool=self._pool)
+        return self._pool
 
     def ask(self, packed: bytes, count: int) -> list[Any]:
         """Send commands in one go and return their answers; a refusal by the server is a `ResponseError` among them.

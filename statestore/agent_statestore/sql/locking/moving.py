@@ -78,7 +78,9 @@ class LockedMoving(LockedContexts, LockedWriting):
             else:
                 # The row stays, with the columns and relations that a user has added to it.
                 self._touch_session(transaction, header)
-                self._update(transaction, execution_id, {name: header[name] for name in COLUMNS[1:]} | stream_end_of(exported))
+                self._update(
+                    transaction, execution_id, {name: header[name] for name in COLUMNS[1:]} | stream_end_of(exported)
+                )
                 for statement in self._remove_parts:
                     transaction.write(statement, (execution_id,))
             self._put_parts(transaction, exported)

@@ -49,9 +49,7 @@ _NEW_OBJECTS: Final[dict[str, object]] = {"intents": {}, "pending": {}}
 _NEW: Final = {"intents": "{}", "pending": "{}", "note_count": 0, "signal_count": 0, "audit_count": 1}
 
 
-class PostgreSQLPrimitives(
-    PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates, PostgreSQLStreams
-):
+class PostgreSQLPrimitives(PostgreSQLRinging, PostgreSQLRemoving, PostgreSQLMoving, PostgreSQLRates, PostgreSQLStreams):
     """The primitives that differ on PostgreSQL; see `StorePrimitives` for each method."""
 
     def __init__(self, database: Database, clock: Clock | None) -> None:

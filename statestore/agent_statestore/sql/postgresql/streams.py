@@ -26,9 +26,7 @@ class PostgreSQLStreams(Repeating):
         self._append_parts = append_statement(self._tables, database.now)
         self._read_streams = read_statement(self._tables)
         self._trim_stream = trim_statement(self._tables)
-        self._tell_readers = (
-            f"SELECT pg_notify({channel_of(self._tables)}, told.names) FROM unnest(CAST(:told AS text[])) AS told(names)"
-        )
+        self._tell_readers = f"SELECT pg_notify({channel_of(self._tables)}, told.names) FROM unnest(CAST(:told AS text[])) AS told(names)"
 
     def append_streams(self, parts: Sequence[tuple[Lease, EncodedPart]]) -> Sequence[Appended]:
         bounds = [bounds_of(part) for _, part in parts]

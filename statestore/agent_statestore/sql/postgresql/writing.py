@@ -30,7 +30,6 @@ from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS, WORKING, Tables
 from agent_statestore.states import ACTIVE, PAUSED, AgentState
 from agent_statestore.states import WORKING as WORKING_STATES
 
-
 _IS_PENDING: Final = (
     "(c.cancel_requested = 1 OR EXISTS "
     "(SELECT 1 FROM jsonb_each_text({pending}) AS mail(id, address) "

@@ -113,6 +113,10 @@ class EndingConformance(Suite):
         assert store.find_ended(now, limit=4) == tuple(made[:4])
         assert store.find_ended(now, limit=1000) == tuple(made)
         assert store.find_ended(now, states=[AgentState.COMPLETED], limit=2) == (made[1], made[3])
+        since = summary_of(store, made[3]).ended_at
+        assert store.find_ended(now, after=since, limit=2) == tuple(made[3:5])
+        assert store.find_ended(now, after=since) == tuple(made[3:])
+        assert store.find_ended(now, after=now) == ()
 
     def test_a_limit_cuts_also_what_ended_at_one_moment(self, store: Store, clock: ManualClock) -> None:
         made = {ended(store) for _ in range(5)}

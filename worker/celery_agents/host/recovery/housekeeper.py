@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent_statestore.errors import StoreError
+from agent_statestore.moving.stream_retention import trim_ended
 from agent_statestore.plain_text import line_logger
 from celery_agents.engine.patience import Outage
 from celery_agents.errors import ResultBackendUnavailable
@@ -24,10 +25,11 @@ _PURGE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The result of one round: index entries and archived executions put in order, and executions purged."""
+    """The result of one round: entries and archives put in order, executions purged, events of streams removed."""
 
     tidied: int = 0
     purged: int = 0
+    trimmed: int = 0
 
 
 class Housekeeper:
@@ -38,10 +40,12 @@ class Housekeeper:
         self._purged_at = -math.inf
         self._tidying = Outage(log, "tidying the store")
         self._purging = Outage(log, "purging")
+        self._trimmed_at = -math.inf
+        self._trimming = Outage(log, "removing streams")
 
     def keep_house(self) -> Kept:
         """Do one round. Log faults of the store: the next round comes soon."""
-        return Kept(tidied=self._tidy(), purged=self._purge())
+        return Kept(tidied=self._tidy(), purged=self._purge(), trimmed=self._trim())
 
     def _tidy(self) -> int:
         try:
@@ -51,6 +55,24 @@ class Housekeeper:
             return 0
         self._tidying.succeeded()
         return tidied
+
+    def _trim(self) -> int:
+        """Remove the streams of what was over for long enough, at most once a minute; return how many events."""
+        settings, started, total = self._runtime.settings, time.monotonic(), 0
+        if started < self._trimmed_at + _PURGE_EVERY_SECONDS:
+            return 0
+        self._trimmed_at = started
+        try:
+            while time.monotonic() < started + _PURGE_SECONDS:
+                removed, is_more = trim_ended(self._runtime.store, settings.stream_kept_for, limit=_PURGE_BATCH)
+                total += removed
+                if not is_more:
+                    break
+        except StoreError as error:
+            self._trimming.failed(error)
+        else:
+            self._trimming.succeeded()
+        return total
 
     def _purge(self) -> int:
         """Purge what `agents_retention` no longer keeps, at most once a minute; return how many."""
