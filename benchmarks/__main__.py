@@ -21,6 +21,7 @@ from benchmarks import (
     resuming,
     scale,
     storage,
+    streams,
     throughput,
 )
 from benchmarks.executions import measure as executions
@@ -60,6 +61,7 @@ _ELSEWHERE: Final = ("frameworks", "threads")
 SECTIONS: Final[dict[str, Measure]] = {
     "overhead": overhead.measure,
     "growth": growth.measure,
+    "streams": streams.measure,
     "storage": storage.measure,
     "resume": resuming.measure,
     "loading": loading.measure,

@@ -13,6 +13,7 @@ from celery_agents.engine.executor import Defaults
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Ending
 from celery_agents.engine.run.run import Run
+from celery_agents.engine.stream.writer import StreamWriter
 from celery_agents.lifecycle.assembly import make_executor
 
 AGENT: Final = "benchmarks.steps"
@@ -79,7 +80,7 @@ def prefilled(store: Store, steps: int, output: str) -> str:
 class Engine:
     """Runs executions of one agent whose steps do nothing but return a text."""
 
-    def __init__(self, store: Store, output: str) -> None:
+    def __init__(self, store: Store, output: str, *, has_streams: bool = False) -> None:
         self.store = store
         registry = Registry()
         self._output = output
@@ -109,6 +110,7 @@ class Engine:
             keeper=LeaseKeeper(store),
             limits=Defaults(lease=LEASE),
             is_draining=lambda: self._drains,
+            streams=StreamWriter(store) if has_streams else None,
         )
 
     def take_steps(self, steps: int, execution_id: str | None = None, *, stays_open: bool = False) -> list[float]:

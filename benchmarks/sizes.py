@@ -18,7 +18,7 @@ class Sizes:
     trips of `queue_counted` executions. The section `scaling` takes `scaling_rounds` rounds, plays fleets of `fleets`
     workers, watches `resting_workers` for `resting_seconds`, and pauses `paused` executions. `concurrent` executions at
     once each take `concurrent_steps` steps of `concurrent_seconds`. The section `recall` searches among `facts` facts.
-    Threads of LangGraph have `thread_steps` super-steps.
+    Threads of LangGraph have `thread_steps` super-steps. The section `streams` follows `spoken` events on their way.
     """
 
     rounds: int
@@ -56,6 +56,7 @@ class Sizes:
     resting_seconds: float = 30.0
     paused: int = 5_000
     thread_steps: int = 1000
+    spoken: int = 300
     copied_between: tuple[str, ...] = ("memory", "SQLite NORMAL", "PostgreSQL", "MariaDB", "Redis")
 
 
@@ -87,6 +88,7 @@ DEFAULT: Final = Sizes(
 
 QUICK: Final = Sizes(
     thread_steps=100,
+    spoken=100,
     rounds=5,
     calls=10,
     growth_rounds=2,

@@ -57,6 +57,7 @@ TINY = Sizes(
     resting_workers=(1, 2),
     resting_seconds=2.0,
     paused=20,
+    spoken=20,
     copied_between=("memory", "SQLite NORMAL", "Redis"),
 )
 
@@ -127,6 +128,14 @@ class TestSections:
         files = [row["file"] for row in tables["files_of_run_step"]]
         assert files[0] == "celery_agents/engine/run/run.py"
         assert "agent_statestore/redis/store.py" in files
+
+    @pytest.mark.parametrize("tables", [("streams",)], indirect=True)
+    def test_streams(self, tables: dict[str, list[dict[str, Any]]], stores: list[str]) -> None:
+        assert list(tables) == ["streams_cost", "streams_way", "streams_rate"]
+        assert [row["store"] for row in tables["streams_cost"]] == stores
+        assert all(row["with, us"] > 1 and row["with / without"] > 0.1 for row in tables["streams_cost"])
+        assert all(row["events"] == TINY.spoken for row in tables["streams_way"])
+        assert all(0 < row["rate / plain"] < 2 for row in tables["streams_rate"])
 
     @pytest.mark.parametrize("tables", [("concurrency",)], indirect=True)
     def test_executions_that_wait(self, tables: dict[str, list[dict[str, Any]]]) -> None:

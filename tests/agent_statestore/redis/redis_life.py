@@ -20,6 +20,8 @@ from agent_statestore.records import (
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.watching import RedisWatch
 from agent_statestore.states import AgentState
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -64,6 +66,7 @@ def live(store: RedisStore) -> None:
         assert isinstance(watch, RedisWatch)
         store.checkpoint(execution_id, everything, lease)
         assert watch.wait(5)
+    live_stream(store, lease)
     assert store.renew([lease], MINUTE).lost == frozenset()
     assert [found.execution_id for found in store.find_leases("host")] == [execution_id]
     store.checkpoint(
@@ -91,8 +94,8 @@ def live(store: RedisStore) -> None:
     assert exported is not None
     assert store.purge(execution_id)
     assert store.restore(exported)
-    assert [step.name for step in context.steps] == ["step1", "intent"]
-    assert len(store.get_steps(execution_id)) == 2
+    assert [step.name for step in context.steps] == ["step1", "intent", "step3"]
+    assert len(store.get_steps(execution_id)) == 3
     first = store.find(Query(session_id="s", limit=30))
     second = store.find(Query(session_id="s", cursor=first.next_cursor))
     found = {summary.execution_id for page in (first, second) for summary in page.items}
@@ -107,6 +110,25 @@ def live(store: RedisStore) -> None:
     store.tidy()
     assert store.delete_context(execution_id)
     assert store.clear() == len(others)
+
+
+def live_stream(store: RedisStore, lease: Lease) -> None:
+    """Takes the stream of an execution through every primitive."""
+    execution_id, begun = lease.execution_id, store.read_streams({lease.execution_id: 0}, 10)[lease.execution_id].last
+    listener = store.listen_streams()
+    listener.follow([execution_id])
+    while execution_id not in listener.wait(5):
+        pass
+    assert store.append_events([StreamAppend(lease=lease, part=part_of(lease, 1, *"abc"))])[0].accepted
+    assert listener.wait(5) == {execution_id}
+    listener.unfollow(execution_id)
+    assert listener.wait(0.05) == frozenset()
+    listener.close()
+    store.checkpoint(execution_id, Checkpoint(steps=(step(3),), stream=part_of(lease, 4, "d")), lease)
+    assert store.trim_stream(execution_id, 2) == 2
+    page = store.read_events(execution_id, begun)
+    assert page is not None
+    assert [event.data["value"] for event in page.events] == ["c", "d"]
 
 
 def live_documents(documents: DocumentStore) -> None:

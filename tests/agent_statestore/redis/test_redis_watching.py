@@ -14,6 +14,7 @@ from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.opening import open_store
 from agent_statestore.redis import RedisStore, watching
+from agent_statestore.redis.servers.listening import Silence
 from agent_statestore.redis.watching import RedisWatch
 from agent_statestore.states import AgentState
 from agent_statestore.testing.kit.builders import (
@@ -295,8 +296,8 @@ class TestLostServers:
     def test_a_silent_server_is_asked_and_given_up(
         self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "_SILENCE_SECONDS", 0.1)
-        monkeypatch.setattr(watching, "_ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr(f"{Silence.__module__}._SILENCE_SECONDS", 0.1)
+        monkeypatch.setattr(f"{Silence.__module__}._ANSWER_SECONDS", 0.5)
         with RedisStore(f"{redis_server.url}?socket_timeout=1&socket_connect_timeout=1") as store:
             execution_id = create(store)
             with store.watch(execution_id) as watch:
