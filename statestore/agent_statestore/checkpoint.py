@@ -167,8 +167,9 @@ class Checkpoint:
     applies only while that is still the last one. A store that lost what it had confirmed, as in a fail-over to a
     replica that was behind, refuses it.
 
-    `stream` are events that are appended to the execution's stream with it. They stand before what this write sets off
-    itself.
+    `stream` are events that are appended to the execution's stream with it. Where `tells_steps` is not 0, each of its
+    steps that has a result is told of as well, behind those, as a `step_recorded` event of the step's attempt; it is
+    the `seq` of the first of them.
     """
 
     steps: tuple[AgentStep, ...] = ()
@@ -191,6 +192,7 @@ class Checkpoint:
     checkpoint_id: str = field(default_factory=new_checkpoint_id)
     after_checkpoint: str | None = None
     stream: StreamPart | None = None
+    tells_steps: int = 0
 
     def __post_init__(self) -> None:
         paused = self.state is not None and self.state.is_paused

@@ -9,7 +9,7 @@ from agent_statestore.codec.audit import encode_via
 from agent_statestore.codec.contents import encode_facts, encode_items, encode_message, encode_rag
 from agent_statestore.codec.failures import encode_error, reason_of
 from agent_statestore.codec.steps import EncodedStep, encode_step
-from agent_statestore.codec.streams import EncodedPart, encode_part
+from agent_statestore.codec.streams import EncodedPart, encode_stream
 from agent_statestore.codec.waits import addresses_of, encode_waits
 from agent_statestore.envelope import LOWEST, MEMORY_NEEDS, format_of, octets, seal_value
 from agent_statestore.states import AgentState
@@ -119,5 +119,7 @@ def encode_checkpoint(
         via=None if checkpoint.via is None else encode_via(checkpoint.via),
         after_checkpoint=checkpoint.after_checkpoint,
         max_context_bytes=max_context_bytes,
-        stream=None if checkpoint.stream is None else encode_part(checkpoint.stream, max_bytes),
+        stream=encode_stream(checkpoint.stream, checkpoint.steps, checkpoint.tells_steps, max_bytes)
+        if checkpoint.tells_steps or checkpoint.stream is not None
+        else None,
     )

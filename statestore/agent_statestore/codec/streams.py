@@ -1,16 +1,18 @@
 """Conversion of a stream's events to stored texts and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from agent_statestore.clock import from_us, to_us
 from agent_statestore.envelope import DAMAGE, Fields, reason_of_damage, seal, unseal
 from agent_statestore.errors import FormatTooNew
-from agent_statestore.records import JSONValue, Signal, SignalKind
+from agent_statestore.records import AgentStep, JSONValue, Signal, SignalKind
 from agent_statestore.streams.records import WHEN_STORED, StreamEvent, StreamKind, StreamPage, StreamPart
 
 # How many events one attempt may have: its token and the place of an event are one number, exact in a double.
 _PLACES: Final = 1 << 32
+# Between the parts of a mark.
+_BETWEEN: Final = "\x1f"
 _WAITS: Final[Mapping[SignalKind, str]] = {
     SignalKind.ANSWER: "input",
     SignalKind.APPROVAL: "approval",
@@ -41,6 +43,46 @@ def encode_part(part: StreamPart, max_bytes: int) -> EncodedPart:
     return EncodedPart(place, tuple([encode_event(event, max_bytes) for event in part.events]))
 
 
+def encode_stream(
+    part: StreamPart | None, steps: Sequence[AgentStep], tells_steps: int, max_bytes: int
+) -> EncodedPart | None:
+    """Return what a checkpoint appends to the stream; see `Checkpoint.tells_steps`."""
+    encoded = None if part is None else encode_part(part, max_bytes)
+    if not tells_steps:
+        return encoded
+    recorded = [step for step in steps if step.result is not None]
+    marks = tuple([_mark_of(step, seq) for seq, step in enumerate(recorded, tells_steps)])
+    if encoded is not None:
+        return EncodedPart(encoded.place, encoded.texts + marks)
+    return EncodedPart(steps[0].attempt * _PLACES + tells_steps, marks) if marks else None
+
+
+def _mark_of(step: AgentStep, seq: int) -> str:
+    """Return the event of a record in short, as one is stored with every step. All in it is plain elsewhere, too."""
+    action, result = step.action, step.result
+    tool = "" if action.tool is None else action.tool.replace(_BETWEEN, " ")
+    success = "1" if result is not None and result.success else "0"
+    numbers = f"{step.step_number}{_BETWEEN}{step.attempt}{_BETWEEN}{seq}{_BETWEEN}{step.tries}"
+    return _BETWEEN.join((numbers, success, action.kind, tool, step.name))
+
+
+def _event_of_mark(number: int, mark: str) -> StreamEvent:
+    step_number, attempt, seq, tried, success, action, tool, name = mark.split(_BETWEEN, 7)
+    data: dict[str, JSONValue] = {"number": int(step_number), "action": action, "success": success == "1"}
+    if tool:
+        data["tool"] = tool
+    return StreamEvent(
+        kind=StreamKind.STEP_RECORDED,
+        data=data,
+        at=from_us(number),
+        attempt=int(attempt),
+        seq=int(seq),
+        step=name,
+        tried=int(tried),
+        number=number,
+    )
+
+
 def encode_event(event: StreamEvent, max_bytes: int) -> str:
     """Return an event as stored. Raise `NotSerialisable` or `ValueTooLarge`."""
     fields: Fields = {"kind": event.kind}
@@ -58,6 +100,9 @@ def encode_event(event: StreamEvent, max_bytes: int) -> str:
 def decode_event(number: int, text: str | bytes) -> StreamEvent:
     """Return a stored event. One that cannot be read is a gap, and hides no other."""
     try:
+        text = text.decode() if isinstance(text, bytes) else text
+        if text[:1] != "{":
+            return _event_of_mark(number, text)
         fields = unseal(text, "event")
         return StreamEvent(
             kind=fields["kind"],

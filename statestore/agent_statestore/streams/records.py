@@ -23,7 +23,7 @@ class StreamKind(StrEnum):
       after one that was lost; {worker, from_attempt}.
     * `step_started`: a step that takes longer than a moment is under way; {action, tool, arguments}. `try_failed`: a
       try of it failed; {type, message, next_in}: `next_in` in seconds, absent if it was the last try. `step_recorded`:
-      the store has its result; {number, action, success, tool, error}.
+      the store has its result; {number, action, success, tool}.
     * `text`, `thinking`: what a model says; {delta}. `tool_call`: the call of a tool that it asks for; {id, tool,
       delta, arguments}.
     * `emitted`: the agent's own event; {value}.

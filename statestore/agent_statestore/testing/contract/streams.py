@@ -32,6 +32,7 @@ from agent_statestore.testing.kit.builders import (
     create,
     done,
     event,
+    intent,
     pause,
 )
 from agent_statestore.testing.kit.suite import Suite
@@ -195,6 +196,33 @@ class StreamConformance(Suite):
         with pytest.raises((ExecutionOver, LeaseLost)):
             store.checkpoint(execution_id, Checkpoint(steps=(done(5),), stream=part_of(lease, 8, "h")), lease)
         assert values_of(store, execution_id) == [*"abcdefg"]
+
+    def test_a_checkpoint_tells_of_its_steps_behind_what_it_brings(self, store: Store) -> None:
+        execution_id, lease = claimed(store)
+        store.checkpoint(execution_id, Checkpoint(steps=(done(1),), tells_steps=1), lease)
+        store.checkpoint(
+            execution_id,
+            Checkpoint(steps=(intent(2), done(3, "x:1")), stream=part_of(lease, 2, "a"), tells_steps=3),
+            lease,
+        )
+        (outcome,) = store.checkpoint_each(
+            [LeasedWrite(checkpoint=Checkpoint(steps=(done(2),), tells_steps=4), lease=lease)]
+        )
+        assert not isinstance(outcome, Exception)
+        assert append(store, lease, 5, "b")
+        store.checkpoint(execution_id, Checkpoint(steps=(intent(4),), tells_steps=6), lease)
+        page = page_of(store, execution_id)
+        told = [(event_.kind, event_.step, event_.data.get("number"), event_.seq) for event_ in page.events]
+        assert told == [
+            ("step_recorded", "step-1", 1, 1),
+            ("emitted", "s", None, 2),
+            ("step_recorded", "x:1", 3, 3),
+            ("step_recorded", "step-2", 2, 4),
+            ("emitted", "s", None, 5),
+        ]
+        first = page.events[0]
+        assert (first.attempt, first.tried, to_us(first.at)) == (1, 2, first.number)
+        assert first.data == {"number": 1, "action": "step", "success": True, "tool": "search"}
 
     def test_writes_together_bring_theirs(self, store: Store) -> None:
         leases = [claimed(store)[1] for _ in range(3)]

@@ -1,8 +1,9 @@
 """What an attempt has said and the store may not have yet: nothing is lost, overtaken, or said twice."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from agent_statestore.testing.kit.builders import AT, claim, create, done
 from celery_agents.engine.stream import outlet as outlets
 from celery_agents.engine.stream.outlet import MOST_WAITING, Outlet
 
-TOLD = StreamEvent(kind=StreamKind.STEP_RECORDED, data={"number": 1}, at=AT, step="s", tried=1)
+TOLD = StreamEvent(kind=StreamKind.PAUSED, at=AT)
 
 
 @pytest.fixture
@@ -47,6 +48,13 @@ def told(store: Store, lease: Lease) -> list[object]:
     return [event.data.get("value", event.data.get("delta", str(event.kind))) for event in page.events]
 
 
+def carry(outlet: Outlet, number: int, told: Sequence[StreamEvent] = ()) -> Checkpoint:
+    """Return the checkpoint of a step, with all that waits."""
+    change: dict[str, Any] = {"steps": (done(number),)}
+    outlet.carry(change, told)
+    return Checkpoint(**change)
+
+
 def emit(outlet: Outlet, value: object) -> None:
     outlet.say(StreamKind.EMITTED, {"value": value})
 
@@ -71,12 +79,11 @@ def test_a_checkpoint_takes_what_was_said_before_it(store: Store, outlet: Outlet
     in_flight = outlet.take()
     assert in_flight is not None
     emit(outlet, "b")
-    part = outlet.carry([TOLD])
-    assert part is not None
+    checkpoint = carry(outlet, 1)
     assert outlet.take() is None, "nothing overtakes it"
     emit(outlet, "c")
-    store.checkpoint(lease.execution_id, Checkpoint(steps=(done(1),), stream=part), lease)
-    outlet.carried(part, is_watched=False)
+    store.checkpoint(lease.execution_id, checkpoint, lease)
+    outlet.carried(is_watched=False)
     store.append_events([StreamAppend(lease=lease, part=in_flight)])  # late
     outlet.written(in_flight, is_accepted=True)
     write(store, outlet)
@@ -85,9 +92,9 @@ def test_a_checkpoint_takes_what_was_said_before_it(store: Store, outlet: Outlet
 
 def test_what_a_refused_checkpoint_tells_has_not_happened(store: Store, outlet: Outlet, lease: Lease) -> None:
     emit(outlet, "a")
-    assert outlet.carry([TOLD]) is not None
-    outlet.put_back()
+    carry(outlet, 1)
     emit(outlet, "b")
+    outlet.put_back()
     write(store, outlet)
     assert told(store, lease) == ["a", "b"]
 
@@ -97,11 +104,11 @@ def test_a_checkpoint_of_which_nobody_knows_is_told_once_or_is_a_gap(
     store: Store, outlet: Outlet, lease: Lease, is_stored: bool
 ) -> None:
     emit(outlet, "a")
-    part = outlet.carry([TOLD])
-    if is_stored:
-        store.checkpoint(lease.execution_id, Checkpoint(steps=(done(1),), stream=part), lease)
-    outlet.leave_open()
+    checkpoint = carry(outlet, 1)
     emit(outlet, "b")
+    if is_stored:
+        store.checkpoint(lease.execution_id, checkpoint, lease)
+    outlet.leave_open()
     write(store, outlet)
     assert told(store, lease) == ["a", "step_recorded" if is_stored else "gap", "b"]
 
@@ -143,17 +150,16 @@ def test_a_refused_writer_says_nothing_any_more(store: Store, outlet: Outlet, le
     write(store, outlet)
     emit(outlet, "b")
     assert outlet.take() is None
-    assert outlet.carry([TOLD]) is None
+    assert carry(outlet, 1).stream is None
     assert told(store, lease) == []
 
 
 def test_a_step_is_told_of_when_it_takes_long(
     store: Store, outlet: Outlet, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outlet.begin("quick", Action(kind="step"), 1)
-    outlet.carried(
-        outlet.carry([StreamEvent(kind=StreamKind.STEP_RECORDED, at=AT, step="quick", tried=1)]), is_watched=False
-    )  # type: ignore[arg-type]
+    outlet.begin("step-1", Action(kind="step"), 1)
+    carry(outlet, 1)
+    outlet.carried(is_watched=False)
     outlet.begin("slow", Action(kind="tool", tool="search", input={"q": 1}), 1)
     assert outlet.take() is None
     monkeypatch.setattr(outlets, "LATE_SECONDS", 0.0)
@@ -176,7 +182,7 @@ def test_any_order_of_writes_leaves_every_event_once_and_in_order(store: Store) 
         lease = claim(store, create(store), ttl=timedelta(days=1)).lease
         outlet = Outlet(lease, lambda: AT, lambda: None, lambda _: None)
         said: list[int] = []
-        steps, in_flight, carried = 0, [], None
+        steps, pauses, in_flight = 0, 0, []
         for _ in range(60):
             match chance.randrange(6):
                 case 0 | 1:
@@ -192,14 +198,18 @@ def test_any_order_of_writes_leaves_every_event_once_and_in_order(store: Store) 
                     if chance.random() < 0.7:  # or its answer is lost
                         outlet.written(part, is_accepted=answer.accepted)
                 case 4:
-                    carried = outlet.carry([TOLD])
-                    assert carried is not None
+                    is_pause = chance.random() < 0.3
+                    checkpoint = carry(outlet, steps + 1, [TOLD] if is_pause else [])
+                    if chance.random() < 0.5:
+                        said.append(len(said))
+                        emit(outlet, said[-1])
                     fate = chance.randrange(4)
                     if fate in (0, 1):
                         steps += 1
-                        store.checkpoint(lease.execution_id, Checkpoint(steps=(done(steps),), stream=carried), lease)
+                        pauses += is_pause
+                        store.checkpoint(lease.execution_id, checkpoint, lease)
                     if fate == 0:
-                        outlet.carried(carried, is_watched=False)
+                        outlet.carried(is_watched=False)
                     elif fate == 2:
                         outlet.put_back()
                     else:
@@ -210,4 +220,5 @@ def test_any_order_of_writes_leaves_every_event_once_and_in_order(store: Store) 
             write(store, outlet)
         values = told(store, lease)
         assert [value for value in values if isinstance(value, int)] == said
-        assert values.count("step_recorded") == steps
+        assert values.count("step_recorded") == steps - pauses
+        assert values.count("paused") == pauses

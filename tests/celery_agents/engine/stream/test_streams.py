@@ -149,7 +149,7 @@ def test_a_failed_end_says_why(agents: LocalAgents) -> None:
     *_, failed, recorded, ended = events_of(agents.store, execution.id)
     assert (failed.kind, "next_in" in failed.data) == ("try_failed", False)
     assert recorded.data["success"] is False
-    assert recorded.data["error"]["type"] == "builtins:ZeroDivisionError"
+    assert failed.data["type"] == "builtins:ZeroDivisionError"
     assert (ended.data["state"], ended.data["error"]["type"]) == ("failed", "builtins:ZeroDivisionError")
 
 

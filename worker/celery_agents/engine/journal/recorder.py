@@ -267,8 +267,8 @@ class Recorder:
             self.outgoing.is_recorded_with(writing.write.checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
-        if self._outlet is not None and writing.write.checkpoint.stream is not None:
-            self._outlet.carried(writing.write.checkpoint.stream, is_watched=applied.is_watched)
+        if self._outlet is not None:
+            self._outlet.carried(is_watched=applied.is_watched)
         self._is_recorded((writing.step,))
 
     def undo_writing(self, writing: "Writing") -> None:
@@ -351,7 +351,8 @@ class Recorder:
         if taken:
             change["consumed"] = tuple(taken)
         if self._outlet is not None:
-            change["stream"] = self._outlet.carry(told_by(change, self._asked_before, self._now()))
+            has_state = change.get("state") is not None
+            self._outlet.carry(change, told_by(change, self._asked_before, self._now()) if has_state else ())
         return Checkpoint(after_checkpoint=self._last_checkpoint, **change)
 
     def _apply(self, checkpoint: Checkpoint) -> Checkpointed:
@@ -376,8 +377,8 @@ class Recorder:
             self.outgoing.is_recorded_with(checkpoint)
         if applied.cancel_requested:
             self._held.mark_cancel_requested()
-        if self._outlet is not None and checkpoint.stream is not None:
-            self._outlet.carried(checkpoint.stream, is_watched=applied.is_watched)
+        if self._outlet is not None:
+            self._outlet.carried(is_watched=applied.is_watched)
         return applied
 
 

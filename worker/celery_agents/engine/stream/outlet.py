@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from agent_statestore.records import Action, JSONValue, Lease
 from agent_statestore.streams.records import MOST_EVENTS, StreamEvent, StreamKind, StreamPart
@@ -54,12 +54,8 @@ class _Said:
         )
 
 
-@dataclass(slots=True)
-class _Begun:
-    at: float
-    action: Action
-    tried: int
-    is_told: bool = False
+# A try of a step that has begun: when, on the monotonic clock (0 once it is told of), its action, and which try.
+_Begun: TypeAlias = tuple[float, Action, int]
 
 
 class Outlet:
@@ -87,7 +83,8 @@ class Outlet:
         self._begun: dict[str, _Begun] = {}
         # A checkpoint that carries all that was taken may be under way: it must not be overtaken.
         self._is_carried = False
-        self._told_with = 0
+        # How many places the checkpoint has for what it tells itself.
+        self._own_places = 0
         self._is_closed = False
         self._trimmed_at = 0
 
@@ -100,7 +97,7 @@ class Outlet:
                 return
             if step and not tried:
                 begun = self._begun.get(step)
-                tried = 1 if begun is None else begun.tried
+                tried = 1 if begun is None else begun[2]
             last = self._waiting[-1] if self._waiting else None
             if self._is_full(kind):
                 self._drop(last)
@@ -114,7 +111,7 @@ class Outlet:
 
     def begin(self, step: str, action: Action, tried: int) -> None:
         """A try of a step begins."""
-        self._begun[step] = _Begun(time.monotonic(), action, tried)
+        self._begun[step] = (time.monotonic(), action, tried)
         self._wake()
 
     def _is_full(self, kind: str) -> bool:
@@ -130,24 +127,36 @@ class Outlet:
 
     # -- with a checkpoint ---------------------------------------------------------------------------------------------
 
-    def carry(self, told: Iterable[StreamEvent]) -> StreamPart | None:
-        """Return all that waits, and what a checkpoint itself tells; `carried`, `put_back` or `leave_open` follows."""
+    def carry(self, change: dict[str, Any], told: Iterable[StreamEvent] = ()) -> None:
+        """Put all that waits into a change of a checkpoint, and have it tell of its steps. What else it tells is `told`.
+
+        `carried`, `put_back` or `leave_open` follows.
+        """
         with self._lock:
             if self._is_closed:
-                return None
-            before = len(self._waiting)
-            for event in told:
-                self._begun.pop(event.step, None)
-                self._waiting.append(_Said(event.kind, dict(event.data), event.at, event.step, event.tried))
-            self._told_with = len(self._waiting) - before
-            self._is_carried = bool(self._waiting)
-            return self._taken(len(self._waiting)) if self._waiting else None
+                return
+            marks = 0
+            for step in change.get("steps", ()):
+                if step.result is not None:
+                    self._begun.pop(step.name, None)
+                    marks += 1
+            own = [_Said(event.kind, dict(event.data), event.at, event.step, event.tried) for event in told]
+            if own:
+                marks = 0  # they are told among the others
+            if self._waiting or own:
+                change["stream"] = self._taken([*self._waiting, *own])
+            if marks:
+                change["tells_steps"] = self._seq + 1
+                self._seq += marks
+            self._own_places = len(own) + marks
+            self._is_carried = True
 
-    def carried(self, part: StreamPart, *, is_watched: bool) -> None:
+    def carried(self, *, is_watched: bool) -> None:
         """The checkpoint is stored."""
         with self._lock:
-            self._is_carried = False
-            self._forget(part.events[-1].seq)
+            if self._is_carried:
+                self._is_carried = False
+                self._forget(self._seq)
         if is_watched:
             self._tell_readers(self.lease.execution_id)
 
@@ -156,25 +165,25 @@ class Outlet:
         with self._lock:
             if self._is_carried:
                 self._is_carried = False
-                for _ in range(self._told_with):
-                    self._waiting.pop()
-                self._seq -= self._told_with
+                self._seq -= self._own_places
 
     def leave_open(self) -> None:
         """Nobody knows whether the checkpoint is stored. Its places are taken; nothing is said there if it is not."""
         with self._lock:
             if self._is_carried:
                 self._is_carried = False
-                for number in range(len(self._waiting) - self._told_with, len(self._waiting)):
-                    said = self._waiting[number]
-                    self._waiting[number] = _Said(StreamKind.GAP, {"dropped": 0}, said.at, "", 0, said.seq)
+                carried = [said for said in self._waiting if said.seq]
+                later = islice(self._waiting, len(carried), None)
+                places = range(self._seq - self._own_places + 1, self._seq + 1)
+                gaps = [_Said(StreamKind.GAP, {"dropped": 0}, self._now(), "", 0, seq) for seq in places]
+                self._waiting = deque([*carried, *gaps, *later])
 
     # -- beside them ---------------------------------------------------------------------------------------------------
 
     @property
     def is_quiet(self) -> bool:
         """Whether there is nothing to write, now or soon."""
-        return not self._waiting and all(begun.is_told for begun in list(self._begun.values()))
+        return not self._waiting and all(not at for at, _, _ in list(self._begun.values()))
 
     @property
     def overflows(self) -> bool:
@@ -187,7 +196,7 @@ class Outlet:
             if self._is_closed or self._is_carried:
                 return None
             self._tell_late()
-            return self._taken(MOST_EVENTS) if self._waiting else None
+            return self._taken(islice(self._waiting, MOST_EVENTS)) if self._waiting else None
 
     def written(self, part: StreamPart, *, is_accepted: bool) -> None:
         """The store has this, or refuses all that this attempt says from now on."""
@@ -223,16 +232,14 @@ class Outlet:
 
     def _tell_late(self) -> None:
         late = time.monotonic() - LATE_SECONDS
-        for step, begun in list(self._begun.items()):
-            if not begun.is_told and begun.at <= late:
-                begun.is_told = True
-                self._waiting.append(
-                    _Said(StreamKind.STEP_STARTED, _started(begun.action), self._now(), step, begun.tried)
-                )
+        for step, (at, action, tried) in list(self._begun.items()):
+            if at and at <= late:
+                self._begun[step] = (0.0, action, tried)
+                self._waiting.append(_Said(StreamKind.STEP_STARTED, _started(action), self._now(), step, tried))
 
-    def _taken(self, most: int) -> StreamPart:
+    def _taken(self, taken: Iterable[_Said]) -> StreamPart:
         events = []
-        for said in islice(self._waiting, most):
+        for said in taken:
             if not said.seq:
                 self._seq += 1
                 said.seq = self._seq
