@@ -122,10 +122,12 @@ class Keys:
         partition, name = partition_of(execution_id), _name(execution_id)
         return [self._headers[partition] + name, *[part + name for part in self._parts[partition]]]
 
-    def header_and_steps(self, execution_id: str) -> tuple[bytes, bytes]:
-        """Return the two keys that an ordinary step changes."""
+    def of_step(self, execution_id: str, *, is_told: bool) -> tuple[bytes, ...]:
+        """Return the keys that an ordinary step changes: header and steps, and the stream if that tells of it."""
         partition, name = partition_of(execution_id), _name(execution_id)
-        return self._headers[partition] + name, self._parts[partition][_STEPS] + name
+        parts = self._parts[partition]
+        header, steps = self._headers[partition] + name, parts[_STEPS] + name
+        return (header, steps, parts[_EVENTS] + name) if is_told else (header, steps)
 
     def events(self, execution_id: str) -> bytes:
         """Return the stream of an execution."""

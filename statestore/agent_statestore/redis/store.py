@@ -252,7 +252,7 @@ class RedisStore(RedisStreaming):
         if step is not None and token is not None and not ttl:
             version_and_cancel = self._connection.run(
                 script("append_step"),
-                self._keys_of_step(execution_id, change),
+                self._keys.of_step(execution_id, is_told=change.stream is not None),
                 arguments.append_step(self._now(), change, token, step),
             )
             if version_and_cancel is not None:
@@ -290,13 +290,10 @@ class RedisStore(RedisStreaming):
                 calls.append(general)
             else:
                 values = arguments.append_step(self._now(), change, token, step)
-                calls.append(Ordinary(self._keys_of_step(execution_id, change), values, general))
+                calls.append(
+                    Ordinary(self._keys.of_step(execution_id, is_told=change.stream is not None), values, general)
+                )
         return write_each(self._connection, calls)
-
-    def _keys_of_step(self, execution_id: str, change: EncodedCheckpoint) -> tuple[bytes, ...]:
-        """Return the keys of `append_step.lua`."""
-        keys = self._keys.header_and_steps(execution_id)
-        return keys if change.stream is None else (*keys, self._keys.events(execution_id))
 
     def _keys_of(self, execution_id: str, change: EncodedCheckpoint, ttl: str) -> list[bytes]:
         """Return the keys of `checkpoint.lua`."""
