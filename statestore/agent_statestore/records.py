@@ -16,6 +16,7 @@ from agent_statestore.errors import InvalidRecord
 from agent_statestore.plain_text import require_sender
 from agent_statestore.states import AgentState
 from agent_statestore.states import AuditEvent as AuditEvent
+from agent_statestore.states import SayMode as SayMode
 from agent_statestore.states import SignalKind as SignalKind
 from agent_statestore.states import WaitKind as WaitKind
 
@@ -245,11 +246,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, or a cancel.
+    """One entry of an execution's mailbox: an answer, an approval, an event, a child's end, a cancel, or a saying.
 
-    `key` and `round` name the wait that it is for. `sender` and `reason` record who sent it and why, as far as the
-    caller told. `channel` ("http", "command line", "python") and `os_user`, the system's name of the user under which
-    the sending process ran, are what that process itself knows. The store sets `sent_at`, when it was accepted.
+    `key` and `round` name the wait that it is for; a saying's key is its `SayMode`. `sender` and `reason` record who
+    sent it and why, as far as the caller told. `channel` ("http", "command line", "python") and `os_user`, the system's
+    name of the sending process's user, are what that process knows. The store sets `sent_at`, when it was accepted.
     """
 
     signal_id: str
@@ -267,6 +268,9 @@ class Signal:
         require_name("signal_id", self.signal_id)
         if self.key or self.kind is not SignalKind.CANCEL:
             require_name("key", self.key)
+        if self.kind is SignalKind.SAY and self.key not in frozenset(SayMode):
+            modes = ", ".join(repr(mode.value) for mode in SayMode)
+            raise InvalidRecord("mode", f"is one of {modes}, not {self.key!r:.80}")
         require_round(self.key, self.round)
         for name in ("sender", "channel", "os_user"):
             require_sender(name, getattr(self, name))

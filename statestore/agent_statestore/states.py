@@ -96,3 +96,16 @@ class SignalKind(StrEnum):
     EVENT = "event"
     CHILD = "child"
     CANCEL = "cancel"
+    SAY = "say"
+
+
+class SayMode(StrEnum):
+    """When an execution takes in what somebody says to it; the key of such a signal.
+
+    `NEXT_TURN`: before the next call of its model, when the calls of tools that were decided are done. `NEXT_BOUNDARY`:
+    before its next step. `INTERRUPT`: the call of a model that is in flight is ended for it.
+    """
+
+    NEXT_TURN = "next_turn"
+    NEXT_BOUNDARY = "next_boundary"
+    INTERRUPT = "interrupt"

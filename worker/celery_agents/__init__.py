@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from celery_agents.define.names import step_name
     from celery_agents.define.registry import Registry
     from celery_agents.define.retry import Retry
+    from celery_agents.define.saying import CallInterrupted, Saying
     from celery_agents.define.tool import Tool
     from celery_agents.engine.events import Event, EventKind
     from celery_agents.engine.outcome import ExecutionUnwound
@@ -127,6 +128,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "VectorMemory",
     "HybridMemory",
     "Recollection",
+    "Saying",
     # loop agents
     "loop_agent",
     "LoopContext",
@@ -171,6 +173,7 @@ __all__ = [  # noqa: RUF022 - grouped
     "StepFailed",
     "StepTimeout",
     "StepInterrupted",
+    "CallInterrupted",
     "AnswerTimeout",
     "ApprovalDenied",
     "ApprovalExpired",
@@ -225,6 +228,7 @@ _MODULES: Final = {
     "define.names": ("step_name",),
     "define.registry": ("Registry",),
     "define.retry": ("Retry",),
+    "define.saying": ("CallInterrupted", "Saying"),
     "define.tool": ("Tool",),
     "engine.events": ("Event", "EventKind"),
     "engine.outcome": ("ExecutionUnwound",),

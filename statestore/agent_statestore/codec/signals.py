@@ -1,13 +1,20 @@
 """Conversion of signals to stored text and back."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from agent_statestore.clock import from_us
-from agent_statestore.envelope import Fields, seal, unseal
-from agent_statestore.records import ROUND_MARK, AuditEvent, Signal, SignalKind
+from agent_statestore.envelope import Fields, reading, seal, unseal
+from agent_statestore.records import ROUND_MARK, AuditEvent, SayMode, Signal, SignalKind
 
 # Only the first signal of these kinds under one key is ever accepted.
 ANSWERING: Final = (SignalKind.ANSWER.value, SignalKind.APPROVAL.value)
+
+# Anybody may send any number of these: a full mailbox, or a full context, refuses them.
+BOUNDED: Final = (SignalKind.EVENT, SignalKind.SAY)
+
+# The address of what ends a model's call in flight.
+INTERRUPTING: Final = f"{SignalKind.SAY}:{SayMode.INTERRUPT}"
 
 # The signals with which people decide something.
 _DECISIONS: Final = frozenset({SignalKind.ANSWER, SignalKind.APPROVAL, SignalKind.CANCEL})
@@ -66,6 +73,11 @@ def decode_signal(text: str | bytes) -> Signal:
     return signal_of(unseal(text, "signal"))
 
 
+def decode_mailbox(execution_id: str, texts: Iterable[str | bytes]) -> tuple[Signal, ...]:
+    """Return stored signals. Raise `FormatTooNew` or `ExecutionUnreadable`."""
+    return reading(execution_id, "signals", lambda: tuple(map(decode_signal, texts)))
+
+
 def signal_of(fields: Fields) -> Signal:
     """Return the signal of an envelope's fields."""
     return Signal(
@@ -85,11 +97,11 @@ def signal_of(fields: Fields) -> Signal:
 def noted_as(signal: Signal) -> AuditEvent | None:
     """Return the event under which the audit trail notes an accepted signal; None if it does not note it.
 
-    An event is noted if somebody stands behind it. Events with which executions wake each other, and those of programs
-    that name nobody, may be many, and would leave nothing to be asked about.
+    An event, or what is said, is noted if somebody stands behind it. Events with which executions wake each other, and
+    those of programs that name nobody, may be many, and would leave nothing to be asked about.
     """
     if signal.kind in _DECISIONS:
         return AuditEvent.DECIDED
-    if signal.kind is SignalKind.EVENT and signal.sender is not None:
+    if signal.kind in BOUNDED and signal.sender is not None:
         return AuditEvent.RECEIVED
     return None

@@ -151,6 +151,8 @@ def _told_of(signal: Signal) -> tuple[StreamKind, dict[str, JSONValue]] | None:
     by: dict[str, JSONValue] = {"sender": signal.sender, "reason": signal.reason}
     if signal.kind is SignalKind.CANCEL:
         return StreamKind.CANCEL_REQUESTED, {**by, "now": signal.payload}
+    if signal.kind is SignalKind.SAY:
+        return StreamKind.SAID, {"text": signal.payload, "mode": signal.key, **by}
     wait = _WAITS.get(signal.kind)
     if wait is None:
         return None

@@ -14,6 +14,7 @@ from agent_statestore.checkpoint import Checkpoint, NewExecution, StepTransactio
 from agent_statestore.codec.checkpoints import DEFAULT_MAX_CONTEXT_BYTES
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.contract.duties import DutyPrimitives
+from agent_statestore.contract.mail import MailPrimitives
 from agent_statestore.contract.streams import StreamPrimitives
 from agent_statestore.contract.watch import PollingWatch, Watch
 from agent_statestore.errors import ForeignConnection, NoTransactions
@@ -38,7 +39,7 @@ from agent_statestore.states import AgentState
 DEFAULT_MAX_MAILBOX: Final = 1000
 
 
-class StorePrimitives(DutyPrimitives, StreamPrimitives):
+class StorePrimitives(DutyPrimitives, MailPrimitives, StreamPrimitives):
     """Executions and their contexts, stored so that any worker can continue them.
 
     Invariants, for every backend:
@@ -249,9 +250,9 @@ class StorePrimitives(DutyPrimitives, StreamPrimitives):
         """Put a signal into the mailbox, with the store's time as its `sent_at`.
 
         Checked in this order, with no change when one fails: `ExecutionNotFound`; `FormatTooNew`; a signal id that was
-        sent before (success without any effect); `ExecutionOver`; for an event, `MailboxFull` if the mailbox holds
-        `max_mailbox` signals or more, then `ContextTooLarge` if the context would go beyond `max_context_bytes`; for an
-        answer or approval, `AlreadyAnswered` if one of this kind, key and round was ever accepted, then
+        sent before (success without any effect); `ExecutionOver`; for an event or saying, `MailboxFull` if the mailbox
+        holds `max_mailbox` signals or more, then `ContextTooLarge` if the context would exceed `max_context_bytes`; for
+        an answer or approval, `AlreadyAnswered` if one of this kind, key and round was ever accepted, then
         `QuestionNotAsked` unless the execution waits for exactly this kind, key and round, alone or among others. Ends
         of children and cancels are always accepted, only that in a full mailbox a second cancel is `MailboxFull` too:
         no flood of events keeps out a person's answer or a cancel. So a question whose answer was of no use is asked
@@ -264,7 +265,7 @@ class StorePrimitives(DutyPrimitives, StreamPrimitives):
         If no lease lives and the execution is paused on this signal, alone or among others, or the signal is a cancel,
         then `due_at` becomes now, `not_before` is lifted, `rings` becomes 0, and `woke` is true. With a live lease the
         holder finds the signal when it pauses, or the cancel at its next step boundary. A cancel sets
-        `cancel_requested`.
+        `cancel_requested`. What is said wakes nobody (`get_mailbox`, `hear`).
         """
 
     def transaction(self, execution_id: str, lease: Lease) -> AbstractContextManager[StepTransaction]:

@@ -22,6 +22,7 @@ from agent_statestore.errors import (
 from agent_statestore.hybrid import finding, removing
 from agent_statestore.hybrid.archiver import Archived, Archiver, is_settled
 from agent_statestore.hybrid.background import Background
+from agent_statestore.hybrid.leases import HybridLeases
 from agent_statestore.hybrid.returning import write_archived
 from agent_statestore.hybrid.streaming import HybridStreaming
 from agent_statestore.query import EVERYTHING, Query
@@ -31,12 +32,10 @@ from agent_statestore.records import (
     AgentStep,
     AuditEntry,
     Checkpointed,
-    Claim,
     Due,
     ExecutionSummary,
     Lease,
     Page,
-    Renewed,
     Sent,
     Signal,
     Turn,
@@ -58,7 +57,7 @@ class _Archived(Exception):
     """Undoes a creation: the archive has the execution."""
 
 
-class HybridStore(HybridStreaming):
+class HybridStore(HybridStreaming, HybridLeases):
     """A store that keeps active executions in `hot` (Redis, say) and finished ones in `cold` (PostgreSQL, say).
 
     Whatever an execution does happens in the hot store; reading looks there first and then in the cold store. An
@@ -224,23 +223,6 @@ class HybridStore(HybridStreaming):
 
     def find_ended(self, before: datetime, **options: Any) -> tuple[str, ...]:
         return finding.find_ended(self.hot, self.cold, before, **options)
-
-    # -- the lease -----------------------------------------------------------------------------------------------------
-
-    def claim(self, execution_id: str, owner: str, ttl: timedelta) -> Claim | None:
-        return self.hot.claim(execution_id, owner, ttl)
-
-    def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
-        return self.hot.renew(leases, ttl)
-
-    def release(self, lease: Lease, *, crashed: bool = False) -> bool:
-        return self.hot.release(lease, crashed=crashed)
-
-    def forgive(self, lease: Lease, crashes: int) -> bool:
-        return self.hot.forgive(lease, crashes)
-
-    def find_leases(self, owner_prefix: str) -> tuple[Lease, ...]:
-        return self.hot.find_leases(owner_prefix)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from agent_statestore.records import AuditEvent, Lease
 from agent_statestore.rules.audit import audit_row
 from agent_statestore.rules.checkpoints import checkpoint_changes
 from agent_statestore.rules.growth import Growth
+from agent_statestore.rules.hearing import Standing
 from agent_statestore.rules.streams import StreamEnd
 from agent_statestore.states import AgentState
 
@@ -63,6 +64,14 @@ class StoredExecution:
     def pending(self) -> set[str]:
         """Return the addresses of the signals in the mailbox."""
         return {address_of(signal.kind, signal.key) for signal in self.signals.values() if signal.text is not None}
+
+    def heard(self) -> Standing:
+        """Return what `hear` asks about."""
+        header = self.header
+        mail = {s.signal_id: address_of(s.kind, s.key) for s in self.signals.values() if s.text is not None}
+        return Standing(
+            header["execution_id"], header["token"], header["lease_until_us"], header["cancel_requested"], mail
+        )
 
     def was_answered(self, kind: str, key: str) -> bool:
         """Return whether a signal of this kind and key was ever accepted."""

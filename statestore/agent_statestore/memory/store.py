@@ -23,7 +23,9 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
+from agent_statestore.codec.signals import decode_mailbox
 from agent_statestore.codec.streams import EncodedPart, event_of_signal
+from agent_statestore.contract.mail import Heard
 from agent_statestore.contract.watch import Watch
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, octets, require_readable
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, IdempotencyKeyTaken
@@ -50,6 +52,7 @@ from agent_statestore.records import (
 from agent_statestore.rules.checkpoints import check_checkpoint, outcome
 from agent_statestore.rules.creating import same_execution, same_id
 from agent_statestore.rules.growth import Growth
+from agent_statestore.rules.hearing import heard
 from agent_statestore.rules.leases import (
     claim_changes,
     is_leased,
@@ -185,6 +188,17 @@ class MemoryStore(MemoryStreamPrimitives):
                 if header["cancel_requested"]:
                     cancelled.add(lease.execution_id)
         return Renewed(lost=frozenset(lost), cancel_requested=frozenset(cancelled))
+
+    def get_mailbox(self, execution_id: str) -> tuple[Signal, ...]:
+        with self._changed:
+            execution = self._executions.get(execution_id)
+            texts = [] if execution is None or execution.is_over else execution.unconsumed()
+        return decode_mailbox(execution_id, texts)
+
+    def hear(self, leases: Sequence[Lease]) -> Heard:
+        with self._changed:
+            found = [(lease, self._executions.get(lease.execution_id)) for lease in leases]
+            return heard(leases, [execution.heard() for _, execution in found if execution is not None])
 
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
         with self._changed:

@@ -17,6 +17,7 @@ from agent_statestore.codec import (
 )
 from agent_statestore.codec.exported import LEFT_BEHIND, ExportedExecution, ExportedSignal
 from agent_statestore.codec.headers import new_bytes
+from agent_statestore.codec.signals import BOUNDED
 from agent_statestore.codec.waits import encode_awaited
 from agent_statestore.envelope import LOWEST, format_of
 from agent_statestore.errors import InvalidRecord
@@ -176,7 +177,7 @@ def send(
         said(signal.sender),
         said(signal.reason),
         max_mailbox,
-        "1" if signal.kind is SignalKind.EVENT else "0",
+        "1" if signal.kind in BOUNDED else "0",
         max_bytes,
         format_of(text) if format_of(text) > LOWEST else "",
     ]

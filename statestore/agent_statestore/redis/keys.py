@@ -23,6 +23,9 @@ PARTS: Final = (
 _STEPS: Final = PARTS.index("steps")
 _AUDIT: Final = PARTS.index("audit")
 _EVENTS: Final = PARTS.index("events")
+# The places of these in `Keys.own`, behind the header.
+MAILBOX: Final = 1 + PARTS.index("mailbox")
+SIGNALS: Final = 1 + PARTS.index("signals")
 _STATES: Final = tuple(state.value for state in AgentState)
 _OVER: Final = tuple(state.value for state in AgentState if state.is_over)
 

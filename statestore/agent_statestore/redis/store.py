@@ -48,6 +48,7 @@ from agent_statestore.redis.keys import (
     idempotency_field,
     partition_of,
 )
+from agent_statestore.redis.mail import RedisMail
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Client, Connection, connect, masked_url_of, sibling_of
 from agent_statestore.redis.servers.durability import durability_warning
@@ -63,10 +64,8 @@ DEFAULT_KEY_PREFIX: Final = "agent:state:"
 DEFAULT_COMPLETED_TTL: Final = timedelta(hours=24)
 DEFAULT_FAILED_TTL: Final = timedelta(days=7)
 
-_ANSWERS: Final = (SignalKind.ANSWER, SignalKind.APPROVAL)
 
-
-class RedisStore(RedisStreaming):
+class RedisStore(RedisStreaming, RedisMail):
     """A store in Redis 6.2 or newer, Valkey, or Redis Cluster, without any module.
 
     Give a `url`, as `open_redis` describes it, or a `client`: a `redis.Redis` or a `redis.RedisCluster`, whose settings

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from agent_statestore.codec.signals import ANSWERING, address_of, mailbox_key
+from agent_statestore.codec.signals import ANSWERING, BOUNDED, address_of, mailbox_key
 from agent_statestore.codec.waits import decode_awaited
 from agent_statestore.envelope import format_of, require_readable
 from agent_statestore.errors import (
@@ -50,7 +50,7 @@ def check_signal(
         raise ExecutionOver(execution_id, header["state"])
     if waiting >= bounds.max_mailbox and _is_refused_by_full_mailbox(header, signal):
         raise MailboxFull(execution_id, signal.key, bounds.max_mailbox)
-    if signal.kind is SignalKind.EVENT and bounds.context_bytes > bounds.max_context_bytes:
+    if signal.kind in BOUNDED and bounds.context_bytes > bounds.max_context_bytes:
         raise ContextTooLarge(execution_id, bounds.context_bytes, bounds.max_context_bytes)
     if signal.kind.value in ANSWERING:
         if answered:
@@ -77,7 +77,7 @@ def signal_changes(header: Header, signal: Signal, text: str, now_us: int) -> tu
 
 def _is_refused_by_full_mailbox(header: Header, signal: Signal) -> bool:
     """Return whether anybody may send any number of such signals: a cancel says nothing new once one was sent."""
-    return signal.kind is SignalKind.EVENT or (signal.kind is SignalKind.CANCEL and bool(header["cancel_requested"]))
+    return signal.kind in BOUNDED or (signal.kind is SignalKind.CANCEL and bool(header["cancel_requested"]))
 
 
 def _is_awaited(header: Header, signal: Signal) -> bool:

@@ -16,7 +16,7 @@ from agent_statestore.sql.tables import AUDIT_COLUMNS
 from agent_statestore.stats import Activity, StepTiming
 
 # How each dialect takes many ids as one parameter.
-_AMONG: Final = {
+AMONG: Final = {
     "postgresql": "= ANY(CAST(:ids AS text[]))",
     "sqlite": "IN (SELECT value FROM json_each(:ids))",
     "mysql": "IN :ids",
@@ -53,7 +53,7 @@ class ActivityReading:
     def __init__(self, database: Database) -> None:
         self._database = database
         tables, self._dialect = database.settings.tables, database.settings.dialect
-        among = _AMONG[self._dialect]
+        among = AMONG[self._dialect]
         succeeded = _cut(self._dialect, ',"result":{"ok":', "$.result.ok")
         took = _cut(self._dialect, ',"took":', "$.took")
         self._steps = (

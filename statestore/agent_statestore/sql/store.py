@@ -22,6 +22,7 @@ from agent_statestore.codec import EncodedCheckpoint, encode_checkpoint, encode_
 from agent_statestore.codec.exported import ExportedExecution
 from agent_statestore.codec.streams import EncodedPart, StoredStream, event_of_signal
 from agent_statestore.contract.duties import Duty, check_duty
+from agent_statestore.contract.mail import Heard
 from agent_statestore.contract.streams import PollingListener, StreamListener
 from agent_statestore.drivers import driver
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, require_readable
@@ -52,6 +53,7 @@ from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
 from agent_statestore.sql.joining import Create, Joining
 from agent_statestore.sql.locking.joined import create_locked
+from agent_statestore.sql.mail import MailReading
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading
@@ -141,6 +143,7 @@ class SQLStore(Store):
         self._transactions = StepTransactions(settings, bind, max_value_bytes)
         self._reading = Reading(self._database)
         self._activity = ActivityReading(self._database)
+        self._mail = MailReading(self._database)
         self._single = SingleStatements(self._database)
         self._duties = DutyStatements(self._database)
 
@@ -194,6 +197,12 @@ class SQLStore(Store):
 
     def renew(self, leases: Sequence[Lease], ttl: timedelta) -> Renewed:
         return self._primitives.renew(leases, ttl)
+
+    def get_mailbox(self, execution_id: str) -> tuple[Signal, ...]:
+        return self._mail.mailbox(execution_id)
+
+    def hear(self, leases: Sequence[Lease]) -> Heard:
+        return self._mail.hear(leases)
 
     def release(self, lease: Lease, *, crashed: bool = False) -> bool:
         return self._single.release(lease, crashed, self._primitives.now_us())

@@ -28,6 +28,7 @@ from agent_statestore.testing.contract.rates import RateConformance
 from agent_statestore.testing.contract.removal_races import RemovalRaceConformance
 from agent_statestore.testing.contract.removing import RemovingConformance
 from agent_statestore.testing.contract.ringing import RingingConformance
+from agent_statestore.testing.contract.saying import SayingConformance
 from agent_statestore.testing.contract.sealing import SealingConformance
 from agent_statestore.testing.contract.shared import NeighbourConformance, SharedConformance
 from agent_statestore.testing.contract.signals import SignalConformance
@@ -60,6 +61,7 @@ class StoreConformance(
     TransitionConformance,
     EndingConformance,
     SignalConformance,
+    SayingConformance,
     BoundsConformance,
     RingingConformance,
     RateConformance,

@@ -1,6 +1,7 @@
 """`agents approve`, `reject`, `send-event`, and how approvals, events, children and limits are shown."""
 
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -150,6 +151,22 @@ def test_approve_asks_where_there_is_a_terminal(cli: CLI, monkeypatch: pytest.Mo
     accepted = cli("approve", paying, "--arguments", '{"to": "Zoë", "amount": 20}', stdin="y\n")
     assert accepted.exit_code == 0
     assert 'with these arguments instead: {"to": "Zoë", "amount": 20}' in accepted.stdout
+
+
+# -- say ---------------------------------------------------------------------------------------------------------------
+
+
+def test_say(cli: CLI) -> None:
+    waiting = begun(cli, "waiting")
+    for _ in range(2):
+        said = cli("say", waiting, "use the EU index", "--message-id", "m-7", "--sender", "ada")
+        assert said.stdout == f"Said to execution {waiting}, which is waiting. It is read when that is over.\n"
+    cli("say", waiting, "stop", "--mode", "interrupt")
+    assert cli.bells() == 0
+    shown = cli("show", waiting).stdout
+    assert re.search(r"unread \(2\)\n  ada, .* \(next_boundary\): use the EU index\n  .* \(interrupt\): stop\n", shown)
+    refused(cli("say", waiting, "stop", "--mode", "louder"), "next_turn", code=2)
+    refused(cli("say", waiting, ""), "text")
 
 
 # -- send-event --------------------------------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ def test_every_command_names_the_store_in_which_an_execution_is_not(cli: CLI) ->
     more = {
         "resume": ["yes"],
         "send-event": ["paid"],
+        "say": ["hello"],
         "fork": ["--at-step", "0"],
         "rewind": ["--to-step", "0"],
         "diff": ["nope"],

@@ -327,7 +327,7 @@ def test_a_rule_of_the_applications_own_replaces_that(runtime: Runtime, paying: 
         client, path = Client(port), f"/executions/{seen.id}"
         assert client("GET", path, sender="eve")[0] == 200
         # Who may look at it learns nothing from a 403.
-        for below in ("/cancel", "/approve", "/reject", "/answer", "/events/paid"):
+        for below in ("/cancel", "/approve", "/reject", "/answer", "/events/paid", "/say"):
             assert error_of(client("POST", path + below, {}, sender="eve")) == (403, "Forbidden")
         assert {each for _, each, _ in asked} == set(Act)
         assert {(sender, execution_id) for sender, _, execution_id in asked} == {("eve", seen.id)}

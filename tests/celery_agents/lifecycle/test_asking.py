@@ -64,6 +64,7 @@ def _python(execution: Execution) -> dict[str, tuple[str, Ask]]:
         "approve": ("pays", lambda one: one.approve(**TOLD)),
         "reject": ("pays", lambda one: one.reject(**TOLD)),
         "send_event": ("waits", lambda one: one.send_event("paid", 1, sender=WHO)),
+        "say": ("asks", lambda one: one.say("use the EU index", sender=WHO)),
         "cancel": ("asks", lambda one: one.cancel(**TOLD) and None),
         "cancel now": ("asks", lambda one: one.cancel(now=True, **TOLD) and None),
         "delete": ("ends", lambda one: one.delete(**TOLD) and None),
@@ -93,6 +94,7 @@ def _command_line(runtime: Runtime) -> dict[str, tuple[str, Ask]]:
         "approve": ("pays", called("approve", digest=True)),
         "reject": ("pays", called("reject", digest=True)),
         "send-event": ("waits", called("send-event", "paid", "1", reason=False)),
+        "say": ("asks", called("say", "use the EU index", reason=False)),
         "cancel": ("asks", called("cancel")),
         "cancel --now": ("asks", called("cancel", "--now")),
         "recover": ("breaks", called("recover")),
@@ -125,6 +127,7 @@ def _http(runtime: Runtime) -> dict[str, tuple[str, Ask]]:
         "approve": ("pays", posted("approve", digest)),
         "reject": ("pays", posted("reject", digest)),
         "events": ("waits", posted("events/paid", lambda _: {"payload": 1}, reason=False)),
+        "say": ("asks", posted("say", lambda _: {"text": "use the EU index"}, reason=False)),
         "cancel": ("asks", posted("cancel")),
         "cancel now": ("asks", posted("cancel", lambda _: {"now": True})),
     }

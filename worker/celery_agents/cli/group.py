@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "approve": "celery_agents.cli.commands.approve:approve",
     "reject": "celery_agents.cli.commands.approve:reject",
     "send-event": "celery_agents.cli.commands.send_event:send_event",
+    "say": "celery_agents.cli.commands.say:say",
     "cancel": "celery_agents.cli.commands.cancel:cancel",
     "recover": "celery_agents.cli.commands.recover:recover",
     "fork": "celery_agents.cli.commands.fork:fork",

@@ -18,6 +18,7 @@ from celery_agents.client.following import (
     events_of,
     require_completed,
 )
+from celery_agents.client.steered import SteeredExecution
 from celery_agents.client.text import TextPiece, TextPieces, pieces_of
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.journal.spending import spent_in
@@ -31,7 +32,7 @@ from celery_agents.lifecycle.signals import approval_of, approvals_of, question_
 LOOK_ANYWAY_SECONDS: Final = 30.0
 
 
-class Execution:
+class Execution(SteeredExecution):
     """One execution, seen from the outside. Cheap to make; every call looks at the store."""
 
     def __init__(self, execution_id: str, services: Services, channel: str = PYTHON) -> None:
@@ -440,6 +441,10 @@ class AsyncExecution:
     async def send_event(self, name: str, payload: JSONValue = None, **options: Any) -> None:
         """Send an event."""
         await asyncio.to_thread(lambda: self._execution.send_event(name, payload, **options))
+
+    async def say(self, text: str, **options: Any) -> None:
+        """Say something to the execution while it runs."""
+        await asyncio.to_thread(lambda: self._execution.say(text, **options))
 
     async def cancel(self, **options: Any) -> bool:
         """Cancel the execution for good."""

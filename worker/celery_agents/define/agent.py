@@ -36,9 +36,11 @@ class AgentDefinition:
         on_limit: "fail", or "ask" to pause and let a person raise a limit that is reached.
         turns: the order in which its executions work, how many work at once, and how often they start, all of it across
             all workers. `session_policy` says what happens to several active executions in one session: "parallel"
-            (nothing), "queue" (one works after the other, in the order of creation), or "reject" (`SessionBusy`). At
-            most `concurrency` executions work at once, or that many for each `concurrency_key`, a function of the
-            input; paused ones do not count. At most `rate_limit` of them start, such as "10/m" (s, m or h).
+            (nothing), "queue" (one works after the other, in the order of creation), "reject" (`SessionBusy`),
+            "interrupt" (a new one cancels those before it, and begins when they are over) or "rollback" (the same, and
+            what they had said to the session is taken out). At most `concurrency` executions work at once, or that many
+            for each `concurrency_key`, a function of the input; paused ones do not count. At most `rate_limit` of them
+            start, such as "10/m" (s, m or h).
         memory: what `run.recall` looks in: `BufferMemory`, `VectorMemory` or `HybridMemory`.
         is_async: whether its function is a coroutine function, which gets an `AsyncRun`.
     """
@@ -56,7 +58,7 @@ class AgentDefinition:
         max_tokens: float | None = None,
         max_cost: float | None = None,
         on_limit: Literal["fail", "ask"] = "fail",
-        session_policy: Literal["parallel", "queue", "reject"] = "parallel",
+        session_policy: Literal["parallel", "queue", "reject", "interrupt", "rollback"] = "parallel",
         concurrency: int | None = None,
         concurrency_key: Callable[[Any], object] | None = None,
         rate_limit: str | None = None,

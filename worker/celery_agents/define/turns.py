@@ -22,12 +22,16 @@ class SessionPolicy(StrEnum):
     """What happens to several active executions of one agent in one session.
 
     `PARALLEL`: nothing. `QUEUE`: one works after the other, in the order of creation, and an older execution keeps its
-    turn while it is paused. `REJECT`: no execution is created while another one is active.
+    turn while it is paused. `REJECT`: no execution is created while another one is active. `INTERRUPT`: a new one
+    cancels those before it, and begins when they are over. `ROLLBACK`: the same, and what they had said to the session
+    is taken out first.
     """
 
     PARALLEL = "parallel"
     QUEUE = "queue"
     REJECT = "reject"
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Turns:
     may_wait: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        has_lines = self.concurrency is not None or self.session_policy is SessionPolicy.QUEUE
+        has_lines = self.concurrency is not None or self.is_serial
         object.__setattr__(self, "has_lines", has_lines)
         object.__setattr__(self, "may_wait", has_lines or self.rate is not None)
 
@@ -100,6 +104,16 @@ class Turns:
             concurrency=None if concurrency is None else Concurrency(concurrency, concurrency_key),
             rate=None if rate_limit is None else RateLimit.parse(name, rate_limit),
         )
+
+    @property
+    def displaces(self) -> bool:
+        """Whether a new execution cancels those before it in its session."""
+        return self.session_policy in (SessionPolicy.INTERRUPT, SessionPolicy.ROLLBACK)
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether one execution of a session works after the other, in the order of creation."""
+        return self.displaces or self.session_policy is SessionPolicy.QUEUE
 
     def rejects(self, session_id: str | None) -> bool:
         """Return whether nothing is started in this session while something is active."""

@@ -18,7 +18,7 @@ from agent_statestore.streams.records import StreamKind
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.budget import Budget
 from celery_agents.define.registry import Registry
-from celery_agents.define.turns import SessionPolicy, Turns
+from celery_agents.define.turns import Turns
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.course import Course, never
 from celery_agents.engine.environment import Environment
@@ -262,9 +262,13 @@ class Executor:
         now = store_clock(claim) if stage is None else stage.now
         nesting = Nesting()
         memory = RunMemory(context, max_value_bytes, check_may_write=nesting.check_may_write_memory)
-        mailbox = Mailbox(list(context.signals), partial(self.store.get_audit, context.execution_id))
+        mailbox = Mailbox(
+            list(context.signals),
+            partial(self.store.get_mailbox, context.execution_id),
+            partial(self.store.get_audit, context.execution_id),
+        )
         journal = Journal(context.steps, course=course, nesting=nesting, memory=memory, stage=stage)
-        shares_session = agent.turns.session_policy is SessionPolicy.QUEUE
+        shares_session = agent.turns.is_serial
         outlet = None if self.streams is None else self.streams.open(claim.lease, now)
         outbox = [*context.memory.working_memory.get(OUTBOX_KEY, ())]
         recorder = Recorder(

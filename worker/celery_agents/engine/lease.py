@@ -1,5 +1,8 @@
 """The lease keeper: one daemon thread per process renews the leases of all executions that run in it, in one call.
 
+A renewal tells of cancels, too. While a call is in flight that can be ended for one, or for what somebody says, the
+keeper asks more often, by one look that writes nothing, for all such executions of the process.
+
 It lives in the process that executes (not in a worker's parent, which would go on renewing for a frozen child), and is
 started again after a fork. Where nothing is executed for a while, it ends.
 
@@ -18,6 +21,7 @@ from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Lease
 from agent_statestore.store import Store
+from celery_agents.engine.cutting import CuttableCalls
 from celery_agents.engine.patience import Outage
 
 log = line_logger(__name__)
@@ -25,6 +29,8 @@ log = line_logger(__name__)
 _IDLE_SECONDS: Final = 2.0
 # How often it is looked whether the worker shuts down. The flag is memory, shared with the worker's parent process.
 _LOOK_SECONDS: Final = 0.5
+# How often the store is asked what does not wait for a renewal, while something is in flight that can be ended for it.
+_HEAR_SECONDS: Final = 1.0
 
 
 class HeldLease:
@@ -46,11 +52,18 @@ class HeldLease:
         self._is_forgiven = False
         self._counting = threading.Lock()
         self._listeners: set[Callable[[], None]] = set()
+        # The calls that what somebody says may cut off.
+        self.cuttable: Final = CuttableCalls()
 
     @property
     def is_lost(self) -> bool:
         """Whether the lease is known to be lost, or has run out by this process's own clock."""
         return self._lost or time.monotonic() >= self.deadline
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether something is in flight that would end at once on a cancel, a lost lease or an interrupt."""
+        return bool(self._listeners) or self.cuttable.are_in_flight
 
     def mark_lost(self) -> None:
         """Somebody else has the execution, or may have it."""
@@ -138,8 +151,9 @@ class LeaseKeeper:
 
     def _loop(self, wake: threading.Event) -> None:
         next_at: float | None = None
+        hear_at = 0.0
         while True:
-            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else self._pause_seconds(next_at))
+            was_woken = wake.wait(_IDLE_SECONDS if next_at is None else self._pause_seconds(min(next_at, hear_at)))
             wake.clear()
             with self._lock:
                 held = list(self._held.values())
@@ -155,8 +169,11 @@ class LeaseKeeper:
             interval = min(one.lease.ttl.total_seconds() for one in held) / 3
             now = time.monotonic()
             if next_at is None:
-                next_at = now + interval
+                next_at, hear_at = now + interval, now + _HEAR_SECONDS
             next_at = min(next_at, now + interval)
+            if now >= hear_at:
+                hear_at = now + _HEAR_SECONDS
+                self._hear([one for one in held if one.is_listening])
             if now >= next_at:
                 next_at = now + (interval if self._renew(held) else min(interval, 1.0))
 
@@ -176,6 +193,27 @@ class LeaseKeeper:
                 log.exception("a claim could not be forgiven, trying again")
                 return
         self._forgiving.succeeded()
+
+    def _hear(self, listening: list[HeldLease]) -> None:
+        """One look at what does not wait. A fault is no matter: the renewal tells of it, and the next look comes."""
+        if not listening:
+            return
+        try:
+            heard = self._store.hear([one.lease for one in listening])
+        except StoreError as error:
+            log.debug("what came for executions in flight could not be heard: %s", error)
+            return
+        except Exception:
+            log.exception("what came for executions in flight could not be heard, trying again")
+            return
+        for one in listening:
+            execution_id = one.lease.execution_id
+            if execution_id in heard.lost:
+                one.mark_lost()
+            if execution_id in heard.cancel_requested:
+                one.mark_cancel_requested()
+            if execution_id in heard.interrupts:
+                one.cuttable.cut(heard.interrupts[execution_id])
 
     def _renew(self, held: list[HeldLease]) -> bool:
         """One renewal of all; False if the store could not be reached."""

@@ -1,7 +1,7 @@
-"""The signals that an execution was sent before this claim: answers, approvals, events, ends of children."""
+"""The signals that an execution was sent: those before this claim, and of what is said also those that came later."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,7 +10,9 @@ from agent_statestore.records import AuditEntry, Signal, SignalKind
 
 @dataclass(slots=True)
 class Mailbox:
-    """The signals that no step of this attempt has taken yet. `read_trail` reads the audit trail from the store.
+    """The signals that no step of this attempt has taken yet.
+
+    `read` reads the mailbox from the store as it is now, and `read_trail` the audit trail.
 
     `taken.ids` are those that the next write of this thread takes out of the stored mailbox, if it has taken any. Of
     this thread: what another one writes meanwhile says nothing of what became of the signal, which a crash in between
@@ -18,10 +20,44 @@ class Mailbox:
     """
 
     signals: list[Signal]
+    read: Callable[[], Sequence[Signal]]
     read_trail: Callable[[], Sequence[AuditEntry]]
     taken: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _handed_over: list[str] = field(default_factory=list)
+    # Of what is said, all that a step has taken. The store may still show it, until the step is recorded.
+    _heard: set[str] = field(default_factory=set)
+
+    # -- what is said --------------------------------------------------------------------------------------------------
+
+    def take_in(self, arrived: Iterable[Signal]) -> None:
+        """Add what was said since the last look."""
+        with self._lock:
+            known = self._heard | {signal.signal_id for signal in self.signals}
+            self.signals += [one for one in arrived if one.kind is SignalKind.SAY and one.signal_id not in known]
+
+    def waiting(self, kind: SignalKind, keys: Collection[str]) -> list[Signal]:
+        """Return the signals of this kind under these keys, oldest first. They stay."""
+        with self._lock:
+            return [signal for signal in self.signals if signal.kind is kind and signal.key in keys]
+
+    def take_all(self, signals: Iterable[Signal]) -> None:
+        """Take these, with the next write of this thread."""
+        with self._lock:
+            for signal in signals:
+                self.signals.remove(signal)
+                self._heard.add(signal.signal_id)
+                self.taken.__dict__.setdefault("ids", []).append(signal.signal_id)
+
+    def put_back(self, signals: Sequence[Signal]) -> None:
+        """These could not be recorded: they wait again."""
+        with self._lock:
+            ids = {signal.signal_id for signal in signals}
+            self.signals[:0] = signals
+            self._heard -= ids
+            self.taken.__dict__["ids"] = [each for each in self.taken.__dict__.get("ids", ()) if each not in ids]
+
+    # -- what is waited for --------------------------------------------------------------------------------------------
 
     def moment(self, kind: SignalKind, key: str, round: int = 1) -> datetime | None:  # noqa: A002 - the field's name
         """Return when the oldest signal of this address was sent, in the mailbox's order; None if there is none.

@@ -7,7 +7,7 @@ from typing import Final
 from agent_statestore.errors import ExecutionNotFound
 from celery_agents.client.execution import Execution
 from celery_agents.current import current_runtime
-from celery_agents.http import endpoints
+from celery_agents.http import endpoints, saying
 from celery_agents.http.endpoints import Endpoint, EndpointCall
 from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
 from celery_agents.http.permission import Act, Permit, is_own, is_permitted
@@ -39,6 +39,7 @@ _ROUTES: Final = {
     "reject": _Route("POST", Act.REJECT, endpoints.reject),
     _EVENTS: _Route("POST", Act.SEND_EVENT, endpoints.send_event),
     "cancel": _Route("POST", Act.CANCEL, endpoints.cancel),
+    "say": _Route("POST", Act.SAY, saying.say),
 }
 
 

@@ -16,6 +16,7 @@ class Act(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     SEND_EVENT = "send_event"
+    SAY = "say"
     CANCEL = "cancel"
 
 

@@ -13,6 +13,7 @@ from agent_statestore.sql.callers import Hook, UnfitConnection, caller_of
 from agent_statestore.states import AgentState
 from celery_agents.define.turns import Turns
 from celery_agents.lifecycle.services import Services
+from celery_agents.lifecycle.turns.displacing import try_to_displace
 
 log = line_logger(__name__)
 
@@ -37,36 +38,38 @@ def create(services: Services, turns: Turns, new: NewExecution, connection: Any,
         )
     new = replace(new, first_ring=min(new.first_ring, _FIRST_RING), rings=0)
     if connection is not None:
-        return _create_in(services, new, connection)
+        return _create_in(services, turns, new, connection)
     if new.idempotency_key is not None:
         raise InvalidRecord(
             given, "the id is known at once, and an idempotency_key may lead to another one: choose the execution_id"
         )
     new = replace(new, execution_id=new.execution_id or new_execution_id())
     assert new.execution_id is not None
-    _after(on_commit, partial(_create_now, services, new))
+    _after(on_commit, partial(_create_now, services, turns, new))
     return new.execution_id
 
 
-def _create_in(services: Services, new: NewExecution, connection: Any) -> str:
+def _create_in(services: Services, turns: Turns, new: NewExecution, connection: Any) -> str:
     context = services.store.create_in(connection, new)
     if _is_ready(context, new):
-        services.after_commit(connection, partial(_ring, services, context))
+        services.after_commit(connection, partial(_ring, services, turns, context))
     return context.execution_id
 
 
-def _create_now(services: Services, new: NewExecution) -> None:
+def _create_now(services: Services, turns: Turns, new: NewExecution) -> None:
     context = services.store.create(new)
     if _is_ready(context, new):
-        _ring(services, context)
+        _ring(services, turns, context)
 
 
 def _is_ready(context: AgentContext, new: NewExecution) -> bool:
     return new.start_at is None and context.state is AgentState.IDLE
 
 
-def _ring(services: Services, context: AgentContext) -> None:
+def _ring(services: Services, turns: Turns, context: AgentContext) -> None:
     """Ring, after a commit that no fault of ours may seem to have undone."""
+    if turns.displaces:
+        try_to_displace(services.store, turns, context, services.ring)
     try:
         services.ring(context)
     except StoreError as error:

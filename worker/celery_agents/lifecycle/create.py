@@ -11,6 +11,7 @@ from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.plan import Plan
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
+from celery_agents.lifecycle.turns.displacing import try_to_displace
 
 
 def create(
@@ -57,6 +58,8 @@ def create(
         context = admission.create(services.store, turns, new)
     else:
         context = services.store.create(new)
+    if turns.displaces and context.state is AgentState.IDLE:
+        try_to_displace(services.store, turns, context, services.ring)
     if start_at is None and context.state is AgentState.IDLE:
         services.ring_first([context])
     return context.execution_id

@@ -13,6 +13,7 @@ from celery_agents.lifecycle import keys
 from celery_agents.lifecycle.plan import Plan
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.turns import admission
+from celery_agents.lifecycle.turns.displacing import try_to_displace
 
 # How many are stored, and then published, at once: a process that dies in between delays no more by a ring interval.
 _AT_ONCE: Final = 500
@@ -58,6 +59,9 @@ def create_many(
             made = tuple(admission.create(services.store, turns, new) for new in some)
         else:
             made = services.store.create_many(some)
+        if turns.displaces:  # the newest of them, all before it
+            newest = max(made, key=lambda context: (context.created_at, context.execution_id))
+            try_to_displace(services.store, turns, newest, services.ring)
         if start_at is None:
             services.ring_first([context for context in made if context.state is AgentState.IDLE])
         created += made

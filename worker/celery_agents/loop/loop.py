@@ -7,13 +7,14 @@ after they have ended, together with their results, so that one checkpoint carri
 from collections.abc import Callable
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pydantic
 
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import JSONValue
 from celery_agents.define import types
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.run import Run
 from celery_agents.errors import (
     AnswerTimeout,
@@ -23,7 +24,7 @@ from celery_agents.errors import (
     JournalMismatch,
     MaxTurnsExceeded,
 )
-from celery_agents.loop import messages, verdicts
+from celery_agents.loop import messages, steering, verdicts
 from celery_agents.loop.actions import AskUser, Complete, Respond, Think, UseTool, UseTools, WaitFor
 from celery_agents.loop.calls import make_calls
 from celery_agents.loop.context import LoopContext, LoopResult
@@ -50,9 +51,14 @@ class Loop:
             self._tell("user", types.to_json(self._definition.input, self._input))
         turn = 0
         while True:
+            for told in steering.heard(self._run):
+                self._tell(told.role, told.content)
             turn += 1
             self._check_turns(turn)
             action = self._decided(turn)
+            if action is None or self._is_put_off(action):
+                self._max_turns += 1  # who says something asks for more than what was planned
+                continue
             if isinstance(action, Complete):
                 if action.message:
                     self._tell("assistant", action.message)
@@ -61,6 +67,19 @@ class Loop:
                 self._tell("assistant", action.message)
                 return self._output(action.message)
             self._do(action)
+
+    def _is_put_off(self, action: Any) -> bool:
+        """Tell, in the place of what was decided, what somebody has said meanwhile; False if nobody did."""
+        told = steering.is_put_off(self._run, action)
+        if told is None:
+            return False
+        self._results = steering.results_of(action)
+        for one in told:
+            if one.role == "tool" or (one.role == "assistant" and not isinstance(one.content, str)):
+                self._run.say(one.role, one.content)
+            else:
+                self._tell(one.role, one.content)
+        return True
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 
@@ -80,9 +99,17 @@ class Loop:
             self._max_turns += more
 
     def _decided(self, turn: int) -> Any:
-        """The next action that can be done. Raises `InvalidDecision` after too much nonsense in a row."""
+        """The next action that can be done; None if somebody has interrupted.
+
+        Raises `InvalidDecision` after too much nonsense in a row.
+        """
         for _ in range(self._definition.max_invalid + 1):
-            verdict = self._ask(turn)
+            try:
+                verdict = self._ask(turn)
+            except CallInterrupted as interrupted:
+                if interrupted.text:
+                    self._tell("assistant", interrupted.text)
+                return None
             if verdict.action is not None:
                 return verdict.action
             said = f" You decided: {verdict.decided}" if verdict.decided else ""
@@ -95,7 +122,7 @@ class Loop:
         def ask() -> Any:
             return verdicts.decide(definition.decide, self._context(turn), rules, turn)
 
-        options = self._run.options(retry=definition.retry, timeout=definition.timeout, returns=Any)
+        options = self._run.options(retry=definition.retry, timeout=definition.timeout, returns=Any, interruptible=True)
         verdict = verdicts.Verdict.of_json(options.step(DECIDE, ask), DECIDE)
         if verdict.usage.tokens or verdict.usage.cost:  # recorded before steps had it in their records
             self._run.spend(tokens=verdict.usage.tokens, cost=verdict.usage.cost)
@@ -197,7 +224,7 @@ class Loop:
         self._results = (result,)
         return result
 
-    def _tell(self, role: Literal["user", "assistant", "system"], content: JSONValue) -> None:
+    def _tell(self, role: str, content: JSONValue) -> None:
         """Says what is about no call; what there is no room for is replaced, as it is recorded in a step anyway."""
         try:
             verdicts.check_fits(role, content, self._run.max_value_bytes)

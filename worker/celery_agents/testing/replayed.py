@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn, TypeVar
 
 from agent_statestore.memory import MemoryStore
-from agent_statestore.records import AgentContext, AgentStep, Claim, JSONValue, Lease
+from agent_statestore.records import AgentContext, AgentStep, Claim, JSONValue, Lease, SignalKind
 from agent_statestore.states import AgentState
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.define.registry import Registry
@@ -129,7 +129,9 @@ class _ReplayStage(Stage):
 
 def _attempt_at(agent: AgentDefinition, recorded: AgentContext, stage: Stage) -> Attempt:
     """The attempt that would be made now. It ends at its first boundary: what comes after would be done for real."""
-    context = replace(recorded, state=AgentState.THINKING, attempt=recorded.attempt + 1)
+    # What nobody has read yet is not read here either.
+    signals = tuple(signal for signal in recorded.signals if signal.kind is not SignalKind.SAY)
+    context = replace(recorded, state=AgentState.THINKING, attempt=recorded.attempt + 1, signals=signals)
     executor = make_executor(
         store=MemoryStore(),
         registry=Registry(),

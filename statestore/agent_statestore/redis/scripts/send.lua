@@ -14,7 +14,7 @@
 -- ARGV[10]     its name in the audit trail, or empty: it does not go there
 -- ARGV[11..12] sender and reason, as in audit.lua
 -- ARGV[13]     how many signals the mailbox holds; the ids of as many are remembered
--- ARGV[14]     '1' if it is an event, else '0'
+-- ARGV[14]     '1' if it is an event, or said, else '0'
 -- ARGV[15]     how many bytes the context may have
 -- ARGV[16]     format of the text, or empty if it is the lowest
 -- ARGV[17]     the event that tells of it, if a stream does

@@ -1,6 +1,6 @@
 """The text of the statement that puts a signal into a mailbox; see `agent_statestore.sql.postgresql.writing`."""
 
-from agent_statestore.codec.signals import ANSWERING
+from agent_statestore.codec.signals import ANSWERING, BOUNDED
 from agent_statestore.envelope import FORMAT, LOWEST
 from agent_statestore.records import AuditEvent, SignalKind
 from agent_statestore.sql.postgresql.shapes import StreamShape
@@ -39,7 +39,7 @@ def send_statement(
     has_room = "(SELECT count(*) FROM jsonb_object_keys(c.pending)) < :max_mailbox"
     # `agent_statestore.codec.stamp` in SQL.
     grown = """c.context_bytes + octet_length(CAST(:data AS text) || '"at":' || clock.now_us || '}')"""
-    if kind is SignalKind.EVENT:
+    if kind in BOUNDED:
         conditions += [has_room, f"{grown} <= :max_bytes"]
     elif is_cancel:
         conditions.append(f"(c.cancel_requested = 0 OR {has_room})")

@@ -13,7 +13,7 @@ import pytest
 from agent_statestore import envelope
 from agent_statestore.checkpoint import STATE_OF_WAIT, Checkpoint
 from agent_statestore.errors import FormatTooNew
-from agent_statestore.records import Action, Result, Wait, WaitKind
+from agent_statestore.records import Action, Result, Signal, Wait, WaitKind
 from agent_statestore.store import Store
 from agent_statestore.testing.kit.builders import (
     TTL,
@@ -25,6 +25,7 @@ from agent_statestore.testing.kit.builders import (
     event,
     message,
     pause,
+    saying,
     wait,
 )
 from agent_statestore.testing.kit.matrix import cells
@@ -89,8 +90,8 @@ def _step(action: Action) -> Checkpoint:
 
 _LIMIT: Final = {"limit": "steps", "during": []}
 
-# For each entry of `envelope.NEEDS`, a checkpoint that holds it.
-_NEEDING: Final = {
+# For each entry of `envelope.NEEDS`, a checkpoint or a signal that holds it.
+_NEEDING: Final[dict[tuple[str, str], Checkpoint | Signal]] = {
     ("waits", "several open waits"): _waiting(wait(key="one"), wait(key="two")),
     ("waits", "a wait that several steps share"): _waiting(
         replace(wait(WaitKind.EVENT, "paid"), prompt={"steps": {"paid": "2030-01-01T00:00:00+00:00"}})
@@ -104,6 +105,8 @@ _NEEDING: Final = {
     ("message", "a message for a session"): Checkpoint(
         messages=(replace(message("x"), metadata={envelope.SESSION_MARK: True}),)
     ),
+    ("step", "what somebody has said"): _step(Action(kind="said")),
+    ("signal", "what somebody says"): saying(),
     ("step", "a title"): _step(Action(kind="tool", tool="pay", title="Pays")),
 }
 _EACH_NEED: Final = {
@@ -162,8 +165,12 @@ class FormatConformance(Suite):
         execution_id, lease = claimed(store)
         store.send(execution_id, cancel())  # no pause keeps anybody from claiming
         with newer_package(store, needs_it={kind: {what}}):
-            # The ids of checkpoints are made once a record: each store has its own.
-            store.checkpoint(execution_id, replace(_NEEDING[kind, what], checkpoint_id=uuid4().hex), lease)
+            needing = _NEEDING[kind, what]
+            if isinstance(needing, Signal):
+                store.send(execution_id, needing)
+            else:
+                # The ids of checkpoints are made once a record: each store has its own.
+                store.checkpoint(execution_id, replace(needing, checkpoint_id=uuid4().hex), lease)
             store.release(lease)
             before = context_of(store, execution_id)
         with pytest.raises(FormatTooNew) as refused:

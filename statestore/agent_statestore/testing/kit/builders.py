@@ -129,6 +129,11 @@ def event(payload: JSONValue = None, key: str = "question") -> Signal:
     return signal(SignalKind.EVENT, key, payload)
 
 
+def saying(text: str = "use the EU index", mode: str = "next_boundary", signal_id: str | None = None) -> Signal:
+    """Return what somebody says."""
+    return signal(SignalKind.SAY, mode, text, signal_id)
+
+
 def cancel() -> Signal:
     """Return a cancel."""
     return signal(SignalKind.CANCEL)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent_statestore.records import AgentContext, JSONValue, Wait, WaitKind
+from agent_statestore.records import AgentContext, JSONValue, SignalKind, Wait, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents.cli.invocation import execution_of, shared_runtime
 from celery_agents.cli.output import as_json
@@ -70,6 +70,7 @@ def show(ctx: click.Context, execution_id: str, steps_limit: int | None, wants_j
     _print_steps(console, context, limit)
     _print_children(ctx, console, context, limit)
     _print_memory(console, context)
+    _print_unread(console, context, now)
     if context.output is not None:
         _print_value(console, "output", context.output)
 
@@ -205,6 +206,18 @@ def _print_memory(console: "Console", context: AgentContext) -> None:
     for title, entries in sections.items():
         if entries:
             _print_value(console, title, "\n".join(entries))
+
+
+def _print_unread(console: "Console", context: AgentContext, now: datetime) -> None:
+    """Print what was said to it that nobody has read."""
+    unread = [signal for signal in context.signals if signal.kind is SignalKind.SAY]
+    lines = [
+        f"{signal.sender or 'somebody'}, {'' if signal.sent_at is None else local_time(signal.sent_at, now)} "
+        f"({signal.key}): {_text(signal.payload)}"
+        for signal in unread
+    ]
+    if lines:
+        _print_value(console, f"unread ({len(lines)})", "\n".join(lines))
 
 
 def _text(value: JSONValue) -> str:

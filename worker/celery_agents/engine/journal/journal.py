@@ -40,6 +40,9 @@ class Journal:
         self.sees_at_once = True
         self._seen: set[str] = set()
         self._spending = Lock()
+        # The keys that the claim found, of which the last ones are given up once the code has come to them.
+        self._ahead = list(self._steps)
+        self._looks = 0
         # The number of the last step that is recorded.
         self.last_number = max((step.step_number for step in self._steps.values()), default=0)
         self._course = course
@@ -101,6 +104,28 @@ class Journal:
         if group is not None:
             self.within[key] = group.keys
         return key
+
+    def come_to_look(self, name: str) -> str:
+        """The code has come to a look at what was said: return its key, which no step of the code's can have."""
+        if self._stage is not None:
+            self._stage.come_to_step()
+        self._course.check_goes_on()
+        inside = self._nesting.step_around
+        if inside is not None or get_ident() != self.thread:
+            self._refuse(name, inside)
+        self._looks += 1
+        key = f"{MARK}{name}" if self._looks == 1 else f"{MARK}{name}{MARK}{self._looks}"
+        self._reached.add(key)
+        group = self._nesting.group if self._nesting.has_groups else None
+        if group is not None:
+            self.within[key] = group.keys
+        return key
+
+    def has_ahead(self) -> bool:
+        """Whether something is recorded that the code has not come to yet."""
+        while self._ahead and self._ahead[-1] in self._reached:
+            self._ahead.pop()
+        return bool(self._ahead)
 
     def _refuse(self, name: str, inside: str | None) -> NoReturn:
         """Say why no step can be taken here: in a thread of the code's own, whatever the agent's function does."""

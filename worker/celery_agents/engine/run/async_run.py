@@ -13,6 +13,7 @@ from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.long_term_memory import Recollection
 from celery_agents.define.retry import Retry
+from celery_agents.define.saying import Saying
 from celery_agents.define.tool import Tool
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.order import ReplayOrder
@@ -26,6 +27,7 @@ from celery_agents.engine.run import event_loop, loop_step
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.open_waits import OpenWaits
+from celery_agents.engine.run.saying import SAID, said
 from celery_agents.engine.run.session import SESSION, OpenSession, RunSession
 from celery_agents.engine.steps import groups
 from celery_agents.engine.steps.call import (
@@ -168,9 +170,10 @@ class AsyncRun(BaseRun):
         on_crash: OnCrash | None = None,
         called_as: CalledAs | None = None,
         group: bool | None = None,
+        interruptible: bool | None = None,
     ) -> "AsyncRun":
         """See `Run.options`. The function of a group is async."""
-        changed = self._changed(retry, returns, timeout, on_crash, called_as, group)
+        changed = self._changed(retry, returns, timeout, on_crash, called_as, group, interruptible)
         return AsyncRun(self._attempt, self._desk, self._order, self._open_waits, changed)
 
     def fail(self, error: Exception) -> NoReturn:
@@ -287,6 +290,13 @@ class AsyncRun(BaseRun):
                 request = asking.send(await request(self))
         except StopIteration as found:
             return cast(Recollection, found.value)
+
+    @_to_be_awaited
+    async def said(self, *, turn_is_over: bool = True) -> tuple[Saying, ...]:
+        """See `Run.said`."""
+        attempt, modes = self._attempt, self._modes(turn_is_over=turn_is_over)
+        key = attempt.journal.come_to_look(SAID)
+        return await self._in_order(self._do(lambda: said(attempt, key, modes)), key)
 
     async def _write_pending(self) -> None:
         await self._do(self._record_pending)

@@ -1,6 +1,6 @@
 """What the run of a plain agent and of an async one have in common: everything that does not wait."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast
@@ -8,7 +8,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 from agent_statestore.envelope import dump
 from agent_statestore.errors import InvalidRecord
 from agent_statestore.recall.facts import Scope
-from agent_statestore.records import JSONValue, Message
+from agent_statestore.records import JSONValue, Message, SayMode
 from celery_agents.define import types as types
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
@@ -27,6 +27,7 @@ from celery_agents.engine.pauses.question import MISSING, Question, question
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.relatives import ChildOptions
 from celery_agents.engine.run import recalling
+from celery_agents.engine.run.saying import EVERY_MODE, WITHIN_TURN
 from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps.call import Call, CallOptions
 from celery_agents.engine.steps.parallel import first_error
@@ -113,6 +114,9 @@ class BaseRun:
         checkpoint may have said it before, under the same `index`. Raise `NotSerialisable` or `ValueTooLarge`.
         """
         self.stream.emit(value)
+
+    def _modes(self, *, turn_is_over: bool) -> Collection[SayMode]:
+        return EVERY_MODE if turn_is_over else WITHIN_TURN
 
     def remember(
         self,
@@ -201,6 +205,7 @@ class BaseRun:
         on_crash: OnCrash | None,
         called_as: CalledAs | None,
         group: bool | None,
+        interruptible: bool | None = None,
     ) -> CallOptions:
         if retry is not None and not isinstance(retry, Retry):
             raise TypeError(f"retry needs a Retry, such as Retry(retries=3), not {retry!r:.80}")
@@ -216,6 +221,7 @@ class BaseRun:
             on_crash=options.on_crash if on_crash is None else on_crash,
             called_as=options.called_as if called_as is None else called_as,
             group=options.group if group is None else group,
+            interruptible=options.interruptible if interruptible is None else interruptible,
         )
 
     def _all_calls(self, calls: Calls) -> list[Call]:

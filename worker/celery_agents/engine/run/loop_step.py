@@ -6,9 +6,9 @@ that was made: that is the way of all other steps, and the rules are there.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from datetime import datetime
 from threading import Thread
@@ -21,6 +21,7 @@ from agent_statestore.plain_text import line_logger
 from agent_statestore.records import Checkpointed, JSONValue, Result
 from celery_agents.define import types
 from celery_agents.define.crash_policy import CrashPolicy
+from celery_agents.engine.cutting import CuttableCall
 from celery_agents.engine.journal.recorder import Writing
 from celery_agents.engine.run.desk import Desk
 from celery_agents.engine.run.event_loop import Interrupted
@@ -95,17 +96,19 @@ class _LoopStep:
         self._is_called = True
         reached, work = self._reached, self._work
         key, attempt = reached.key, reached.attempt
+        cut: CuttableCall | None = None
         try:
             given = work.function(Try(key, 1))
             if isinstance(given, CoroutineType):
-                with attempt.held.telling(self._interrupt):
+                with attempt.held.telling(self._interrupt), self._cuttable() as cut:
                     given = await (given if work.timeout is None else within(given, key, work.timeout))
         except GeneratorExit:
             raise  # the interpreter ends
-        except asyncio.CancelledError:
-            self._leave(CalledWork(work, error=Interrupted()))
-            return
         except BaseException as error:  # noqa: BLE001 - judged by the thread that goes on with it
+            if cut is not None and cut.was_cut and not (attempt.held.is_lost or attempt.held.cancel_requested):
+                error = cut.interrupted(error)
+            elif isinstance(error, asyncio.CancelledError):
+                error = Interrupted()
             self._leave(CalledWork(work, error=error))
             return
         self._given = given
@@ -115,6 +118,16 @@ class _LoopStep:
             scribe_of(store).take(store, self)
         except Exception:  # noqa: BLE001 - raised again by the thread that goes on with it
             self._leave(CalledWork(work, value=given))
+
+    @contextmanager
+    def _cuttable(self) -> Iterator[CuttableCall | None]:
+        """Somebody may cut the function off in this block, if it is such a one."""
+        if not self._work.is_cuttable:
+            yield None
+            return
+        with self._reached.attempt.held.cuttable.call(self._reached.key) as cut:
+            cut.ends_by(self._interrupt)
+            yield cut
 
     def _interrupt(self) -> None:
         """Cancel the function: the lease is lost, or a cancel is asked for. Called in any thread."""

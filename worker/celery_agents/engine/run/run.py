@@ -11,6 +11,7 @@ from celery_agents.define.called_as import CalledAs
 from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.long_term_memory import Recollection
 from celery_agents.define.retry import Retry
+from celery_agents.define.saying import Saying
 from celery_agents.define.tool import Tool
 from celery_agents.engine.pauses.child import Child, come_to_ends, gather
 from celery_agents.engine.pauses.job import DEFAULT_EVERY, Finished
@@ -18,6 +19,7 @@ from celery_agents.engine.pauses.question import MISSING
 from celery_agents.engine.pauses.sleep import Sleep
 from celery_agents.engine.pauses.together import ANY, AnyWait, come_to_any, come_to_waits, wait_all, wait_any
 from celery_agents.engine.run.base_run import BaseRun, Calls, Durable
+from celery_agents.engine.run.saying import SAID, said
 from celery_agents.engine.run.session import OpenSession, RunSession
 from celery_agents.engine.steps import groups
 from celery_agents.engine.steps.call import Call, Place, come_to, name_of_tool, transaction
@@ -116,11 +118,17 @@ class Run(BaseRun):
         on_crash: OnCrash | None = None,
         called_as: CalledAs | None = None,
         group: bool | None = None,
+        interruptible: bool | None = None,
     ) -> "Run":
         """The same run, with other options for the steps that are taken through what is returned.
 
         `retry`, `timeout` and `on_crash` replace a tool's own; `returns` replaces the function's return annotation.
         `called_as` says what tool or model a function that is no tool calls, and is recorded.
+
+        With `interruptible`, what somebody says in mode "interrupt" (`Execution.say`) ends the call, which is recorded
+        as failed with `CallInterrupted` and not tried again. It is meant for calls of models, and those that
+        `called_as` says to be such are. An async function is cancelled; a plain one ends at its next Python
+        instruction, or, with a `timeout`, is left after two seconds if it does not.
 
         With `group`, the function of a step may take steps itself, ask, and wait. Each is recorded under a key in that
         of the group (`research#/search`), and the group when its function has returned or raised. From then on its
@@ -129,7 +137,7 @@ class Run(BaseRun):
         group's: no effects outside of steps. It has no retries, timeout or `on_crash`, which its steps may have, and
         cannot change the memory (`MemoryInGroup`).
         """
-        return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as, group))
+        return Run(self._attempt, self._changed(retry, returns, timeout, on_crash, called_as, group, interruptible))
 
     def recall(self, question: str, *, k: int = 5, entity: str | None = None) -> Recollection:
         """What the agent's `memory` has about the question: the last messages of the session, facts, or both.
@@ -148,6 +156,17 @@ class Run(BaseRun):
 
     def _write_pending(self) -> None:
         self._record_pending()
+
+    def said(self, *, turn_is_over: bool = True) -> tuple[Saying, ...]:
+        """What people have said to this execution with `Execution.say` since the last look, oldest first.
+
+        It does not wait. What is found is recorded as a step, so that a replay finds the same at this place; a look
+        that finds nothing costs one read of the store and records nothing. Without `turn_is_over`, what was said in
+        mode "next_turn" stays for a later look. While a question of the execution is open, nothing is found.
+        """
+        attempt, modes = self._attempt, self._modes(turn_is_over=turn_is_over)
+        with attempt.course.abandoned_by_interrupts:
+            return said(attempt, attempt.journal.come_to_look(SAID), modes)
 
     @property
     def session(self) -> RunSession:

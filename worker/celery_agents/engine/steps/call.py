@@ -11,7 +11,7 @@ from agent_statestore.envelope import dump
 from agent_statestore.records import Action
 from celery_agents.define import types
 from celery_agents.define.arguments import ToolContext
-from celery_agents.define.called_as import CalledAs
+from celery_agents.define.called_as import CalledAs, CalledKind
 from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, crash_policy
 from celery_agents.define.names import check_function
 from celery_agents.define.retry import NO_RETRY, Retry
@@ -36,6 +36,7 @@ class CallOptions:
     on_crash: OnCrash | None = None
     called_as: CalledAs | None = None
     group: bool = False
+    interruptible: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +173,12 @@ def _plain_step(
         name=name,
         # What cannot be recorded must not be done.
         action=_PLAIN if called is None else called.action(attempt.max_value_bytes),
-        work=PlainWork(lambda _: does(*args, **kwargs), is_async, options.timeout),
+        work=PlainWork(
+            lambda _: does(*args, **kwargs),
+            is_async,
+            options.timeout,
+            options.interruptible or (called is not None and called.kind is CalledKind.MODEL),
+        ),
         returns=returns,
         retry=options.retry or NO_RETRY,
         crash_policy=policy,

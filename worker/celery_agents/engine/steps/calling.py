@@ -10,10 +10,13 @@ import contextvars
 import ctypes
 import inspect
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final
 
+from celery_agents.define.saying import CallInterrupted
+from celery_agents.engine.cutting import CuttableCall
 from celery_agents.engine.lease import HeldLease
 from celery_agents.engine.run import event_loop
 from celery_agents.engine.thread_ends import end_thread
@@ -21,34 +24,42 @@ from celery_agents.errors import StepTimeout
 
 # How long a call that overran its time is waited for after it was told to end.
 STOP_SECONDS: Final = 2.0
+# How soon it is noticed that somebody has cut a call off.
+_LOOK_SECONDS: Final = 0.1
 
 
-def in_time(function: Callable[[], Any], key: str, timeout: timedelta) -> Any:
-    """Return what the function returns. Raise what it raises, and `StepTimeout`. It has a thread, which can be left."""
+def in_time(function: Callable[[], Any], key: str, timeout: timedelta, cut: CuttableCall | None = None) -> Any:
+    """Return what the function returns. Raise what it raises, and `StepTimeout`. It has a thread, which can be left.
+
+    With `cut`, somebody may end it before: that raises what comes of it, or `StepTimeout` if it does not end.
+    """
     called = _ThreadedCall(function, f"step {key}")
+    seconds = timeout.total_seconds()
     try:
         called.begin()
-        has_ended = called.wait(timeout.total_seconds())
+        has_ended = called.wait(seconds) if cut is None else _wait_or_cut(called, seconds, cut)
     except BaseException:
         # A time limit or a signal ends the attempt: the function must not go on beside the next one.
         called.stop()
         raise
     if has_ended:
         return called.result()
-    if not called.stop():
+    if (cut is not None and cut.was_cut) or not called.stop():
         raise StepTimeout(key, timeout.total_seconds(), still_running=True)
     if called.was_stopped:
         raise StepTimeout(key, timeout.total_seconds())
     return called.result()  # it ended at the last moment: what it did is known, and counts
 
 
-def awaited(value: Any, *, key: str, timeout: timedelta | None, held: HeldLease) -> Any:
+def awaited(
+    value: Any, *, key: str, timeout: timedelta | None, held: HeldLease, cut: CuttableCall | None = None
+) -> Any:
     """Return what a function has returned; if that is a coroutine, what that returns.
 
-    Raise what it raises, and `StepTimeout`. A coroutine is cancelled when the lease is lost or a cancel is asked for;
-    that raises `event_loop.Interrupted`.
+    Raise what it raises, and `StepTimeout`. A coroutine is cancelled when the lease is lost, a cancel is asked for, or
+    somebody cuts it off; that raises `event_loop.Interrupted`.
     """
-    return _on_loop(value, key, timeout, held) if inspect.iscoroutine(value) else value
+    return _on_loop(value, key, timeout, held, cut) if inspect.iscoroutine(value) else value
 
 
 _NOTHING: Final = object()
@@ -132,9 +143,28 @@ class _ThreadedCall:
         self._gate.release()
 
 
-def _on_loop(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedelta | None, held: HeldLease) -> Any:
+def _wait_or_cut(called: _ThreadedCall, seconds: float, cut: CuttableCall) -> bool:
+    """Whether it has ended by then, or soon after somebody has cut it off."""
+    give_up_at = time.monotonic() + seconds
+    # In a thread of its own: whoever hears of a message keeps leases, too.
+    cut.ends_by(lambda: threading.Thread(target=called.stop, name="cut", daemon=True).start())
+    while (remaining := give_up_at - time.monotonic()) > 0 and not cut.was_cut:
+        if called.wait(min(remaining, _LOOK_SECONDS)):
+            return True
+    return called.wait(STOP_SECONDS if cut.was_cut else 0)
+
+
+def _on_loop(
+    coroutine: Coroutine[Any, Any, Any],
+    key: str,
+    timeout: timedelta | None,
+    held: HeldLease,
+    cut: CuttableCall | None,
+) -> Any:
     running = event_loop.start(coroutine if timeout is None else within(coroutine, key, timeout))
     try:
+        if cut is not None:
+            cut.ends_by(running.interrupt)
         with held.telling(running.interrupt):
             return running.result()
     except BaseException:
@@ -156,6 +186,8 @@ async def within(coroutine: Coroutine[Any, Any, Any], key: str, timeout: timedel
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait({task}, timeout=STOP_SECONDS)
+        if task.done() and not task.cancelled() and isinstance(told := task.exception(), CallInterrupted):
+            raise told from None  # it knows what it had said
         raise
     if not task.done():
         task.cancel()

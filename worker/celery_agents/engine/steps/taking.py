@@ -14,6 +14,7 @@ from agent_statestore.streams.records import StreamKind
 from celery_agents.define import types
 from celery_agents.define.called_as import CalledKind
 from celery_agents.define.crash_policy import CrashPolicy
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.events import EventKind
 from celery_agents.engine.journal.failures import describe
@@ -178,6 +179,8 @@ class ReachedStep:
         except Interrupted as error:
             attempt.course.enter_boundary()
             raise _TryFailed(error, may_be_retried=True) from error
+        except CallInterrupted as error:
+            raise _TryFailed(error, may_be_retried=False) from error
         except StepTimeout as error:
             raise _TryFailed(error, may_be_retried=not error.still_running) from error
         except BaseException as error:

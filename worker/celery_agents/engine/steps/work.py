@@ -11,6 +11,7 @@ from agent_statestore.checkpoint import StepTransaction, new_checkpoint_id
 from agent_statestore.records import AgentStep
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.steps import calling
+from celery_agents.engine.steps.cut_call import call_cuttable
 
 R = TypeVar("R")
 
@@ -51,12 +52,13 @@ class Work(Protocol):
 class PlainWork:
     """Work of any kind; the checkpoint follows it. `timeout` is for one try.
 
-    `is_async` says that a call of the function only makes a coroutine.
+    `is_async` says that a call of the function only makes a coroutine, and `is_cuttable` that somebody may cut it off.
     """
 
     function: Callable[[Try], Any]
     is_async: bool = False
     timeout: timedelta | None = None
+    is_cuttable: bool = False
 
     def open(self, attempt: Attempt, this: Try, do: Callable[[OpenWork], R]) -> R:
         """See `Work`."""
@@ -105,6 +107,8 @@ class _Plain:
 
     def call(self) -> Any:
         work, this = self.work, self.this
+        if work.is_cuttable:
+            return self._call_cuttable()
         if work.timeout is None or work.is_async:
             value = work.function(this)
         else:
@@ -112,6 +116,11 @@ class _Plain:
         if not isinstance(value, CoroutineType):
             return value
         return calling.awaited(value, key=this.key, timeout=work.timeout, held=self.attempt.held)
+
+    def _call_cuttable(self) -> Any:
+        work = self.work
+        function = partial(work.function, self.this)
+        return call_cuttable(function, self.attempt, self.this.key, work.timeout, is_async=work.is_async)
 
     def record(self, step: AgentStep) -> AgentStep:
         self.attempt.recorder.record_all((step,))

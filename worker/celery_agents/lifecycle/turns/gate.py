@@ -21,7 +21,8 @@ from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.engine.pauses.pause import pause
 from celery_agents.engine.pauses.sleep import sleep_in_place
 from celery_agents.lifecycle.ring import Ring
-from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line, pass_turn_on
+from celery_agents.lifecycle.turns.displacing import displace, take_back
+from celery_agents.lifecycle.turns.line import REASON, TURN_KEY, Line, Reason, pass_turn_on
 
 log = line_logger(__name__)
 
@@ -100,9 +101,13 @@ class Gate:
         if turns.has_lines:
             line = Line(self.store, turns)
             reason = _answer(attempt, lambda: line.obstacle(attempt.context, attempt.now()))
+            if reason is Reason.SESSION:
+                _answer(attempt, lambda: displace(self.store, turns, attempt.context, self.ring))
             if reason is not None:
                 looks = 0 if was_woken or stepped.since is None else min(stepped.looks + 1, 30)
                 _step_back(attempt, replace(stepped, looks=looks), reason.value)
+        if turns.displaces and not _has_begun(attempt):
+            _answer(attempt, lambda: take_back(self.store, turns, attempt.context))
         if turns.rate is not None and not _has_begun(attempt):
             _take_turn(attempt, self.store, turns, stepped)
 

@@ -13,7 +13,7 @@ from agent_statestore.records import ExecutionSummary, Signal, SignalKind, WaitK
 from agent_statestore.states import ACTIVE, WORKING, AgentState
 from agent_statestore.store import Store
 from celery_agents.define.registry import Registry
-from celery_agents.define.turns import SessionPolicy, Turns, key_of
+from celery_agents.define.turns import Turns, key_of
 from celery_agents.lifecycle.ring import Ring
 
 log = line_logger(__name__)
@@ -74,7 +74,7 @@ class Line:
 
     def pass_on(self, left: ExecutionSummary, now: datetime, ring: Ring) -> None:
         """Wake those who may work since this execution ended, paused or stepped back. May be repeated."""
-        if self.turns.session_policy is SessionPolicy.QUEUE and left.session_id is not None:
+        if self.turns.is_serial and left.session_id is not None:
             next_one = self._next_of_session(left.session_id, now)
             if next_one is not None:
                 self._wake(next_one, ring)
@@ -89,6 +89,17 @@ class Line:
     def active_of_session(self, session_id: str) -> Iterator[ExecutionSummary]:
         """Yield the executions of a session that are not over, oldest first."""
         return self._find(session_id=session_id, states=ACTIVE, oldest_first=True)
+
+    def older_of_session(self, own: ExecutionSummary) -> Iterator[ExecutionSummary]:
+        """Yield the executions before this one in its session that are not over; relatives do not count."""
+        if own.session_id is None:
+            return
+        place = self._place_in_session(own)
+        for older in self.active_of_session(own.session_id):
+            if _place(older) >= place:
+                return
+            if not self._are_related(older, own):
+                yield older
 
     def chain(self, execution_id: str | None) -> tuple[ExecutionSummary, ...]:
         """Return an execution and its ancestors."""
@@ -109,14 +120,10 @@ class Line:
 
     def _is_behind_in_session(self, own: ExecutionSummary, now: datetime) -> bool:
         """Return whether an older execution of the session is active, or any other works; relatives do not count."""
-        if self.turns.session_policy is not SessionPolicy.QUEUE or own.session_id is None:
+        if not self.turns.is_serial or own.session_id is None:
             return False
-        place = self._place_in_session(own)
-        for older in self.active_of_session(own.session_id):
-            if _place(older) >= place:
-                break
-            if not self._are_related(older, own):
-                return True
+        if next(self.older_of_session(own), None) is not None:
+            return True
         return any(
             is_working(other, now) and not self._are_related(other, own)
             for other in self._find(session_id=own.session_id, states=WORKING)

@@ -39,15 +39,24 @@ class Request:
 class ModelServer:
     """Serves models by name, each with its script, on a port of this host until it is closed.
 
-    `delay_seconds` is how long each answer takes. Thread-safe. A request for an unknown model, or past the end of its
-    script, is answered with a 404 or a 400 that says so, and kept in `faults`.
+    `delay_seconds` is how long each answer takes, and `pace_seconds` how long each piece of a streamed one takes.
+    `hung_up` counts the answers that the client did not wait for. Thread-safe. A request for an unknown model, or past
+    the end of its script, is answered with a 404 or a 400 that says so, and kept in `faults`.
     """
 
     def __init__(
-        self, models: Mapping[str, Script], *, host: str = "127.0.0.1", port: int = 0, delay_seconds: float = 0.0
+        self,
+        models: Mapping[str, Script],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        delay_seconds: float = 0.0,
+        pace_seconds: float = 0.0,
     ) -> None:
         self.models = dict(models)
         self.delay_seconds = delay_seconds
+        self.pace_seconds = pace_seconds
+        self.hung_up = 0
         self.faults: list[str] = []
         self._requests: list[Request] = []
         self._times: Counter[str] = Counter()
@@ -190,11 +199,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for event in events:
-            data = event.encode()
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-            self.wfile.flush()
-        self.wfile.write(b"0\r\n\r\n")
+        try:
+            for event in events:
+                data = event.encode()
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.wfile.flush()
+                time.sleep(self.server.models.pace_seconds)
+            self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.server.models.hung_up += 1
+            raise
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing: `ModelServer.requests` has it all."""
