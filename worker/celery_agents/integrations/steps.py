@@ -6,13 +6,22 @@ from typing import Any, Final
 from agent_statestore.errors import NotSerialisable, ValueTooLarge
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.names import step_name
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, spend
 from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
 from celery_agents.integrations.step_options import StepOptions
 
 # What a step itself ended with. Every other error of ours says that the execution cannot go on.
-_OF_A_STEP: Final = (StepFailed, StepTimeout, StepInterrupted, InvalidResult, ValueTooLarge, NotSerialisable)
+_OF_A_STEP: Final = (
+    StepFailed,
+    StepTimeout,
+    StepInterrupted,
+    CallInterrupted,
+    InvalidResult,
+    ValueTooLarge,
+    NotSerialisable,
+)
 # Of these, what a model is told as the result of its call.
 OF_A_CALL: Final = (StepTimeout, StepInterrupted, ValueTooLarge, NotSerialisable)
 

@@ -18,6 +18,7 @@ from agent_statestore.records import (
     Lease,
     Message,
     Result,
+    SayMode,
     Signal,
     SignalKind,
     Wait,
@@ -104,6 +105,8 @@ def pause(
 
 def signal(kind: SignalKind, key: str = "question", payload: JSONValue = None, signal_id: str | None = None) -> Signal:
     """Return a signal."""
+    if kind is SignalKind.SAY and key == "question":
+        key = SayMode.NEXT_BOUNDARY
     return Signal(
         signal_id=signal_id or uuid4().hex,
         kind=kind,

@@ -1,25 +1,30 @@
 """`DurabilityMiddleware`: each call of a model or a tool by an agent of LangChain is a step of the execution."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Literal, NotRequired
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse, hook_config
 from langchain.agents.middleware.types import PrivateStateAttr
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from agent_statestore.plain_text import line_logger
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.names import step_name
 from celery_agents.define.retry import Retry
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_step
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, RegistrationError
+from celery_agents.integrations.langchain.steering import heard, inner_agents, interrupted_with, is_end
 from celery_agents.integrations.langgraph.attempt import unwind
 from celery_agents.integrations.langgraph.steps import (
     WITHOUT_RESULT,
@@ -87,8 +92,37 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
         count = len(request.messages) + (request.system_message is not None)
         title = f"{model}, {count} message{'s' * (count != 1)}"
         called = CalledAs(kind="model", name=model, title=title)
-        response: ModelResponse[Any] = await take(run, f"{agent} model", lambda: handler(request), self._model, called)
-        return response
+        told: list[AnyMessage] = []
+        while True:
+            asked = request.override(messages=[*request.messages, *told]) if told else request
+            try:
+                response: ModelResponse[Any] = await take(
+                    run, f"{agent} model", partial(handler, asked), self._model, called
+                )
+            except CallInterrupted as interrupted:
+                told += await interrupted_with(agent, interrupted)
+            else:
+                return replace(response, result=[*told, *response.result]) if told else response
+
+    def before_model(self, state: DurableState, runtime: Runtime[Any]) -> None:
+        """Do nothing: `invoke` is for graphs outside of executions, to which nobody says anything."""
+
+    @hook_config(can_jump_to=["model"])
+    def after_model(self, state: DurableState, runtime: Runtime[Any]) -> None:
+        """Do nothing either."""
+
+    async def abefore_model(self, state: DurableState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Tell the model what people have said to the execution."""
+        del state, runtime
+        told = await heard(_agent_name())
+        return {"messages": told} if told else None
+
+    @hook_config(can_jump_to=["model"])
+    async def aafter_model(self, state: DurableState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Go on, where the agent would end, with what people have said meanwhile."""
+        del runtime
+        told = await heard(_agent_name()) if is_end(state) else []
+        return {"messages": told, "jump_to": "model"} if told else None
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
@@ -101,7 +135,7 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
         options = self._options(tool, request)
         of_call = f"{tool} {request.tool_call['id']}"
         if options is False:
-            with within(of_call):
+            with within(of_call), inner_agents():
                 return await handler(request)
         if options.requires_approval:
             decided = await self._approved(run, of_call, request)

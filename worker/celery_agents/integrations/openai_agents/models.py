@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from agents.items import ModelResponse, TResponseStreamEvent
@@ -9,6 +10,7 @@ from agents.models.interface import Model, ModelProvider
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 
 from celery_agents.define.called_as import CalledAs
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.integrations.openai_agents.counting import used_up
 from celery_agents.integrations.openai_agents.responses import (
@@ -20,7 +22,7 @@ from celery_agents.integrations.openai_agents.responses import (
     tokens_of,
     tokens_of_response,
 )
-from celery_agents.integrations.openai_agents.scope import RunScope, label, scope_around
+from celery_agents.integrations.openai_agents.scope import RunScope, label, scope_around, told_here
 from celery_agents.integrations.steps import durable_run, take
 
 
@@ -44,8 +46,8 @@ class DurableModel(Model):
         if run is None or scope is None:
             return await self._model.get_response(system_instructions, input, *args, **kwargs)
 
-        async def unit() -> Any:
-            return of_response(await self._model.get_response(system_instructions, input, *args, **kwargs))
+        async def unit(asked: Any) -> Any:
+            return of_response(await self._model.get_response(system_instructions, asked, *args, **kwargs))
 
         def used(recorded: Any) -> dict[str, float]:
             return used_up(self._name, *tokens_of_response(as_response(recorded)))
@@ -67,8 +69,8 @@ class DurableModel(Model):
             return
         events: asyncio.Queue[TResponseStreamEvent | None] = asyncio.Queue()
 
-        async def unit() -> Any:
-            async for event in self._model.stream_response(system_instructions, input, *args, **kwargs):
+        async def unit(asked: Any) -> Any:
+            async for event in self._model.stream_response(system_instructions, asked, *args, **kwargs):
                 if is_last(event):
                     return of_last(event)
                 events.put_nowait(event)
@@ -96,10 +98,19 @@ class DurableModel(Model):
         await self._model.close()
 
     async def _taken(self, run: AsyncRun, scope: RunScope, asked: Any, unit: Any, used: Any) -> Any:
-        count = len(asked) if isinstance(asked, list) else 1
-        title = f"{self._name}, {count} item{'s' * (count != 1)}"
-        called = CalledAs(kind="model", name=self._name, title=title)
-        return await take(run, f"{label()} model", unit, scope.options.of_models, called, used)
+        told = told_here()
+        if told is not None:
+            await told.hear(run, asked)
+        while True:
+            given = asked if told is None else told.put_into(asked)
+            count = len(given) if isinstance(given, list) else 1
+            title = f"{self._name}, {count} item{'s' * (count != 1)}"
+            called = CalledAs(kind="model", name=self._name, title=title)
+            try:
+                return await take(run, f"{label()} model", partial(unit, given), scope.options.of_models, called, used)
+            except CallInterrupted as interrupted:
+                if told is not None:
+                    await told.hear_interrupted(run, asked, interrupted)
 
 
 class DurableProvider(ModelProvider):

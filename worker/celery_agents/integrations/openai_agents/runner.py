@@ -20,8 +20,9 @@ from celery_agents.integrations.openai_agents.clones import durable_agent
 from celery_agents.integrations.openai_agents.counting import counted
 from celery_agents.integrations.openai_agents.models import durable_model, durable_provider
 from celery_agents.integrations.openai_agents.people import decide
-from celery_agents.integrations.openai_agents.scope import RunnerOptions, RunScope, scope_around, within
+from celery_agents.integrations.openai_agents.scope import RunnerOptions, RunScope, scope_around, told_here, within
 from celery_agents.integrations.openai_agents.sessions import durable_session
+from celery_agents.integrations.openai_agents.steering import Told, items_of
 from celery_agents.integrations.step_options import StepOptions
 from celery_agents.integrations.steps import durable_run
 
@@ -83,7 +84,7 @@ class DurableRunner:
             _say_if_inside_a_step(agent)
             return await _drive(plain, agent, input, on_stream, counted(options))
         around = scope_around()
-        scope = around or RunScope(options=self._options)
+        scope = around or RunScope(options=self._options, outermost=agent.name)
         owned = RunConfig() if options.get("run_config") is None else None
         if owned is not None:
             options["run_config"] = owned
@@ -108,10 +109,20 @@ class DurableRunner:
     ) -> Any:
         clone = durable_agent(agent, scope)
         result = await _drive(plain, clone, given, on_stream, options)
-        while result.interruptions:
-            state = await decide(run, scope, result)
-            result = await _drive(plain, clone, state, on_stream, _of_resumed(options))
-        return result
+        while True:
+            while result.interruptions:
+                state = await decide(run, scope, result)
+                result = await _drive(plain, clone, state, on_stream, _of_resumed(options))
+            told = told_here()
+            if told is None:
+                return result
+            said = await run.said()
+            if not said:
+                return result
+            # Where the run would end, it goes on with what people have said meanwhile. A session has the rest.
+            before = [] if options.get("session") is not None else told.put_into(result.to_input_list())
+            scope.told = Told()
+            result = await _drive(plain, clone, [*before, *items_of(said)], on_stream, options)
 
 
 class Dispatcher(AgentRunner):

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from celery_agents.define.retry import Retry
 from celery_agents.integrations.openai_agents.connections import ServerConnection, connection_of
+from celery_agents.integrations.openai_agents.steering import Told
 from celery_agents.integrations.step_options import StepOptions
 
 
@@ -42,12 +43,15 @@ class RunnerOptions:
 class RunScope:
     """One durable run: its options, and what it has made so far.
 
+    `outermost` is the label of the agent that people speak to, and `told` what they have said to it.
     `clones` are the durable agents by the id of the agent that each is made of, and `kept` holds those, so that no id
     is used anew. `edits` are the arguments that people put in place of a call's, by the call's id. `listings` are the
     tools of MCP servers, by server and agent, in the protocol's form.
     """
 
     options: RunnerOptions
+    outermost: str = ""
+    told: Told = field(default_factory=Told)
     clones: dict[int, Any] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
     edits: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -74,6 +78,12 @@ _label: Final[ContextVar[str]] = ContextVar("openai_agents_label", default="agen
 def scope_around() -> RunScope | None:
     """Return the durable run that the code is part of."""
     return _scope.get()
+
+
+def told_here() -> Told | None:
+    """Return what people have said to the agent that runs; None for one that works for another one."""
+    scope = _scope.get()
+    return scope.told if scope is not None and _label.get() == scope.outermost else None
 
 
 def label() -> str:

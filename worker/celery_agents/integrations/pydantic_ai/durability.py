@@ -22,7 +22,7 @@ from pydantic_ai.durable_exec import (
     record_durable_unit,
     replay_scope,
 )
-from pydantic_ai.exceptions import ModelRetry, ToolFailed, UserError
+from pydantic_ai.exceptions import ModelRetry, RetryModelRequest, ToolFailed, UserError
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
@@ -31,6 +31,7 @@ from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResu
 from agent_statestore.plain_text import line_logger
 from celery_agents.define.names import step_name
 from celery_agents.define.retry import Retry
+from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, current_step, spend
 from celery_agents.engine.run.run import Run
@@ -38,6 +39,7 @@ from celery_agents.errors import StepTimeout
 from celery_agents.integrations.pydantic_ai.calls import described
 from celery_agents.integrations.pydantic_ai.options import RoleOptions
 from celery_agents.integrations.pydantic_ai.people import EventWaiter, decide, handles_deferred_calls
+from celery_agents.integrations.pydantic_ai.steering import Interruptions, enqueue_heard, running
 from celery_agents.integrations.pydantic_ai.usage import UsageOfCall, used_by, used_by_recorded
 from celery_agents.integrations.step_options import METADATA_KEY, StepOptions, refuse_group
 from celery_agents.integrations.steps import OF_A_CALL, durable_run, take, told
@@ -90,6 +92,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         )
         self._approval_timeout = approval_timeout
         self._said: set[str] = set()
+        self._interruptions = Interruptions()
         self._runs: WeakKeyDictionary[AsyncRun, Counter[str]] = WeakKeyDictionary()
 
     @property
@@ -131,7 +134,7 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
             self._refuse_plain_agents()
             self._say_if_inside_a_step()
             return await super().wrap_run(ctx, handler=handler)
-        with external_event_scope(EventWaiter(run)), replay_scope(), Agent.using_sleep(run.sleep):
+        with running(ctx), external_event_scope(EventWaiter(run)), replay_scope(), Agent.using_sleep(run.sleep):
             return await super().wrap_run(ctx, handler=handler)
 
     def _refuse_plain_agents(self) -> None:
@@ -152,12 +155,41 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
                 around,
             )
 
+    async def before_model_request(
+        self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Tell the model what people have said to the execution."""
+        self._interruptions.forget(ctx)
+        await enqueue_heard(ctx)
+        return await super().before_model_request(ctx, request_context)
+
+    async def prepare_model_request(
+        self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Tell it in an attempt after an interrupted one as well."""
+        self._interruptions.add_to(ctx, request_context)
+        return await super().prepare_model_request(ctx, request_context)
+
+    async def on_model_request_error(
+        self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, error: Exception
+    ) -> ModelResponse:
+        """Ask again where somebody has interrupted, with what they said."""
+        if isinstance(error, CallInterrupted) and durable_run() is not None:
+            await self._interruptions.take(ctx, error)
+            raise RetryModelRequest from error
+        return await super().on_model_request_error(ctx, request_context=request_context, error=error)
+
     async def after_model_request(
         self, ctx: RunContext[AgentDepsT], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """Count what a request within a step has used up: a sub-agent's, in a tool. Any other one is a step itself."""
+        """Count what a request within a step has used up: a sub-agent's, in a tool. Any other one is a step itself.
+
+        Where the run would end, it goes on with what people have said meanwhile.
+        """
         if durable_run() is None:
             spend(**used_by(response))
+        elif not response.tool_calls:
+            await enqueue_heard(ctx)
         return await super().after_model_request(ctx, request_context=request_context, response=response)
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
