@@ -43,6 +43,17 @@ def check_limit(limit: int) -> None:
         raise InvalidRecord("limit", f"needs a whole number of at least 1, not {limit!r}")
 
 
+def end_of_steps(after: int, limit: int | None) -> int | None:
+    """Return the number of the last of at most `limit` steps behind `after`; None without a limit.
+
+    Raise `InvalidRecord` for a limit below 1.
+    """
+    if limit is None:
+        return None
+    check_limit(limit)
+    return max(after, 0) + limit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """The executions that `find` returns, and their order. An execution must match every filter that is given.

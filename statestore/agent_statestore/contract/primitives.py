@@ -124,11 +124,11 @@ class StorePrimitives(DutyPrimitives, MailPrimitives, StreamPrimitives):
         """
 
     @abstractmethod
-    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
-        """Return the steps numbered above `after`, in order.
+    def get_steps(self, execution_id: str, after: int = 0, limit: int | None = None) -> tuple[AgentStep, ...]:
+        """Return the steps numbered above `after`, in order; with a limit, at most so many of them, the first ones.
 
         The result is empty for an unknown execution. The cost is that of the steps returned. Raise
-        `ExecutionUnreadable`.
+        `ExecutionUnreadable`, and `InvalidRecord` for a limit below 1.
         """
 
     @abstractmethod

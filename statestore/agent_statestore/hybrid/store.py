@@ -193,15 +193,15 @@ class HybridStore(HybridStreaming, HybridLeases):
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
         return self._read(lambda store: store.get_summary(execution_id))
 
-    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
-        steps = self.hot.get_steps(execution_id, after)
+    def get_steps(self, execution_id: str, after: int = 0, limit: int | None = None) -> tuple[AgentStep, ...]:
+        steps = self.hot.get_steps(execution_id, after, limit)
         if steps:
             return steps
         summary = self.hot.get_summary(execution_id)
         if summary is not None and summary.step_count <= after:
             return ()
         # It is archived, or it came back just now: then the archived steps are the same.
-        return self.cold.get_steps(execution_id, after)
+        return self.cold.get_steps(execution_id, after, limit)
 
     def find(self, query: Query = EVERYTHING) -> Page:
         return finding.find_page(self.hot, self.cold, query)

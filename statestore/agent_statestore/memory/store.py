@@ -33,7 +33,7 @@ from agent_statestore.memory.execution import StoredExecution, restored
 from agent_statestore.memory.finding import find_due, find_ended, find_page
 from agent_statestore.memory.streaming import MemoryStreamPrimitives
 from agent_statestore.memory.watch import MemoryWatch
-from agent_statestore.query import EVERYTHING, Query, check_limit
+from agent_statestore.query import EVERYTHING, Query, check_limit, end_of_steps
 from agent_statestore.records import (
     AgentContext,
     AgentStep,
@@ -121,10 +121,11 @@ class MemoryStore(MemoryStreamPrimitives):
             execution = self._executions.get(execution_id)
             return None if execution is None else decode_summary(execution.header)
 
-    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+    def get_steps(self, execution_id: str, after: int = 0, limit: int | None = None) -> tuple[AgentStep, ...]:
+        end = end_of_steps(after, limit)
         with self._changed:
             execution = self._executions.get(execution_id)
-            steps = [] if execution is None else execution.steps[max(after, 0) :]
+            steps = [] if execution is None else execution.steps[max(after, 0) : end]
         return decode_steps(execution_id, [step.text for step in steps])
 
     def find(self, query: Query = EVERYTHING) -> Page:

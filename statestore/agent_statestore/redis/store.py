@@ -21,7 +21,7 @@ from agent_statestore.contract.duties import Duty, check_duty
 from agent_statestore.contract.watch import Watch
 from agent_statestore.envelope import DEFAULT_MAX_VALUE_BYTES, FORMAT, reading
 from agent_statestore.errors import ExecutionNotFound, ExecutionUnreadable, InvalidRecord, StoreError
-from agent_statestore.query import EVERYTHING, Query, check_limit
+from agent_statestore.query import EVERYTHING, Query, check_limit, end_of_steps
 from agent_statestore.recall.vectors import VectorIndex
 from agent_statestore.records import (
     AgentContext,
@@ -156,9 +156,10 @@ class RedisStore(RedisStreaming, RedisMail):
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
         return read_summaries(self._connection, self._keys, (execution_id,))[0]
 
-    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
+    def get_steps(self, execution_id: str, after: int = 0, limit: int | None = None) -> tuple[AgentStep, ...]:
+        end = end_of_steps(after, limit)
         key = self._keys.own(execution_id)[1]
-        (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1)])
+        (texts,) = self._connection.send_each([("LRANGE", key, max(after, 0), -1 if end is None else end - 1)])
         return decode_steps(execution_id, texts)
 
     def find(self, query: Query = EVERYTHING) -> Page:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agent_statestore.clock import from_us, since_us, to_us
 from agent_statestore.codec import AuditRow, decode_listed, decode_steps, decode_summary, decode_trail
-from agent_statestore.query import Cursor, Query, check_limit, encode_cursor
+from agent_statestore.query import Cursor, Query, check_limit, encode_cursor, end_of_steps
 from agent_statestore.records import AgentStep, AuditEntry, ExecutionSummary, Lease, Page
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.single import quoted
@@ -62,10 +62,11 @@ class Reading:
             f"SELECT {', '.join(_SUMMARY_COLUMNS)} FROM {tables.contexts} "
             "WHERE execution_id = :execution_id AND deleted_us IS NULL"
         )
-        self._steps = (
+        self._steps, self._steps_until = (
             f"SELECT s.data FROM {tables.steps} AS s JOIN {tables.contexts} AS c ON c.execution_id = s.execution_id "
-            "WHERE s.execution_id = :execution_id AND s.step_number > :after AND c.deleted_us IS NULL "
+            f"WHERE s.execution_id = :execution_id AND s.step_number > :after {until}AND c.deleted_us IS NULL "
             "ORDER BY s.step_number"
+            for until in ("", "AND s.step_number <= :end ")
         )
         self._audit = (
             f"SELECT {', '.join(AUDIT_COLUMNS)} FROM {tables.audit} WHERE execution_id = :execution_id "
@@ -95,9 +96,13 @@ class Reading:
         rows = self._database.run(self._summary, {"execution_id": execution_id})
         return decode_summary(_header_in(rows[0])) if rows else None
 
-    def steps(self, execution_id: str, after: int) -> tuple[AgentStep, ...]:
+    def steps(self, execution_id: str, after: int, limit: int | None) -> tuple[AgentStep, ...]:
         """Return the steps behind `after`; see `StorePrimitives.get_steps`."""
-        rows = self._database.run(self._steps, {"execution_id": execution_id, "after": max(after, 0)})
+        params: dict[str, Any] = {"execution_id": execution_id, "after": max(after, 0)}
+        end = end_of_steps(after, limit)
+        if end is not None:
+            params["end"] = end
+        rows = self._database.run(self._steps if end is None else self._steps_until, params)
         return decode_steps(execution_id, [text for (text,) in rows])
 
     def audit(self, execution_id: str) -> tuple[AuditEntry, ...]:

@@ -167,8 +167,8 @@ class SQLStore(Store):
     def get_summary(self, execution_id: str) -> ExecutionSummary | None:
         return self._reading.summary(execution_id)
 
-    def get_steps(self, execution_id: str, after: int = 0) -> tuple[AgentStep, ...]:
-        return self._reading.steps(execution_id, after)
+    def get_steps(self, execution_id: str, after: int = 0, limit: int | None = None) -> tuple[AgentStep, ...]:
+        return self._reading.steps(execution_id, after, limit)
 
     def find(self, query: Query = EVERYTHING) -> Page:
         return self._reading.find(query)

@@ -18,6 +18,8 @@ from celery_agents import Agent, enqueue
 from celery_agents.client.execution import Execution
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import ExecutionsASGI, ExecutionsWSGI
+from celery_agents.http.openapi import PROBLEM
+from celery_agents.http.problems import TYPES
 
 LIMIT = 300_000
 NOBODY = "0197f3c5-0000-7000-8000-000000000000"
@@ -132,6 +134,14 @@ def work(runtime: Runtime, execution: Execution) -> None:
 
 def error_of(reply: tuple[int, Any]) -> tuple[int, str]:
     status, value = reply
-    assert value.keys() == {"error"}
+    assert {"type", "title", "status", "detail"} <= value.keys() <= {*PROBLEM["properties"]}
+    assert value["status"] == status
     assert "Traceback" not in str(value)
-    return status, value["error"]["type"]
+    return status, type_of(value)
+
+
+def type_of(value: Any) -> str:
+    """The short name of a problem."""
+    told: str = value["type"]
+    assert told.startswith(TYPES)
+    return told.removeprefix(TYPES)

@@ -14,7 +14,7 @@ from agent_statestore import AgentState, AuditEvent, ExecutionSummary
 from celery_agents import Agent, enqueue
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Act, ExecutionsASGI, ExecutionsWSGI, is_own
-from tests.celery_agents.http.serving import NOBODY, SERVERS, Client, begun, error_of, work
+from tests.celery_agents.http.serving import NOBODY, SERVERS, Client, begun, error_of, type_of, work
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 
@@ -105,9 +105,7 @@ def test_an_answer_is_recorded_with_its_sender(client: Client, runtime: Runtime,
 
     status, value = client("POST", path, {"answer": "viel"})
     assert error_of((status, value)) == (400, "InvalidAnswer")
-    assert value["error"]["problems"] == [
-        "value: Input should be a valid integer, unable to parse string as an integer"
-    ]
+    assert value["problems"] == ["value: Input should be a valid integer, unable to parse string as an integer"]
     assert error_of(client("POST", path, {"answer": 1, "key": "other"})) == (409, "NoQuestionAsked")
     answered = client("POST", path, {"answer": 42, "key": "ask", "reason": "gezählt"})
     assert answered == (200, {"execution_id": execution.id, "result": "answered"})
@@ -178,7 +176,7 @@ def test_of_two_approvers_at_once_one_wins_and_the_other_is_told(
         assert sorted(status for status, _ in replies.values()) == [200, 409]
         winner = next(sender for sender, (status, _) in replies.items() if status == 200)
         loser = next(value for status, value in replies.values() if status == 409)
-        assert loser["error"]["type"] == "AlreadyAnswered"
+        assert type_of(loser) == "AlreadyAnswered"
         work(runtime, execution)
         assert execution.wait(0) == "paid 30 to Zoë"
         result = execution.steps()[0].result
@@ -284,6 +282,14 @@ EVERYTHING = {
     ("POST", "/reject"): {"digest": "0"},
     ("POST", "/answer"): {"answer": 1},
     ("POST", "/events/paid"): {},
+    ("GET", "/contents"): None,
+    ("GET", "/steps"): None,
+    ("GET", "/events"): None,
+    ("GET", "/events?wait=0"): None,
+    ("POST", "/decisions"): {"decisions": [{"do": "answer", "answer": 1}]},
+    ("POST", "/say"): {"text": "hello"},
+    ("POST", "/fork"): {"at_step": 0},
+    ("POST", "/rewind"): {"to_step": 0},
 }
 
 
@@ -327,10 +333,16 @@ def test_a_rule_of_the_applications_own_replaces_that(runtime: Runtime, paying: 
         client, path = Client(port), f"/executions/{seen.id}"
         assert client("GET", path, sender="eve")[0] == 200
         # Who may look at it learns nothing from a 403.
-        for below in ("/cancel", "/approve", "/reject", "/answer", "/events/paid", "/say"):
+        for below in ("/cancel", "/approve", "/reject", "/answer", "/events/paid", "/fork", "/rewind", "/say"):
             assert error_of(client("POST", path + below, {}, sender="eve")) == (403, "Forbidden")
+        for below in ("/contents", "/steps", "/events"):
+            assert error_of(client("GET", path + below, sender="eve")) == (403, "Forbidden")
+        several = [{"do": "answer", "answer": 1}, {"do": "approve", "digest": "0"}, {"do": "reject", "digest": "0"}]
+        _, told = client("POST", f"{path}/decisions", {"decisions": several}, sender="eve")
+        assert [error_of((403, each["problem"])) for each in told["results"]] == [(403, "Forbidden")] * 3
+        assert error_of(client("POST", "/executions", {"agent": "paying"}, sender="eve")) == (403, "Forbidden")
         assert {each for _, each, _ in asked} == set(Act)
-        assert {(sender, execution_id) for sender, _, execution_id in asked} == {("eve", seen.id)}
+        assert {(sender, execution_id) for sender, _, execution_id in asked} == {("eve", seen.id), ("eve", "")}
         assert replies(client, hidden.id, "eve") == replies(client, NOBODY, "eve")
     assert seen.context().signals == hidden.context().signals == ()
 

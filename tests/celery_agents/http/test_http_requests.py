@@ -15,7 +15,7 @@ from agent_statestore import AgentState, StoreUnavailable
 from celery_agents import Agent, Run, agent
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Executions, ExecutionsASGI, ExecutionsWSGI, Request
-from tests.celery_agents.http.serving import LIMIT, NOBODY, Client, begun, error_of, serve_asgi
+from tests.celery_agents.http.serving import LIMIT, NOBODY, Client, begun, error_of, serve_asgi, type_of
 
 # -- bad requests ------------------------------------------------------------------------------------------------------
 
@@ -24,10 +24,9 @@ from tests.celery_agents.http.serving import LIMIT, NOBODY, Client, begun, error
     "path",
     [
         "/",
-        "/executions",
+        "/executionss",
         "/executions/",
         f"/executions/{NOBODY}/",
-        f"/executions/{NOBODY}/events",
         f"/executions/{NOBODY}/events/",
         f"/executions/{NOBODY}/delete",
         f"/executions/{NOBODY}/approve/",
@@ -57,7 +56,7 @@ def test_there_is_nothing_at_other_paths(client: Client, path: str) -> None:
 )
 def test_unknown_and_impossible_ids(client: Client, execution_id: str) -> None:
     status, value = client("GET", f"/executions/{execution_id}")
-    assert (status, value["error"]["type"]) in ((404, "ExecutionNotFound"), (404, "NotFound"), (400, "InvalidPath"))
+    assert (status, type_of(value)) in ((404, "ExecutionNotFound"), (404, "NotFound"), (400, "InvalidPath"))
     status, value = client("POST", f"/executions/{execution_id}/cancel", {})
     assert status in (400, 404)
 
@@ -88,7 +87,7 @@ def test_a_bad_body_is_refused_and_nothing_is_kept(
     execution = begun(runtime, waiting, "paid")
     status, value = client("POST", f"/executions/{execution.id}/events/paid", body)
     assert status == 400, value
-    assert message in value["error"]["message"]
+    assert message in value["detail"]
     assert execution.context().signals == ()
 
 
@@ -192,7 +191,7 @@ def test_a_body_without_a_length_over_wsgi(runtime: Runtime, waiting: Agent) -> 
     execution = begun(runtime, waiting, "paid")
     environ = {"PATH_INFO": f"/executions/{execution.id}/events/paid", "HTTP_TRANSFER_ENCODING": "chunked"}
     status, value = called(runtime, **environ)
-    assert (status, value["error"]["type"]) == ("411 Length Required", "LengthRequired")
+    assert (status, type_of(value)) == ("411 Length Required", "LengthRequired")
     # Servers that end it themselves say so.
     for payload, expected in (("x" * 20, "200 OK"), ("x" * LIMIT, f"413 {HTTPStatus(413).phrase}")):
         body = io.BytesIO(json.dumps({"payload": payload}).encode())

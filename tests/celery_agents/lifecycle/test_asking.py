@@ -13,8 +13,8 @@ from celery_agents.cli.group import _COMMANDS
 from celery_agents.client.execution import Execution
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Executions
-from celery_agents.http.handler import _ROUTES
 from celery_agents.http.messages import Request
+from celery_agents.http.openapi import TABLE
 from celery_agents.lifecycle import delete
 from celery_agents.lifecycle.decider import Decider, process_user
 from celery_agents.replay import fork, rewind
@@ -109,18 +109,23 @@ def _http(runtime: Runtime) -> dict[str, tuple[str, Ask]]:
     executions = Executions(runtime=runtime, permit=lambda *_: True)
 
     def posted(path: str, body: Callable[[Execution], dict[str, Any]] = lambda _: {}, *, reason: bool = True) -> Ask:
-        def post(one: Execution) -> None:
+        def post(one: Execution) -> str | None:
             content = json.dumps(body(one) | ({"reason": WHY} if reason else {})).encode()
             where = f"/executions/{one.id}/{path}"
             request = Request(method="POST", path=where, content_type="application/json", body=content)
             reply = executions.handle(request, WHO)
-            assert reply.status == 200, reply
+            assert reply.status in (200, 201), reply
+            made: str | None = reply.value["execution_id"] if reply.status == 201 else None
+            return made
 
         return post
 
     def digest(one: Execution) -> dict[str, Any]:
         assert one.approval is not None
         return {"digest": one.approval.prompt["digest"]}
+
+    def several(_: Execution) -> dict[str, Any]:
+        return {"decisions": [{"do": "answer", "answer": 1, "reason": WHY}]}
 
     return {
         "answer": ("asks", posted("answer", lambda _: {"answer": 1})),
@@ -130,6 +135,9 @@ def _http(runtime: Runtime) -> dict[str, tuple[str, Ask]]:
         "say": ("asks", posted("say", lambda _: {"text": "use the EU index"}, reason=False)),
         "cancel": ("asks", posted("cancel")),
         "cancel now": ("asks", posted("cancel", lambda _: {"now": True})),
+        "decisions": ("asks", posted("decisions", several, reason=False)),
+        "fork": ("asks", posted("fork", lambda _: {"at_step": 0})),
+        "rewind": ("asks", posted("rewind", lambda _: {"to_step": 0})),
     }
 
 
@@ -158,8 +166,8 @@ def test_every_door_records_who_why_and_through_what(runtime: Runtime) -> None:
     # Those that only look, make an execution, or leave nothing of it that could tell.
     others = "enqueue list show audit watch diff stats archive purge erase session copy migrate settings check"
     assert {*_COMMANDS} == {*others.split()} | {name for name in doors["command line"] if " " not in name}
-    looking = {"spent"}
-    assert {*_ROUTES} == looking | {name for name in doors["http"] if " " not in name}
+    told = {route.path.split("/")[3] for route in TABLE.routes if route.method == "POST" and route.path.count("/") > 2}
+    assert told == {name for name in doors["http"] if " " not in name}
 
 
 def test_a_cancel_at_once_ends_as_it_was_asked_for(runtime: Runtime) -> None:

@@ -242,9 +242,10 @@ def test_every_door_names_the_field_of_an_event_that_does_not_fit(runtime: Runti
     result = CLI(runtime.app)("send-event", execution.id, "it", json.dumps(wrong))
     said = "amount: Input should be greater than 0"
     assert python.value.problems == facade.value.problems == [said]
-    assert (reply.status, reply.value["error"]) == (
+    assert (reply.status, reply.value["detail"], reply.value["problems"]) == (
         400,
-        {"type": "InvalidEvent", "message": f"invalid payload of event 'it': {said}", "problems": [said]},
+        f"invalid payload of event 'it': {said}",
+        [said],
     )
     assert (result.exit_code, result.stderr.strip()) == (1, f"Error: invalid payload of event 'it': {said}")
     assert execution.context().signals == ()

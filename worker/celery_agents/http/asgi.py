@@ -1,16 +1,19 @@
 """The endpoints as an ASGI application. Their work with the store runs in threads."""
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from celery_agents.http.handler import Executions, too_large
-from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
-from celery_agents.http.permission import Permit
-from celery_agents.http.problems import reply_to
-from celery_agents.lifecycle.services import Services
+from typing_extensions import Unpack
+
+from celery_agents.http.handler import Executions, HandlerOptions, too_large
+from celery_agents.http.messages import HEADERS_ASKED, EventStream, Reply, Request
+from celery_agents.http.problems import Refused, reply_to
+
+T = TypeVar("T")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -31,14 +34,12 @@ class ExecutionsASGI:
         self,
         identify: Callable[[Scope], str | None] | Callable[[Scope], Awaitable[str | None]],
         *,
-        runtime: Services | None = None,
-        permit: Permit | None = None,
         challenge: str = "Bearer",
-        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        **options: Unpack[HandlerOptions],
     ) -> None:
         self._identify = identify
         self._challenge = challenge
-        self._executions = Executions(runtime=runtime, permit=permit, max_body_bytes=max_body_bytes)
+        self._executions = Executions(**options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,9 +52,8 @@ class ExecutionsASGI:
             raise ValueError(f"unknown ASGI scope {scope['type']!r}")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _Body(scope, receive, self._executions.max_body_bytes)
         try:
-            reply = await self._reply(scope, body)
+            reply = await self._reply(scope, receive)
         except _Gone:
             return
         except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
@@ -68,19 +68,55 @@ class ExecutionsASGI:
                 "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
             }
         )
-        content = b"" if scope["method"] == "HEAD" else reply.body
-        await send({"type": "http.response.body", "body": content})
+        if reply.stream is None or scope["method"] == "HEAD":
+            content = b"" if scope["method"] == "HEAD" else reply.body
+            await send({"type": "http.response.body", "body": content})
+            return
+        with contextlib.suppress(_Gone):
+            await _unless_gone(_pour(reply.stream, send), receive)
 
-    async def _reply(self, scope: Scope, body: "_Body") -> Reply:
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        body = _Body(scope, receive, self._executions.max_body_bytes)
         found = await asyncio.to_thread(self._identify, scope)
         sender = await found if inspect.isawaitable(found) else found
         request = Request(
             method=scope["method"],
             path=_path(scope),
-            content_type=_header(scope, b"content-type"),
+            content_type=_header(scope, "content-type") or "",
             body=await body.read() if sender else b"",
+            query=_query(scope),
+            headers={name: text for name in HEADERS_ASKED if (text := _header(scope, name)) is not None},
+            prefix=scope.get("root_path", ""),
         )
-        return await asyncio.to_thread(self._executions.handle, request, sender)
+        reply = await asyncio.to_thread(self._executions.begin, request, sender)
+        return reply if isinstance(reply, Reply) else await _unless_gone(reply.wait_async(), receive)
+
+
+async def _pour(stream: EventStream, send: Send) -> None:
+    async with contextlib.aclosing(aiter(stream)) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Return what the work returns; give it up and raise `_Gone` when the sender of the request goes away."""
+    working = asyncio.ensure_future(work)
+    going = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise _Gone
+        return await working
+    finally:
+        for task in (working, going):
+            task.cancel()
+        await asyncio.gather(working, going, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 class _Gone(Exception):
@@ -91,7 +127,7 @@ class _Body:
     """The body of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, limit_bytes: int) -> None:
-        self._announced = _header(scope, b"content-length")
+        self._announced = _header(scope, "content-length") or ""
         self._receive = receive
         self._limit = limit_bytes
 
@@ -127,6 +163,16 @@ def _path(scope: Scope) -> str:
     return rest if prefix and path != rest and rest.startswith("/") else path
 
 
-def _header(scope: Scope, name: bytes) -> str:
-    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
-    return values[-1] if values else ""
+def _query(scope: Scope) -> str:
+    query: bytes = scope.get("query_string", b"")
+    try:
+        return query.decode()
+    except UnicodeError as error:
+        raise Refused(400, "InvalidQuery", "the query is not UTF-8") from error
+
+
+def _header(scope: Scope, name: str) -> str | None:
+    """Return the value of a header, or of all that have this name, as WSGI does; None for none."""
+    wanted = name.encode()
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted]
+    return ",".join(values) if values else None

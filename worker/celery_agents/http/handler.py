@@ -1,46 +1,41 @@
 """The way from a request to its reply, through any server or framework."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, TypedDict
 
 from agent_statestore.errors import ExecutionNotFound
 from celery_agents.client.execution import Execution
 from celery_agents.current import current_runtime
-from celery_agents.http import endpoints, saying
-from celery_agents.http.endpoints import Endpoint, EndpointCall
-from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
-from celery_agents.http.permission import Act, Permit, is_own, is_permitted
+from celery_agents.http.calls import (
+    DEFAULT_HEARTBEAT_SECONDS,
+    DEFAULT_LONGEST_STREAM_SECONDS,
+    EndpointCall,
+    StreamManner,
+)
+from celery_agents.http.formats import FORMATS, EventFormat
+from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, LaterReply, Reply, Request
+from celery_agents.http.openapi import TABLE
+from celery_agents.http.permission import Permit, is_own
 from celery_agents.http.problems import Refused, reply_to
-from celery_agents.lifecycle.decider import HTTP
+from celery_agents.http.queries import read_query
+from celery_agents.http.routes import EXECUTION, allow
 from celery_agents.lifecycle.services import Services
 
 # The form of every id that a store gives. Nothing else is ever looked up.
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_EVENTS: Final = "events"
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    method: str
-    act: Act
-    endpoint: Endpoint
+class HandlerOptions(TypedDict, total=False):
+    """The parameters of `Executions`, for those that pass them on."""
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return ("GET", "HEAD", "OPTIONS") if self.method == "GET" else ("OPTIONS", self.method)
-
-
-_LOOK: Final = _Route("GET", Act.LOOK, endpoints.look)
-_ROUTES: Final = {
-    "spent": _Route("GET", Act.LOOK, endpoints.spent),
-    "answer": _Route("POST", Act.ANSWER, endpoints.answer),
-    "approve": _Route("POST", Act.APPROVE, endpoints.approve),
-    "reject": _Route("POST", Act.REJECT, endpoints.reject),
-    _EVENTS: _Route("POST", Act.SEND_EVENT, endpoints.send_event),
-    "cancel": _Route("POST", Act.CANCEL, endpoints.cancel),
-    "say": _Route("POST", Act.SAY, saying.say),
-}
+    runtime: Services | None
+    permit: Permit | None
+    max_body_bytes: int
+    formats: Mapping[str, type[EventFormat]]
+    heartbeat_seconds: float
+    longest_stream_seconds: float
 
 
 class Executions:
@@ -50,6 +45,10 @@ class Executions:
     do everything with executions whose `user_id` is the sender's name, and nothing with others (`is_own`). The reply to
     a sender who may not even look at an execution is that of an unknown one: 404. A body of more than `max_body_bytes`
     is refused with 413.
+
+    `formats` are those of events (`celery_agents.http.formats.FORMATS`), by the names that requests give. While nothing
+    happens, a stream of events sends a comment every `heartbeat_seconds`, and after `longest_stream_seconds` it ends,
+    so that its reader goes on with a new one.
     """
 
     def __init__(
@@ -58,56 +57,68 @@ class Executions:
         runtime: Services | None = None,
         permit: Permit | None = None,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        formats: Mapping[str, type[EventFormat]] = FORMATS,
+        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+        longest_stream_seconds: float = DEFAULT_LONGEST_STREAM_SECONDS,
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self._runtime = runtime
         self._permit = permit or is_own
+        self._manner = StreamManner(
+            formats=formats, heartbeat_seconds=heartbeat_seconds, longest_seconds=longest_stream_seconds
+        )
 
     def handle(self, request: Request, sender: str | None) -> Reply:
         """Return the reply to a request. Refuse it with 401 if `sender` is None or an empty name. Never raise.
 
-        In reply to a HEAD request, a server sends only the headers.
+        A reply that has to be waited for is waited for here. The body of a reply with a `stream` is that. In reply to a
+        HEAD request, a server sends only the headers.
         """
+        reply = self.begin(request, sender)
+        try:
+            return reply if isinstance(reply, Reply) else reply.wait()
+        except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
+            return reply_to(error)
+
+    def begin(self, request: Request, sender: str | None) -> Reply | LaterReply:
+        """Return the reply to a request, or a later one that the caller waits for. Never raise."""
         try:
             return self._handle(request, sender)
         except Exception as error:  # noqa: BLE001 - whoever asks must see nothing of this process
             return reply_to(error)
 
-    def _handle(self, request: Request, sender: str | None) -> Reply:
+    def _handle(self, request: Request, sender: str | None) -> Reply | LaterReply:
         if sender is not None and not isinstance(sender, str):
             raise TypeError(f"identify returned {type(sender).__name__}: it has to return a name, or None")
         if not sender:
             raise Refused(401, "Unauthenticated", "it is not known who sends this")
-        execution_id, route, name = _find(request.path)
-        if request.method == "OPTIONS":
-            return Reply(status=204, headers=(_allow(route),))
-        if request.method not in route.methods:
-            message = f"{request.method:.20} is not done here; {', '.join(route.methods)} is"
-            raise Refused(405, "MethodNotAllowed", message, _allow(route))
+        route, methods, parts = TABLE.find(request.method, request.path)
+        if route is None:
+            return Reply(status=204, headers=(allow(methods),))
         if len(request.body) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
-        if not _ID.fullmatch(execution_id):
-            raise ExecutionNotFound(execution_id[:80])
-        execution = Execution(execution_id, self._runtime or current_runtime(), HTTP)
-        if not is_permitted(self._permit, sender, route.act, execution.summary()):
-            raise Refused(403, "Forbidden", f"{sender!a:.80} may not do this")
-        return route.endpoint(EndpointCall(execution=execution, sender=sender, request=request, name=name))
-
-
-def _find(path: str) -> tuple[str, _Route, str]:
-    """Return the execution's id, the route, and the event's name. The name of an event may contain "/"."""
-    match path.split("/", 4):
-        case ["", "executions", execution_id] if execution_id:
-            return execution_id, _LOOK, ""
-        case ["", "executions", execution_id, done] if execution_id and done in _ROUTES and done != _EVENTS:
-            return execution_id, _ROUTES[done], ""
-        case ["", "executions", execution_id, done, name] if execution_id and done == _EVENTS and name:
-            return execution_id, _ROUTES[_EVENTS], name
-    raise Refused(404, "NotFound", "there is nothing at this path")
-
-
-def _allow(route: _Route) -> tuple[str, str]:
-    return "Allow", ", ".join(route.methods)
+        asked = read_query(request.query, route.query, strict=route.strict)
+        services, found = self._runtime or current_runtime(), None
+        execution_id = parts.get(EXECUTION)
+        if execution_id is not None:
+            if not _ID.fullmatch(execution_id):
+                raise ExecutionNotFound(execution_id[:80])
+            found = Execution(execution_id, services).summary()
+        call = EndpointCall(
+            services=services,
+            permit=self._permit,
+            sender=sender,
+            request=request,
+            manner=self._manner,
+            asked=asked,
+            parts=parts,
+            found=found,
+        )
+        if found is not None and route.act is not None:
+            call.require(route.act, found)
+        if route.body is not None:
+            call = replace(call, given=route.body.read(request))
+        return route.endpoint(call)
 
 
 def too_large(limit_bytes: int) -> Refused:

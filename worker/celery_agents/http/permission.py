@@ -9,15 +9,23 @@ from agent_statestore.records import ExecutionSummary
 
 
 class Act(StrEnum):
-    """What somebody wants to do with an execution."""
+    """What somebody wants to do with an execution.
+
+    `LOOK` shows its state and what it waits for; `READ` shows its contents: steps with inputs and outputs, events.
+    `START` is asked about an execution that does not exist yet: its `execution_id` is "".
+    """
 
     LOOK = "look"
+    READ = "read"
+    START = "start"
     ANSWER = "answer"
     APPROVE = "approve"
     REJECT = "reject"
     SEND_EVENT = "send_event"
     SAY = "say"
     CANCEL = "cancel"
+    FORK = "fork"
+    REWIND = "rewind"
 
 
 # Called with the sender's name, the act and the execution. False refuses: with 404, as if there were no such execution,

@@ -1,6 +1,8 @@
-"""Errors as replies: a status and `{"error": {"type": ..., "message": ...}}`, and never a traceback."""
+"""Errors as replies: a status and a problem as RFC 9457 has it, and never a traceback."""
 
-from typing import Final
+import re
+from collections.abc import Callable
+from typing import Any, Final
 
 from agent_statestore.errors import (
     AlreadyAnswered,
@@ -16,11 +18,22 @@ from agent_statestore.errors import (
 )
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import JSONValue
-from celery_agents.errors import InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
+from celery_agents.errors import (
+    InvalidAnswer,
+    InvalidArguments,
+    InvalidEvent,
+    InvalidInput,
+    NoApprovalAsked,
+    SessionBusy,
+    UnknownAgent,
+)
 from celery_agents.http.messages import Reply
 from celery_agents.lifecycle.signals import SeveralAsked
 
 log = line_logger(__name__)
+
+PROBLEM_JSON: Final = "application/problem+json"
+TYPES: Final = "urn:celery-agents:problem:"
 
 # The first class that fits counts.
 _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
@@ -28,10 +41,13 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ExecutionOver, 410),
     (AlreadyAnswered, 409),
     (IdempotencyConflict, 409),
+    (SessionBusy, 409),
     (MailboxFull, 429),
     (QuestionNotAsked, 409),
     (NoApprovalAsked, 409),
     (SeveralAsked, 409),
+    (UnknownAgent, 400),
+    (InvalidInput, 400),
     (InvalidAnswer, 400),
     (InvalidEvent, 400),
     (InvalidArguments, 400),
@@ -39,6 +55,12 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ContextTooLarge, 413),
     (InvalidRecord, 400),
 )
+# What is said in place of the error's own text, which names what the sender may not know of.
+_SAID: Final[dict[type[Exception], Callable[[Any], str]]] = {
+    UnknownAgent: lambda error: f"there is no agent {error.name!a:.80} here",
+    SessionBusy: lambda error: f"session {error.session_id!a:.80} is busy with another execution",
+    IdempotencyConflict: lambda _: "the idempotency key was used for another request",
+}
 
 
 class Refused(Exception):
@@ -60,7 +82,8 @@ def reply_to(error: Exception) -> Reply:
         if isinstance(error, kind):
             problems: list[str] | None = getattr(error, "problems", None)
             keys = error.keys if isinstance(error, SeveralAsked) else None
-            return problem(status, type(error).__name__, str(error), problems=problems, keys=keys)
+            said = _SAID.get(kind, str)(error)
+            return problem(status, type(error).__name__, said, problems=problems, keys=keys)
     if isinstance(error, StoreUnavailable):
         log.error("a request was not answered: %s", error)  # its text names the store's host
         return problem(503, "StoreUnavailable", "the store cannot be reached; try again", ("Retry-After", "5"))
@@ -80,9 +103,14 @@ def problem(
 
     `keys` are those of which the request needs one.
     """
-    error: dict[str, JSONValue] = {"type": type, "message": message}
+    said: dict[str, JSONValue] = {
+        "type": TYPES + type,
+        "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type).capitalize(),
+        "status": status,
+        "detail": message,
+    }
     if problems is not None:
-        error["problems"] = problems
+        said["problems"] = problems
     if keys is not None:
-        error["keys"] = keys
-    return Reply(status=status, value={"error": error}, headers=headers)
+        said["keys"] = keys
+    return Reply(status=status, value=said, headers=headers, content_type=PROBLEM_JSON)

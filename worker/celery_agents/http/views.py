@@ -1,17 +1,28 @@
-"""An execution as JSON for people and their pages: its state and what it waits for, but none of its contents."""
+"""Executions, steps and events as JSON for people and their pages."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from agent_statestore.records import AgentContext, ExecutionSummary, JSONValue, Wait
+from agent_statestore.records import AgentContext, AgentStep, ErrorInfo, ExecutionSummary, Wait
+from agent_statestore.streams import StreamEvent
 from celery_agents.engine.journal.spending import spent_in
+from celery_agents.http.shapes import (
+    ApprovalView,
+    ContentsView,
+    ErrorView,
+    EventView,
+    ExecutionView,
+    QuestionView,
+    SpentView,
+    StepView,
+    WaitView,
+)
 from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of, shown
 
 
-def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
-    """Return the reply to `GET /executions/{id}`. It leaves out memory, input, output, steps and metadata."""
+def view(summary: ExecutionSummary) -> ExecutionView:
+    """Return an execution for people and their pages: its state and what it waits for, but none of its contents."""
     waiting, question, approval = summary.waiting, question_of(summary), approval_of(summary)
-    error = summary.error
     return {
         "execution_id": summary.execution_id,
         "agent_id": summary.agent_id,
@@ -27,7 +38,7 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
         "created_at": _moment(summary.created_at),
         "updated_at": _moment(summary.updated_at),
         "ended_at": _moment(summary.ended_at),
-        "error": None if error is None else {"type": error.type, "message": error.message},
+        "error": _error(summary.error),
         "waits_for": None if waiting is None else _waits_for(waiting),
         "question": None if question is None else _question(question),
         "approval": None if approval is None else _approval(approval),
@@ -37,8 +48,44 @@ def view(summary: ExecutionSummary) -> dict[str, JSONValue]:
     }
 
 
-def view_of_spent(context: AgentContext) -> dict[str, JSONValue]:
-    """Return the reply to `GET /executions/{id}/spent`: in all, and by those steps that have spent anything."""
+def view_of_contents(context: AgentContext) -> ContentsView:
+    """Return what an execution was given, and what came of it."""
+    return {
+        "execution_id": context.execution_id,
+        "state": context.state.value,
+        "is_over": context.state.is_over,
+        "input": context.input,
+        "output": context.output,
+        "error": _error(context.error),
+        "metadata": dict(context.metadata),
+    }
+
+
+def view_of_step(step: AgentStep) -> StepView:
+    """Return a step with its input and output."""
+    result = step.result
+    return {
+        "step_number": step.step_number,
+        "name": step.name,
+        "kind": step.action.kind,
+        "tool": step.action.tool,
+        "title": step.action.title,
+        "thought": step.action.thought,
+        "input": step.action.input,
+        "result": None
+        if result is None
+        else {"success": result.success, "output": result.output, "error": _error(result.error)},
+        "attempt": step.attempt,
+        "tries": step.tries,
+        "at": _moment(step.timestamp),
+        "duration": step.duration.total_seconds(),
+        "spent": dict(step.spent),
+        "within": list(step.within),
+    }
+
+
+def view_of_spent(context: AgentContext) -> SpentView:
+    """Return what an execution has spent, in all and by those steps that have spent anything."""
     return {
         "spent": _amounts(spent_in(context)),
         "steps": [
@@ -54,28 +101,60 @@ def view_of_spent(context: AgentContext) -> dict[str, JSONValue]:
     }
 
 
-def _amounts(spent: Mapping[str, float]) -> dict[str, JSONValue]:
+def view_of_event(event: StreamEvent) -> EventView:
+    """Return an event as it is."""
+    return {
+        "number": event.number,
+        "kind": event.kind,
+        "at": _moment(event.at),
+        "attempt": event.attempt,
+        "step": event.step,
+        "tried": event.tried,
+        "data": dict(event.data),
+    }
+
+
+def _amounts(spent: Mapping[str, float]) -> dict[str, float]:
     return {"tokens": 0, "cost": 0, **spent}
 
 
-def _question(asked: Wait) -> dict[str, JSONValue]:
+def _error(error: ErrorInfo | None) -> ErrorView | None:
+    return None if error is None else {"type": error.type, "message": error.message}
+
+
+def _question(asked: Wait) -> QuestionView:
     schema = None if asked.schema is None else dict(asked.schema)
-    return {"key": asked.key, **_round(asked), "prompt": asked.prompt, "schema": schema}
+    return {
+        "key": asked.key,
+        "round": asked.round,
+        "refused": asked.refused,
+        "prompt": asked.prompt,
+        "schema": schema,
+    }
 
 
-def _approval(asked: Wait) -> dict[str, JSONValue]:
+def _approval(asked: Wait) -> ApprovalView:
     call = shown(asked)
-    told = {name: call[name] for name in ("tool", "description", "arguments", "digest")}
-    return {"key": asked.key, **_round(asked), **told, "schema": None if asked.schema is None else dict(asked.schema)}
+    return {
+        "key": asked.key,
+        "round": asked.round,
+        "refused": asked.refused,
+        "tool": call["tool"],
+        "description": call["description"],
+        "arguments": call["arguments"],
+        "digest": call["digest"],
+        "schema": None if asked.schema is None else dict(asked.schema),
+    }
 
 
-def _round(asked: Wait) -> dict[str, JSONValue]:
-    return {"round": asked.round, "refused": asked.refused}
-
-
-def _waits_for(waiting: Wait) -> dict[str, JSONValue]:
-    times = {"since": _moment(waiting.asked_at), "until": _moment(waiting.wake_at)}
-    return {"kind": waiting.kind.value, "key": waiting.key, **times, "refused": waiting.refused}
+def _waits_for(waiting: Wait) -> WaitView:
+    return {
+        "kind": waiting.kind.value,
+        "key": waiting.key,
+        "since": _moment(waiting.asked_at),
+        "until": _moment(waiting.wake_at),
+        "refused": waiting.refused,
+    }
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_agents.http.handler import Executions, too_large
-from celery_agents.http.messages import DEFAULT_MAX_BODY_BYTES, Reply, Request
-from celery_agents.http.permission import Permit
+from typing_extensions import Unpack
+
+from celery_agents.http.handler import Executions, HandlerOptions, too_large
+from celery_agents.http.messages import HEADERS_ASKED, Reply, Request
 from celery_agents.http.problems import Refused, reply_to
-from celery_agents.lifecycle.services import Services
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -31,14 +31,12 @@ class ExecutionsWSGI:
         self,
         identify: "Callable[[WSGIEnvironment], str | None]",
         *,
-        runtime: Services | None = None,
-        permit: Permit | None = None,
         challenge: str = "Bearer",
-        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        **options: Unpack[HandlerOptions],
     ) -> None:
         self._identify = identify
         self._challenge = challenge
-        self._executions = Executions(runtime=runtime, permit=permit, max_body_bytes=max_body_bytes)
+        self._executions = Executions(**options)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         try:
@@ -49,7 +47,9 @@ class ExecutionsWSGI:
         if reply.status == HTTPStatus.UNAUTHORIZED:
             headers.append(("WWW-Authenticate", self._challenge))
         start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return []
+        return [reply.body] if reply.stream is None else iter(reply.stream)
 
     def _reply(self, environ: "WSGIEnvironment") -> Reply:
         body = _Body(environ, self._executions.max_body_bytes)
@@ -57,22 +57,28 @@ class ExecutionsWSGI:
             sender = self._identify(environ)
             request = Request(
                 method=environ["REQUEST_METHOD"],
-                path=_path(environ),
+                path=_of_bytes(environ.get("PATH_INFO", ""), "InvalidPath", "the path"),
                 content_type=environ.get("CONTENT_TYPE") or "",
                 body=body.read() if sender else b"",
+                query=_of_bytes(environ.get("QUERY_STRING", ""), "InvalidQuery", "the query"),
+                headers={
+                    name: environ[key]
+                    for name in HEADERS_ASKED
+                    if (key := f"HTTP_{name.upper().replace('-', '_')}") in environ
+                },
+                prefix=_of_bytes(environ.get("SCRIPT_NAME", ""), "InvalidPath", "the path"),
             )
             return self._executions.handle(request, sender)
         finally:
             body.throw_away()
 
 
-def _path(environ: "WSGIEnvironment") -> str:
+def _of_bytes(text: str, type: str, what: str) -> str:  # noqa: A002 - as in `Refused`
+    """Return what was sent as bytes: WSGI passes bytes as if they were Latin-1."""
     try:
-        # WSGI passes bytes as if they were Latin-1.
-        path: str = environ.get("PATH_INFO", "").encode("latin-1").decode()
+        return text.encode("latin-1").decode()
     except UnicodeError as error:
-        raise Refused(400, "InvalidPath", "the path is not UTF-8") from error
-    return path
+        raise Refused(400, type, f"{what} is not UTF-8") from error
 
 
 class _Body:

@@ -6,7 +6,7 @@ import pytest
 
 from agent_statestore.checkpoint import Checkpoint
 from agent_statestore.clock import ManualClock, from_us
-from agent_statestore.errors import ExecutionNotFound, StepConflict
+from agent_statestore.errors import ExecutionNotFound, InvalidRecord, StepConflict
 from agent_statestore.records import Action, AgentStep, RagChunk, Result, StepChanges
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
@@ -159,6 +159,17 @@ class CheckpointConformance(Suite):
         )
         store.checkpoint(execution_id, Checkpoint(steps=steps))
         assert context_of(store, execution_id).steps == store.get_steps(execution_id) == steps
+
+    def test_steps_are_read_by_page(self, store: Store) -> None:
+        execution_id = create(store)
+        steps = tuple(done(number) for number in range(1, 6))
+        store.checkpoint(execution_id, Checkpoint(steps=steps))
+        pages = {(0, 1): steps[:1], (0, 5): steps, (2, 2): steps[2:4], (4, 9): steps[4:], (5, 1): ()}
+        pages[-3, 2] = steps[:2]
+        assert {asked: store.get_steps(execution_id, *asked) for asked in pages} == pages
+        for limit in (0, -1, True, 1.5):
+            with pytest.raises(InvalidRecord):
+                store.get_steps(execution_id, 0, limit)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("number", [2, 3, 100])
     def test_the_first_step_is_number_one(self, store: Store, number: int) -> None:
