@@ -12,10 +12,11 @@ from celery_agents.decorators import Agent, agent
 from celery_agents.define.registry import Registry
 from celery_agents.engine.events import Event
 from celery_agents.engine.executor import Defaults
+from celery_agents.engine.journal.last_write import BeforePause
 from celery_agents.engine.lease import LeaseKeeper
 from celery_agents.engine.outcome import Outcome
 from celery_agents.lifecycle.assembly import make_executor
-from celery_agents.lifecycle.ends import Ends
+from celery_agents.lifecycle.ends import Ends, TellOutside
 
 LEASE = timedelta(seconds=15)
 
@@ -43,6 +44,8 @@ class Engine:
     draining: bool = False
     exiting: bool = False
     interrupts: tuple[type[BaseException], ...] = ()
+    before_pause: BeforePause | None = None
+    tell_outside: TellOutside | None = None
     store: Store = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class Engine:
             is_exiting=lambda: self.exiting,
             subscribers=(self.events, *self.subscribers),
             interrupts=(Crash, *self.interrupts),
+            before_pause=self.before_pause,
+            tells_ends=lambda: self.tell_outside is not None,
         )
         return executor.execute(execution_id, "host/1/0")
 
@@ -74,7 +79,11 @@ class Engine:
     def ends(self) -> Ends:
         """Tells of ends, as a worker does."""
         return Ends(
-            store=self.store, registry=self.registry, ring=self._ring, announce_within=self.limits.announce_within
+            store=self.store,
+            registry=self.registry,
+            ring=self._ring,
+            announce_within=self.limits.announce_within,
+            tell_outside=self.tell_outside,
         )
 
     def _ring(self, summary: ExecutionSummary) -> None:

@@ -16,12 +16,14 @@ from agent_statestore.sql.store import SQLStore
 from celery_agents.engine.course import Course
 from celery_agents.engine.executor import Executor
 from celery_agents.engine.journal.journal import Journal
+from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
 from celery_agents.errors import AgentsError
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.recovery.duty import SweepDuty
 from celery_agents.host.recovery.presence import Presence
 from celery_agents.host.recovery.sweeper import Sweeper
+from celery_agents.host.runtime import Runtime
 from celery_agents.host.tasks import ExecuteTask
 from tests.crash.patching import put, put_on_instances
 
@@ -47,6 +49,25 @@ def no_takeover() -> None:
     """Whoever does not sweep never looks again whether somebody else still does."""
     look = SweepDuty.look
     put(SweepDuty, "look", lambda self: look(self) if self.is_held or not self._has_started else 3600.0)
+
+
+def no_note_before_pause() -> None:
+    """Who is to be told of a question is noted once the question is asked, and not before."""
+    pause = LastWrite.pause
+
+    def pause_then_note(self: Any, waits: Any, intents: Any = ()) -> Any:
+        noting, self._before_pause = self._before_pause, None
+        outcome = pause(self, waits, intents)
+        if noting is not None:
+            self._note(noting, waits)
+        return outcome
+
+    put(LastWrite, "pause", pause_then_note)
+
+
+def no_told_end() -> None:
+    """An end that receivers of webhooks are to be told of is settled in the moment that it is written."""
+    put(Runtime, "tells_ends", lambda self: False)
 
 
 def no_renewal() -> None:

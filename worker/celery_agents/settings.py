@@ -5,11 +5,16 @@ Each is read from the environment (`AGENTS_LEASE_SECONDS`), then from Celery's c
 start-up, and the error names it.
 """
 
+import base64
+import binascii
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Final, Self
+from enum import StrEnum
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field
@@ -33,6 +38,112 @@ APP_ONLY: Final = frozenset(
 _OF_A_SERVICE: Final = re.compile(
     r"AGENTS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+
+# What is set here is a secret, or holds some: no message shows any of it.
+_SECRET: Final = ("webhooks", "link_secrets")
+# Standard Webhooks asks for 24 to 64 bytes.
+_KEY_BYTES: Final = range(24, 65)
+_LEAST_LINK_SECRET: Final = 32
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook tells of."""
+
+    ASKED = "execution.asked"
+    APPROVAL_REQUESTED = "execution.approval_requested"
+    ENDED = "execution.ended"
+    REMINDER = "execution.reminder"
+
+
+def _read_json(value: Any) -> Any:
+    """Return what the JSON text of an environment variable says; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else ()
+    except ValueError:
+        raise ValueError("needs to be JSON: a list") from None
+
+
+class WebhookSettings(pydantic.BaseModel):
+    """One receiver of webhooks.
+
+    Attributes:
+        name: names the receiver in lists and logs; it stays the same where the URL changes.
+        url: where deliveries are posted to, over http or https. No output shows more of it than its host.
+        secrets: the keys that sign, as `whsec_` and base64 of 24 to 64 bytes; each signs, so that keys can be rotated.
+        events: what is told. Reminders are not among them: `remind_after_seconds` asks for these.
+        agents: of which agents; of all, if there are none.
+        outputs: whether the end of an execution comes with its output.
+        remind_after_seconds: how long after it was asked a question or an approval is told of (again), if it is open.
+        timeout_seconds: how long one try may take in all.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    url: str = Field(repr=False, max_length=2000)
+    secrets: Annotated[tuple[pydantic.SecretStr, ...], Field(repr=False, min_length=1)]
+    events: frozenset[WebhookEvent] = frozenset(
+        {WebhookEvent.ASKED, WebhookEvent.APPROVAL_REQUESTED, WebhookEvent.ENDED}
+    )
+    agents: tuple[str, ...] = ()
+    outputs: bool = False
+    remind_after_seconds: tuple[Annotated[float, Field(ge=1, le=31_536_000)], ...] = Field((), max_length=20)
+    timeout_seconds: float = Field(15.0, ge=0.1, le=60)
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            is_good = False
+        if not is_good or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("needs the URL of a receiver, which begins with https:// or http://")
+        if parts.username is not None or parts.fragment:
+            raise ValueError("needs a URL without a login and without a fragment")
+        return url
+
+    @pydantic.field_validator("secrets", mode="before")
+    @classmethod
+    def _check_secrets(cls, secrets: Any) -> Any:
+        secrets = [secrets] if isinstance(secrets, str) else secrets
+        for secret in secrets if isinstance(secrets, list | tuple) else ():
+            try:
+                key = base64.b64decode(str(secret).removeprefix("whsec_"), validate=True)
+            except (binascii.Error, ValueError):
+                key = b""
+            if len(key) not in _KEY_BYTES:
+                raise ValueError("needs whsec_ and base64 of 24 to 64 bytes, or several of these in a list")
+        return secrets
+
+    @pydantic.field_validator("events")
+    @classmethod
+    def _check_events(cls, events: frozenset[WebhookEvent]) -> frozenset[WebhookEvent]:
+        if WebhookEvent.REMINDER in events:
+            raise ValueError("reminders are told where remind_after_seconds says when")
+        return events
+
+    @property
+    def host(self) -> str:
+        """What may be shown of its URL."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def hears(self, event: WebhookEvent, agent_id: str) -> bool:
+        """Return whether it is told of this."""
+        return event in self.events and self.hears_of(agent_id)
+
+    def hears_of(self, agent_id: str) -> bool:
+        """Return whether it is told of this agent's executions."""
+        return not self.agents or agent_id in self.agents
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "name", self.name
+        yield "host", self.host
+        yield "events", sorted(event.value for event in self.events)
 
 
 class Settings(pydantic.BaseModel):
@@ -118,6 +229,15 @@ class Settings(pydantic.BaseModel):
     stream_events: int = Field(
         10_000, ge=100, le=1_000_000, description="Events that the stream of one execution holds; the oldest go first."
     )
+    webhooks: Annotated[tuple[WebhookSettings, ...], pydantic.BeforeValidator(_read_json)] = Field(
+        (), description="Who is told of questions, approvals and ends: a list of receivers, in the environment as JSON."
+    )
+    link_secrets: Annotated[tuple[pydantic.SecretStr, ...], pydantic.BeforeValidator(_read_json)] = Field(
+        (), description="Keys of one-time links, each of 32 characters or more; the first signs. A list; JSON likewise."
+    )
+    link_url: str | None = Field(
+        None, description="Where the pages of one-time links are served, e.g. https://example.com/answer."
+    )
 
     @classmethod
     def load(cls, configured: Mapping[str, Any], environ: Mapping[str, str], *, namespace: str | None = None) -> Self:
@@ -141,10 +261,11 @@ class Settings(pydantic.BaseModel):
         except pydantic.ValidationError as error:
             fault = error.errors(include_url=False, include_context=False)[0]
             name = PREFIX + ".".join(str(part) for part in fault["loc"])
-            if fault["type"] == "extra_forbidden":
+            if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
                 raise ConfigurationError(name, f"no such setting; {cls._meant_by(name)}") from error
             said = fault["msg"].removeprefix("Value error, ")
-            shown = "" if repr(fault["input"]) in said else f", not {masked(repr(fault['input']))}"
+            is_secret = fault["loc"][:1] and fault["loc"][0] in _SECRET
+            shown = "" if is_secret or repr(fault["input"]) in said else f", not {masked(repr(fault['input']))}"
             raise ConfigurationError(name, said + shown) from error
 
     @classmethod
@@ -158,6 +279,27 @@ class Settings(pydantic.BaseModel):
     def _check_store_url(cls, url: str) -> str:
         if not url.strip():
             raise ValueError(f"{url!r} is no URL: give one, or leave the setting out")
+        return url
+
+    @pydantic.field_validator("webhooks")
+    @classmethod
+    def _check_webhooks(cls, webhooks: tuple[WebhookSettings, ...]) -> tuple[WebhookSettings, ...]:
+        if len({webhook.name for webhook in webhooks}) < len(webhooks):
+            raise ValueError("two receivers have one name")
+        return webhooks
+
+    @pydantic.field_validator("link_secrets")
+    @classmethod
+    def _check_link_secrets(cls, secrets: tuple[pydantic.SecretStr, ...]) -> tuple[pydantic.SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < _LEAST_LINK_SECRET for secret in secrets):
+            raise ValueError(f"needs secrets of {_LEAST_LINK_SECRET} characters or more")
+        return secrets
+
+    @pydantic.field_validator("link_url")
+    @classmethod
+    def _check_link_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("needs a URL that begins with https:// or http://")
         return url
 
     @pydantic.field_validator("retention")

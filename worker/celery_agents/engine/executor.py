@@ -25,7 +25,7 @@ from celery_agents.engine.environment import Environment
 from celery_agents.engine.events import Announcements, EventKind, Subscriber
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.journal import Journal
-from celery_agents.engine.journal.last_write import LastWrite
+from celery_agents.engine.journal.last_write import BeforePause, LastWrite
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.journal.outgoing import Outgoing
 from celery_agents.engine.journal.recorder import Recorder, store_clock
@@ -90,6 +90,7 @@ class Executor:
     no crash. `tells_ends` says whether the host tells somebody of each end, so that the end must be settled afterwards.
     `set_stage` makes what a test kit puts in the place of the world of each claim; see `engine.stage`. `streams` writes
     what executions say live; without it they say nothing.
+    `before_pause` is called before an execution waits for people; see `engine.journal.last_write`.
     """
 
     store: Store
@@ -107,6 +108,7 @@ class Executor:
     jitter: random.Random = field(default_factory=random.SystemRandom)
     set_stage: SetStage | None = None
     streams: StreamWriter | None = None
+    before_pause: BeforePause | None = None
 
     def execute(self, execution_id: str, owner: str) -> Outcome | None:
         """Claims the execution and runs its agent until it ends, pauses or has to stop.
@@ -326,6 +328,7 @@ class Executor:
                 announce_within=lambda: (
                     self.limits.announce_within if self._must_be_told(agent, context, journal) else None
                 ),
+                before_pause=self.before_pause,
             ),
             limits=limits,
             events=events,

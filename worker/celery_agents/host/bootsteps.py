@@ -1,5 +1,6 @@
 """The parts of every worker: a check before it starts, and sweeper and housekeeper in its parent process."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -70,6 +71,9 @@ class Preflight(bootsteps.StartStopStep):  # type: ignore[misc] # Celery carries
                 f"agents_store_url is {store.url}, which lives in one process, but the worker's pool forks: set "
                 "AGENTS_STORE_URL to a shared store (sqlite:///agents.db, say), or run with --pool=threads or solo"
             )
+        if runtime.settings.webhooks:
+            from celery_agents.webhooks import sending  # noqa: F401 - says which packages it needs, if they are missing
+
         Preflight._check_serializer(worker.app.conf.task_serializer, worker.app.conf.accept_content)
         for part in Preflight._checked(store):
             warning = part.durability_warning()
@@ -143,6 +147,9 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
             ("agents-housekeeper", _keep_house, (settings, Housekeeper(runtime), duty)),
         ):
             threading.Thread(target=loop, args=(*arguments, self._stopping), name=name, daemon=True).start()
+        if settings.webhooks:
+            told = (runtime, duty, self._stopping)
+            threading.Thread(target=_deliver, args=told, name="agents-webhooks", daemon=True).start()
 
     def stop(self, parent: Any) -> None:
         """Tell the threads to stop. Celery may call this twice."""
@@ -221,6 +228,19 @@ def _sweep(runtime: Runtime, sweeper: Sweeper, rounds: Rounds, stopping: threadi
             log.info("execution %s: it was over when its task was revoked, which means nothing then", execution_id)
     if runtime.drain.is_set():  # and not only another connection to the broker
         rounds.end()
+
+
+def _deliver(runtime: Runtime, duty: SweepDuty, stopping: threading.Event) -> None:
+    """Deliver webhooks in another thread, because receivers may be slower than bells can wait."""
+    from celery_agents.webhooks.deliverer import Deliverer  # for those who have receivers
+
+    deliverer = Deliverer(runtime.store, runtime.settings.webhooks)
+    while not stopping.is_set():
+        try:
+            asyncio.run(deliverer.run(stopping.is_set, lambda: duty.is_held, runtime.settings.watch_seconds))
+        except Exception:
+            log.exception("the delivery of webhooks failed; it goes on")
+            stopping.wait(runtime.settings.watch_seconds)
 
 
 def _keep_house(settings: Settings, housekeeper: Housekeeper, duty: SweepDuty, stopping: threading.Event) -> None:

@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Celery
 from celery.backends.base import DisabledBackend
@@ -33,6 +33,9 @@ from celery_agents.lifecycle.assembly import make_executor
 from celery_agents.lifecycle.ends import Ends
 from celery_agents.lifecycle.services import Services
 from celery_agents.settings import Settings
+
+if TYPE_CHECKING:
+    from celery_agents.webhooks.notes import Notes
 
 log = line_logger(__name__)
 
@@ -158,7 +161,26 @@ class Runtime:
     @property
     def ends(self) -> Ends:
         """The `Ends` of this installation, which tells of the ends of executions."""
-        return Ends(store=self.store, registry=self.registry, ring=self.ring, announce_within=self.settings.lease)
+        return Ends(
+            store=self.store,
+            registry=self.registry,
+            ring=self.ring,
+            announce_within=self.settings.lease,
+            tell_outside=None if self.webhook_notes is None else self.webhook_notes.tell_outside,
+        )
+
+    @property
+    def webhook_notes(self) -> "Notes | None":
+        """What notes that receivers are to be told; None where the settings name none."""
+        if not self.settings.webhooks:
+            return None
+        from celery_agents.webhooks.notes import Notes  # for those who have receivers
+
+        return Notes(self.store, self.settings.webhooks)
+
+    def tells_ends(self) -> bool:
+        """Whether anybody is told of each end: a result backend, or a receiver of webhooks."""
+        return bool(self.settings.webhooks) or self.keeps_results()
 
     @property
     def executor(self) -> Executor:
@@ -185,7 +207,8 @@ class Runtime:
                     streams=StreamWriter(self.store, most_events=settings.stream_events) if settings.streams else None,
                     is_draining=self.drain.is_set,
                     is_announced=self.drain.announces_end,
-                    tells_ends=self.keeps_results,
+                    tells_ends=self.tells_ends,
+                    before_pause=None if self.webhook_notes is None else self.webhook_notes.before_pause,
                     subscribers=(
                         *((LiveStates(self.app, self.monitor_switch),) if settings.events else ()),
                         *self.subscribers,

@@ -94,7 +94,7 @@ class ExecuteTask(Task):  # type: ignore[misc] # Celery carries no types
 
     def _translate(self, runtime: Runtime, execution_id: str, outcome: Outcome) -> Any:
         """Return or raise what makes Celery tell the same story as the store."""
-        if outcome.has_relatives:
+        if outcome.has_relatives or (outcome.state.is_over and runtime.settings.webhooks):
             # Tell them before the end is settled: until then it is told again and again.
             self._leaving_to_later(execution_id, lambda: runtime.ends.tell_of(execution_id))
         self.request.update({_IS_SETTLED: outcome.is_settled})

@@ -1,7 +1,7 @@
 """Executions, steps and events as JSON for people and their pages."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from typing import cast
 
 from agent_statestore.records import AgentContext, AgentStep, ErrorInfo, ExecutionSummary, Wait
 from agent_statestore.streams import StreamEvent
@@ -17,7 +17,8 @@ from celery_agents.http.shapes import (
     StepView,
     WaitView,
 )
-from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of, shown
+from celery_agents.lifecycle.showing import approval_shown, moment_shown, question_shown, wait_shown
+from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of
 
 
 def view(summary: ExecutionSummary) -> ExecutionView:
@@ -35,9 +36,9 @@ def view(summary: ExecutionSummary) -> ExecutionView:
         "cancel_requested": summary.cancel_requested,
         "step_count": summary.step_count,
         "attempt": summary.attempt,
-        "created_at": _moment(summary.created_at),
-        "updated_at": _moment(summary.updated_at),
-        "ended_at": _moment(summary.ended_at),
+        "created_at": moment_shown(summary.created_at),
+        "updated_at": moment_shown(summary.updated_at),
+        "ended_at": moment_shown(summary.ended_at),
         "error": _error(summary.error),
         "waits_for": None if waiting is None else _waits_for(waiting),
         "question": None if question is None else _question(question),
@@ -77,7 +78,7 @@ def view_of_step(step: AgentStep) -> StepView:
         else {"success": result.success, "output": result.output, "error": _error(result.error)},
         "attempt": step.attempt,
         "tries": step.tries,
-        "at": _moment(step.timestamp),
+        "at": moment_shown(step.timestamp),
         "duration": step.duration.total_seconds(),
         "spent": dict(step.spent),
         "within": list(step.within),
@@ -106,7 +107,7 @@ def view_of_event(event: StreamEvent) -> EventView:
     return {
         "number": event.number,
         "kind": event.kind,
-        "at": _moment(event.at),
+        "at": moment_shown(event.at),
         "attempt": event.attempt,
         "step": event.step,
         "tried": event.tried,
@@ -123,39 +124,12 @@ def _error(error: ErrorInfo | None) -> ErrorView | None:
 
 
 def _question(asked: Wait) -> QuestionView:
-    schema = None if asked.schema is None else dict(asked.schema)
-    return {
-        "key": asked.key,
-        "round": asked.round,
-        "refused": asked.refused,
-        "prompt": asked.prompt,
-        "schema": schema,
-    }
+    return cast(QuestionView, question_shown(asked))
 
 
 def _approval(asked: Wait) -> ApprovalView:
-    call = shown(asked)
-    return {
-        "key": asked.key,
-        "round": asked.round,
-        "refused": asked.refused,
-        "tool": call["tool"],
-        "description": call["description"],
-        "arguments": call["arguments"],
-        "digest": call["digest"],
-        "schema": None if asked.schema is None else dict(asked.schema),
-    }
+    return cast(ApprovalView, approval_shown(asked))
 
 
 def _waits_for(waiting: Wait) -> WaitView:
-    return {
-        "kind": waiting.kind.value,
-        "key": waiting.key,
-        "since": _moment(waiting.asked_at),
-        "until": _moment(waiting.wake_at),
-        "refused": waiting.refused,
-    }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat()
+    return cast(WaitView, wait_shown(waiting))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agent_statestore.checkpoint import Checkpoint, Via
 from agent_statestore.errors import (
@@ -43,9 +43,17 @@ def was_cut_short(store: Store, execution_id: str) -> bool:
     )
 
 
+class TellOutside(Protocol):
+    """Sees to it that the world outside is told of an end. May be called again. Raise `StoreError`."""
+
+    def __call__(self, summary: ExecutionSummary, *, deleted: bool) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
     """Records and tells the ends that no worker's engine records. `ring` publishes a bell.
+
+    `tell_outside` sees to it that the world outside is told: of an end, or (`deleted`) that there will be none.
 
     An end is told before it is settled in the store (`Store.settle`): until then it is told again and again, so that
     a death in between loses nothing. Telling twice is harmless.
@@ -55,6 +63,7 @@ class Ends:
     registry: Registry
     ring: Ring
     announce_within: timedelta | None = None
+    tell_outside: TellOutside | None = None
 
     def finish_cancel(self, execution_id: str) -> bool:
         """Record the end of an execution whose cancel was asked for, if nobody holds a lease on it.
@@ -120,6 +129,8 @@ class Ends:
             now = bool(children) and was_cut_short(self.store, summary.execution_id)
             tellings.extend(partial(self._cancel, child_id, summary.execution_id, now=now) for child_id in children)
         tellings.append(partial(self._pass_turn_on, summary))
+        if self.tell_outside is not None:
+            tellings.append(partial(self.tell_outside, summary, deleted=False))
         fault: StoreError | None = None
         for tell in tellings:
             try:
@@ -161,6 +172,8 @@ class Ends:
         Its children go on, as they do when it fails. May be repeated. Raise `StoreError`.
         """
         self._pass_turn_on(summary)
+        if self.tell_outside is not None:
+            self.tell_outside(summary, deleted=True)
         if summary.parent_execution_id is not None:
             self._tell_parent(summary, summary.parent_execution_id, _DELETED)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from agent_statestore.checkpoint import Checkpoint, state_of
 from agent_statestore.codec import encode_checkpoint
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.records import AgentContext, AgentStep, Wait
+from agent_statestore.records import AgentContext, AgentStep, Wait, WaitKind
 from agent_statestore.states import AgentState
 from celery_agents.engine.course import Course
 from celery_agents.engine.journal.failures import describe
@@ -15,12 +15,16 @@ from celery_agents.engine.journal.recorder import Recorder
 from celery_agents.engine.outcome import Ending, Outcome
 from celery_agents.errors import InvalidResult
 
+# Notes, before an execution pauses, who is to be told what it asks people; see `LastWrite`.
+BeforePause: TypeAlias = Callable[[AgentContext, tuple[Wait, ...]], object]
+
 
 class LastWrite:
     """Writes how the work on one claim ends.
 
     `announce_within` tells how long the host has to tell of an end before a sweeper rings for it; None if nobody has to
-    be told of it, so that nothing is left to do.
+    be told of it, so that nothing is left to do. `before_pause` is called before the execution waits for people, if
+    anybody is to be told of that; calling it again, also in a later attempt, must change nothing.
     """
 
     def __init__(
@@ -31,12 +35,14 @@ class LastWrite:
         *,
         max_value_bytes: int,
         announce_within: Callable[[], timedelta | None],
+        before_pause: BeforePause | None = None,
     ) -> None:
         self._context = context
         self._course = course
         self._recorder = recorder
         self._max_value_bytes = max_value_bytes
         self._announce_within = announce_within
+        self._before_pause = before_pause
 
     def check_pause(self, waits: tuple[Wait, ...], intents: tuple[AgentStep, ...] = ()) -> None:
         """Raise `InvalidRecord` for a pause that cannot be stored: a prompt is too large, say."""
@@ -44,9 +50,17 @@ class LastWrite:
 
     def pause(self, waits: tuple[Wait, ...], intents: tuple[AgentStep, ...] = ()) -> Outcome:
         """Write that the execution waits, which gives the lease back; called by `Course.pause`."""
+        if self._before_pause is not None:
+            self._note(self._before_pause, waits)
         refused = next((wait.refused for wait in waits if wait.refused is not None), None)
         paused = self._recorder.write(steps=intents, state=state_of(waits), waits=waits, reason=refused)
         return Outcome(ending=Ending.PAUSED, waits=waits, ring=paused.due_now)
+
+    def _note(self, before_pause: BeforePause, waits: tuple[Wait, ...]) -> None:
+        asking = tuple(wait for wait in waits if wait.kind in (WaitKind.INPUT, WaitKind.APPROVAL))
+        if asking:
+            patience = self._course.patience("a webhook", "could not be noted")
+            patience.ask(lambda: before_pause(self._context, asking))
 
     def end(self, outcome: Outcome) -> Outcome:
         """Write the outcome, if it is an end, and return what is written: a failure if the output cannot be stored.

@@ -128,7 +128,7 @@ class Outlet:
     # -- with a checkpoint ---------------------------------------------------------------------------------------------
 
     def carry(self, change: dict[str, Any], told: Iterable[StreamEvent] = ()) -> None:
-        """Put all that waits into a change of a checkpoint, and have it tell of its steps; `told` is the rest that it tells.
+        """Put all that waits into a change of a checkpoint, and have it tell of its steps, and what else is `told`.
 
         `carried`, `put_back` or `leave_open` follows.
         """

@@ -19,6 +19,10 @@ _filter_of_celery: Final[Callable[[Mapping[Any, Any]], dict[Any, Any]]] = utils.
 _SANITIZER: Final = "sanitize_url" if hasattr(utils, "sanitize_url") else "maybe_sanitize_url"
 _sanitize_of_celery: Final[Callable[..., Any]] = getattr(utils, _SANITIZER)
 
+# Its URLs and keys are secrets, behind names that do not say so. What Celery shows in their place.
+_RECEIVERS: Final = "agents_webhooks"
+_HIDDEN: Final = "********"
+
 
 def censor_urls() -> None:
     """Mask the passwords of all URLs among the settings that Celery shows, in every app of this process.
@@ -56,6 +60,9 @@ def _censored(info: Callable[[Any, Any], dict[str, Any]]) -> Callable[[Any, Any]
 def _filter_hidden_settings(conf: Mapping[Any, Any]) -> dict[Any, Any]:
     shown: dict[Any, Any] = {}
     for key, value in conf.items():
+        if value and str(key).lower().endswith(_RECEIVERS):
+            shown[key] = _HIDDEN
+            continue
         safe = _without_passwords(value)
         try:
             shown.update(_filter_of_celery({key: safe}))
