@@ -1,11 +1,12 @@
 """The tables of the SQL store, as SQLAlchemy Core metadata, to which the migrations lead.
 
 One row per execution (`contexts`), and one per step, note (message, fact or retrieved passage), memory value, signal,
-entry of the audit trail and event of the stream (`events`, by its number), so that a checkpoint writes only what
-changed; one per session; and one in `rates` per bucket of `take_rate` (`next_us`, `end_us`: see `agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer);
-and one in `documents` per document (`agent_statestore.documents.codec.StoredDocument`). MySQL and MariaDB have one more
-table, `document_locks`, of rows to lock (see `agent_statestore.sql.locking.documents`). PostgreSQL has `vectors` where
-the extension pgvector is (see `agent_statestore.sql.postgresql.vectors`); it is no part of the metadata.
+entry of the audit trail and event of the stream (`events`), so that a checkpoint writes only what changed; one per
+session; and one in `rates` per bucket of `take_rate` (`next_us`, `end_us`: see
+`agent_statestore.rules.rates.BucketState`; `turn_us`: the last answer); and one in `documents` per document
+(`agent_statestore.documents.codec.StoredDocument`). MySQL and MariaDB have one more table, `document_locks`, of rows to
+lock (see `agent_statestore.sql.locking.documents`). PostgreSQL has `vectors` where the extension pgvector is (see
+`agent_statestore.sql.postgresql.vectors`); it is no part of the metadata.
 
 The columns of `contexts` are those of `agent_statestore.codec.HEADER_FIELDS`, and more that let a conditional UPDATE of
 that one row decide everything (a row is read again after waiting for its lock, but a subselect of another table is

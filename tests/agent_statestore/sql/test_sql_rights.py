@@ -8,6 +8,8 @@ import pytest
 from psycopg import errors, sql
 
 from agent_statestore import AgentState, Checkpoint, Signal, SignalKind, open_store
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of, values_of
 from tests.docs.pages import ROOT, blocks
 from tests.services.postgresql import driver_url
 
@@ -38,6 +40,16 @@ def live(url: str) -> None:
         claim = store.claim(execution_id, "host:1", timedelta(minutes=1))
         assert claim is not None
         assert store.send(execution_id, Signal(signal_id="s", kind=SignalKind.CANCEL, sender="ada"))
+        (appended,) = store.append_events([StreamAppend(lease=claim.lease, part=part_of(claim.lease, 1, *"ab"))])
+        assert appended.accepted
+        assert values_of(store, execution_id) == ["cancel_requested", *"ab"]
+        assert store.trim_stream(execution_id, 1) == 2
+        listener = store.listen_streams()
+        listener.follow([execution_id])
+        assert listener.wait(5) == {execution_id}
+        store.tell_readers([execution_id])
+        assert listener.wait(5) == {execution_id}
+        listener.close()
         store.checkpoint(execution_id, Checkpoint(state=AgentState.CANCELLED, working_memory={"a": 1}), claim.lease)
         store.delete_context(execution_id, by="ada")
         assert [entry.event for entry in store.get_audit(execution_id)][-1] == "deleted"

@@ -33,10 +33,10 @@ def test_migrate_up_and_down(tmp_path: Path) -> None:
     refused(cli("migrate", "--downgrade"), "--yes", code=2)
     refused(cli("migrate", "0001"), "add --downgrade", code=2)
     refused(cli("migrate", "0001", "--downgrade"), "add --yes", code=2)
-    refused(cli("migrate", "0006", "--downgrade"), "not below", code=2)
+    refused(cli("migrate", "0007", "--downgrade"), "not below", code=2)
     assert len(cli.json("list")["items"]) == 1
-    assert "from revision 0006 to 0001" in cli("migrate", "0001", "--downgrade", "--yes").stdout
-    assert "from revision 0001 to 0006" in cli("migrate").stdout
+    assert "from revision 0007 to 0001" in cli("migrate", "0001", "--downgrade", "--yes").stdout
+    assert "from revision 0001 to 0007" in cli("migrate").stdout
     assert "to none" in cli("migrate", "--downgrade", "--yes").stdout
     refused(cli("migrate", "nope"), "no such schema revision 'nope'")
     assert "CREATE TABLE" in cli("migrate", "--sql").stdout
@@ -48,13 +48,13 @@ def test_migrate_prints_the_way_that_was_asked_for(cli: CLI) -> None:
     assert "DROP TABLE agent_audit" in down
     assert "DROP TABLE agent_contexts" not in down
     assert "CREATE TABLE" not in down
-    up = cli("migrate", "0001:0006", "--sql").stdout
+    up = cli("migrate", "0001:0007", "--sql").stdout
     assert "CREATE TABLE agent_audit" in up
     assert "CREATE TABLE agent_contexts" not in up
-    assert cli("migrate", "0006:0001", "--sql").stdout == down
-    refused(cli("migrate", "0001:0006"), "0001:0006 needs --sql", code=2)
-    refused(cli("migrate", "0001:0006", "--sql", "--downgrade"), "leave --downgrade out", code=2)
-    refused(cli("migrate", "0006", "--sql", "--downgrade"), "no such schema revision 'head:0006': it leads nowhere")
+    assert cli("migrate", "0007:0001", "--sql").stdout == down
+    refused(cli("migrate", "0001:0007"), "0001:0007 needs --sql", code=2)
+    refused(cli("migrate", "0001:0007", "--sql", "--downgrade"), "leave --downgrade out", code=2)
+    refused(cli("migrate", "0007", "--sql", "--downgrade"), "no such schema revision 'head:0007': it leads nowhere")
 
 
 def test_migrate_a_store_without_a_schema() -> None:

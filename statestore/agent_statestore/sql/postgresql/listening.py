@@ -45,7 +45,7 @@ def listen(database: PostgreSQLDatabase, now_us: Callable[[], int | None]) -> St
             connection.close()
             return PollingListener()
         return PostgreSQLListener(database, now_us, connection)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the boundary tells the driver's errors from others
         connection.close()
         reraise(error, database.settings)
 
@@ -105,7 +105,7 @@ class PostgreSQLListener:
             with self._waiting:
                 try:
                     return self._wait(end)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - the boundary tells the driver's errors from others
                     self._give_up()
                     reraise(error, self._database.settings)
         finally:
@@ -158,7 +158,8 @@ class PostgreSQLListener:
             self._retry_at = now + _RETRY_SECONDS
         if not ids:
             return set()
-        lasts = dict(rows_of(connection.execute(self._watch, {"ids": ids, "now": self._now_us()}, binary=True)))
+        cursor = connection.execute(self._watch, {"ids": ids, "now": self._now_us()}, binary=True)
+        lasts: dict[str, int] = dict(rows_of(cursor))
         grown = set()
         with self._lock:
             for name in ids:

@@ -21,7 +21,10 @@ class StepShape(StrEnum):
 
 
 class StreamShape(StrEnum):
-    """The events that a checkpoint brings: one or several that the stream does not have yet, or `GENERAL`: any."""
+    """The events that a checkpoint brings: one of an attempt or several, which the stream does not have yet, or any.
+
+    `GENERAL` are any. A single one travels as a plain value.
+    """
 
     NONE = "none"
     ONE = "one"
@@ -68,7 +71,7 @@ def shape_of(change: EncodedCheckpoint, *, leased: bool, is_general: bool = Fals
             steps = StepShape.NEW
     stream = StreamShape.NONE
     if change.stream is not None:
-        stream = StreamShape.ONE if len(change.stream.texts) == 1 else StreamShape.MANY
+        stream = StreamShape.ONE if change.stream.place and len(change.stream.texts) == 1 else StreamShape.MANY
         if is_general:
             stream = StreamShape.GENERAL
     return Shape(

@@ -44,11 +44,13 @@ def stream_params(part: EncodedPart) -> dict[str, Any]:
 def stream_changes(shape: StreamShape, now: str) -> dict[str, str]:
     """Return the assignments to the row, `c` before, by which a checkpoint appends events.
 
-    Those of `ONE` and `MANY` must be new: `c.stream_place < :stream_from`.
+    Those of `ONE` and `MANY` must be new: `c.stream_place < :stream_from`. `ONE` is of an attempt.
     """
     if shape is StreamShape.NONE:
         return {}
     last = f"GREATEST(c.stream_last + 1, {now})"
+    if shape is StreamShape.ONE:
+        return {"stream_last": last, "stream_place": ":stream_from"}
     if shape is StreamShape.MANY:
         last += " + :stream_count - 1"
     elif shape is StreamShape.GENERAL:

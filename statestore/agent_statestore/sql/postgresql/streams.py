@@ -26,7 +26,8 @@ class PostgreSQLStreams(Repeating):
         self._append_parts = append_statement(self._tables, database.now)
         self._read_streams = read_statement(self._tables)
         self._trim_stream = trim_statement(self._tables)
-        self._tell_readers = f"SELECT pg_notify({channel_of(self._tables)}, told.names) FROM unnest(CAST(:told AS text[])) AS told(names)"
+        channel = channel_of(self._tables)
+        self._tell_readers = f"SELECT pg_notify({channel}, note) FROM unnest(CAST(:notes AS text[])) AS told(note)"
 
     def append_streams(self, parts: Sequence[tuple[Lease, EncodedPart]]) -> Sequence[Appended]:
         bounds = [bounds_of(part) for _, part in parts]
@@ -38,7 +39,7 @@ class PostgreSQLStreams(Repeating):
             "texts": ["\n".join(part.texts) for _, part in parts],
             "now": self.now_us(),
         }
-        watched = dict(self._database.run(self._append_parts, params))
+        watched: dict[str, bool] = dict(self._database.run(self._append_parts, params))
         return [
             Appended(accepted=lease.execution_id in watched, is_watched=watched.get(lease.execution_id, False))
             for lease, _ in parts
@@ -59,9 +60,9 @@ class PostgreSQLStreams(Repeating):
 
     def tell_readers(self, execution_ids: Iterable[str]) -> None:
         """See `StreamPrimitives.tell_readers`; one round trip, and one commit."""
-        told = list(_notes(execution_ids))
-        if told:
-            self._database.change(self._tell_readers, {"told": told})
+        notes = list(_notes(execution_ids))
+        if notes:
+            self._database.change(self._tell_readers, {"notes": notes})
 
 
 def channel_of(tables: Tables) -> str:
@@ -105,7 +106,8 @@ def append_statement(tables: Tables, now: str) -> str:
         f"head AS (UPDATE {tables.contexts} AS c SET stream_last = CASE WHEN held.skipped < cardinality(held.texts) "
         f"THEN GREATEST(c.stream_last + 1, {now}) + cardinality(held.texts) - 1 - held.skipped ELSE c.stream_last END, "
         "stream_place = GREATEST(c.stream_place, held.last) FROM held WHERE c.execution_id = held.execution_id "
-        f"RETURNING c.execution_id, c.stream_last, held.skipped, held.texts, c.watched_until_us > {now} AS is_watched), "
+        "RETURNING c.execution_id, c.stream_last, held.skipped, held.texts, "
+        f"c.watched_until_us > {now} AS is_watched), "
         f"events AS (INSERT INTO {tables.events} (execution_id, number, data) SELECT head.execution_id, "
         "head.stream_last - cardinality(head.texts) + event.place, event.data "
         "FROM head, unnest(head.texts) WITH ORDINALITY AS event(data, place) WHERE event.place > head.skipped) "

@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from agent_statestore import Checkpoint, SchemaMismatch, UnknownRevision
+from agent_statestore import Checkpoint, NewExecution, SchemaMismatch, UnknownRevision
 from agent_statestore.documents import Put
 from agent_statestore.sql import IncompleteSchema, SQLStore, metadata_of
 from agent_statestore.sql.schema import schema
@@ -27,6 +27,8 @@ from agent_statestore.sql.schema.structure import kind_of, missing_parts
 from agent_statestore.sql.settings import parse_url
 from agent_statestore.sql.sqlite.database import SQLiteDatabase
 from agent_statestore.sql.tables import REVISION
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of, values_of
 from agent_statestore.testing.kit.builders import TTL, claimed, create, done
 from tests.agent_statestore.sql.schema.schemas import (
     DATABASES,
@@ -163,13 +165,44 @@ def test_workers_of_the_version_before_go_on_while_documents_come(url: str) -> N
         if isinstance(old._database, SQLiteDatabase):
             old._database.is_ready = True  # it was, before the migration
         execution_id, lease = claimed(old)
-        # The newest schema changes no table from before, so that it neither waits for them nor keeps them waiting.
+        # It changes no table from before, so that it neither waits for them nor keeps them waiting.
         assert not re.findall(r"\b(ALTER|agent_contexts|agent_duties)\b", ddl(script_url, "0005:0006"))
-        migrate(url)
+        migrate(url, "0006")
         old.checkpoint(execution_id, Checkpoint(steps=(done(1),)), lease)
         old.release(lease)
         assert old.claim(execution_id, "host:1", TTL) is not None
         assert old.get_steps(execution_id) == (done(1),)
+
+
+def test_workers_of_the_version_before_go_on_while_streams_come(url: str) -> None:
+    """They name no new column; what they create has a stream, and what they purge takes its events along."""
+    migrate(url, "0006")
+    with SQLStore(url) as old, SQLStore(url) as new:
+        if isinstance(old._database, SQLiteDatabase):
+            old._database.is_ready = True  # it was, before the migration
+        execution_id, lease = claimed(old)
+        for number in range(1, 8):  # PostgreSQL has it prepared by then
+            old.checkpoint(execution_id, Checkpoint(steps=(done(number),)), lease)
+        with pytest.raises(SchemaMismatch):
+            old.append_events([StreamAppend(lease=lease, part=part_of(lease, 1, "too early"))])
+        migrate(url)
+        old.checkpoint(execution_id, Checkpoint(steps=(done(8),)), lease)
+        (appended,) = new.append_events([StreamAppend(lease=lease, part=part_of(lease, 1, *"ab"))])
+        assert appended.accepted
+        assert values_of(new, execution_id) == [*"ab"]
+        old.create_many([NewExecution(agent_id="a") for _ in range(3)])
+        old.release(lease)
+        assert old.claim(execution_id, "host:1", TTL) is not None
+        assert len(old.get_steps(execution_id)) == 8
+        migrate(url, "0006")  # and back: the events are gone, the executions are not
+        assert "agent_events" not in tables(url)
+        migrate(url)
+        assert values_of(new, execution_id) == []
+        (again,) = new.append_events([StreamAppend(lease=claimed(new)[1], part=part_of(lease, 1, "c"))])
+        assert again.accepted
+        for item in new.find().items:
+            old.purge(item.execution_id)
+        assert rows(url, "SELECT * FROM agent_events") == []
 
 
 def test_executions_from_before_are_kept(url: str) -> None:
@@ -259,9 +292,9 @@ def test_a_printed_way_between_revisions_keeps_what_is_stored(url: str) -> None:
         ),
     )
 
-    run_script(url, ddl(script_url, "0001:0006"))
+    run_script(url, ddl(script_url, "0001:0007"))
     assert described(url) == newest
-    assert schema.read_revision(parse_url(url)) == "0006"
+    assert schema.read_revision(parse_url(url)) == "0007"
     assert rows(url, "SELECT session_id FROM agent_sessions") == [("chat",)]
 
     run(url, "UPDATE agent_contexts SET deleted_us = 1 WHERE execution_id = 'deleted'")
@@ -279,12 +312,12 @@ def test_a_way_from_nothing_is_that_without_a_beginning() -> None:
     url = "postgresql://nobody@localhost:1/nothing?schema=agents"
     assert ddl(url, "base:head") == ddl(url)
     assert "CREATE SCHEMA" in ddl(url)
-    assert "CREATE SCHEMA" not in ddl(url, "0001:0006")
-    assert ddl(url, "0006:base") == ddl(url, "base")
+    assert "CREATE SCHEMA" not in ddl(url, "0001:0007")
+    assert ddl(url, "0007:base") == ddl(url, "base")
 
 
 @pytest.mark.parametrize(
-    "way", ["0001:0001", "head:0006", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
+    "way", ["0001:0001", "head:0007", ":0002", "0001:", "9999:head", "0001:nonsense", "0001:0002:1"]
 )
 def test_a_way_that_is_none_is_refused(way: str) -> None:
     with pytest.raises(UnknownRevision):

@@ -134,4 +134,4 @@ def test_the_version_of_one_prefix_is_not_that_of_another(tmp_path: Path) -> Non
     migrate(f"{url}?table_prefix=other_")
     run(url, context("one"))
     assert schema.read_revision(parse_url(url)) == "0001"
-    assert schema.read_revision(parse_url(f"{url}?table_prefix=other_")) == "0006"
+    assert schema.read_revision(parse_url(f"{url}?table_prefix=other_")) == "0007"

@@ -95,7 +95,7 @@ def test_the_script_looks_for_the_extension_itself(url: str) -> None:
     assert "agent_vectors" in tables(url)
     run(url, ddl(url, "head:0005"))
     assert tables(url) & {"agent_vectors", "agent_documents"} == set()
-    run(url, ddl(url, "0005:0006") + ddl(url, "base"))
+    run(url, ddl(url, "0005:0007") + ddl(url, "base"))
     assert tables(url) == set()
 
 
