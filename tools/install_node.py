@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/install_node.py .node
 
-Node comes from a wheel, as Debian's is too old for the AI SDK, and npm comes with it. `make` calls this. The packages go
-where Node looks for them: beside the scripts that import them.
+Node comes from a wheel, as Debian's is too old for the AI SDK, and npm comes with it. `make` calls this. The packages
+go where Node looks for them: beside the scripts that import them.
 """
 
 import subprocess

@@ -36,7 +36,6 @@ from agent_statestore.records import (
     Renewed,
     Sent,
     Signal,
-    SignalKind,
     Turn,
 )
 from agent_statestore.redis import answers, arguments, idempotency, leasing, moving, removing, ringing

@@ -22,6 +22,7 @@ READING_COMMANDS = {
     "HGET",
     "HGETALL",
     "HMGET",
+    "LLEN",
     "LRANGE",
     "PTTL",
     "TIME",

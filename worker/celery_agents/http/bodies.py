@@ -32,10 +32,11 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyForm:
-    """The fields of a body: those that it needs, and those that it may have."""
+    """The fields of a body: those that it needs, and those that it may have; if it is open, others are left alone."""
 
     required: Fields = field(default_factory=dict)
     optional: Fields = field(default_factory=dict)
+    is_open: bool = False
 
     @property
     def known(self) -> Fields:
@@ -64,7 +65,7 @@ class BodyForm:
         if not isinstance(value, dict):
             raise Refused(400, "InvalidBody", f"{what} needs to be a JSON object")
         known = self.known
-        for name in sorted(value.keys() - known.keys()):
+        for name in sorted(() if self.is_open else value.keys() - known.keys()):
             raise Refused(400, "InvalidBody", f"{name!a:.80} is no field here; the fields are: {', '.join(known)}")
         for name, types in known.items():
             if name not in value:

@@ -1,5 +1,6 @@
 """The events of an execution, as a stream of server-sent events or by long poll; both go on from a cursor."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -11,6 +12,7 @@ from celery_agents.client.text import ended_as
 from celery_agents.http.calls import EndpointCall
 from celery_agents.http.contents import LARGEST_NUMBER, MOST_PAGE_BYTES
 from celery_agents.http.formats import EventFormat, sse
+from celery_agents.http.formats.outputs import with_outputs
 from celery_agents.http.messages import LaterReply, Reply
 from celery_agents.http.queries import Parameter, bad_query
 from celery_agents.http.shapes import EventsPage, EventView
@@ -88,6 +90,8 @@ class ServerSentEvents:
         self._after = after
         self._start = 0 if self._format.needs_past else after
         self._last_kind = ""
+        self._store = call.services.store
+        self._needs_more = self._format.needs_outputs
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the pieces; a server that closes this early has its viewer forgotten."""
@@ -99,7 +103,7 @@ class ServerSentEvents:
                     left = ends_at - time.monotonic()
                     if left <= 0:
                         return
-                    yield self._told(follower.read(min(left, self._manner.heartbeat_seconds)))
+                    yield self._told(self._whole(follower.read(min(left, self._manner.heartbeat_seconds))))
             yield self._ending(None if self._last_kind == StreamKind.ENDED else ended_as(self._execution.summary()))
         except ExecutionNotFound:
             return  # deleted meanwhile; whoever comes back is told
@@ -115,13 +119,17 @@ class ServerSentEvents:
                     left = ends_at - time.monotonic()
                     if left <= 0:
                         return
-                    yield self._told(await follower.read(min(left, self._manner.heartbeat_seconds)))
+                    events = await follower.read(min(left, self._manner.heartbeat_seconds))
+                    yield self._told(await asyncio.to_thread(self._whole, events) if self._needs_more else events)
             yield self._ending(None if self._last_kind == StreamKind.ENDED else ended_as(await execution.summary()))
         except ExecutionNotFound:
             return
 
     def _beginning(self) -> bytes:
         return sse.retry(_RETRY_MILLISECONDS) + self._format.begin(self._after)
+
+    def _whole(self, events: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+        return with_outputs(self._store, self._execution.id, events) if self._needs_more else events
 
     def _told(self, events: Sequence[StreamEvent]) -> bytes:
         """Return what to send for these events; a heartbeat if that is nothing."""

@@ -12,6 +12,7 @@ from celery_agents.http.api import API
 from celery_agents.http.bodies import LIST, BodyForm
 from celery_agents.http.calls import EndpointCall
 from celery_agents.http.endpoints import MOST_DECISIONS
+from celery_agents.http.front_ends.routes import FRONT_ENDS
 from celery_agents.http.messages import JSON, Reply
 from celery_agents.http.problems import PROBLEM_JSON
 from celery_agents.http.routes import EXECUTION, Route, RouteTable
@@ -74,7 +75,11 @@ def document(call: EndpointCall) -> Reply:
 
 
 TABLE: Final = RouteTable(
-    [*API.routes, Route(method="GET", path="/openapi.json", endpoint=document, act=None, replies={200: dict})]
+    [
+        *API.routes,
+        *FRONT_ENDS,
+        Route(method="GET", path="/openapi.json", endpoint=document, act=None, replies={200: dict}),
+    ]
 )
 
 
@@ -178,7 +183,7 @@ def schema_of_body(form: BodyForm) -> dict[str, Any]:
         "type": "object",
         "required": list(form.required),
         "properties": {name: _schema_of(types) for name, types in form.known.items()},
-        "additionalProperties": False,
+        "additionalProperties": form.is_open,
     }
 
 

@@ -57,7 +57,7 @@ def start(call: EndpointCall) -> Reply:
         if value is not None:
             require_name(name, value)
     metadata = given.get("metadata") or {}
-    _require_start(call, agent, session_id, owner, metadata)
+    require_start(call, agent, session_id, owner, metadata)
     existing = None if key is None else call.services.store.get_by_idempotency_key(agent, key)
     made = create(
         call.services,
@@ -114,9 +114,10 @@ def _anew(call: EndpointCall) -> dict[str, Any]:
     }
 
 
-def _require_start(
+def require_start(
     call: EndpointCall, agent: str, session_id: str | None, owner: str | None, metadata: dict[str, JSONValue]
 ) -> None:
+    """Raise `Refused` unless the sender may start this execution in this session."""
     now = datetime.now(UTC)
     planned = ExecutionSummary(
         execution_id="",

@@ -55,7 +55,7 @@ _TOGETHER: Final = frozenset({"expired_roots", "find_ended", "find_leases", "lis
 _READING: Final = frozenset(
     {
         *("export", "find_filtered", "find_leases", "get_context", "get_summary", "list_expired", "now"),
-        *("expired_roots", "list_documents", "read_documents", "read_mailbox"),
+        *("expired_roots", "list_documents", "read_documents", "read_events", "read_mailbox"),
     }
 )
 

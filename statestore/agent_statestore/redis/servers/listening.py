@@ -58,7 +58,7 @@ class News(Enum):
     REFUSED = auto()
 
 
-class Heard(NamedTuple):
+class ChannelNews(NamedTuple):
     """What the server said of one channel, and why it refused."""
 
     news: News
@@ -111,9 +111,9 @@ class ChannelConnection:
         self._require_connected()
         return self._silence.check(self._connection)
 
-    def read(self) -> list[Heard]:
+    def read(self) -> list[ChannelNews]:
         """Return what has come; without waiting."""
-        heard: list[Heard] = []
+        heard: list[ChannelNews] = []
         self._require_connected()
         while self._connection.can_read(0):
             try:
@@ -133,14 +133,14 @@ class ChannelConnection:
         self._connection.disconnect()
         self._pool.release(self._connection)
 
-    def _told(self, answer: list[Any]) -> Iterable[Heard]:
+    def _told(self, answer: list[Any]) -> Iterable[ChannelNews]:
         kind, channel = answer[0], answer[1]
         if kind in _MESSAGES:
-            yield Heard(News.MESSAGE, channel)
+            yield ChannelNews(News.MESSAGE, channel)
         elif kind in _JOINED:
             self._asked.popleft()
             if channel in self.channels:
-                yield Heard(News.JOINED, channel)
+                yield ChannelNews(News.JOINED, channel)
             elif channel not in self._asked:
                 self._leave([channel])
         elif kind in _LEFT:
@@ -148,9 +148,9 @@ class ChannelConnection:
                 self._leaving[channel] -= 1
             elif channel in self.channels:
                 self.channels.discard(channel)
-                yield Heard(News.MOVED, channel)
+                yield ChannelNews(News.MOVED, channel)
 
-    def _refused(self, error: ResponseError) -> Iterable[Heard]:
+    def _refused(self, error: ResponseError) -> Iterable[ChannelNews]:
         if not self._asked:
             raise redis.ConnectionError(f"the server refuses what it was not asked: {error}") from error
         channel = self._asked.popleft()
@@ -160,7 +160,7 @@ class ChannelConnection:
                 self.join([channel])
         elif channel in self.channels:
             self.channels.discard(channel)
-            yield Heard(News.REFUSED, channel, error)
+            yield ChannelNews(News.REFUSED, channel, error)
 
     def _leave(self, channels: list[bytes]) -> None:
         self._leaving.update(channels)

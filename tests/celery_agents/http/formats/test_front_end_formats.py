@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from celery_agents.http.formats.agui import AGUI, AGUIRun
 from celery_agents.http.formats.ui_messages import UIMessages
 from tests.celery_agents.client.test_transcript import History
-from tests.celery_agents.http.formats.telling import ID, Script, ids, objects, summary, told
+from tests.celery_agents.http.formats.telling import objects, summary, told
 from tests.http_clients.running import play
 
 ACTS = ["say"] * 6 + ["say_between", "fail", "record", "late", "resumed", "recovered", "other"]

@@ -135,7 +135,11 @@ def test_ag_ui_shows_all_that_an_agent_does_and_answers_it(port: int, runtime: R
     first, second, third = result["runs"]
     assert [run["error"] for run in result["runs"]] == [None] * 3
     [interrupt] = first["interrupts"]
-    assert (interrupt["reason"], interrupt["toolCallId"], interrupt["message"]) == ("tool_call", "call-2", "Sends money.")
+    assert (interrupt["reason"], interrupt["toolCallId"], interrupt["message"]) == (
+        "tool_call",
+        "call-2",
+        "Sends money.",
+    )
     assert interrupt["metadata"]["arguments"] == {"to": "Zoë", "amount": 30}
     [question] = second["interrupts"]
     assert (question["reason"], question["message"]) == ("input_required", "Which colour?")
@@ -152,7 +156,9 @@ def test_ag_ui_shows_all_that_an_agent_does_and_answers_it(port: int, runtime: R
     results = {each["toolCallId"]: each["content"] for each in messages if each["role"] == "tool"}
     assert results == {"call-1": '{"word": "moon", "found": 2}', "call-2": "paid 20 to Zoë"}
     customs = [event["name"] for event in result["seen"] if event["type"] == "CUSTOM"]
-    assert {"agents.started", "agents.answered", "agents.resumed", "agents.try_failed", "agents.emitted"} == set(customs)
+    assert {"agents.started", "agents.answered", "agents.resumed", "agents.try_failed", "agents.emitted"} == set(
+        customs
+    )
     for event in result["seen"]:
         assert not AGUI_EVENT.validate_python(event).model_extra
     [execution] = runtime.store.find(Query()).items

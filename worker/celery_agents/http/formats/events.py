@@ -14,6 +14,7 @@ class Events:
 
     headers: ClassVar[tuple[tuple[str, str], ...]] = ()
     needs_past: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
 
     def __init__(self, summary: ExecutionSummary) -> None:
         """It is told the same whatever the execution is."""

@@ -17,10 +17,12 @@ class EventFormat(Protocol):
         needs_past: whether the format has to know what came before the viewer's cursor, such as which texts are open.
             Then `tell` is called with all events from the first on, and what it returns for those up to the cursor is
             not sent.
+        needs_outputs: whether the events are to hold what tools have returned; see `outputs.with_outputs`.
     """
 
     headers: ClassVar[tuple[tuple[str, str], ...]]
     needs_past: ClassVar[bool]
+    needs_outputs: ClassVar[bool]
 
     def __init__(self, summary: ExecutionSummary) -> None:
         """`summary` is the execution as it was when the request came."""

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agent_statestore.records import require_name
-from celery_agents.http.bodies import ANYTHING, TEXT
+from celery_agents.http.bodies import ANYTHING, TEXT, BodyForm
 from celery_agents.http.calls import EndpointCall
 from celery_agents.http.formats.agui import AGUI, AGUIRun
 from celery_agents.http.formats.asks import Ask
 from celery_agents.http.front_ends.answering import GivenAnswer, answered
-from celery_agents.http.front_ends.forms import OBJECTS, OpenForm, objects
+from celery_agents.http.front_ends.forms import OBJECTS, objects
 from celery_agents.http.front_ends.inputs import id_of, last_text, started
 from celery_agents.http.front_ends.streaming import streamed
 from celery_agents.http.messages import Reply
 from celery_agents.http.permission import Act
 from celery_agents.http.problems import Refused
 
-RUN: Final = OpenForm(
+RUN: Final = BodyForm(
+    is_open=True,
     required={"threadId": TEXT, "runId": TEXT, "messages": OBJECTS},
     optional={
         "tools": OBJECTS,

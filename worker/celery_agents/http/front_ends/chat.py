@@ -7,19 +7,19 @@ from typing import Any, Final
 
 from agent_statestore.query import Query
 from agent_statestore.records import require_name
-from celery_agents.http.bodies import TEXT
+from celery_agents.http.bodies import TEXT, BodyForm
 from celery_agents.http.calls import EndpointCall
 from celery_agents.http.formats.asks import Ask
 from celery_agents.http.formats.ui_messages import ASK_TOOL, UIMessages
 from celery_agents.http.front_ends.answering import GivenAnswer, answered
-from celery_agents.http.front_ends.forms import OBJECTS, OpenForm, objects
+from celery_agents.http.front_ends.forms import OBJECTS, objects
 from celery_agents.http.front_ends.inputs import id_of, last_text, started
 from celery_agents.http.front_ends.streaming import streamed
 from celery_agents.http.messages import Reply
 from celery_agents.http.permission import Act
 from celery_agents.http.problems import Refused
 
-CHAT: Final = OpenForm(required={"id": TEXT, "messages": OBJECTS}, optional={"trigger": TEXT})
+CHAT: Final = BodyForm(is_open=True, required={"id": TEXT, "messages": OBJECTS}, optional={"trigger": TEXT})
 _REGENERATE: Final = "regenerate-message"
 
 
