@@ -1,0 +1,36 @@
+"""An agent that says each of its texts in pieces, some of them more than once."""
+
+import time
+from datetime import timedelta
+
+from celery_agents import Retry, Run, agent, current_step, current_stream
+
+PARTS = 3
+WORDS = 12
+_failed: set[str] = set()
+
+
+@agent(name="crash.speaking")
+def speaking(run: Run, number: int) -> list[str]:
+    """Say a few texts, and return them."""
+    said = []
+    for part in range(PARTS):
+        run.emit([number, part])
+        retry = Retry(retries=2, first_delay=timedelta(milliseconds=20))
+        said.append(run.options(retry=retry).step("say", say, number, part))
+    return said
+
+
+def say(number: int, part: int) -> str:
+    """Say a text in pieces. Some first tries fail in the middle, in this process."""
+    stream, key = current_stream(), f"{number}.{part}.{current_step()}"
+    words = []
+    for word in range(WORDS):
+        piece = f"{number}.{part}.{word} "
+        stream.text(piece)
+        words.append(piece)
+        time.sleep(0.02)
+        if word == WORDS // 2 and (number + part) % 3 == 0 and key not in _failed:
+            _failed.add(key)
+            raise ConnectionError("the provider has hung up")
+    return "".join(words)
