@@ -5,15 +5,16 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
-
-from typing_extensions import Unpack
+from typing import Any, Final, TypeAlias, TypeVar, Unpack
 
 from celery_agents.http.handler import Executions, HandlerOptions, too_large
 from celery_agents.http.messages import HEADERS_ASKED, EventStream, Reply, Request
 from celery_agents.http.problems import Refused, reply_to
 
 T = TypeVar("T")
+
+# How long a body may take: servers leave that to the application.
+_LONGEST_BODY_SECONDS: Final = 60.0
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -134,6 +135,13 @@ class _Body:
     async def read(self) -> bytes:
         if self._announced.isdecimal() and int(self._announced[:20]) > self._limit:
             raise too_large(self._limit)
+        try:
+            async with asyncio.timeout(_LONGEST_BODY_SECONDS):
+                return await self._whole()
+        except TimeoutError as error:
+            raise Refused(408, "BodyTooSlow", f"the body took more than {_LONGEST_BODY_SECONDS:g} s") from error
+
+    async def _whole(self) -> bytes:
         body, has_more = bytearray(), True
         while has_more:
             message = await self._receive()

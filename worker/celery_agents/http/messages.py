@@ -12,7 +12,7 @@ DEFAULT_MAX_BODY_BYTES: Final = 1024 * 1024
 JSON: Final = "application/json"
 
 # No cache may keep a reply, and no browser may take it for anything but what it is.
-_ALWAYS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+ALWAYS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
 class EventStream(Protocol):
@@ -72,10 +72,10 @@ class Reply:
     def all_headers(self) -> list[tuple[str, str]]:
         """Every header to send, in order."""
         if self.stream is not None:
-            return [("Content-Type", self.content_type), *_ALWAYS, *self.headers]
+            return [("Content-Type", self.content_type), *ALWAYS, *self.headers]
         kind = () if self.value is None else (("Content-Type", self.content_type),)
         length = () if self.status == 204 else (("Content-Length", str(len(self.body))),)
-        return [*kind, *_ALWAYS, *length, *self.headers]
+        return [*kind, *ALWAYS, *length, *self.headers]
 
 
 class LaterReply(Protocol):

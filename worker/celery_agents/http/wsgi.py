@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
-
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from celery_agents.http.handler import Executions, HandlerOptions, too_large
 from celery_agents.http.messages import HEADERS_ASKED, Reply, Request
@@ -57,23 +55,23 @@ class ExecutionsWSGI:
             sender = self._identify(environ)
             request = Request(
                 method=environ["REQUEST_METHOD"],
-                path=_of_bytes(environ.get("PATH_INFO", ""), "InvalidPath", "the path"),
+                path=of_bytes(environ.get("PATH_INFO", ""), "InvalidPath", "the path"),
                 content_type=environ.get("CONTENT_TYPE") or "",
                 body=body.read() if sender else b"",
-                query=_of_bytes(environ.get("QUERY_STRING", ""), "InvalidQuery", "the query"),
+                query=of_bytes(environ.get("QUERY_STRING", ""), "InvalidQuery", "the query"),
                 headers={
                     name: environ[key]
                     for name in HEADERS_ASKED
                     if (key := f"HTTP_{name.upper().replace('-', '_')}") in environ
                 },
-                prefix=_of_bytes(environ.get("SCRIPT_NAME", ""), "InvalidPath", "the path"),
+                prefix=of_bytes(environ.get("SCRIPT_NAME", ""), "InvalidPath", "the path"),
             )
             return self._executions.handle(request, sender)
         finally:
             body.throw_away()
 
 
-def _of_bytes(text: str, type: str, what: str) -> str:  # noqa: A002 - as in `Refused`
+def of_bytes(text: str, type: str, what: str) -> str:  # noqa: A002 - as in `Refused`
     """Return what was sent as bytes: WSGI passes bytes as if they were Latin-1."""
     try:
         return text.encode("latin-1").decode()
