@@ -76,6 +76,7 @@ class WebhookSettings(pydantic.BaseModel):
         agents: of which agents; of all, if there are none.
         outputs: whether the end of an execution comes with its output.
         remind_after_seconds: how long after it was asked a question or an approval is told of (again), if it is open.
+        links_as: who decides with the one-time links that come with a question or an approval; unset: none come.
         timeout_seconds: how long one try may take in all.
     """
 
@@ -90,6 +91,7 @@ class WebhookSettings(pydantic.BaseModel):
     agents: tuple[str, ...] = ()
     outputs: bool = False
     remind_after_seconds: tuple[Annotated[float, Field(ge=1, le=31_536_000)], ...] = Field((), max_length=20)
+    links_as: str | None = Field(None, min_length=1, max_length=255)
     timeout_seconds: float = Field(15.0, ge=0.1, le=60)
 
     @pydantic.field_validator("url")
@@ -260,11 +262,11 @@ class Settings(pydantic.BaseModel):
             return cls(**values)
         except pydantic.ValidationError as error:
             fault = error.errors(include_url=False, include_context=False)[0]
-            name = PREFIX + ".".join(str(part) for part in fault["loc"])
+            name = PREFIX + ".".join(str(part) for part in fault["loc"] or ("webhooks",))
             if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
                 raise ConfigurationError(name, f"no such setting; {cls._meant_by(name)}") from error
             said = fault["msg"].removeprefix("Value error, ")
-            is_secret = fault["loc"][:1] and fault["loc"][0] in _SECRET
+            is_secret = not fault["loc"] or fault["loc"][0] in _SECRET
             shown = "" if is_secret or repr(fault["input"]) in said else f", not {masked(repr(fault['input']))}"
             raise ConfigurationError(name, said + shown) from error
 
@@ -307,6 +309,12 @@ class Settings(pydantic.BaseModel):
     def _check_retention(cls, text: str) -> str:
         Retention.parse(text)
         return text
+
+    @pydantic.model_validator(mode="after")
+    def _check_links(self) -> Self:
+        if any(webhook.links_as for webhook in self.webhooks) and not (self.link_secrets and self.link_url):
+            raise ValueError("links_as needs agents_link_secrets and agents_link_url")
+        return self
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

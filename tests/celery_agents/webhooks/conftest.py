@@ -12,6 +12,7 @@ from celery_agents.engine.outcome import Outcome
 from celery_agents.settings import WebhookSettings
 from celery_agents.webhooks import Deliveries, Delivery
 from celery_agents.webhooks.deliverer import Deliverer
+from celery_agents.webhooks.links import Links
 from celery_agents.webhooks.notes import Notes
 from tests.celery_agents.driving import LEASE, Engine
 from tests.celery_agents.webhooks.receiving import Receiver, receiving
@@ -29,11 +30,11 @@ class Telling(Engine):
 
     deliverer: Deliverer | None = None
 
-    def tell(self, *receivers: WebhookSettings) -> None:
+    def tell(self, *receivers: WebhookSettings, links: Links | None = None) -> None:
         notes = Notes(self.store, receivers)
         self.before_pause, self.tell_outside = notes.before_pause, notes.tell_outside
         self.limits = Defaults(lease=LEASE, announce_within=LEASE)
-        self.deliverer = Deliverer(self.store, receivers, uniform=min)
+        self.deliverer = Deliverer(self.store, receivers, uniform=min, links=links)
 
     def execute(self, execution_id: str) -> Outcome | None:
         """See `Engine.execute`. An attempt's clock goes on, and that of the store stands still."""

@@ -8,8 +8,10 @@ import pytest
 
 from agent_statestore import AgentState
 from celery_agents import Run, tool
+from celery_agents.settings import Settings
 from celery_agents.webhooks import Deliveries, DeliveryStatus
 from celery_agents.webhooks.deliverer import SCHEDULE, Deliverer
+from celery_agents.webhooks.links import Links
 from tests.celery_agents.driving import Crash
 from tests.celery_agents.webhooks.conftest import Telling
 from tests.celery_agents.webhooks.receiving import Receiver
@@ -70,6 +72,22 @@ def test_an_approval_is_told_with_what_decides_it(telling: Telling, receiver: Re
     approval = told.data["approval"]
     assert (approval["tool"], approval["arguments"]) == ("pay", {"amount": 30})
     assert approval["digest"] == telling.store.get_summary(execution_id).waits[0].prompt["digest"]  # type: ignore[union-attr]
+
+
+def test_questions_come_with_links_to_answer_where_that_is_wanted(telling: Telling, receiver: Receiver) -> None:
+    hook = receiver.settings(links_as="chat")
+    settings = Settings(webhooks=(hook,), link_secrets=("k" * 40,), link_url="https://example.com")
+    links = Links(settings)
+    telling.tell(hook, links=links)
+    telling.execute(start(telling, lambda run, _: run.ask("Which?", choices=["red", "green"])))
+    telling.deliver()
+    told = receiver.got[0].data["links"]
+    assert [one["answer"] for one in told["choices"]] == ["red", "green"]
+    read = links.read(told["choices"][1]["url"].rpartition("/")[2])
+    assert (read.sender, read.key, read.answers) == ("chat", "ask", ("green",))
+    assert links.read(told["answer"].rpartition("/")[2]).answers == ()
+    with pytest.raises(ValueError, match="links_as needs agents_link_secrets and agents_link_url"):
+        Settings(webhooks=(hook,))
 
 
 def test_only_what_a_receiver_hears_is_noted(telling: Telling, receiver: Receiver) -> None:

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "diff": "celery_agents.cli.commands.diff:diff",
     "stats": "celery_agents.cli.commands.stats:stats",
     "session": "celery_agents.cli.commands.session:session",
+    "webhooks": "celery_agents.cli.commands.webhooks:webhooks",
     "archive": "celery_agents.cli.commands.archive:archive",
     "delete": "celery_agents.cli.commands.delete:delete",
     "purge": "celery_agents.cli.commands.purge:purge",

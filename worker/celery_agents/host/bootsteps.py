@@ -234,7 +234,7 @@ def _deliver(runtime: Runtime, duty: SweepDuty, stopping: threading.Event) -> No
     """Deliver webhooks in another thread, because receivers may be slower than bells can wait."""
     from celery_agents.webhooks.deliverer import Deliverer  # for those who have receivers
 
-    deliverer = Deliverer(runtime.store, runtime.settings.webhooks)
+    deliverer = Deliverer.of(runtime.store, runtime.settings)
     while not stopping.is_set():
         try:
             asyncio.run(deliverer.run(stopping.is_set, lambda: duty.is_held, runtime.settings.watch_seconds))

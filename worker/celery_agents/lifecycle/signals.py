@@ -132,11 +132,7 @@ def answer(
         key = asked.key
     if asked is not None and round in (None, asked.round):
         round = asked.round  # noqa: A001 - likewise
-        # The record of the step holds both. Refuse here what would not fit there.
-        dump([asked.prompt, value], "answer", _room(services))
-        problems = _problems_of_value(services, summary, asked, value, "answer")
-        if problems:
-            raise InvalidAnswer(asked.key, problems)
+        check_answer(services, summary, asked, value)
     try:
         _send(services, summary, SignalKind.ANSWER, key, value, round=1 if round is None else round, by=by)
     except QuestionNotAsked as error:
@@ -303,6 +299,15 @@ def _edited(services: Services, asked: Wait, arguments: Mapping[str, JSONValue])
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def check_answer(services: Services, summary: ExecutionSummary, asked: Wait, value: JSONValue) -> None:
+    """Raise `InvalidAnswer` or `ValueTooLarge` for what does not answer a question."""
+    # The record of the step holds both. Refuse here what would not fit there.
+    dump([asked.prompt, value], "answer", _room(services))
+    problems = _problems_of_value(services, summary, asked, value, "answer")
+    if problems:
+        raise InvalidAnswer(asked.key, problems)
 
 
 def _require_alive(summary: ExecutionSummary) -> None:

@@ -18,9 +18,10 @@ from agent_statestore.errors import StoreError, StoreUnavailable
 from agent_statestore.plain_text import line_logger
 from agent_statestore.store import Store
 from celery_agents.engine.patience import Outage
-from celery_agents.settings import WebhookSettings
+from celery_agents.settings import Settings, WebhookSettings
 from celery_agents.webhooks import sending
 from celery_agents.webhooks.deliveries import Deliveries, Delivery, DeliveryStatus
+from celery_agents.webhooks.links import Links
 from celery_agents.webhooks.payload import Untold, payload_of
 
 log = line_logger(__name__)
@@ -47,19 +48,26 @@ _HOLD: Final = timedelta(seconds=15)
 
 
 class Deliverer:
-    """Delivers what is due to the receivers of these settings."""
+    """Delivers what is due to the receivers of these settings. With `links`, questions come with links to answer."""
+
+    @classmethod
+    def of(cls, store: Store, settings: Settings) -> "Deliverer":
+        """Return the deliverer of an installation."""
+        return cls(store, settings.webhooks, links=Links(settings) if settings.link_secrets else None)
 
     def __init__(
         self,
         store: Store,
         receivers: Sequence[WebhookSettings],
         *,
+        links: Links | None = None,
         schedule: Sequence[timedelta] = SCHEDULE,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._store = store
         self._deliveries = Deliveries(store.documents)
         self._receivers = {receiver.name: receiver for receiver in receivers}
+        self._links = links
         self._schedule = schedule
         self._uniform = uniform
         self._in_flight: Counter[str] = Counter()
@@ -124,7 +132,7 @@ class Deliverer:
             self._failed(delivery, sending.Tried(said="no receiver has this name in the settings of this worker"))
             return
         try:
-            payload = payload_of(delivery, receiver, self._store, now)
+            payload = payload_of(delivery, receiver, self._store, now, self._links)
         except StoreUnavailable:
             raise
         except StoreError as error:  # the execution cannot be read: by a newer worker, perhaps

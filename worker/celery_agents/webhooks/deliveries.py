@@ -39,7 +39,7 @@ class DeliveryStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedWait:
     """The wait that a delivery tells of: see `agent_statestore.Wait`."""
 
     kind: str
@@ -72,7 +72,7 @@ class Delivery:
     execution_id: str
     agent_id: str
     at: datetime
-    asked: Asked | None = None
+    asked: AskedWait | None = None
     attempt: int = 0
     state: str | None = None
     reminder: int = 0
@@ -131,7 +131,7 @@ class Delivery:
             execution_id=value["execution_id"],
             agent_id=value["agent_id"],
             at=from_us(value["at"]),
-            asked=None if asked is None else Asked(kind=asked[0], key=asked[1], round=asked[2]),
+            asked=None if asked is None else AskedWait(kind=asked[0], key=asked[1], round=asked[2]),
             attempt=value["attempt"],
             state=value["state"],
             reminder=value["reminder"],

@@ -9,7 +9,7 @@ from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentContext, ExecutionSummary, Wait, WaitKind
 from agent_statestore.store import Store
 from celery_agents.settings import WebhookEvent, WebhookSettings
-from celery_agents.webhooks.deliveries import Asked, Deliveries, Delivery
+from celery_agents.webhooks.deliveries import AskedWait, Deliveries, Delivery
 
 log = line_logger(__name__)
 
@@ -83,7 +83,7 @@ def _of_wait(receiver: WebhookSettings, context: AgentContext, wait: Wait) -> li
             execution_id=context.execution_id,
             agent_id=context.agent_id,
             at=wait.asked_at + timedelta(seconds=seconds),
-            asked=Asked(kind=wait.kind.value, key=wait.key, round=wait.round),
+            asked=AskedWait(kind=wait.kind.value, key=wait.key, round=wait.round),
             attempt=context.attempt,
             reminder=number,
             due_at=wait.asked_at + timedelta(seconds=seconds),

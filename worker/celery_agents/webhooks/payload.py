@@ -9,7 +9,8 @@ from agent_statestore.records import ExecutionSummary, JSONValue, SignalKind, Wa
 from agent_statestore.store import Store
 from celery_agents.lifecycle.showing import approval_shown, moment_shown, question_shown, wait_shown
 from celery_agents.settings import WebhookSettings
-from celery_agents.webhooks.deliveries import Asked, Delivery
+from celery_agents.webhooks.deliveries import AskedWait, Delivery
+from celery_agents.webhooks.links import Links, links_shown
 
 # Receivers refuse long bodies. Above this, what users wrote is left out, and the receiver may ask for it.
 MOST_BYTES: Final = 256 * 1024
@@ -27,8 +28,10 @@ class Untold(Enum):
     """What it tells of is over: the question is answered, or the execution is gone."""
 
 
-def payload_of(delivery: Delivery, receiver: WebhookSettings, store: Store, now: datetime) -> bytes | Untold:
-    """Return the body to post, JSON. Raise `StoreError`."""
+def payload_of(
+    delivery: Delivery, receiver: WebhookSettings, store: Store, now: datetime, links: Links | None = None
+) -> bytes | Untold:
+    """Return the body to post, JSON; with `links` to decide by, if the receiver wants them. Raise `StoreError`."""
     summary = store.get_summary(delivery.execution_id)
     if delivery.asked is None:
         data = _of_end(delivery, receiver, store, summary)
@@ -37,14 +40,16 @@ def payload_of(delivery: Delivery, receiver: WebhookSettings, store: Store, now:
         if summary is None or waiting is None:
             return Untold.NOT_YET if summary is not None and _may_come(delivery, summary, now) else Untold.NO_MORE
         data = _of_wait(delivery, summary, waiting)
+        if links is not None and receiver.links_as is not None:
+            data["links"] = links_shown(links, delivery.execution_id, waiting, receiver.links_as)
     return _as_bytes({"type": delivery.event.value, "timestamp": moment_shown(delivery.at), "data": data})
 
 
-def _waiting(store: Store, summary: ExecutionSummary, asked: Asked) -> Wait | None:
+def _waiting(store: Store, summary: ExecutionSummary, asked: AskedWait) -> Wait | None:
     """Return the wait that a delivery tells of, if it is open: what was answered is shown until a worker comes."""
     if summary.cancel_requested:
         return None
-    places = ((Asked(kind=wait.kind.value, key=wait.key, round=wait.round), wait) for wait in summary.waits)
+    places = ((AskedWait(kind=wait.kind.value, key=wait.key, round=wait.round), wait) for wait in summary.waits)
     waiting = next((wait for place, wait in places if place == asked), None)
     # An execution that waits for nothing but people is due only when something has come.
     if waiting is not None and summary.due_at is not None and _is_answered(store, summary.execution_id, waiting):
