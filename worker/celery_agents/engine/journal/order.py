@@ -4,13 +4,16 @@ Tasks that run beside each other come to their next steps in the order in which 
 takes any time, and they would come to them in another order: of two steps of one name, each would get the other's
 result. So results are given out one after the other, in the order of their records, new ones like recorded ones; each
 task has time to come to its next step before another one gets its result.
+
+A look at what people have said takes its time, too, whether it finds something or not. So looks come one after the
+other, in the order of the code, and nobody gets a result until whoever has looked had time to go on.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice, takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agent_statestore.plain_text import line_logger
 from agent_statestore.records import AgentStep
@@ -18,12 +21,14 @@ from celery_agents.define.names import name_within
 
 log = line_logger(__name__)
 
+T = TypeVar("T")
+
 # How many rounds of the event loop a task may need to come from the end of an await to its next step.
 ROUNDS: Final = 8
 # How long is waited for a step to which the code does not come: it was removed, or waits for something else than steps.
 _PATIENCE_SECONDS: Final = 1.0
 # Taken by the engine itself, inside of what the code has asked for, or outside of the code's order.
-_NOT_AWAITED: Final = ("limit",)
+_NOT_AWAITED: Final = ("limit", "said")
 _ESCALATION: Final = "escalate "
 
 
@@ -40,6 +45,9 @@ class ReplayOrder:
         self._last: asyncio.Task[Any] | None = None
         self._giving: asyncio.Task[None] | None = None
         self._added: deque[AgentStep] = deque()
+        self._looks = 0
+        self._last_look: asyncio.Event | None = None
+        self._letting_go: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """The current task is about to call the agent's function: no other one comes to a step before it."""
@@ -72,7 +80,7 @@ class ReplayOrder:
         wanted = [key for key in keys if key in self._left]
         if not wanted:
             return
-        if asyncio.current_task() is self._last and self._next_are(wanted):
+        if asyncio.current_task() is self._last and not self._looks and self._next_are(wanted):
             # The task that got the last result has come to the next: nobody else could have come before it.
             self._take_out(wanted)
             return
@@ -83,8 +91,30 @@ class ReplayOrder:
                 try:
                     await asyncio.wait_for(event.wait(), _PATIENCE_SECONDS)
                 except TimeoutError:
-                    self._skip()
+                    if not self._looks:
+                        self._skip()
         self._last = asyncio.current_task()
+
+    async def look(self, look: Callable[[], Awaitable[T]]) -> T:
+        """Return what the look finds, when it is its turn."""
+        before, own = self._last_look, asyncio.Event()
+        self._last_look = own
+        self._looks += 1
+        try:
+            if before is not None:
+                await before.wait()
+            return await look()
+        finally:
+            self._letting_go.add(task := asyncio.get_running_loop().create_task(self._let_go(own)))
+            task.add_done_callback(self._letting_go.discard)
+
+    async def _let_go(self, own: asyncio.Event) -> None:
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+        self._looks -= 1
+        own.set()
+        if not self._looks:
+            self._give_out()
 
     def _next_are(self, keys: Sequence[str]) -> bool:
         return not self._waiting and set(islice(self._left, len(keys))) == set(keys)
@@ -102,6 +132,8 @@ class ReplayOrder:
             for _ in range(ROUNDS):
                 await asyncio.sleep(0)
             self._take_in()
+            if self._looks:
+                return  # the last one begins anew
             key = next(iter(self._left), None)
             event = None if key is None else self._waiting.pop(key, None)
             if key is None or event is None:

@@ -296,7 +296,8 @@ class AsyncRun(BaseRun):
         """See `Run.said`."""
         attempt, modes = self._attempt, self._modes(turn_is_over=turn_is_over)
         key = attempt.journal.come_to_look(SAID)
-        return await self._in_order(self._do(lambda: said(attempt, key, modes)), key)
+        with self._open_waits.in_flight():
+            return await self._order.look(lambda: self._do(lambda: said(attempt, key, modes)))
 
     async def _write_pending(self) -> None:
         await self._do(self._record_pending)

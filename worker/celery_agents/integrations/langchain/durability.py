@@ -6,13 +6,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NotRequired
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse, hook_config
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import PrivateStateAttr
-from langchain_core.messages import AnyMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from agent_statestore.plain_text import line_logger
@@ -92,7 +91,8 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
         count = len(request.messages) + (request.system_message is not None)
         title = f"{model}, {count} message{'s' * (count != 1)}"
         called = CalledAs(kind="model", name=model, title=title)
-        told: list[AnyMessage] = []
+        # What people have said comes with the answer into the state; an answer that they add to is not the last.
+        told: list[Any] = [*await heard(agent)]
         while True:
             asked = request.override(messages=[*request.messages, *told]) if told else request
             try:
@@ -101,28 +101,12 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
                 )
             except CallInterrupted as interrupted:
                 told += await interrupted_with(agent, interrupted)
-            else:
-                return replace(response, result=[*told, *response.result]) if told else response
-
-    def before_model(self, state: DurableState, runtime: Runtime[Any]) -> None:
-        """Do nothing: `invoke` is for graphs outside of executions, to which nobody says anything."""
-
-    @hook_config(can_jump_to=["model"])
-    def after_model(self, state: DurableState, runtime: Runtime[Any]) -> None:
-        """Do nothing either."""
-
-    async def abefore_model(self, state: DurableState, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Tell the model what people have said to the execution."""
-        del state, runtime
-        told = await heard(_agent_name())
-        return {"messages": told} if told else None
-
-    @hook_config(can_jump_to=["model"])
-    async def aafter_model(self, state: DurableState, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Go on, where the agent would end, with what people have said meanwhile."""
-        del runtime
-        told = await heard(_agent_name()) if is_end(state) else []
-        return {"messages": told, "jump_to": "model"} if told else None
+                continue
+            more = await heard(agent) if is_end(response) else []
+            told += response.result
+            if not more:
+                return replace(response, result=told)
+            told += more
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain.agents.middleware import ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.outcome import ExecutionUnwound
@@ -28,7 +29,7 @@ def inner_agents() -> Iterator[None]:
         _is_inner.reset(token)
 
 
-async def heard(agent: str) -> list[AnyMessage]:
+async def heard(agent: str) -> list[BaseMessage]:
     """Return what was said since the last look, if this is an agent to tell."""
     run = None if _is_inner.get() else async_run(f"agent {agent!r}")
     if run is None:
@@ -39,13 +40,14 @@ async def heard(agent: str) -> list[AnyMessage]:
         await unwind(stopped)
 
 
-async def interrupted_with(agent: str, interrupted: CallInterrupted) -> list[AnyMessage]:
+async def interrupted_with(agent: str, interrupted: CallInterrupted) -> list[BaseMessage]:
     """Return what the model had said, and what it was interrupted with."""
-    said: list[AnyMessage] = [AIMessage(interrupted.text)] if interrupted.text else []
+    said: list[BaseMessage] = [AIMessage(interrupted.text)] if interrupted.text else []
     return [*said, *await heard(agent)]
 
 
-def is_end(state: Any) -> bool:
-    """Return whether the agent would end: its model has answered, and calls nothing."""
-    last = state["messages"][-1]
-    return isinstance(last, AIMessage) and not last.tool_calls
+def is_end(response: ModelResponse[Any]) -> bool:
+    """Return whether the agent would end with this answer: its model calls nothing."""
+    return not any(
+        isinstance(message, ToolMessage) or getattr(message, "tool_calls", None) for message in response.result
+    )

@@ -21,12 +21,7 @@ from celery_agents.integrations.step_options import StepOptions
 
 # A channel of this name says that a middleware takes the steps of the nodes below: see integrations.langchain.
 MIDDLEWARE_CHANNEL: Final = "celery_agents_durability"
-_OF_THE_MIDDLEWARE: Final = frozenset(
-    {
-        *("model", "tools", "HumanInTheLoopMiddleware.after_model"),
-        *("DurabilityMiddleware.before_model", "DurabilityMiddleware.after_model"),
-    }
-)
+_OF_THE_MIDDLEWARE: Final = frozenset({"model", "tools", "HumanInTheLoopMiddleware.after_model"})
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
