@@ -263,7 +263,7 @@ class TestListener:
     def test_what_is_left_and_followed_again(self, store: RedisStore, listener: StreamListener) -> None:
         execution_id, lease = claimed(store)
         seq = 0
-        for pause in (0.0, 0.05) * 3:
+        for pause in (0.0, 0.02) * 2:
             listening_to(listener, execution_id)
             drain(listener)
             append(store, lease, seq := seq + 1, seq)
