@@ -1,7 +1,6 @@
 """The records that are read from a store: frozen, keyword-only, with aware datetimes checked on entry.
 
-A value typed `JSONValue` is anything that JSON carries. Each read decodes a separate copy, so mutating one changes
-nothing that is stored.
+A value typed `JSONValue` is anything that JSON carries. Each read decodes a copy: changing one changes nothing stored.
 """
 
 from collections.abc import Mapping
@@ -395,8 +394,8 @@ class Renewed:
 class Checkpointed:
     """The outcome of one `checkpoint`.
 
-    `cancel_requested` says that a cancel is in the mailbox. `due_now` says that the execution paused on something that
-    is already in its mailbox, so that its bell should be rung at once. `is_watched` is that of `Appended`.
+    `cancel_requested`: a cancel is in the mailbox. `due_now`: the execution paused on something that is there already,
+    so its bell should be rung at once. `is_watched`: see `Appended`.
     """
 
     version: int

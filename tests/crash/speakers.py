@@ -5,16 +5,15 @@ from datetime import timedelta
 
 from celery_agents import Retry, Run, agent, current_step, current_stream
 
-PARTS = 3
 WORDS = 12
 _failed: set[str] = set()
 
 
 @agent(name="crash.speaking")
-def speaking(run: Run, number: int) -> list[str]:
-    """Say a few texts, and return them."""
-    said = []
-    for part in range(PARTS):
+def speaking(run: Run, what: list[int]) -> list[str]:
+    """Say a number of texts, and return them; `what` is a number of the execution's, and how many."""
+    (number, parts), said = what, []
+    for part in range(parts):
         run.emit([number, part])
         retry = Retry(retries=2, first_delay=timedelta(milliseconds=20))
         said.append(run.options(retry=retry).step("say", say, number, part))

@@ -23,18 +23,19 @@ def speak_before_an_audience(
     scene: Scene,
     *,
     executions: int,
+    parts: int,
     viewers: int,
     kill_every: float,
     limit_seconds: float,
     outage: Callable[[], None] | None = None,
 ) -> str:
     """Kill workers, and once the store, until all has been said; return what it was like, in a sentence."""
-    started = [enqueue(speaking, number, runtime=scene.runtime) for number in range(executions)]
+    started = [enqueue(speaking, [number, parts], runtime=scene.runtime) for number in range(executions)]
     audience, dice, kills = Audience(started, viewers), random.Random(1), 0
     audience.start()
     scene.wait_until("something is said", lambda: any(viewer.seen for viewer in audience.viewers))
     began = next_kill = time.monotonic()
-    left = list(started)
+    left, outages = list(started), 0
     while left:
         pace = max(machine.latest, 1.0)
         assert time.monotonic() - began < limit_seconds * pace, f"{len(left)} are not over\n{scene.last_words()}"
@@ -47,6 +48,7 @@ def speak_before_an_audience(
             next_kill = time.monotonic() + kill_every * pace
             if outage is not None and kills == 2:
                 outage()
+                outages = 1
         try:
             left = [execution for execution in left if not execution.state.is_over]
         except StoreUnavailable:
@@ -56,8 +58,10 @@ def speak_before_an_audience(
     kinds = check(audience, scene.runtime.store)
     assert kinds["recovered"], "no worker died in the middle of anything"
     assert kinds["try_failed"]
+    assert outage is None or outages
     return (
-        f"{executions} executions, {viewers} viewers, {audience.reconnects} reconnects, {kills} workers killed, "
+        f"{executions} executions, {viewers} viewers, {audience.reconnects} reconnects, {kills} workers "
+        f"killed, {outages} outages of the store, "
         f"{kinds.total()} events ({kinds['text']} of text, {kinds['recovered']} recoveries, {kinds['gap']} gaps): "
         "none lost, none doubled, none out of order"
     )
@@ -68,7 +72,7 @@ def speak_before_an_audience(
     "cell", [SMALL[0], *(pytest.param(cell, marks=pytest.mark.full) for cell in SMALL[1:])], ids=str, indirect=True
 )
 def test_viewers_see_what_is_stored_whoever_dies(scene: Scene) -> None:
-    speak_before_an_audience(scene, executions=3, viewers=12, kill_every=1.0, limit_seconds=60)
+    speak_before_an_audience(scene, executions=3, parts=3, viewers=12, kill_every=1.0, limit_seconds=60)
 
 
 class TestManyViewers:
@@ -87,7 +91,7 @@ class TestManyViewers:
     ) -> None:
         outage = kill_and_start(store_server, down_seconds=1.0)
         said = speak_before_an_audience(
-            scene, executions=50, viewers=1000, kill_every=3.0, limit_seconds=600, outage=outage
+            scene, executions=50, parts=24, viewers=1000, kill_every=3.0, limit_seconds=600, outage=outage
         )
         with capsys.disabled():
             print(f"\n  {said}")

@@ -26,7 +26,7 @@ class Viewer:
         """Follow the execution to its end, with a connection that lasts for a few events at a time."""
         cursor = 0
         while not stop.is_set():
-            left = dice.randrange(1, 12)
+            left = dice.randrange(1, 8)
             async with self.execution.aio.follow(cursor) as follower:
                 while left > 0 and not follower.is_over and not stop.is_set():
                     for event in await follower.read(0.5):

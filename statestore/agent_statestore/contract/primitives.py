@@ -50,8 +50,7 @@ class StorePrimitives(DutyPrimitives, MailPrimitives, StreamPrimitives):
       trip and then writes, from what it read, in a second one.
     * An instance is safe to share between threads, and to use on both sides of a `fork`.
     * Time is the store's clock (see `agent_statestore.clock`), never the caller's.
-    * A *live lease* is one whose `lease_expires_at` is after now. The tokens of one execution grow by one with each
-      claim, for ever, also across release and expiry.
+    * A *live lease* ends after now. The tokens of one execution grow by one with each claim, for ever.
     * Returned records share nothing with what is stored.
     * What is damaged (no JSON, a field missing) is a state of that one execution: reading it raises
       `ExecutionUnreadable`, lists show it (`ExecutionSummary.unreadable`), and no other execution notices.

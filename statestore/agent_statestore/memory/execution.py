@@ -14,7 +14,7 @@ from agent_statestore.records import AuditEvent, Lease
 from agent_statestore.rules.audit import audit_row
 from agent_statestore.rules.checkpoints import checkpoint_changes
 from agent_statestore.rules.growth import Growth
-from agent_statestore.rules.hearing import Standing
+from agent_statestore.rules.hearing import HolderStanding
 from agent_statestore.rules.streams import StreamEnd
 from agent_statestore.states import AgentState
 
@@ -65,11 +65,11 @@ class StoredExecution:
         """Return the addresses of the signals in the mailbox."""
         return {address_of(signal.kind, signal.key) for signal in self.signals.values() if signal.text is not None}
 
-    def heard(self) -> Standing:
+    def heard(self) -> HolderStanding:
         """Return what `hear` asks about."""
         header = self.header
         mail = {s.signal_id: address_of(s.kind, s.key) for s in self.signals.values() if s.text is not None}
-        return Standing(
+        return HolderStanding(
             header["execution_id"], header["token"], header["lease_until_us"], header["cancel_requested"], mail
         )
 

@@ -9,7 +9,7 @@ from agent_statestore.redis import answers
 from agent_statestore.redis.keys import MAILBOX, SIGNALS, Keys
 from agent_statestore.redis.scripts import script
 from agent_statestore.redis.servers.connection import Connection
-from agent_statestore.rules.hearing import Standing, heard
+from agent_statestore.rules.hearing import HolderStanding, heard
 from agent_statestore.states import AgentState
 from agent_statestore.store import Store
 
@@ -38,7 +38,7 @@ class RedisMail(Store):
             if token is not None:
                 mail = self._addresses_of(lease.execution_id) if int(waiting or 0) > 0 else {}
                 standings.append(
-                    Standing(lease.execution_id, int(token), int(until_us or 0), int(cancelled or 0), mail)
+                    HolderStanding(lease.execution_id, int(token), int(until_us or 0), int(cancelled or 0), mail)
                 )
         return heard(leases, standings)
 

@@ -8,7 +8,7 @@ from agent_statestore.contract.mail import Heard
 from agent_statestore.records import Lease
 
 
-class Standing(NamedTuple):
+class HolderStanding(NamedTuple):
     """What a header says of an execution; `mail` has the address of each unconsumed signal."""
 
     execution_id: str
@@ -18,7 +18,7 @@ class Standing(NamedTuple):
     mail: Mapping[str, str]
 
 
-def heard(leases: Sequence[Lease], standings: Iterable[Standing]) -> Heard:
+def heard(leases: Sequence[Lease], standings: Iterable[HolderStanding]) -> Heard:
     """Return what the holders of these leases hear of what was found."""
     found = {standing.execution_id: standing for standing in standings}
     lost: set[str] = set()

@@ -49,11 +49,11 @@ from agent_statestore.rules.rates import asked
 from agent_statestore.sql.activity import ActivityReading
 from agent_statestore.sql.beside.documents import SQLDocuments
 from agent_statestore.sql.beside.duties import DutyStatements
+from agent_statestore.sql.beside.mail import MailReading
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.driver_options import check_libpq_options
 from agent_statestore.sql.joining import Create, Joining
 from agent_statestore.sql.locking.joined import create_locked
-from agent_statestore.sql.mail import MailReading
 from agent_statestore.sql.postgresql.primitives import PostgreSQLPrimitives
 from agent_statestore.sql.primitives import Primitives
 from agent_statestore.sql.reading import Reading

@@ -19,7 +19,7 @@ from celery_agents.client.following import (
     require_completed,
 )
 from celery_agents.client.steered import SteeredExecution
-from celery_agents.client.text import TextPiece, TextPieces, pieces_of
+from celery_agents.client.text import TextPiece, async_pieces_of, pieces_of
 from celery_agents.client.watch import AsyncWatch
 from celery_agents.engine.journal.spending import spent_in
 from celery_agents.lifecycle import delete, signals
@@ -28,7 +28,7 @@ from celery_agents.lifecycle.decider import PYTHON, Decider
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import approval_of, approvals_of, question_of, questions_of
 
-# A watch tells of every change. Looking without being told, as rarely as this, guards against what nobody foresees.
+# A watch tells of every change. Looking without being told guards against what nobody foresees.
 LOOK_ANYWAY_SECONDS: Final = 30.0
 
 
@@ -117,7 +117,8 @@ class Execution(SteeredExecution):
         raises `WaitInsideAgent`, as do all ways to wait, unless `timeout` is 0: the agent would hold the slot that the
         other execution may need. There, `run.spawn` and `run.gather` wait without a slot.
         """
-        return self._output(self._look_until(lambda summary: summary.state.is_over, timeout))
+        require_completed(self._look_until(lambda summary: summary.state.is_over, timeout))
+        return self.context().output
 
     def wait_for_question(self, timeout: float | None = None) -> Wait | None:
         """Block until the execution asks a person something, and return the question; None if it ended without one.
@@ -162,9 +163,9 @@ class Execution(SteeredExecution):
     def events(self, after: int = 0, *, timeout: float | None = None) -> Iterator[StreamEvent]:
         """Follow what happens, live: yield the events of its stream, in order, until the execution is over.
 
-        Begin behind the event of number `after`, such as the last one that was seen before a connection was lost; 0 is
-        the beginning. If older events were removed meanwhile, a `trimmed` event says so. The last one is `ended`. See
-        `agent_statestore.streams.StreamKind`. While the store is away, this waits.
+        Begin behind the event of number `after`, such as the last one that was seen before a connection was lost. If
+        older ones were removed, a `trimmed` event says so. The last one is `ended`; see `StreamKind`. While the store
+        is away, this waits.
 
         Raise `TimeoutError` after so many seconds in all, `ExecutionNotFound`, and `WaitInsideAgent` as `wait` does.
         """
@@ -305,10 +306,6 @@ class Execution(SteeredExecution):
             return said
         return f"{said}: no worker on {self._services.store.url} that knows agent {summary.agent_id!r} has taken it yet"
 
-    def _output(self, summary: ExecutionSummary) -> JSONValue:
-        require_completed(summary)
-        return self.context().output
-
 
 class AsyncExecution:
     """`Execution` with awaitable methods; `Execution` describes their meaning and their errors."""
@@ -418,13 +415,9 @@ class AsyncExecution:
         async for event in async_events_of(self._execution, after, timeout):
             yield event
 
-    async def stream_text(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[TextPiece]:
-        """Follow the text that its models say, piece by piece."""
-        seen = TextPieces()
-        async for event in self.events(after, timeout=timeout):
-            piece = seen.piece_of(event)
-            if piece is not None:
-                yield piece
+    def stream_text(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[TextPiece]:
+        """Follow the text of its models."""
+        return async_pieces_of(self.events(after, timeout=timeout))
 
     async def resume(self, answer: JSONValue, **options: Any) -> None:
         """Answer the question that the execution waits for."""

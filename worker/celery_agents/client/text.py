@@ -1,6 +1,6 @@
 """The text that an execution's models say, as a reader gets it piece by piece."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent_statestore.records import ExecutionSummary, JSONValue
@@ -65,6 +65,15 @@ def pieces_of(events: Iterable[StreamEvent]) -> Iterator[TextPiece]:
     """Yield the pieces of text in these events."""
     seen = TextPieces()
     for event in events:
+        piece = seen.piece_of(event)
+        if piece is not None:
+            yield piece
+
+
+async def async_pieces_of(events: AsyncIterable[StreamEvent]) -> AsyncIterator[TextPiece]:
+    """Yield the pieces of text in these events."""
+    seen = TextPieces()
+    async for event in events:
         piece = seen.piece_of(event)
         if piece is not None:
             yield piece

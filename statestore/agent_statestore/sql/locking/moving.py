@@ -15,7 +15,7 @@ from agent_statestore.sql.tables import AUDIT_COLUMNS, COLUMNS
 from agent_statestore.sql.transaction import Select, Transaction
 
 
-class LockedMoving(LockedContexts, LockedWriting):
+class LockedMovingPrimitives(LockedContexts, LockedWriting):
     """The primitives that read an execution whole, or restore it; see `StorePrimitives` for each."""
 
     def __init__(self, database: LockingDatabase, clock: Clock | None) -> None:

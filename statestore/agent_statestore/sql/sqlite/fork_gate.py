@@ -12,6 +12,7 @@ Other users of SQLite in the process, such as a result backend, do not pass thro
 import os
 import sqlite3
 from contextlib import suppress
+from sqlite3 import Connection as SQLite
 from typing import Any, ClassVar, Final
 
 from agent_statestore.drivers.fork_gate import ForkGate
@@ -19,7 +20,7 @@ from agent_statestore.drivers.fork_gate import ForkGate
 sqlite_gate: Final = ForkGate("SQLite")
 
 
-class GatedConnection(sqlite3.Connection):
+class GatedConnection(SQLite):
     """A connection that is closed inside the gate, also by the garbage collector, and only by its own process."""
 
     _gate: ClassVar[ForkGate] = sqlite_gate

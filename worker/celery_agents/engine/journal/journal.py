@@ -121,12 +121,6 @@ class Journal:
             self.within[key] = group.keys
         return key
 
-    def has_ahead(self) -> bool:
-        """Whether something is recorded that the code has not come to yet."""
-        while self._ahead and self._ahead[-1] in self._reached:
-            self._ahead.pop()
-        return bool(self._ahead)
-
     def _refuse(self, name: str, inside: str | None) -> NoReturn:
         """Say why no step can be taken here: in a thread of the code's own, whatever the agent's function does."""
         if inside is None or (get_ident() != self.thread and self._nesting.step_of_context is None):
@@ -287,3 +281,11 @@ def _mismatch(key: str, recorded: Action, action: Action) -> JournalMismatch | N
             "(times, random numbers) belong into a step",
         )
     return None
+
+
+def has_ahead(journal: Journal) -> bool:
+    """Return whether something is recorded that the code has not come to yet."""
+    ahead, reached = journal._ahead, journal._reached
+    while ahead and ahead[-1] in reached:
+        ahead.pop()
+    return bool(ahead)

@@ -14,6 +14,7 @@ from agent_statestore.errors import InvalidRecord
 from agent_statestore.records import Action, Result, SayMode, Signal, SignalKind
 from celery_agents.define.saying import Saying
 from celery_agents.engine.attempt import Attempt
+from celery_agents.engine.journal.journal import has_ahead
 
 SAID: Final = "said"
 
@@ -28,7 +29,7 @@ def said(attempt: Attempt, key: str, modes: Collection[SayMode] = EVERY_MODE) ->
     recorded = attempt.journal.look_up(key, action) if attempt.journal.has(key) else None
     if recorded is None:
         attempt.course.check_goes_on()
-        if attempt.journal.has_ahead() or not attempt.recorder.paused_on.is_left:
+        if has_ahead(attempt.journal) or not attempt.recorder.paused_on.is_left:
             return ()
         attempt.mailbox.take_in(attempt.ask_store(attempt.mailbox.read))
         signals = _fitting(attempt, attempt.mailbox.waiting(SignalKind.SAY, modes))

@@ -22,7 +22,7 @@ from celery_agents.integrations.openai_agents.models import durable_model, durab
 from celery_agents.integrations.openai_agents.people import decide
 from celery_agents.integrations.openai_agents.scope import RunnerOptions, RunScope, scope_around, told_here, within
 from celery_agents.integrations.openai_agents.sessions import durable_session
-from celery_agents.integrations.openai_agents.steering import Told, items_of
+from celery_agents.integrations.openai_agents.steering import ToldMessages, items_of
 from celery_agents.integrations.step_options import StepOptions
 from celery_agents.integrations.steps import durable_run
 
@@ -121,7 +121,7 @@ class DurableRunner:
                 return result
             # Where the run would end, it goes on with what people have said meanwhile. A session has the rest.
             before = [] if options.get("session") is not None else told.put_into(result.to_input_list())
-            scope.told = Told()
+            scope.told = ToldMessages()
             result = await _drive(plain, clone, [*before, *items_of(said)], on_stream, options)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from celery_agents.define.retry import Retry
 from celery_agents.integrations.openai_agents.connections import ServerConnection, connection_of
-from celery_agents.integrations.openai_agents.steering import Told
+from celery_agents.integrations.openai_agents.steering import ToldMessages
 from celery_agents.integrations.step_options import StepOptions
 
 
@@ -51,7 +51,7 @@ class RunScope:
 
     options: RunnerOptions
     outermost: str = ""
-    told: Told = field(default_factory=Told)
+    told: ToldMessages = field(default_factory=ToldMessages)
     clones: dict[int, Any] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
     edits: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def scope_around() -> RunScope | None:
     return _scope.get()
 
 
-def told_here() -> Told | None:
+def told_here() -> ToldMessages | None:
     """Return what people have said to the agent that runs; None for one that works for another one."""
     scope = _scope.get()
     return scope.told if scope is not None and _label.get() == scope.outermost else None

@@ -23,7 +23,7 @@ def as_items(given: Any) -> list[Any]:
 
 
 @dataclass(slots=True)
-class Told:
+class ToldMessages:
     """What was put into the inputs of one run: the items, each with the number of the SDK's own items before it."""
 
     _items: list[tuple[int, dict[str, Any]]] = field(default_factory=list)

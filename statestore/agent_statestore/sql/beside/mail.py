@@ -7,7 +7,7 @@ from typing import Any
 from agent_statestore.codec.signals import decode_mailbox
 from agent_statestore.contract.mail import Heard
 from agent_statestore.records import Lease, Signal
-from agent_statestore.rules.hearing import Standing, heard
+from agent_statestore.rules.hearing import HolderStanding, heard
 from agent_statestore.sql.activity import AMONG
 from agent_statestore.sql.database import Database
 from agent_statestore.sql.single import quoted
@@ -45,7 +45,7 @@ class MailReading:
         return heard(
             leases,
             [
-                Standing(execution_id, token, until_us, cancelled, _mail_of(pending))
+                HolderStanding(execution_id, token, until_us, cancelled, _mail_of(pending))
                 for execution_id, token, until_us, cancelled, pending in rows
             ],
         )
