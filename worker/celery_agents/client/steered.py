@@ -14,6 +14,11 @@ class SteeredExecution(ABC):
     id: str
     _services: Services
 
+    @property
+    def services(self) -> Services:
+        """The installation that it is seen through."""
+        return self._services
+
     def say(
         self,
         text: str,

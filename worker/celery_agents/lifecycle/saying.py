@@ -4,11 +4,13 @@ from typing import Final
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.records import SayMode, SignalKind, require_name, require_text
+from agent_statestore.records import SayMode, Signal, SignalKind, require_name, require_text
 from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
 
 DEFAULT_MODE: Final = SayMode.NEXT_BOUNDARY
+# What command line and HTTP call a fork that goes on with a message: `celery_agents.replay.roll_back`.
+ROLLBACK: Final = "rollback"
 
 # This sets sayings apart from the signals that executions send to each other, whose ids are no secret.
 _MESSAGE_ID: Final = "say {}"
@@ -21,6 +23,11 @@ def say(
     services: Services, execution_id: str, text: str, *, mode: SayMode | str, message_id: str | None, by: Decider
 ) -> None:
     """Put what somebody says into the mailbox; see `Execution.say`."""
+    services.store.send(execution_id, signal_of(services, text, mode=mode, message_id=message_id, by=by))
+
+
+def signal_of(services: Services, text: str, *, mode: SayMode | str, message_id: str | None, by: Decider) -> Signal:
+    """Return what is said as a signal. Raise `InvalidRecord` and `ValueTooLarge`."""
     mode = mode_of(mode)
     if not isinstance(text, str) or not text:
         raise InvalidRecord("text", f"needs a text of at least 1 character, not {text!r:.80}")
@@ -32,7 +39,7 @@ def say(
     # The record of a step will hold it.
     dump(text, "text", services.store.max_value_bytes - _ROOM_BYTES)
     signal_id = None if message_id is None else _MESSAGE_ID.format(message_id)
-    services.store.send(execution_id, by.signal(SignalKind.SAY, mode, text, signal_id=signal_id))
+    return by.signal(SignalKind.SAY, mode, text, signal_id=signal_id)
 
 
 def mode_of(mode: SayMode | str) -> SayMode:

@@ -11,7 +11,7 @@ from celery_agents.client.following import check_outside_of_agents
 from celery_agents.engine.relatives import SPAWN
 from celery_agents.lifecycle.services import Services
 from celery_agents.lifecycle.signals import what_it_does
-from celery_agents.replay import fork, rewind
+from celery_agents.replay import fork, rewind, roll_back
 
 
 class Process(Protocol):
@@ -61,6 +61,13 @@ class LocalExecution(Execution):
         """`celery_agents.replay.rewind`, on the test's clock."""
         rewound = rewind(self.id, to_step, runtime=self._services, clock=self._agents.clock, **options)
         return LocalExecution(rewound.id, self._agents)
+
+    def roll_back(self, to_step: int, text: str, **options: Any) -> "LocalExecution":
+        """`celery_agents.replay.roll_back`, on the test's clock."""
+        services, clock = self._services, self._agents.clock
+        return LocalExecution(
+            roll_back(self.id, to_step, text, runtime=services, clock=clock, **options).id, self._agents
+        )
 
     def __iter__(self) -> Iterator[AgentStep]:
         """The steps, after everything that can go on has."""
