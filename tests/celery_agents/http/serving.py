@@ -51,7 +51,10 @@ async def of_scope(scope: Any) -> str | None:
 
 
 def serve_wsgi(runtime: Runtime, **options: Any) -> Iterator[int]:
-    application = validator(ExecutionsWSGI(of_environ, runtime=runtime, max_body_bytes=LIMIT, **options))
+    return served_by_wsgiref(validator(ExecutionsWSGI(of_environ, runtime=runtime, max_body_bytes=LIMIT, **options)))
+
+
+def served_by_wsgiref(application: Any) -> Iterator[int]:
     with make_server("127.0.0.1", 0, application, server_class=Threading, handler_class=Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -61,7 +64,10 @@ def serve_wsgi(runtime: Runtime, **options: Any) -> Iterator[int]:
 
 
 def serve_asgi(runtime: Runtime, **options: Any) -> Iterator[int]:
-    application = ExecutionsASGI(of_scope, runtime=runtime, max_body_bytes=LIMIT, **options)
+    return served_by_uvicorn(ExecutionsASGI(of_scope, runtime=runtime, max_body_bytes=LIMIT, **options))
+
+
+def served_by_uvicorn(application: Any) -> Iterator[int]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="on"))

@@ -1,0 +1,1 @@
+"""Small real applications that have the front door in them."""
