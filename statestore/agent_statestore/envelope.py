@@ -50,6 +50,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
         Need("several open waits", 2, lambda fields: len(fields["waits"]) > 1),
         Need("a wait that several steps share", 2, lambda fields: any(map(_is_shared, fields["waits"]))),
         Need("several interrupted waits", 2, lambda fields: any(map(_has_interrupted, fields["waits"]))),
+        Need("votes of several people", 2, lambda fields: any("voters" in wait for wait in fields["waits"])),
     ),
     "step": (
         Need("the first of several waits", 2, lambda fields: fields["action"]["kind"] == "any"),

@@ -1,9 +1,10 @@
-"""Text that reads as what it is: names of people, and lines of a log."""
+"""Texts that must read as what they are: names of people, lines of a log, and keys that are made of several parts."""
 
 import logging
 import re
 import unicodedata
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from agent_statestore.errors import InvalidRecord
@@ -113,3 +114,31 @@ def _plain(value: Any) -> Any:
 
 # One for all loggers: a filter is added to a logger once.
 PLAIN: Final = PlainLines()
+
+
+# It stands between a key and a round where both are one key of a backend's. No key contains it.
+ROUND_MARK: Final = "\x1f"
+
+
+def require_round(key: str, round: object) -> None:  # noqa: A002 - the field's name
+    """Raise `InvalidRecord` for a round that does not count from 1, and for a key that leaves no room for it."""
+    if isinstance(round, bool) or not isinstance(round, int) or round < 1:
+        raise InvalidRecord("round", f"rounds are counted from 1, not {round!r:.80}")
+    if ROUND_MARK in key:
+        raise InvalidRecord("key", "must not contain the character U+001F")
+    if round > 1 and len(f"{key}{ROUND_MARK}{round}") > 255:
+        raise InvalidRecord("key", f"is too long for round {round}")
+
+
+# It stands between the key of an approval that several decide and the mark of one of them. No other key contains it.
+VOTE_MARK: Final = "\x1e"
+
+
+def vote_key(key: str, voter: str) -> str:
+    """Return the key of the signal by which one of several decides on the approval of this key."""
+    return f"{key}{VOTE_MARK}{sha256(voter.encode()).hexdigest()[:24]}"
+
+
+def without_voter(key: str) -> str:
+    """Return the key of the approval, of any signal's key."""
+    return key.partition(VOTE_MARK)[0]

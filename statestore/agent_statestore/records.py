@@ -12,7 +12,10 @@ from agent_statestore.clock import require_aware as require_aware
 from agent_statestore.clock import require_delay as require_delay
 from agent_statestore.clock import require_ringable as require_ringable
 from agent_statestore.errors import InvalidRecord
-from agent_statestore.plain_text import require_sender
+from agent_statestore.plain_text import ROUND_MARK as ROUND_MARK
+from agent_statestore.plain_text import require_round, require_sender
+from agent_statestore.plain_text import vote_key as vote_key
+from agent_statestore.plain_text import without_voter as without_voter
 from agent_statestore.states import AgentState
 from agent_statestore.states import AuditEvent as AuditEvent
 from agent_statestore.states import SayMode as SayMode
@@ -54,20 +57,6 @@ def require_amount(field_name: str, amount: object) -> None:
         is_long = isinstance(amount, int) and abs(amount) > _MOST**2  # Python refuses to show the longest
         shown = "a longer one" if is_long else f"{amount!r:.80}"
         raise InvalidRecord(field_name, f"needs a number of at least 0, and at most 10^15, not {shown}")
-
-
-# It stands between a key and a round where both are one key of a backend's. No key contains it.
-ROUND_MARK: Final = "\x1f"
-
-
-def require_round(key: str, round: object) -> None:  # noqa: A002 - the field's name
-    """Raise `InvalidRecord` for a round that does not count from 1, and for a key that leaves no room for it."""
-    if isinstance(round, bool) or not isinstance(round, int) or round < 1:
-        raise InvalidRecord("round", f"rounds are counted from 1, not {round!r:.80}")
-    if ROUND_MARK in key:
-        raise InvalidRecord("key", "must not contain the character U+001F")
-    if round > 1 and len(f"{key}{ROUND_MARK}{round}") > 255:
-        raise InvalidRecord("key", f"is too long for round {round}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +212,7 @@ class Wait:
     A question whose answer is of no use is asked anew: its `round` grows by one, and `refused` says what was wrong with
     the answer to the round before. An answer belongs to one round. `answer_type` is how the code that asks names the
     type of the answer, for a process that has this code, too.
+    Where several people decide, `voters` are those who have not. A signal of each, under `vote_key`, ends the pause.
     """
 
     kind: WaitKind
@@ -234,9 +224,13 @@ class Wait:
     round: int = 1
     refused: str | None = None
     answer_type: JSONValue = None
+    voters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_name("key", self.key)
+        for voter in self.voters:
+            require_sender("voters", voter)
+            require_round(vote_key(self.key, voter), self.round)
         require_round(self.key, self.round)
         require_text("refused", self.refused)
         require_aware("asked_at", self.asked_at)

@@ -15,6 +15,7 @@ from celery_agents.define.origin import name_for
 from celery_agents.define.registry import Registry, default_registry
 from celery_agents.define.retry import Retry
 from celery_agents.define.tool import RequiresApproval, Tool
+from celery_agents.define.voting import Voting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,6 +151,9 @@ def tool(
     on_crash: OnCrash = CrashPolicy.RETRY,
     requires_approval: RequiresApproval = False,
     approval_timeout: timedelta | None = None,
+    approvers: Iterable[str] = (),
+    quorum: int = 1,
+    rejections: int = 1,
     registry: Registry | None = None,
 ) -> Callable[[Callable[P, T]], Tool[P, T]]: ...
 def tool(
@@ -165,6 +169,9 @@ def tool(
     on_crash: OnCrash = CrashPolicy.RETRY,
     requires_approval: RequiresApproval = False,
     approval_timeout: timedelta | None = None,
+    approvers: Iterable[str] = (),
+    quorum: int = 1,
+    rejections: int = 1,
     registry: Registry | None = None,
 ) -> Tool[P, T] | Callable[[Callable[P, T]], Tool[P, T]]:
     """Make a tool of a function, plain or async.
@@ -175,7 +182,8 @@ def tool(
     `timeout` is for one try. `on_crash` says what happens to a call during which the process died: "retry", "ask",
     "fail", or a function that looks whether the call took effect; see `CrashPolicy` and `Happened`. `requires_approval`
     is True or a function of the arguments by name. A person then has `approval_timeout` to approve the call, or
-    unlimited time if that is None.
+    unlimited time if that is None. With `approvers`, senders of these names alone may decide, each once: the call is
+    made when `quorum` of them have approved, and refused when `rejections` of them have rejected it.
     """
 
     def register(function: Callable[P, T]) -> Tool[P, T]:
@@ -190,6 +198,7 @@ def tool(
             on_crash=on_crash,
             requires_approval=requires_approval,
             approval_timeout=approval_timeout,
+            voting=Voting.of(approvers, quorum, rejections),
         )
         (registry or default_registry).add_tool(made)
         return made

@@ -9,12 +9,13 @@ What each function takes means what it means for the method of `Run` of that kin
 said here; how large a prompt may be, the store says when it is waited for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from agent_statestore.envelope import dump
 from agent_statestore.records import JSONValue
+from celery_agents.define.voting import Voting
 from celery_agents.engine.pauses.approval import AskedApproval, asked_approval
 from celery_agents.engine.pauses.child import AwaitedChild, Child, check_child
 from celery_agents.engine.pauses.event import AwaitedEvent, awaited_event
@@ -48,9 +49,13 @@ def approval(
     schema: Mapping[str, JSONValue] | None = None,
     timeout: timedelta | None = None,
     name: str | None = None,
+    approvers: Iterable[str] = (),
+    quorum: int = 1,
+    rejections: int = 1,
 ) -> AskedApproval:
     """Return an approval of a call; see `Run.approve`. Its result is the arguments that were approved."""
-    return asked_approval(tool, arguments, description, schema, timeout, name)
+    voting = Voting.of(approvers, quorum, rejections)
+    return asked_approval(tool, arguments, description, schema, timeout, name, voting=voting)
 
 
 def event(

@@ -6,7 +6,7 @@ from typing import Final
 from agent_statestore.clock import from_us, to_us
 from agent_statestore.codec.signals import address_of, mailbox_key
 from agent_statestore.envelope import Fields, dump, load, present, seal, unseal
-from agent_statestore.records import SignalKind, Wait, WaitKind
+from agent_statestore.records import SignalKind, Wait, WaitKind, vote_key
 
 # The kind of signal that ends a wait, as stored; a timer has none.
 WAIT_SIGNAL: Final = {
@@ -20,9 +20,10 @@ WAIT_SIGNAL: Final = {
 def addresses_of(waits: Sequence[Wait]) -> tuple[str, ...]:
     """Return the addresses of the signals that end a pause on these waits."""
     return tuple(
-        address_of(WAIT_SIGNAL[wait.kind], mailbox_key(wait.key, wait.round))
+        address_of(WAIT_SIGNAL[wait.kind], mailbox_key(key, wait.round))
         for wait in waits
         if wait.kind in WAIT_SIGNAL
+        for key in ([vote_key(wait.key, voter) for voter in wait.voters] or [wait.key])
     )
 
 
@@ -63,6 +64,7 @@ def _fields_of(wait: Wait) -> Fields:
             "round": None if wait.round == 1 else wait.round,
             "refused": wait.refused,
             "type": wait.answer_type,
+            "voters": list(wait.voters) or None,
         }
     )
 
@@ -79,4 +81,5 @@ def _wait_of(fields: Fields) -> Wait:
         round=fields.get("round", 1),
         refused=fields.get("refused"),
         answer_type=fields.get("type"),
+        voters=tuple(fields.get("voters", ())),
     )

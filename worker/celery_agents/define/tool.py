@@ -13,6 +13,7 @@ from celery_agents.define.crash_policy import CrashPolicy, OnCrash, Reconcile, c
 from celery_agents.define.names import check_duration
 from celery_agents.define.origin import Origin, wear
 from celery_agents.define.retry import Retry
+from celery_agents.define.voting import Voting
 from celery_agents.errors import InvalidArguments, RegistrationError
 
 P = ParamSpec("P")
@@ -32,6 +33,7 @@ class Tool(Generic[P, T]):
         timeout: how long one try may take.
         crash_policy: what happens to a call during which the process died; `reconcile` is its function, if any.
         approval_timeout: how long a person has to approve.
+        voting: who decides on a call that needs approval, and how many of them; anybody if None.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Tool(Generic[P, T]):
         on_crash: OnCrash = CrashPolicy.RETRY,
         requires_approval: RequiresApproval = False,
         approval_timeout: timedelta | None = None,
+        voting: Voting | None = None,
     ) -> None:
         for limit_name, limit in (("timeout", timeout), ("approval_timeout", approval_timeout)):
             if limit is not None:
@@ -60,6 +63,7 @@ class Tool(Generic[P, T]):
         self.retry = retry
         self.timeout = timeout
         self.approval_timeout = approval_timeout
+        self.voting = voting
         self.function = function
         self.description = inspect.getdoc(types.unwrap(function)) or ""
         self.made = Origin.of(function)

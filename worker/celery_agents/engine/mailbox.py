@@ -73,6 +73,12 @@ class Mailbox:
                     return latest
         return None
 
+    def find(self, kind: SignalKind, key: str, round: int = 1) -> Signal | None:  # noqa: A002 - the field's name
+        """Return the oldest signal of this address, which stays."""
+        with self._lock:
+            wanted = (kind, key, round)
+            return next((one for one in self.signals if (one.kind, one.key, one.round) == wanted), None)
+
     def discard(self, kind: SignalKind, key: str, round: int = 1) -> None:  # noqa: A002 - likewise
         """Take all signals of this address: nobody waits for them any more."""
         while self.take(kind, key, round) is not None:

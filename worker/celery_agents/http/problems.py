@@ -29,6 +29,7 @@ from celery_agents.errors import (
 )
 from celery_agents.http.messages import Reply
 from celery_agents.lifecycle.signals import SeveralAsked
+from celery_agents.lifecycle.voting import NotAnApprover
 
 log = line_logger(__name__)
 
@@ -45,6 +46,7 @@ _STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (MailboxFull, 429),
     (QuestionNotAsked, 409),
     (NoApprovalAsked, 409),
+    (NotAnApprover, 403),
     (SeveralAsked, 409),
     (UnknownAgent, 400),
     (InvalidInput, 400),

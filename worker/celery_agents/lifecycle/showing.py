@@ -22,6 +22,7 @@ def approval_shown(asked: Wait) -> dict[str, JSONValue]:
     """Return an approval, with all that is needed to decide it."""
     call = shown(asked)
     told = {name: call[name] for name in ("tool", "description", "arguments", "digest")}
+    told |= {name: call[name] for name in ("approvers", "quorum", "rejections", "votes") if name in call}
     return {"key": asked.key, **_round(asked), **told, "schema": None if asked.schema is None else dict(asked.schema)}
 
 

@@ -10,7 +10,15 @@ from typing import Any, Final
 from agent_statestore.envelope import dump
 from agent_statestore.errors import AlreadyAnswered, ExecutionNotFound, ExecutionOver, InvalidRecord, QuestionNotAsked
 from agent_statestore.plain_text import line_logger
-from agent_statestore.records import ExecutionSummary, JSONValue, SignalKind, Wait, WaitKind, require_name
+from agent_statestore.records import (
+    ExecutionSummary,
+    JSONValue,
+    SignalKind,
+    Wait,
+    WaitKind,
+    require_name,
+    without_voter,
+)
 from agent_statestore.store import Store
 from celery_agents.define import types
 from celery_agents.define.answers import expected_by
@@ -19,6 +27,7 @@ from celery_agents.engine.pauses.approval import Ruling
 from celery_agents.errors import AgentsError, InvalidAnswer, InvalidArguments, InvalidEvent, NoApprovalAsked
 from celery_agents.lifecycle.decider import Decider
 from celery_agents.lifecycle.services import Services
+from celery_agents.lifecycle.voting import key_of_decision
 
 log = line_logger(__name__)
 
@@ -237,8 +246,9 @@ def _decided(store: Store, summary: ExecutionSummary, key: str | None, digest: s
             continue
         payload = signal.payload
         on = payload.get("digest") if isinstance(payload, dict) else None
-        if (signal.key == key) if key is not None else (digest is not None and on == digest):
-            return signal.key
+        of = without_voter(signal.key)
+        if (of == key) if key is not None else (digest is not None and on == digest):
+            return of
     return None
 
 
@@ -251,11 +261,16 @@ def _decide(
     arguments: dict[str, JSONValue] | None,
     by: Decider,
 ) -> None:
+    key = key_of_decision(summary.execution_id, asked, by.sender)
+    if key != asked.key and arguments is not None and shown(asked).get("quorum", 1) > 1:
+        raise InvalidArguments(str(shown(asked)["tool"]), ["where several decide, nobody changes the arguments"])
     decision = Ruling(approved=approved, digest=_digest_of(asked), arguments=arguments)
     # The record of the step holds a refusal twice: as a sentence, and as the error's arguments.
     dump([shown(asked)["arguments"], arguments, [by.sender, by.reason] * 2], "decision", _room(services))
     try:
-        _send(services, summary, SignalKind.APPROVAL, asked.key, decision.model_dump(), round=asked.round, by=by)
+        _send(services, summary, SignalKind.APPROVAL, key, decision.model_dump(), round=asked.round, by=by)
+    except AlreadyAnswered as error:
+        raise AlreadyAnswered(summary.execution_id, asked.key) from error
     except QuestionNotAsked as error:
         raise NoApprovalAsked(summary.execution_id, f'it does not wait for the approval "{asked.key}" any more') from (
             error

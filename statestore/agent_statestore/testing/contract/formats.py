@@ -97,6 +97,9 @@ _NEEDING: Final[dict[tuple[str, str], Checkpoint | Signal]] = {
         replace(wait(WaitKind.EVENT, "paid"), prompt={"steps": {"paid": "2030-01-01T00:00:00+00:00"}})
     ),
     ("waits", "several interrupted waits"): _waiting(replace(wait(), prompt=_LIMIT)),
+    ("waits", "votes of several people"): _waiting(
+        replace(wait(), kind=WaitKind.APPROVAL, voters=("ann", "bob")),
+    ),
     ("step", "the first of several waits"): _step(Action(kind="any", input=["one", "two"])),
     ("step", "several interrupted waits"): _step(Action(kind="limit", input=_LIMIT)),
     ("step", "a call of a model or a handler"): _step(Action(kind="model", tool="gpt")),

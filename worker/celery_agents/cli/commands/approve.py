@@ -52,7 +52,7 @@ def approve(
         key, digest = key or asked.key, shown(asked)["digest"]
     execution.approve(key=key, digest=digest, arguments=arguments, sender=sender or os_user(), reason=reason)
     called = "" if asked is None else f" {call_text(asked, arguments)}"
-    click.echo(f"Approved{called} of execution {execution.id}; it goes on.")
+    click.echo(f"Approved{called} of execution {execution.id}; {_then(asked)}.")
 
 
 @click.command()
@@ -83,7 +83,12 @@ def reject(
         key, digest = key or asked.key, shown(asked)["digest"]
     execution.reject(key=key, digest=digest, sender=sender or os_user(), reason=reason)
     called = "" if asked is None else f" {call_text(asked)}"
-    click.echo(f"Rejected{called} of execution {execution.id}; it goes on.")
+    click.echo(f"Rejected{called} of execution {execution.id}; {_then(asked)}.")
+
+
+def _then(asked: Wait | None) -> str:
+    call = {} if asked is None else shown(asked)
+    return f"the decision takes {call['quorum']} of {len(call['approvers'])}" if call.get("approvers") else "it goes on"
 
 
 def _parse_arguments(text: str) -> dict[str, JSONValue]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agent_statestore.errors import ExecutionNotFound
-from agent_statestore.records import AuditEntry, SignalKind
+from agent_statestore.records import AuditEntry, SignalKind, without_voter
 from celery_agents.cli.invocation import shared_runtime
 from celery_agents.cli.output import as_json
 from celery_agents.cli.output.step_text import decider_text
@@ -85,7 +85,7 @@ def _what(entry: AuditEntry) -> str:
         decided = "approved" if signal.payload.get("approved") is True else "rejected"
         arguments = signal.payload.get("arguments")
         edited = "" if arguments is None else f", with {exact(arguments)}"
-        return f"{decided} {one_line(signal.key.removeprefix('approve '))}{edited}"
+        return f"{decided} {one_line(without_voter(signal.key).removeprefix('approve '))}{edited}"
     key = f" {one_line(signal.key)}" if signal.key else ""
     payload = "" if signal.payload is None else f": {compact(signal.payload)}"
     return f"{signal.kind.value}{key}{payload}"

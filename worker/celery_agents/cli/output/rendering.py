@@ -9,7 +9,7 @@ from rich.text import Text
 
 from agent_statestore.records import AgentStep, ErrorInfo, ExecutionSummary, JSONValue, Wait, WaitKind
 from agent_statestore.states import AgentState
-from celery_agents.cli.output.approval_text import call_text
+from celery_agents.cli.output.approval_text import call_text, voting_lines
 from celery_agents.cli.output.step_text import outcome_text
 from celery_agents.cli.output.table import Column, table_lines
 from celery_agents.cli.output.text import (
@@ -157,6 +157,8 @@ def print_approval(console: Console, waiting: Wait, decide_with: Sequence[str] |
     if call["description"]:
         say(console, indented(revealed(str(call["description"])), "dim"))
     say(console, indented(f"digest {one_line(str(call['digest']))}", "dim"))
+    for line in voting_lines(waiting):
+        say(console, indented(line))
     if waiting.refused is not None:
         say(console, indented(f"asked again: {one_line(waiting.refused)}", "yellow"))
     if waiting.wake_at is not None:

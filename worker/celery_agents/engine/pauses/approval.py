@@ -6,21 +6,23 @@ It is a step of its own before the call's, so that the journal shows who allowed
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pydantic
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable
-from agent_statestore.records import Action, JSONValue, Result, Signal, Wait, WaitKind
+from agent_statestore.records import Action, JSONValue, Result, Signal, Wait, WaitKind, vote_key
 from celery_agents.define import types
 from celery_agents.define.names import step_name
 from celery_agents.define.tool import Tool
+from celery_agents.define.voting import Voting
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.failures import describe
 from celery_agents.engine.journal.revival import revive
+from celery_agents.engine.pauses.ballot import Ballot
 from celery_agents.engine.pauses.open_wait import Awaited, Ended, OpenWait
 from celery_agents.engine.pauses.wait import look_for
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, JournalMismatch
@@ -58,7 +60,7 @@ class Approval:
     """An approval as the code asks for it: of a call of the tool of this name with these arguments.
 
     `description` and `schema`, a JSON Schema of the arguments, are shown to who decides; `problems` returns what is
-    wrong with arguments that he puts in place of these.
+    wrong with arguments that he puts in place of these. `voting` says who decides, if not anybody alone.
     """
 
     tool: str
@@ -67,6 +69,7 @@ class Approval:
     schema: dict[str, JSONValue] | None = None
     problems: Callable[[Mapping[str, Any]], list[str]]
     timeout: timedelta | None = None
+    voting: Voting | None = None
 
     @classmethod
     def of_tool(cls, tool: Tool[..., Any], arguments: Mapping[str, JSONValue]) -> "Approval":
@@ -78,6 +81,7 @@ class Approval:
             schema=tool.json_schema,
             problems=tool.problems,
             timeout=tool.approval_timeout,
+            voting=tool.voting,
         )
 
     def get(self, attempt: Attempt, key: str) -> Mapping[str, JSONValue] | None:
@@ -118,6 +122,7 @@ class OpenApproval(OpenWait):
         while True:
             execution_id = attempt.context.execution_id
             digest = digest_of(execution_id, key, approval.tool, approval.arguments, self.asked.number)
+            ballot = self._ballot(digest)
             waited = look_for(
                 attempt,
                 WaitKind.APPROVAL,
@@ -129,19 +134,75 @@ class OpenApproval(OpenWait):
                     "description": approval.description,
                     "arguments": dict(approval.arguments),
                     "digest": digest,
+                    **({} if ballot is None else ballot.shown()),
                 },
                 schema=approval.schema,
                 asked=self.asked,
             )
+            if ballot is not None and ballot.bad is not None:
+                ballot.take()
+                self.asked = self.asked.refuse(attempt, key, self.action, *ballot.bad, self.since)
+                continue
+            if ballot is not None and ballot.is_approved is not None:
+                ballot.take()
+                return Ended(result=self._decided(ballot, digest), since=self.since, asked=self.asked)
             if isinstance(waited, Wait):
-                return waited
+                return waited if ballot is None else replace(waited, voters=ballot.voters)
             if waited.signal is None:
+                self.discard()
                 result = Result(success=False, error=describe(ApprovalExpired(approval.tool)))
                 return Ended(result=result, since=waited.since, asked=self.asked)
             decision = [*waited.problems] or self._judged(waited.signal, digest)
             if isinstance(decision, Result):
                 return Ended(result=decision, since=waited.since, asked=self.asked)
             self.asked = self.asked.refuse(attempt, key, self.action, waited.signal, decision, waited.since)
+
+    def _ballot(self, digest: str) -> Ballot | None:
+        """Return the votes that have come, where several may decide."""
+        voting = self.approval.voting
+        if voting is None:
+            return None
+        ballot = Ballot(self.attempt, voting, self.key, self.asked.number)
+        ballot.count(lambda signal: self._judged_vote(signal, digest))
+        return ballot
+
+    def _judged_vote(self, signal: Signal, digest: str) -> Result | list[str]:
+        if signal.sender is None or vote_key(self.key, signal.sender) != signal.key:
+            return ["the vote is in another's name"]
+        payload = signal.payload
+        if isinstance(payload, dict) and payload.get("digest") != digest:
+            return ["the vote is on another call"]  # a rejection, too: it counts among others
+        return self._judged(signal, digest)
+
+    def _decided(self, ballot: Ballot, digest: str) -> Result:
+        """Return the decision of several, in all their names."""
+        deciding = ballot.deciding()
+        names = ", ".join(str(signal.sender) for signal in deciding)
+        reasons = "; ".join(signal.reason for signal in deciding if signal.reason) or None
+        if not ballot.is_approved:
+            return Result(success=False, error=describe(ApprovalDenied(self.approval.tool, names, reasons)))
+        last = self._judged(deciding[-1], digest)
+        assert isinstance(last, Result)
+        return replace(last, output=last.output | {"by": names, "reason": reasons, "votes": ballot.votes()})
+
+    def moment(self) -> datetime | None:
+        """See `OpenWait`. Votes end the wait with the one that decides."""
+        if self.approval.voting is None:
+            return super().moment()
+        approval, execution_id = self.approval, self.attempt.context.execution_id
+        ballot = self._ballot(digest_of(execution_id, self.key, approval.tool, approval.arguments, self.asked.number))
+        assert ballot is not None
+        ending = ballot.bad[0] if ballot.bad is not None else None
+        if ballot.is_approved is not None:
+            ending = ballot.cast[-1][0]
+        return super().moment() if ending is None else ending.sent_at
+
+    def discard(self) -> None:
+        """See `OpenWait`."""
+        if self.approval.voting is None:
+            super().discard()
+        else:
+            Ballot(self.attempt, self.approval.voting, self.key, self.asked.number).take()
 
     def _judged(self, signal: Signal, digest: str) -> Result | list[str]:
         """Return the decision; or what is wrong with one that came past the client's checks. It approves nothing."""
@@ -208,6 +269,7 @@ def asked_approval(
     timeout: timedelta | None,
     name: str | None,
     max_value_bytes: int = sys.maxsize,
+    voting: Voting | None = None,
 ) -> AskedApproval:
     """Return an approval from the arguments of `Run.approve`.
 
@@ -238,5 +300,6 @@ def asked_approval(
             schema=wanted,
             problems=problems,
             timeout=timeout,
+            voting=voting,
         ),
     )

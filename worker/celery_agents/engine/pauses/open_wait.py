@@ -108,6 +108,12 @@ class OpenWait(ABC):
         wake_at = self.wake_at
         return wake_at if wake_at is not None and wake_at <= self.attempt.now() else None
 
+    def discard(self) -> None:
+        """Take what was sent for it: nobody waits for that any more."""
+        of = address(self.kind, self.address, self.asked)
+        if of is not None:
+            self.attempt.mailbox.discard(*of)
+
     def conclude(self, ended: Ended) -> Result:
         """Record how it ended, and return what is recorded."""
         return conclude(self.attempt, self.key, self.action, ended.result, ended.since, ended.asked)

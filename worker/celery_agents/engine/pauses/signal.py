@@ -76,7 +76,7 @@ def signal_or_wait(
     of = address(kind, key, asked)
     signal = None if of is None else attempt.mailbox.take(*of)
     if signal is not None:
-        return Waited(signal=signal, since=since, problems=_unproven(attempt, signal))
+        return Waited(signal=signal, since=since, problems=unproven(attempt, signal))
     if wake_at is not None and attempt.now() >= wake_at:
         return Waited(signal=None, since=since)
     return Wait(
@@ -92,7 +92,7 @@ def signal_or_wait(
     )
 
 
-def _unproven(attempt: Attempt, signal: Signal) -> tuple[str, ...]:
+def unproven(attempt: Attempt, signal: Signal) -> tuple[str, ...]:
     """Return what is wrong with a decision that the audit trail does not have, or has otherwise; nothing of others.
 
     `Store.send` writes a decision and its entry in one operation, so somebody has written past it.

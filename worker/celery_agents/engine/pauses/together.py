@@ -151,9 +151,8 @@ def _record(
         if one is first:
             continue
         one.forget()
-        of = address(one.kind, one.address, one.asked)
-        if of is not None and one.kind not in (WaitKind.EVENT, WaitKind.CHILD):
-            attempt.mailbox.discard(*of)
+        if one.kind not in (WaitKind.EVENT, WaitKind.CHILD):
+            one.discard()
     with attempt.course.lock:
 
         def steps(ended: Ended | None) -> tuple[AgentStep, ...]:

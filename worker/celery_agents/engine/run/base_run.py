@@ -1,6 +1,6 @@
 """What the run of a plain agent and of an async one have in common: everything that does not wait."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast
@@ -15,6 +15,7 @@ from celery_agents.define.crash_policy import OnCrash
 from celery_agents.define.live import LiveStream
 from celery_agents.define.names import check_duration
 from celery_agents.define.retry import Retry
+from celery_agents.define.voting import Voting
 from celery_agents.engine.attempt import Attempt
 from celery_agents.engine.journal.memory import RunMemory
 from celery_agents.engine.journal.spending import added
@@ -260,9 +261,12 @@ class BaseRun:
         schema: Mapping[str, JSONValue] | None = None,
         timeout: timedelta | None = None,
         name: str | None = None,
+        approvers: Iterable[str] = (),
+        quorum: int = 1,
+        rejections: int = 1,
     ) -> AskedApproval:
-        size = self._attempt.max_value_bytes
-        return asked_approval(tool, arguments, description, schema, timeout, name, size)
+        size, voting = self._attempt.max_value_bytes, Voting.of(approvers, quorum, rejections)
+        return asked_approval(tool, arguments, description, schema, timeout, name, size, voting)
 
     @staticmethod
     def _event(

@@ -1,6 +1,6 @@
 """`Run`: an agent's door to everything durable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
@@ -217,6 +217,9 @@ class Run(BaseRun):
         schema: Mapping[str, JSONValue] | None = None,
         timeout: timedelta | None = None,
         name: str | None = None,
+        approvers: Iterable[str] = (),
+        quorum: int = 1,
+        rejections: int = 1,
     ) -> dict[str, JSONValue]:
         """Ask a person to approve a call that the code is about to make itself, and return its arguments.
 
@@ -226,12 +229,25 @@ class Run(BaseRun):
         exactly these arguments, counts once, and stands in the audit trail. `name` is that of its step, "approve" and
         the tool's if not given.
 
+        With `approvers`, senders of these names alone may decide, each once: `quorum` of them have to approve, and
+        `rejections` of them reject. Where several have to approve, nobody changes the arguments.
+
         Raise `ApprovalDenied`, and `ApprovalExpired` if nobody decided within `timeout`.
         """
         return cast(
             dict[str, JSONValue],
             self._take(
-                self._approval(tool, arguments, description=description, schema=schema, timeout=timeout, name=name)
+                self._approval(
+                    tool,
+                    arguments,
+                    description=description,
+                    schema=schema,
+                    timeout=timeout,
+                    name=name,
+                    approvers=approvers,
+                    quorum=quorum,
+                    rejections=rejections,
+                )
             ),
         )
 
