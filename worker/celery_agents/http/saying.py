@@ -1,5 +1,6 @@
 """The endpoint by which somebody says something to an execution."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery_agents.http.bodies import NUMBER_OR_NULL, TEXT, TEXT_OR_NULL, BodyForm
@@ -42,7 +43,7 @@ def say(call: EndpointCall) -> Reply:
     return Reply(status=200, value=value)
 
 
-def _rolled_back(call: EndpointCall, given: dict[str, Any], to_step: int) -> Reply:
+def _rolled_back(call: EndpointCall, given: Mapping[str, Any], to_step: int) -> Reply:
     """Go on from an earlier step, in another execution. Refuse it while the worker has not stopped: to be repeated."""
     execution = call.execution
     try:

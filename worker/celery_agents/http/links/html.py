@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from agent_statestore.records import JSONValue
-from celery_agents.http.link_forms import AnswerField, AnswerForm
+from celery_agents.http.links.forms import AnswerField, AnswerForm
 
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem;color:#222}"

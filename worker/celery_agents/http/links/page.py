@@ -1,12 +1,4 @@
-"""One-time links: making them, and the page behind each.
-
-    from celery_agents.http.links import LinksWSGI, answer_link, approval_links
-
-    mail(answer_link(execution, sender="ada@example.com"))
-    application = LinksWSGI()  # or LinksASGI(), mounted where `agents_link_url` says
-
-A GET changes nothing, because programs follow the links in a mail: it shows a form. The form's POST answers, once.
-"""
+"""Making one-time links, and the page behind each, over WSGI and ASGI."""
 
 import asyncio
 import json
@@ -30,8 +22,8 @@ from agent_statestore.records import JSONValue, Wait
 from celery_agents.client.execution import Execution
 from celery_agents.current import current_runtime
 from celery_agents.errors import AgentsError, InvalidAnswer, NoApprovalAsked
-from celery_agents.http.link_forms import AnswerForm
-from celery_agents.http.link_html import HEADERS, page
+from celery_agents.http.links.forms import AnswerForm
+from celery_agents.http.links.html import HEADERS, page
 from celery_agents.lifecycle import signals
 from celery_agents.lifecycle.services import Services
 from celery_agents.webhooks.links import DEFAULT_LIFE, InvalidLink, LinkAct, Links, OneTimeLink, use
