@@ -8,6 +8,7 @@ RUNTIME := $(VENV)/.runtime
 LOWEST := .venv-lowest
 PEERS := .venv-bench
 FRAMEWORKS := .venv-frameworks
+NODE := .node
 IS_NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "$(PYTHON) is older than Python 3.11: choose another one with PYTHON=python3.12"; exit 1; }
 
@@ -77,8 +78,16 @@ $(FRAMEWORKS)/.installed: pyproject.toml
 	@$(PYTHON) tools/install.py $(FRAMEWORKS) --frameworks
 	@touch $@
 
+# The clients of AG-UI and of the AI SDK are npm packages.
+$(NODE)/.installed: tests/http_clients/package.json tools/install_node.py $(INSTALLED)
+	@$(BIN)/python tools/install_node.py $(NODE)
+	@touch $@
+
+.PHONY: node
+node: $(NODE)/.installed ## Install Node and the packages of npm that the tests run
+
 .PHONY: test
-test: $(INSTALLED) test-integrations ## The tests for every commit: five stores whole, crash tests, Flower, the demo
+test: $(INSTALLED) $(NODE)/.installed test-integrations ## The tests for every commit: five stores whole, crash tests, Flower, the demo
 	@$(PYTEST) -m "not full" --ignore $(INTEGRATIONS)
 
 .PHONY: test-integrations
@@ -86,7 +95,7 @@ test-integrations: $(FRAMEWORKS)/.installed ## Of these, the agents of other fra
 	@$(INTEGRATIONS_PYTEST) -m "not full and not chaos"
 
 .PHONY: test-all
-test-all: $(INSTALLED) $(FRAMEWORKS)/.installed ## All tests, as before a release: further versions of servers, too
+test-all: $(INSTALLED) $(NODE)/.installed $(FRAMEWORKS)/.installed ## All tests, as before a release: further versions of servers, too
 	@$(INTEGRATIONS_PYTEST) -m "not chaos"
 	@$(PYTEST) --ignore $(INTEGRATIONS)
 
@@ -140,4 +149,4 @@ bench-frameworks: $(FRAMEWORKS)/.installed ## Measure what a framework's agent c
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the embedded defaults have stored
-	@rm -rf $(VENV) $(LOWEST) $(PEERS) $(FRAMEWORKS) .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(LOWEST) $(PEERS) $(FRAMEWORKS) $(NODE) tests/http_clients/node_modules .agents .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -18,6 +18,7 @@ from celery_agents.engine.executor import Executor
 from celery_agents.engine.journal.journal import Journal
 from celery_agents.engine.journal.last_write import LastWrite
 from celery_agents.engine.lease import HeldLease, LeaseKeeper
+from celery_agents.engine.mailbox import Mailbox
 from celery_agents.errors import AgentsError
 from celery_agents.host.drain import DrainFlag
 from celery_agents.host.recovery.duty import SweepDuty
@@ -73,6 +74,16 @@ def no_told_end() -> None:
 def no_renewal() -> None:
     """The lease keeper renews nothing."""
     put(LeaseKeeper, "_renew", lambda self, held: True)
+
+
+def no_hearing() -> None:
+    """The lease keeper does not ask what does not wait for a renewal."""
+    put(LeaseKeeper, "_hear", lambda self, listening: None)
+
+
+def no_record_of_what_was_said() -> None:
+    """What is read stays in the mailbox, as if its record did not take it out."""
+    put(Mailbox, "take_all", lambda self, signals: None)
 
 
 def no_own_deadline() -> None:

@@ -1,6 +1,6 @@
-// Runs the scenarios on standard input with the published client of AG-UI, and prints what it has in the end.
+// Runs the scenarios in each line of standard input with the published client of AG-UI, and prints what it has in the end.
 import { HttpAgent } from "@ag-ui/client";
-import { makeFetch, mute, readInput } from "./cutting.mjs";
+import { makeFetch, serve } from "./cutting.mjs";
 
 async function play(scenario) {
   const requests = [];
@@ -38,9 +38,4 @@ process.on("unhandledRejection", (error) => {
   if (error.message !== "network error") throw error;
 });
 
-const scenarios = await readInput();
-const print = process.stdout.write.bind(process.stdout);
-mute();
-const results = [];
-for (const scenario of scenarios) results.push(await play(scenario));
-print(JSON.stringify(results));
+serve(play);

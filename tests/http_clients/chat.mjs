@@ -1,11 +1,11 @@
-// Runs the scenarios on standard input with the AI SDK's `Chat`, which `useChat` holds, and prints what it has in the end.
+// Runs the scenarios in each line of standard input with the AI SDK's `Chat`, which `useChat` holds, and prints what it has in the end.
 import { Chat } from "@ai-sdk/react";
 import {
   DefaultChatTransport,
   lastAssistantMessageIsCompleteWithApprovalResponses,
   lastAssistantMessageIsCompleteWithToolCalls,
 } from "ai";
-import { makeFetch, mute, readInput } from "./cutting.mjs";
+import { makeFetch, serve } from "./cutting.mjs";
 
 async function play(scenario) {
   const requests = [];
@@ -61,9 +61,4 @@ async function settled(chat, finished, act) {
   while (chat.status === "submitted" || chat.status === "streaming") await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-const scenarios = await readInput();
-const print = process.stdout.write.bind(process.stdout);
-mute();
-const results = [];
-for (const scenario of scenarios) results.push(await play(scenario));
-print(JSON.stringify(results));
+serve(play);

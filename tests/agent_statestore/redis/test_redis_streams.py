@@ -17,7 +17,7 @@ from agent_statestore.redis import RedisStore
 from agent_statestore.redis.servers import listening
 from agent_statestore.states import AgentState
 from agent_statestore.testing.contract.streams import append, page_of, part_of, values_of
-from agent_statestore.testing.kit.builders import claimed, done, event
+from agent_statestore.testing.kit.builders import cancel, claimed, done, event
 from tests.services.redis import RedisServer
 from tests.services.redis_cluster import RedisCluster
 
@@ -202,20 +202,26 @@ class TestLostTail:
         redis_server.durable = False
         redis_server.restart()
         with RedisStore(redis_server.url) as store, redis.Redis.from_url(redis_server.url) as raw:
-            execution_id, lease = claimed(store)
-            append(store, lease, 1, *"ab")
+            leases = [claimed(store)[1] for _ in range(3)]
+            for lease in leases:
+                append(store, lease, 1, *"ab")
             raw.save()
-            append(store, lease, 3, *"cd")
-            store.checkpoint(execution_id, Checkpoint(steps=(done(1),), stream=part_of(lease, 5, "e")), lease)
-            *_, lost = page_of(store, execution_id).events
+            lost = []
+            for lease in leases:
+                append(store, lease, 3, *"cd")
+                step = Checkpoint(steps=(done(1),), stream=part_of(lease, 5, "e"))
+                store.checkpoint(lease.execution_id, step, lease)
+                lost.append(page_of(store, lease.execution_id).last)
             redis_server.kill()
             redis_server.start()
-            assert values_of(store, execution_id) == [*"ab"]
-            store.checkpoint(execution_id, Checkpoint(steps=(done(1),), stream=part_of(lease, 3, *"cde")), lease)
-            append(store, lease, 6, "f")
-            assert values_of(store, execution_id) == [*"abcdef"]
+            step = Checkpoint(steps=(done(1),), stream=part_of(leases[0], 3, *"cde"))
+            store.checkpoint(leases[0].execution_id, step, leases[0])
+            append(store, leases[1], 3, *"cde")
+            store.send(leases[2].execution_id, cancel())
             # Whoever had read up to the last one that was lost gets all that is written afterwards.
-            assert values_of(store, execution_id, lost.number or 0) == [*"cdef"]
+            for lease, last, anew in zip(leases, lost, ([*"cde"], [*"cde"], ["cancel_requested"]), strict=True):
+                assert values_of(store, lease.execution_id) == [*"ab", *anew]
+                assert values_of(store, lease.execution_id, last) == anew
 
 
 class TestListener:

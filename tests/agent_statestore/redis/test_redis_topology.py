@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from agent_statestore.hybrid import Archived, HybridStore
 from agent_statestore.redis import RedisStore
 from agent_statestore.redis.keys import PARTITIONS, Keys, partition_of
 from agent_statestore.redis.scripts import script
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of
 from tests.agent_statestore.redis.redis_life import MINUTE, claimed, live, step
 from tests.services.commands import wait_until
 from tests.services.process import found, free_port
@@ -258,15 +261,32 @@ class TestCluster:
             for raw in raws:
                 raw.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[destination])
 
+        listener = store.listen_streams()
+        listener.follow(lease.execution_id for lease in leases)
+
+        def expect_to_hear() -> None:
+            while listener.wait(0.3):
+                pass
+            for lease in inside:
+                assert store.append_events([StreamAppend(lease=lease, part=part_of(lease, next(seqs), "x"))])[
+                    0
+                ].accepted
+                assert listener.wait(5) == {lease.execution_id}
+
+        seqs = count(1)
+        expect_to_hear()
         for lease in inside:
             store.checkpoint(lease.execution_id, Checkpoint(steps=(step(1),)), lease)
         move(owner, target)
         try:
+            expect_to_hear()
             assert store.renew(leases, MINUTE).lost == frozenset()
             for lease in leases:
                 store.checkpoint(lease.execution_id, Checkpoint(facts=(1,)), lease)
         finally:
             move(target, owner)
+        expect_to_hear()
+        listener.close()
         assert store.renew(leases, MINUTE).lost == frozenset()
 
 

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -13,9 +13,13 @@ import pytest
 from agent_statestore import Checkpoint, Lease, ManualClock, StoreUnavailable
 from agent_statestore.checkpoint import LeasedWrite
 from agent_statestore.contract.streams import PollingListener, StreamListener
+from agent_statestore.records import Checkpointed
 from agent_statestore.sql import SQLStore
+from agent_statestore.sql.database import Params
 from agent_statestore.sql.postgresql import listening
+from agent_statestore.sql.postgresql.database import PostgreSQLDatabase
 from agent_statestore.sql.postgresql.streams import _notes
+from agent_statestore.sql.transaction import Row
 from agent_statestore.streams.records import Appended, StreamAppend
 from agent_statestore.testing.contract.streams import append, part_of, values_of
 from agent_statestore.testing.kit.builders import cancel, claim, claimed, create, done, event
@@ -286,27 +290,38 @@ def test_who_reads_on_misses_nothing_that_others_append(store: SQLStore) -> None
     assert len(seen) == 45
 
 
-def test_several_rows_are_locked_in_one_order(store: SQLStore) -> None:
-    """Two writers of the same executions in opposite orders neither wait for each other nor fail."""
-    leases = [claimed(store)[1] for _ in range(6)]
+def test_several_rows_are_locked_in_one_order(store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writers of the same executions in opposite orders do not wait for each other."""
+    leases = sorted([claimed(store)[1] for _ in range(6)], key=lambda lease: lease.execution_id)
     failed: list[object] = []
 
-    def alone(backwards: bool) -> None:
+    def write(ordered: list[Lease]) -> None:
         for seq in range(1, 16):
-            ordered = leases[::-1] if backwards else leases
             answers = store.append_events([StreamAppend(lease=each, part=part_of(each, seq, seq)) for each in ordered])
             failed.extend(answer for answer in answers if not answer.accepted)
 
-    def with_steps() -> None:
-        for number in range(1, 16):
-            writes = [LeasedWrite(checkpoint=Checkpoint(steps=(done(number),)), lease=each) for each in leases[::-1]]
-            failed.extend(outcome for outcome in store.checkpoint_each(writes) if isinstance(outcome, Exception))
-
-    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(alone, False), pool.submit(alone, True), pool.submit(with_steps)]
-        for call in calls:
+    with ThreadPoolExecutor(2) as pool:
+        for call in [pool.submit(write, leases), pool.submit(write, leases[::-1])]:
             call.result(60)
     assert failed == []
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert store._database.run(deadlocks, {}) == [(0,)]
     assert all(values_of(store, lease.execution_id) == [*range(1, 16)] for lease in leases)
+
+    database, written = store._database, []
+    assert isinstance(database, PostgreSQLDatabase)
+    run_together = database.run_together
+
+    def noted(statements: Sequence[tuple[str, Params]]) -> list[list[Row]]:
+        written.extend(params["execution_id"] for _, params in statements)
+        return run_together(statements)
+
+    monkeypatch.setattr(database, "run_together", noted)
+    steps = {lease.execution_id: done(1, output=number) for number, lease in enumerate(leases)}
+    writes = [
+        LeasedWrite(checkpoint=Checkpoint(steps=(steps[each.execution_id],)), lease=each) for each in leases[::-1]
+    ]
+    for _ in range(2):
+        assert [type(outcome) for outcome in store.checkpoint_each(writes)] == [Checkpointed] * 6
+    assert written[:6] == [lease.execution_id for lease in leases]
+    assert {each: store.get_steps(each) for each in steps} == {each: (step,) for each, step in steps.items()}

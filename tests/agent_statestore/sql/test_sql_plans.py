@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, text
 from agent_statestore import AgentState, Checkpoint, Page
 from agent_statestore.clock import from_us
 from agent_statestore.codec import HEADER_FIELDS, encode_step
+from agent_statestore.contract.streams import PollingListener
 from agent_statestore.documents import DocumentPlace, DocumentQuery, Put
 from agent_statestore.documents.places import place_text
 from agent_statestore.envelope import FORMAT
@@ -27,7 +28,9 @@ from agent_statestore.query import Query
 from agent_statestore.sql import SQLStore
 from agent_statestore.sql.tables import metadata_of
 from agent_statestore.states import ACTIVE, OVER, PAUSED, WORKING
-from agent_statestore.testing.kit.builders import TTL, done, event
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of, values_of
+from agent_statestore.testing.kit.builders import TTL, claim, done, event
 from agent_statestore.testing.kit.matrix import cells
 from tests.conftest import fresh_database
 from tests.services.mariadb import connect as connect_to_mariadb
@@ -120,6 +123,7 @@ def row_of(number: int, empty: object) -> dict[str, Any]:
             "pending": empty,
             "signal_count": 0,
             "audit_count": 2,
+            "stream_last": CREATED_US + 2,
             "deleted_us": created_us + 900 if deleted else None,
         }
     )
@@ -140,6 +144,10 @@ def fill(store: SQLStore) -> None:
         ],
         "audit": [
             {"execution_id": owner, "position": place, "at_us": CREATED_US, "event": "created", "attempt": 0}
+            for owner, place in places
+        ],
+        "events": [
+            {"execution_id": owner, "number": CREATED_US + place, "data": '{"v":1,"kind":"emitted"}'}
             for owner, place in places
         ],
         "documents": [
@@ -443,6 +451,51 @@ def test_what_is_done_with_documents_looks_at_little_more_than_it_returns(store:
         call()
         assert watch.looks, name
         assert_bounded(watch, 3 * (at_most + 2))
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_with_streams_looks_at_little_more_than_it_returns(store: SQLStore, watch: Watch) -> None:
+    ids = [id_of(number) for number in range(COUNT) if state_of(number) is AgentState.IDLE and not is_deleted(number)]
+    leases = [claim(store, execution_id).lease for execution_id in ids[-6:]]
+    one = leases[0].execution_id
+    page = store.read_events(one)
+    assert page is not None
+    cursors = {lease.execution_id: 0 for lease in leases}
+    follower = store.listen_streams()
+    calls: dict[str, tuple[int, Callable[[], Any]]] = {
+        "read": (12, lambda: store.read_streams(cursors, LIMIT)),
+        "read on": (6, lambda: store.read_streams(dict.fromkeys(cursors, page.last), LIMIT)),
+        "append": (
+            6,
+            lambda: store.append_events([StreamAppend(lease=each, part=part_of(each, 1, *"ab")) for each in leases]),
+        ),
+        "append again": (
+            6,
+            lambda: store.append_events([StreamAppend(lease=each, part=part_of(each, 2, *"bc")) for each in leases]),
+        ),
+        "checkpoint": (
+            4,
+            lambda: store.checkpoint(one, Checkpoint(steps=(done(3),), stream=part_of(leases[0], 4, "d")), leases[0]),
+        ),
+        "checkpoint again": (
+            4,
+            lambda: store.checkpoint(one, Checkpoint(steps=(done(4),), stream=part_of(leases[0], 4, *"de")), leases[0]),
+        ),
+        "trim": (6, lambda: store.trim_stream(one, 3)),
+    }
+    if type(follower) is not PollingListener:
+        follower.follow(cursors)
+        calls["follow"] = 6, lambda: follower.wait(5)
+        calls["tell"] = 0, lambda: store.tell_readers(cursors)
+    for name, (at_most, call) in calls.items():
+        watch.looks.clear()
+        call()
+        assert watch.looks, name
+        assert_bounded(watch, 3 * (at_most + 2))
+    follower.close()
+    assert values_of(store, one) == [*"cde"]
 
 
 # -- sweeping ----------------------------------------------------------------------------------------------------------

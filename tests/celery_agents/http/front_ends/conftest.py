@@ -1,25 +1,30 @@
+import queue
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from agent_statestore.query import Query
+from agent_statestore.records import ExecutionSummary
 from celery_agents import Agent, Retry, Run, agent, current_stream, tool
 from celery_agents.host.runtime import Runtime
 from tests.celery_agents.http.serving import serve_asgi
 
 
 class Worker:
-    """Executes what is to be executed, as the bells would have a worker do it."""
+    """Executes what a bell is rung for, one after the other."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.may_go_on = threading.Event()
         self.may_go_on.set()
-        self._is_over = threading.Event()
+        self._bells: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work)
+
+    def ring(self, *summaries: ExecutionSummary) -> None:
+        for summary in summaries:
+            self._bells.put(summary.execution_id)
 
     def __enter__(self) -> "Worker":
         self._thread.start()
@@ -27,20 +32,19 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.may_go_on.set()
-        self._is_over.set()
+        self._bells.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._is_over.wait(0.01):
-            for summary in self.runtime.store.find(Query(limit=10)).items:
-                is_due = summary.due_at is not None and summary.due_at <= datetime.now(UTC)
-                if not summary.state.is_over and (summary.attempt == 0 or is_due):
-                    self.runtime.executor.execute(summary.execution_id, "host/1/0")
+        while (execution_id := self._bells.get()) is not None:
+            self.runtime.executor.execute(execution_id, "host/1/0")
 
 
 @pytest.fixture
-def worker(runtime: Runtime) -> Iterator[Worker]:
+def worker(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     with Worker(runtime) as worker:
+        monkeypatch.setattr(runtime, "ring", worker.ring)
+        monkeypatch.setattr(runtime, "ring_first", lambda summaries: worker.ring(*summaries))
         yield worker
 
 

@@ -74,7 +74,7 @@ def test_use_chat_ends_with_the_recorded_text_after_a_cut_in_the_middle_and_a_re
     began, again, unknown = play(
         "chat",
         [
-            {**api, "acts": [{"send": "x", "messageId": "m1", "cutAfter": 9}, {"resume": True}]},
+            {**api, "acts": [{"send": "x", "messageId": "m1", "cutAfter": "Let me"}, {"resume": True}]},
             {**api, "messages": [_user("m1", "x")], "acts": [{"resume": True}]},
             {**api, "chatId": "never", "acts": [{"resume": True}]},
         ],
@@ -96,8 +96,10 @@ def test_use_chat_ends_with_the_recorded_text_after_a_cut_in_the_middle_and_a_re
     )
     assert approved["messages"][1]["parts"] == asked["messages"][1]["parts"]
     # The first try has said half of it when the connection breaks.
-    [cut] = play("chat", [{**api, "messages": asked["messages"], "acts": [{"answer": "red", "cutAfter": 12}]}])
+    red = {"answer": "red", "cutAfter": "The moon is "}
+    [cut] = play("chat", [{**api, "messages": asked["messages"], "acts": [red]}])
     assert cut["finished"] == ["disconnect"]
+    assert parts_of(cut["messages"][1], "text")[-1]["text"] == "The moon is "
     worker.may_go_on.set()
     [whole] = play("chat", [{**api, "messages": cut["messages"], "acts": [{"resume": True}]}])
     assert whole["finished"] == ["stop"]
@@ -185,10 +187,10 @@ def test_ag_ui_ends_with_the_recorded_text_after_cuts_in_the_middle(port: int, w
                 "headers": ADA,
                 "threadId": "thread-2",
                 "acts": [
-                    {**begun, "cutAfter": 6},
+                    {**begun, "cutAfter": "Let me"},
                     {"runId": "r1"},
                     approved,
-                    {**answered, "cutAfter": 14},
+                    {**answered, "cutAfter": "The moon is "},
                     answered,
                 ],
             }
