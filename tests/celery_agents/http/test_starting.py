@@ -11,7 +11,7 @@ from agent_statestore import AgentState, ExecutionSummary
 from celery_agents import Agent, Run, agent, enqueue, enqueue_many, get_execution
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Act, Executions, Request, is_own
-from celery_agents.http.listing import MOST_LOOKED_AT
+from celery_agents.http.endpoints.listing import MOST_LOOKED_AT
 from tests.celery_agents.http.serving import NOBODY, Client, begun, error_of, type_of, work
 
 KEY = "Idempotency-Key"

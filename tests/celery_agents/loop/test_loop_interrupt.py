@@ -14,7 +14,18 @@ import requests
 
 from agent_statestore import SignalKind
 from agent_statestore.records import SayMode
-from celery_agents import AsyncRun, CalledAs, CallInterrupted, Complete, LoopContext, Respond, Run, UseTool, tool
+from celery_agents import (
+    AsyncRun,
+    CalledAs,
+    CallInterrupted,
+    Complete,
+    LoopContext,
+    Respond,
+    Run,
+    UseTool,
+    current_stream,
+    tool,
+)
 from celery_agents.engine import lease
 from celery_agents.testing.llm import ModelServer, Says
 from tests.celery_agents.driving import Calls, Crash, Engine
@@ -192,13 +203,12 @@ def test_an_async_agent_is_interrupted_on_the_event_loop(engine: Engine) -> None
 
 def test_what_a_call_says_live_is_its_text(engine: Engine) -> None:
     """The stream of an execution tells the engine what a step has said."""
-    held: list[Any] = []
 
     def asks(run: Run, input: Any) -> Any:
         async def slow() -> None:
-            run._attempt.held.cuttable.says("model", "Well, ")
-            run._attempt.held.cuttable.says("model", "I")
-            run._attempt.held.cuttable.says("another", "?")
+            current_stream().text("Well, ")
+            current_stream().text("I")
+            current_stream().thinking("?")
             engine.send(run.execution_id, SignalKind.SAY, SayMode.INTERRUPT, "stop")
             await asyncio.sleep(20)
 
@@ -206,7 +216,7 @@ def test_what_a_call_says_live_is_its_text(engine: Engine) -> None:
             run.options(interruptible=True).step("model", slow)
         except CallInterrupted as error:
             return error.text
-        return held
+        return None
 
     assert done(engine.execute(engine.start(engine.agent(asks)))) == "Well, I"
 

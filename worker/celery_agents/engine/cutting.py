@@ -75,6 +75,8 @@ class CuttableCalls:
 
     def says(self, key: str, delta: str) -> None:
         """The step of this key has said a piece of text."""
+        if not self._in_flight:
+            return
         with self._lock:
             for call in self._in_flight:
                 if call.key == key:

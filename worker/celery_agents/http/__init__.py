@@ -1,8 +1,8 @@
 """Executions over plain HTTP, for any web framework: start and list them, follow one, answer it, decide, cancel.
 
 The way of a request: `wsgi`, `asgi` or `django` asks who sends it and reads its body -> `handler` finds the endpoint in
-the table of `api`, asks `permission`, and reads `queries` and `bodies` -> the endpoint's function (`endpoints`,
-`contents`, `listing`, `starting`, `following`) -> `celery_agents.Execution` -> `views` in the `shapes` that `openapi`
+the table of `api`, asks `permission`, and reads `queries` and `bodies` -> the endpoint's function in
+`endpoints` -> `celery_agents.Execution` -> `views` in the `shapes` that `openapi`
 documents; `problems` turns an error into an answer.
 
     from celery_agents.http import ExecutionsWSGI

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from celery_agents.http import contents, endpoints, following, listing, saying, starting
+from celery_agents.http.endpoints import contents, deciding, following, listing, saying, starting
 from celery_agents.http.permission import Act
 from celery_agents.http.routes import Route, RouteTable
 from celery_agents.http.shapes import (
@@ -75,45 +75,45 @@ API: Final = RouteTable(
         Route(
             method="POST",
             path=f"{_ONE}/answer",
-            endpoint=endpoints.answer,
+            endpoint=deciding.answer,
             act=Act.ANSWER,
-            body=endpoints.ANSWER,
+            body=deciding.ANSWER,
             replies=_DONE,
             problems=_DECIDING,
         ),
         Route(
             method="POST",
             path=f"{_ONE}/approve",
-            endpoint=endpoints.approve,
+            endpoint=deciding.approve,
             act=Act.APPROVE,
-            body=endpoints.APPROVE,
+            body=deciding.APPROVE,
             replies=_DONE,
             problems=_DECIDING,
         ),
         Route(
             method="POST",
             path=f"{_ONE}/reject",
-            endpoint=endpoints.reject,
+            endpoint=deciding.reject,
             act=Act.REJECT,
-            body=endpoints.REJECT,
+            body=deciding.REJECT,
             replies=_DONE,
             problems=_DECIDING,
         ),
         Route(
             method="POST",
             path=f"{_ONE}/decisions",
-            endpoint=endpoints.decide,
+            endpoint=deciding.decide,
             act=Act.LOOK,  # each decision is asked about by itself
-            body=endpoints.DECIDE,
+            body=deciding.DECIDE,
             replies={200: DecisionsView},
             problems=(400, 413, 415),
         ),
         Route(
             method="POST",
             path=f"{_ONE}/events/{{name}}",
-            endpoint=endpoints.send_event,
+            endpoint=deciding.send_event,
             act=Act.SEND_EVENT,
-            body=endpoints.SEND_EVENT,
+            body=deciding.SEND_EVENT,
             replies=_DONE,
             problems=(400, 403, 410, 413, 415, 429),
         ),
@@ -129,9 +129,9 @@ API: Final = RouteTable(
         Route(
             method="POST",
             path=f"{_ONE}/cancel",
-            endpoint=endpoints.cancel,
+            endpoint=deciding.cancel,
             act=Act.CANCEL,
-            body=endpoints.CANCEL,
+            body=deciding.CANCEL,
             replies=_DONE,
             problems=(400, 403, 410, 413, 415),
         ),

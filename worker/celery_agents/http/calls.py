@@ -1,13 +1,13 @@
 """A request that has found its endpoint, as the endpoint gets it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from agent_statestore.records import ExecutionSummary
 from celery_agents.client.execution import Execution
 from celery_agents.http.formats import EventFormat
-from celery_agents.http.messages import Request
+from celery_agents.http.messages import LaterReply, Reply, Request
 from celery_agents.http.permission import Act, Permit, is_permitted
 from celery_agents.http.problems import Refused
 from celery_agents.lifecycle.decider import HTTP
@@ -69,6 +69,9 @@ class EndpointCall:
         """Raise `Refused` or `ExecutionNotFound` unless the sender may do this."""
         if not is_permitted(self.permit, self.sender, act, summary):
             raise forbidden(self.sender)
+
+
+Endpoint: TypeAlias = Callable[[EndpointCall], Reply | LaterReply]
 
 
 def forbidden(sender: str) -> Refused:

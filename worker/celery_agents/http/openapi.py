@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from celery_agents.http.api import API
 from celery_agents.http.bodies import LIST, BodyForm
 from celery_agents.http.calls import EndpointCall
-from celery_agents.http.endpoints import MOST_DECISIONS
+from celery_agents.http.endpoints.deciding import MOST_DECISIONS
 from celery_agents.http.front_ends.routes import FRONT_ENDS
 from celery_agents.http.messages import JSON, Reply
 from celery_agents.http.problems import PROBLEM_JSON

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from celery_agents.http.bodies import BodyForm
-from celery_agents.http.endpoints import Endpoint
+from celery_agents.http.calls import Endpoint
 from celery_agents.http.permission import Act
 from celery_agents.http.problems import Refused
 from celery_agents.http.queries import Parameter

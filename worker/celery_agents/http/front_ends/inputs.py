@@ -8,7 +8,7 @@ from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.records import ExecutionSummary, JSONValue
 from celery_agents.define.agent import AgentDefinition
 from celery_agents.http.calls import EndpointCall
-from celery_agents.http.starting import require_start
+from celery_agents.http.endpoints.starting import require_start
 from celery_agents.lifecycle.create import create
 
 # Names executions after the requests that start them, so that a request may be repeated.

@@ -1,7 +1,7 @@
 """What people tell an execution: answers, decisions, events, a cancel."""
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from agent_statestore.errors import ExecutionOver
 from agent_statestore.states import AgentState
@@ -16,12 +16,10 @@ from celery_agents.http.bodies import (
     BodyForm,
 )
 from celery_agents.http.calls import EndpointCall
-from celery_agents.http.messages import LaterReply, Reply
+from celery_agents.http.messages import Reply
 from celery_agents.http.permission import Act
 from celery_agents.http.problems import Refused, reply_to
 from celery_agents.http.shapes import DecisionsView, DecisionView, DoneView
-
-Endpoint: TypeAlias = Callable[[EndpointCall], Reply | LaterReply]
 
 ANSWER: Final = BodyForm(
     required={"answer": ANYTHING}, optional={"key": TEXT_OR_NULL, "round": NUMBER_OR_NULL, "reason": TEXT_OR_NULL}

@@ -10,7 +10,7 @@ from agent_statestore.errors import ExecutionNotFound
 from agent_statestore.streams import StreamEvent, StreamKind
 from celery_agents.client.text import ended_as
 from celery_agents.http.calls import EndpointCall
-from celery_agents.http.contents import LARGEST_NUMBER, MOST_PAGE_BYTES
+from celery_agents.http.endpoints.contents import LARGEST_NUMBER, MOST_PAGE_BYTES
 from celery_agents.http.formats import EventFormat, sse
 from celery_agents.http.formats.outputs import with_outputs
 from celery_agents.http.messages import LaterReply, Reply
