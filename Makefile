@@ -47,6 +47,15 @@ $(VENV)/.llm: pyproject.toml $(RUNTIME)
 demo-llm: $(VENV)/.llm ## An agent of Pydantic AI at a support desk; with a key in the environment it asks a real model
 	@$(BIN)/python -m examples.support_desk
 
+# Beside what runs agents, what the page of the demo is served with.
+$(VENV)/.web: pyproject.toml $(RUNTIME)
+	@$(PYTHON) tools/install.py $(VENV) --web
+	@touch $@
+
+.PHONY: demo-web
+demo-web: $(VENV)/.web ## A chat in the browser: streams, approvals, steering; WEB="--port 8080" and other options
+	@$(BIN)/python -m examples.web_chat $(WEB)
+
 .PHONY: check
 check: $(INSTALLED) $(FRAMEWORKS)/.installed ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

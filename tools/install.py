@@ -4,6 +4,7 @@
     python3 tools/install.py .venv --dev      # and what tests, checks and measures them
     python3 tools/install.py .venv-lowest --lowest    # the same, in the lowest versions that pyproject.toml allows
     python3 tools/install.py .venv --llm      # what runs agents, and what the agent of `make demo-llm` is written with
+    python3 tools/install.py .venv --web      # what runs agents, and what the page of `make demo-web` is served with
     python3 tools/install.py .venv-bench --bench      # the same, and what the benchmark compares executions with
     python3 tools/install.py .venv-frameworks --frameworks    # the same as --dev, and the frameworks with integrations
 
@@ -30,6 +31,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 SILENCE_SECONDS: Final = 4.0
 RUNTIME: Final = "what runs agents: about 40 packages, 110 MB on the disk, half a minute to two minutes"
 LLM: Final = "Pydantic AI and the clients of models: about 50 packages more, 120 MB, half a minute"
+WEB: Final = "FastAPI, and what asks the model: about 13 packages more, 4 MB, some seconds"
 DEVELOPMENT: Final = (
     "all that development needs, database servers included: about 100 packages, 460 MB, half a minute to some minutes"
 )
@@ -62,6 +64,7 @@ def main() -> int:
     kind.add_argument("--dev", action="store_true", help="with everything for development")
     kind.add_argument("--bench", action="store_true", help="the same, and what the benchmark compares with")
     kind.add_argument("--llm", action="store_true", help="with what the demo with a model needs")
+    kind.add_argument("--web", action="store_true", help="with what the demo in the browser needs")
     kind.add_argument("--frameworks", action="store_true", help="the same as --dev, and the frameworks")
     kind.add_argument("--lowest", action="store_true", help="the same in the lowest versions, in a new environment")
     arguments = parser.parse_args()
@@ -78,6 +81,8 @@ def main() -> int:
         what, extras = DEVELOPMENT, "dev"
     elif arguments.llm:
         what, extras = LLM, "llm"
+    elif arguments.web:
+        what, extras = WEB, "web"
     say(f"Installing into {environment}: {what}.")
     started = time.monotonic()
     try:

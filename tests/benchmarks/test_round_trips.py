@@ -1,5 +1,6 @@
 """One round trip per step, counted between client and server; on SQLite one transaction."""
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +10,12 @@ import psycopg
 import pytest
 import redis
 
-from agent_statestore import MemoryStore
+from agent_statestore import Checkpoint, MemoryStore
 from agent_statestore.documents import DocumentQuery, Put, Remove
 from agent_statestore.sql import SQLStore
+from agent_statestore.streams.records import StreamAppend
+from agent_statestore.testing.contract.streams import part_of
+from agent_statestore.testing.kit.builders import claimed, done
 from benchmarks.executing import Engine
 from benchmarks.proxy import CountingProxy
 from benchmarks.round_trips import counted, round_trips_per_step
@@ -31,6 +35,42 @@ def test_mariadb(mariadb_database_url: str) -> None:
     with SQLStore(mariadb_database_url) as store:
         store.migrate()
     assert round_trips_per_step(mariadb_database_url) == 2
+
+
+def test_streams_on_postgresql_and_mariadb(postgresql_migrated_url: str, mariadb_database_url: str) -> None:
+    """A checkpoint that brings events takes no more than one that brings none."""
+    with SQLStore(mariadb_database_url) as store:
+        store.migrate()
+    for url, to_write in ((postgresql_migrated_url, 1), (mariadb_database_url, 2)):
+        with ExitStack() as stack:
+            there, count = counted(stack, url)
+            for name, call in stream_calls(stack.enter_context(SQLStore(there))).items():
+                for _ in range(6):
+                    call()  # prepares the statement
+                before = count()
+                call()
+                # MariaDB tells nobody.
+                expected = {"read": 1, "tell": 2 - to_write}.get(name, to_write)
+                assert count() - before == expected, f"{name} on {url.partition(':')[0]}"
+
+
+def stream_calls(store: SQLStore) -> dict[str, Callable[[], object]]:
+    leases = [claimed(store)[1] for _ in range(3)]
+    ids, one, numbers = [lease.execution_id for lease in leases], leases[0], itertools.count(1)
+
+    def step() -> None:
+        number = next(numbers)
+        part = part_of(one, 2 * number, "a", "b")
+        store.checkpoint(one.execution_id, Checkpoint(steps=(done(number),), stream=part), one)
+
+    return {
+        "step": step,
+        "append": lambda: store.append_events(
+            [StreamAppend(lease=each, part=part_of(each, 1, "a")) for each in leases]
+        ),
+        "read": lambda: store.read_streams(dict.fromkeys(ids, 0), 9),
+        "tell": lambda: store.tell_readers(ids),
+    }
 
 
 def test_documents_on_postgresql(postgresql_migrated_url: str) -> None:

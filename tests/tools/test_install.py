@@ -219,3 +219,8 @@ def test_the_tests_of_the_lowest_versions_are_there() -> None:
         file, _, function = each.partition("::")
         assert (ROOT / file).is_file(), each
         assert f"def {function}" in (ROOT / file).read_text(), each
+
+
+def test_the_demo_in_the_browser_adds_little(checkout: Path) -> None:
+    assert installs(checkout, "demo-web") == ["install.py .venv", "install.py .venv --web"]
+    assert would_run(checkout, "demo-web")[-1].rstrip() == ".venv/bin/python -m examples.web_chat"
