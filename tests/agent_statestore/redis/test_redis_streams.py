@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import redis
 
 from agent_statestore.checkpoint import Checkpoint
+from agent_statestore.codec.streams import decode_event
 from agent_statestore.contract.streams import StreamListener
 from agent_statestore.errors import StoreUnavailable
 from agent_statestore.opening import open_store
@@ -95,6 +97,18 @@ class TestWhatItCosts:
         (_, sent), *rest = commands
         assert sent == 3 + 2 + 7  # two keys, seven arguments
         assert rest == [("HMGET", 2 + 8), ("TIME", 1), ("HSET", 2 + 12), ("RPUSH", 3), ("SPUBLISH", 3)]
+
+    def test_a_large_part_is_taken_whole(self, store: RedisStore) -> None:
+        execution_id, lease = claimed(store)
+        size = 4_500  # Lua would not pass as many in one call
+        append(store, lease, 1, *range(size))
+        for times, change in enumerate((Checkpoint(steps=(done(1),)), Checkpoint(working_memory={"k": 1})), 1):
+            part = part_of(lease, 1 + times * size, *range(size))
+            store.checkpoint(execution_id, replace(change, stream=part), lease)
+        found = store.read_streams({execution_id: 0}, 3 * size)[execution_id]
+        events = [decode_event(number, text) for number, text in found.events]
+        assert [event.seq for event in events] == [*range(1, 3 * size + 1)]
+        assert events[-1].number == found.last
 
     def test_a_step_with_events_is_one_call(self, store: RedisStore, raw: redis.Redis, redis_prefix: str) -> None:
         execution_id, lease = claimed(store)
@@ -356,6 +370,34 @@ class TestListener:
                 store.clear()
         finally:
             raw.acl_deluser(name)
+
+
+class UnshardedServer(RedisServer):
+    """A server that knows no sharded channels, as Redis 6."""
+
+    def command(self, port: int) -> list[str]:
+        return [*super().command(port), "--rename-command", "SSUBSCRIBE", "", "--rename-command", "SUNSUBSCRIBE", ""]
+
+
+def test_channels_that_are_not_sharded(redis_server: RedisServer) -> None:
+    with UnshardedServer(redis_server.binary) as server, RedisStore(server.start().url) as store:
+        ids = [claimed(store)[1].execution_id for _ in range(5)]
+        listener = store.listen_streams()
+        listener.follow(ids)
+        listener.unfollow(ids[4])  # before the server has said that it knows no such command
+        listening_to(listener, *ids[:3])
+        listener.unfollow(ids[0])
+        drain(listener)
+        with redis.Redis.from_url(server.url) as raw:
+            for execution_id in ids:
+                raw.publish(store._keys.header(execution_id), "")  # as the scripts do on such a server
+            told: set[str] = set()
+            while len(told) < 3:
+                told |= listener.wait(LONG_SECONDS)
+            assert told == {*ids[1:4]}
+            assert listener.wait(0.05) == frozenset()
+            assert raw.pubsub_numsub(*[store._keys.header(each) for each in ids])[0][1] == 0
+        listener.close()
 
 
 class TestLostServers:

@@ -29,10 +29,13 @@ local function push_events(key, last, from, to, number)
   if not last then
     redis.call('DEL', key) -- an execution of this id that an older version removed may have left it
   end
-  local rows = {}
-  for at = from, to do
-    rows[#rows + 1] = text(number + at - from)
-    rows[#rows + 1] = ARGV[at]
+  -- In pieces, because Lua passes some thousand arguments at most.
+  for first = from, to, 500 do
+    local rows = {}
+    for at = first, math.min(first + 499, to) do
+      rows[#rows + 1] = text(number + at - from)
+      rows[#rows + 1] = ARGV[at]
+    end
+    redis.call('RPUSH', key, unpack(rows))
   end
-  redis.call('RPUSH', key, unpack(rows))
 end
