@@ -14,6 +14,13 @@ from typing import Any, Final
 _PASSING: Final = frozenset({408, 409, 425, 429})
 # The base classes of "no answer came" in httpx, openai and anthropic, aiohttp, botocore.
 _NO_ANSWER: Final = frozenset({"TransportError", "APIConnectionError", "ClientConnectionError", "HTTPClientError"})
+# What services call errors that pass, where there is no status: in the middle of an answer in pieces.
+_PASSING_WORDS: Final = frozenset(
+    {
+        *("server_error", "internal_server_error", "internal_error", "api_error", "service_unavailable"),
+        *("rate_limit_exceeded", "rate_limit_error", "overloaded_error", "overloaded", "timeout_error", "timeout"),
+    }
+)
 # A 429 that stays one until somebody pays.
 _LASTING_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _LONGEST_CHAIN: Final = 16
@@ -29,6 +36,8 @@ def is_passing(error: BaseException) -> bool:
         status = _status(one)
         if status is not None:
             return (status in _PASSING or status >= 500) and not _lasts(error)
+    if not _PASSING_WORDS.isdisjoint(_words(error)):
+        return not _lasts(error)
     return any(
         isinstance(one, ConnectionError | TimeoutError)
         or not _NO_ANSWER.isdisjoint(kind.__name__ for kind in type(one).__mro__)
@@ -60,20 +69,27 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
+    # One that is no error's is that of an answer which then broke off.
     for holder in (error, getattr(error, "response", None)):
         status = getattr(holder, "status_code", None) or getattr(holder, "status", None)
-        if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
+        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599:
             return status
     return None
 
 
 def _lasts(error: BaseException) -> bool:
+    return not _LASTING_CODES.isdisjoint(_words(error))
+
+
+def _words(error: BaseException) -> Iterator[str]:
+    """Yield the codes and types that an error has, or its body, which may have them in an object of its own."""
     for one in _chain(error):
         body: Any = getattr(one, "body", None)
-        code = getattr(one, "code", None) or (body.get("code") if isinstance(body, Mapping) else None)
-        if isinstance(code, str) and code in _LASTING_CODES:
-            return True
-    return False
+        inner = body.get("error") if isinstance(body, Mapping) else None
+        for holder in (body, inner):
+            if isinstance(holder, Mapping):
+                yield from (word for word in (holder.get("code"), holder.get("type")) if isinstance(word, str))
+        yield from (word for word in (getattr(one, "code", None), getattr(one, "type", None)) if isinstance(word, str))
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

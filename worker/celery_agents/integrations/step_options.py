@@ -21,6 +21,9 @@ class StepOptions:
     `requires_approval` has a person approve each call of the tool before it is made. With `group`, which is for a tool
     that runs an agent, the call is recorded as that of a tool, and what the agent does are steps of their own in it.
 
+    With `stream=False`, models that are called in the step are asked for whole answers, and what they say is not in the
+    execution's stream.
+
     Raise `RegistrationError` for a group with options that no group has.
     """
 
@@ -29,6 +32,7 @@ class StepOptions:
     on_crash: OnCrash | None = None
     requires_approval: bool | None = None
     group: bool | None = None
+    stream: bool | None = None
 
     def __post_init__(self) -> None:
         if self.group and not (self.retry is None and self.timeout is None and self.on_crash is None):

@@ -10,6 +10,7 @@ from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, spend
 from celery_agents.errors import AgentsError, InvalidResult, StepFailed, StepInterrupted, StepTimeout
+from celery_agents.integrations.feeding import fed
 from celery_agents.integrations.step_options import StepOptions
 
 # What a step itself ended with. Every other error of ours says that the execution cannot go on.
@@ -62,7 +63,8 @@ async def take(
     async def spending() -> Any:
         nonlocal executed
         executed = True
-        result = await unit()
+        with fed(options.stream is not False):
+            result = await unit()
         if used is not None:
             spend(**used(result))
         return result

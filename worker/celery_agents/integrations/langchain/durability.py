@@ -23,8 +23,10 @@ from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_step
 from celery_agents.errors import ApprovalDenied, ApprovalExpired, RegistrationError
+from celery_agents.integrations.feeding import feed
 from celery_agents.integrations.langchain.steering import heard, inner_agents, interrupted_with, is_end
 from celery_agents.integrations.langgraph.attempt import unwind
+from celery_agents.integrations.langgraph.speaking import silent
 from celery_agents.integrations.langgraph.steps import (
     WITHOUT_RESULT,
     async_run,
@@ -97,7 +99,7 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
             asked = request.override(messages=[*request.messages, *told]) if told else request
             try:
                 response: ModelResponse[Any] = await take(
-                    run, f"{agent} model", partial(handler, asked), self._model, called
+                    run, f"{agent} model", partial(_called, handler, asked), self._model, called
                 )
             except CallInterrupted as interrupted:
                 told += await interrupted_with(agent, interrupted)
@@ -190,6 +192,19 @@ class DurabilityMiddleware(AgentMiddleware[DurableState, Any, Any]):
 def _failed(request: ToolCallRequest, content: str) -> ToolMessage:
     call = request.tool_call
     return ToolMessage(content=content, name=call["name"], tool_call_id=call["id"], status="error")
+
+
+async def _called(
+    handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]], request: ModelRequest[Any]
+) -> ModelResponse[Any]:
+    """Call the model. One that answers in pieces is asked to tell what that has used up, as it does otherwise."""
+    model = request.model
+    if feed() is None or getattr(model, "stream_usage", True):
+        return await handler(request)
+    if "stream_usage" not in model.model_fields_set or getattr(model, "stream_usage", None) is None:
+        return await handler(request.override(model=model.model_copy(update={"stream_usage": True})))
+    with silent():
+        return await handler(request)
 
 
 def _agent_name() -> str:

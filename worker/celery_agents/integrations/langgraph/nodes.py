@@ -16,6 +16,7 @@ from celery_agents.define.retry import Retry
 from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.errors import RegistrationError
 from celery_agents.integrations.langgraph.attempt import current_attempt, unwind
+from celery_agents.integrations.langgraph.speaking import writing
 from celery_agents.integrations.langgraph.steps import async_run, placed, refuse_sync, take, within
 from celery_agents.integrations.step_options import StepOptions
 
@@ -144,10 +145,11 @@ class DurableNode(Runnable[Any, Any]):
             return await self._bound.ainvoke(input, config, **kwargs)
         label = self._label(config)
         try:
-            if self._options is None:
-                with within(label if self._is_place else ""):
-                    return await self._bound.ainvoke(input, config, **kwargs)
-            return await take(run, label, lambda: self._bound.ainvoke(input, config, **kwargs), self._options)
+            with writing(config) as own:
+                if self._options is None:
+                    with within(label if self._is_place else ""):
+                        return await self._bound.ainvoke(input, own, **kwargs)
+                return await take(run, label, lambda: self._bound.ainvoke(input, own, **kwargs), self._options)
         except GraphInterrupt as raised:
             if attempt is not None:
                 attempt.came_from(raised, placed(label))

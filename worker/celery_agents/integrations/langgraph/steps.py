@@ -18,6 +18,7 @@ from celery_agents.engine.run.run import Run
 from celery_agents.errors import InvalidResult, RegistrationError
 from celery_agents.integrations import steps
 from celery_agents.integrations.langgraph.attempt import unwind
+from celery_agents.integrations.langgraph.speaking import telling
 from celery_agents.integrations.langgraph.usage import collected, used_up
 from celery_agents.integrations.langgraph.values import decode, encode
 from celery_agents.integrations.step_options import StepOptions, refuse_group
@@ -88,7 +89,7 @@ async def take(
     async def unit() -> dict[str, Any]:
         nonlocal executed
         executed = True
-        with collected() as usage:
+        with collected() as usage, telling():
             try:
                 return {"returned": encode(await body())}
             except GraphInterrupt as raised:

@@ -12,6 +12,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from celery_agents.define.called_as import CalledAs
 from celery_agents.define.saying import CallInterrupted
 from celery_agents.engine.run.async_run import AsyncRun
+from celery_agents.integrations.feeding import feed
 from celery_agents.integrations.openai_agents.counting import used_up
 from celery_agents.integrations.openai_agents.responses import (
     as_last,
@@ -23,6 +24,7 @@ from celery_agents.integrations.openai_agents.responses import (
     tokens_of_response,
 )
 from celery_agents.integrations.openai_agents.scope import RunScope, label, scope_around, told_here
+from celery_agents.integrations.openai_agents.speaking import Telling, answer
 from celery_agents.integrations.steps import durable_run, take
 
 
@@ -44,10 +46,10 @@ class DurableModel(Model):
         """See `Model`."""
         run, scope = durable_run(), scope_around()
         if run is None or scope is None:
-            return await self._model.get_response(system_instructions, input, *args, **kwargs)
+            return await answer(self._model, system_instructions, input, *args, **kwargs)
 
         async def unit(asked: Any) -> Any:
-            return of_response(await self._model.get_response(system_instructions, asked, *args, **kwargs))
+            return of_response(await answer(self._model, system_instructions, asked, *args, **kwargs))
 
         def used(recorded: Any) -> dict[str, float]:
             return used_up(self._name, *tokens_of_response(as_response(recorded)))
@@ -70,7 +72,9 @@ class DurableModel(Model):
         events: asyncio.Queue[TResponseStreamEvent | None] = asyncio.Queue()
 
         async def unit(asked: Any) -> Any:
+            telling = Telling(feed())
             async for event in self._model.stream_response(system_instructions, asked, *args, **kwargs):
+                telling.event(event)
                 if is_last(event):
                     return of_last(event)
                 events.put_nowait(event)

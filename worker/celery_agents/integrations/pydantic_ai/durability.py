@@ -39,6 +39,7 @@ from celery_agents.errors import StepTimeout
 from celery_agents.integrations.pydantic_ai.calls import described
 from celery_agents.integrations.pydantic_ai.options import RoleOptions
 from celery_agents.integrations.pydantic_ai.people import EventWaiter, decide, handles_deferred_calls
+from celery_agents.integrations.pydantic_ai.speaking import SpeakingModel
 from celery_agents.integrations.pydantic_ai.steering import Interruptions, enqueue_heard, running
 from celery_agents.integrations.pydantic_ai.usage import UsageOfCall, used_by, used_by_recorded
 from celery_agents.integrations.step_options import METADATA_KEY, StepOptions, refuse_group
@@ -191,6 +192,10 @@ class CeleryDurability(BaseDurabilityCapability[AgentDepsT]):
         elif not response.tool_calls:
             await enqueue_heard(ctx)
         return await super().after_model_request(ctx, request_context=request_context, response=response)
+
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Have what the model says told to the stream of the execution."""
+        return None if self._options.model.stream is False else SpeakingModel(model)
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
         """Have a person approve the calls of tools whose metadata says so."""

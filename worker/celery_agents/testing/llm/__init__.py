@@ -9,7 +9,19 @@ Pydantic AI or LangChain talk to it over HTTP as to the real services, streams i
 """
 
 from celery_agents.testing.llm.conversation import Conversation, Turn
-from celery_agents.testing.llm.replies import Call, Calls, Refuses, Reply, Says, Script
+from celery_agents.testing.llm.replies import BreaksOff, Call, Calls, Refuses, Reply, Says, Script
 from celery_agents.testing.llm.server import ModelServer, Request
 
-__all__ = ["Call", "Calls", "Conversation", "ModelServer", "Refuses", "Reply", "Request", "Says", "Script", "Turn"]
+__all__ = [
+    "BreaksOff",
+    "Call",
+    "Calls",
+    "Conversation",
+    "ModelServer",
+    "Refuses",
+    "Reply",
+    "Request",
+    "Says",
+    "Script",
+    "Turn",
+]

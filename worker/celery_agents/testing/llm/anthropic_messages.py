@@ -80,7 +80,7 @@ def stream(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any],
     yield event(
         "message_delta",
         delta={"stop_reason": whole["stop_reason"], "stop_sequence": None},
-        usage={"output_tokens": used["output_tokens"]},
+        usage=used,
     )
     yield event("message_stop")
 
@@ -89,6 +89,11 @@ def error(refused: Refuses) -> dict[str, Any]:
     """Return an error as Anthropic has it."""
     kind = _ERRORS.get(refused.status, "api_error")
     return {"type": "error", "error": {"type": kind, "message": refused.message}}
+
+
+def error_event(refused: Refuses) -> str:
+    """Return an error in the middle of a stream."""
+    return f"event: error\ndata: {json.dumps(error(refused))}\n\n"
 
 
 def _usage(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any]) -> dict[str, int]:

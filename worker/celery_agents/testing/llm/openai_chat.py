@@ -75,6 +75,11 @@ def error(refused: Refuses) -> dict[str, Any]:
     }
 
 
+def error_event(refused: Refuses) -> str:
+    """Return an error in the middle of a stream."""
+    return f"data: {json.dumps(error(refused))}\n\n"
+
+
 def usage(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any]) -> dict[str, Any]:
     """Return how many tokens were used: one for each four characters, as a rule of thumb has it."""
     asked = tokens(json.dumps(body["messages"]))

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from celery_agents.testing.llm.conversation import Conversation, Turn, text_of
 from celery_agents.testing.llm.openai_chat import CREATED, error, tokens, words
-from celery_agents.testing.llm.replies import Call, Calls, Says
+from celery_agents.testing.llm.replies import Call, Calls, Refuses, Says
 
-__all__ = ["PATHS", "answer", "error", "read", "stream"]
+__all__ = ["PATHS", "answer", "error", "error_event", "read", "stream"]
 
 PATHS: Final = ("/v1/responses", "/responses")
 
@@ -102,6 +102,12 @@ def stream(said: Says | Calls, calls: tuple[Call, ...], body: Mapping[str, Any],
             yield event("response.function_call_arguments.done", **place, name=item["name"], arguments=text)
         yield event("response.output_item.done", output_index=index, item=item)
     yield event("response.completed", response=whole)
+
+
+def error_event(refused: Refuses) -> str:
+    """Return an error in the middle of a stream."""
+    told = {"type": "error", "sequence_number": 0, "code": refused.code, "message": refused.message, "param": None}
+    return f"event: error\ndata: {json.dumps(told)}\n\n"
 
 
 _BEGUN: Final = {"status": "in_progress"}

@@ -1,4 +1,4 @@
-"""What a model answers: words, calls of tools, or an error of its service."""
+"""What a model answers: words, calls of tools, or an error of its service, at once or in the middle."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,17 @@ class Refuses:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Reply: TypeAlias = Says | Calls | Refuses
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreaksOff:
+    """The model begins to say `text`, and its answer ends in the middle: with an error of its service, or else with the
+    connection. Whoever asks for the answer whole gets the error, or none.
+    """
+
+    text: str
+    error: Refuses | None = None
+
+
+Reply: TypeAlias = Says | Calls | Refuses | BreaksOff
 
 # By turn of the model in the conversation, or decided from the conversation. Not by how often the server was asked: a
 # request that comes again, after a crash, gets the answer that it got before.

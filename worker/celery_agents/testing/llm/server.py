@@ -1,6 +1,7 @@
 """The HTTP server: reads a request by its protocol, asks the script, and answers whole or as a stream."""
 
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any, Final, Self
 
 from celery_agents.testing.llm import anthropic_messages, openai_chat, openai_responses
 from celery_agents.testing.llm.conversation import Conversation
-from celery_agents.testing.llm.replies import Call, Calls, Refuses, Reply, Script, reply_of
+from celery_agents.testing.llm.replies import BreaksOff, Call, Calls, Refuses, Reply, Says, Script, reply_of
 
 _PROTOCOLS: Final = {
     **dict.fromkeys(openai_chat.PATHS, openai_chat),
@@ -21,6 +22,8 @@ _PROTOCOLS: Final = {
     **dict.fromkeys(anthropic_messages.PATHS, anthropic_messages),
 }
 _LARGEST_REQUEST: Final = 64 * 1024 * 1024
+# The last word of what breaks off, which nobody gets.
+_UNSAID: Final = "__unsaid__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._fault(protocol, 404 if conversation.model not in models.models else 400, str(error))
             return
         time.sleep(models.delay_seconds)
+        if isinstance(reply, BreaksOff):
+            self._break_off(protocol, reply, body, f"answer-{digest[:16]}")
+            return
         if isinstance(reply, Refuses):
             self._send(reply.status, protocol.error(reply), reply.headers)
             return
@@ -180,6 +186,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(protocol.stream(reply, calls, body, f"answer-{digest[:16]}"))
         else:
             self._send(200, protocol.answer(reply, calls, body, f"answer-{digest[:16]}"))
+
+    def _break_off(self, protocol: Any, reply: BreaksOff, body: dict[str, Any], request_id: str) -> None:
+        error = reply.error
+        if body.get("stream"):
+            whole = protocol.stream(Says(f"{reply.text.rstrip()} {_UNSAID}"), (), body, request_id)
+            said = itertools.takewhile(lambda event: _UNSAID not in event, whole)
+            self._stream(said if error is None else (*said, protocol.error_event(error)), is_whole=error is not None)
+        elif error is not None:
+            self._send(error.status, protocol.error(error), error.headers)
+        self.close_connection = True
 
     def _fault(self, protocol: Any, status: int, message: str) -> None:
         self.server.models.faults.append(message)
@@ -194,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _stream(self, events: Iterable[str]) -> None:
+    def _stream(self, events: Iterable[str], *, is_whole: bool = True) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
@@ -205,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
                 self.wfile.flush()
                 time.sleep(self.server.models.pace_seconds)
-            self.wfile.write(b"0\r\n\r\n")
+            if is_whole:
+                self.wfile.write(b"0\r\n\r\n")
         except ConnectionError:
             self.server.models.hung_up += 1
             raise
