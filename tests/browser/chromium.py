@@ -171,16 +171,14 @@ class Page:
             time.sleep(0.03)
 
     def click(self, selector: str) -> None:
-        """Click on an element, with the mouse, once it is there and can be clicked."""
+        """Click on an element once it is there, and nothing lies over it: in one go, for a page may move meanwhile."""
         there = json.dumps(selector)
-        place = self.wait_for(
-            f"(() => {{ const e = document.querySelector({there}); if (!e || e.disabled) return null;"
-            " e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect(); if (!r.width) return null;"
-            " const x = r.x + r.width / 2, y = r.y + r.height / 2;"
-            " return e.contains(document.elementFromPoint(x, y)) ? {x, y} : null; })()"
+        self.wait_for(
+            f"(() => {{ const e = document.querySelector({there}); if (!e || e.disabled) return false;"
+            " e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect(); if (!r.width) return false;"
+            " if (!e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))) return false;"
+            " e.click(); return true; })()"
         )
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
     def write(self, selector: str, text: str) -> None:
         """Put text into a field, in place of what is there, as from a keyboard."""

@@ -155,6 +155,7 @@ def test_the_story(demo: Demo, browser: Chromium) -> None:
     picture(page, "approval")
     # Later: it waits in the inbox.
     page.click("#approval-later")
+    page.wait_for("!document.querySelector('#approval[open]')")
     page.click("#new")
     page.wait_for("document.querySelector('.welcome')")
     page.click("#inbox button")
@@ -197,6 +198,7 @@ def test_the_story(demo: Demo, browser: Chromium) -> None:
     assert "Pensão Aurora" in ben.evaluate(TEXTS)[-1].splitlines()[-1]
     assert ben.evaluate("document.querySelector('#approval [name=breakfast]').checked")
     ben.click("#approval-later")
+    ben.wait_for("!document.querySelector('#approval[open]')")
     ben.evaluate("document.querySelector('.said').scrollIntoView()")
     picture(ben, "phone")
     ben.click("#cancel")

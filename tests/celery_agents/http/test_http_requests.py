@@ -307,3 +307,19 @@ def test_the_handler_alone_needs_no_server(runtime: Runtime, paying: Agent) -> N
     )
     assert executions.handle(cancel, "ada").status == 413
     assert executions.handle(cancel, "ada\x00").status == 413
+
+
+def test_a_body_that_does_not_come_is_given_up(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celery_agents.http.asgi._LONGEST_BODY_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/executions", "root_path": "", "headers": []}
+    asyncio.run(ExecutionsASGI(lambda _: "ada", runtime=runtime)(scope, receive, send))
+    assert (sent[0]["status"], type_of(json.loads(sent[1]["body"]))) == (408, "BodyTooSlow")

@@ -171,6 +171,8 @@ def test_each_documented_reply_is_given_and_is_as_documented(
         monkeypatch.setattr(runtime.store, name, away)
     missing = []
     for template, operations in DOCUMENT["paths"].items():
+        if template.startswith(("/agui", "/chat")):
+            continue  # their replies are held against the packages of those protocols
         for method, operation in operations.items():
             body = {"agent": "asking", "input": "x"} if template == "/executions" and method == "post" else None
             check(method.upper(), template, body, execution_id=failed.id, name="x")

@@ -1,6 +1,7 @@
 """Executions that are started, forked and rewound over HTTP, and lists of them."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,9 +13,16 @@ from celery_agents import Agent, Run, agent, enqueue, enqueue_many, get_executio
 from celery_agents.host.runtime import Runtime
 from celery_agents.http import Act, Executions, Request, is_own
 from celery_agents.http.endpoints.listing import MOST_LOOKED_AT
-from tests.celery_agents.http.serving import NOBODY, Client, begun, error_of, type_of, work
+from tests.celery_agents.http.serving import NOBODY, SERVERS, Client, begun, error_of, type_of, work
 
 KEY = "Idempotency-Key"
+
+
+@pytest.fixture
+def client(runtime: Runtime) -> Iterator[Client]:
+    """Over WSGI alone: how servers hand requests over is the matter of other tests."""
+    for port in SERVERS["wsgi"](runtime):
+        yield Client(port)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_every_door_records_who_why_and_through_what(runtime: Runtime) -> None:
                 wrong.append((channel, name, told, entry.reason))
     assert wrong == []
     # Those that only look, make an execution, or leave nothing of it that could tell.
-    others = "enqueue list show audit watch diff stats archive purge erase session copy migrate settings check"
+    others = "enqueue list show audit watch diff stats archive purge erase session copy migrate settings check webhooks"
     assert {*_COMMANDS} == {*others.split()} | {name for name in doors["command line"] if " " not in name}
     told = {route.path.split("/")[3] for route in TABLE.routes if route.method == "POST" and route.path.count("/") > 2}
     assert told == {name for name in doors["http"] if " " not in name}

@@ -168,7 +168,7 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
             content[JSON] = {"schema": {"type": "object"} if shape is dict else schemas[shape]}
         if route.streams and status == 200:
             content["text/event-stream"] = {"schema": {"type": "string"}}
-        said = "Done." if shape is not None else "Nothing more comes."
+        said = "Nothing more comes." if status == 204 else "Done."
         responses[str(status)] = {"description": said, **({"content": content} if content else {})}
     missing = (404,) if f"{{{EXECUTION}}}" in route.path else ()
     for status in sorted({*_ALWAYS, *missing, *route.problems}):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agent_statestore.envelope import dump
 from agent_statestore.errors import NotSerialisable, ValueTooLarge
-from celery_agents.define.live import SILENT, LiveStream
+from celery_agents.define.live import LiveStream
 from celery_agents.engine.run.base_run import BaseRun
 from celery_agents.engine.steps.scope import run_around
 from celery_agents.engine.stream.speaking import live_stream
@@ -38,12 +38,11 @@ def feed() -> "Feed | None":
     None where nobody could follow: outside of steps, where streams are off, and where pieces are not wanted.
     """
     run = run_around()
-    if not _is_wanted.get() or not isinstance(run, BaseRun):
+    if not _is_wanted.get() or not isinstance(run, BaseRun) or run._attempt.outlet is None:
         return None
     step = run._attempt.nesting.step_around
     # Of this step, also in a thread of the framework that knows nothing of it.
-    stream = SILENT if step is None else live_stream(run._attempt, step)
-    return None if stream is SILENT else Feed(stream)
+    return None if step is None else Feed(live_stream(run._attempt, step))
 
 
 class Feed:
