@@ -10,6 +10,7 @@ import pytest
 
 from celery_agents.testing.llm import ModelServer
 from tests.integrations.chaos import run_deaths
+from tests.integrations.deaths_amid_texts import check_killed_amid_a_text, speaker
 from tests.integrations.killing import Place, boss, check_killed, helper
 
 Serve = Callable[..., ModelServer]
@@ -36,6 +37,10 @@ class Deaths:
         with pytest.raises(AssertionError):
             check_killed(place)
         assert server.repeated()
+
+    @pytest.mark.full
+    def test_who_follows_a_text_ends_with_what_is_recorded(self, serve: Serve, tmp_path: Path) -> None:
+        check_killed_amid_a_text(self.module, tmp_path, serve(speaker=speaker), pool="threads")
 
     @pytest.mark.chaos
     @pytest.mark.timeout(1800)

@@ -132,9 +132,9 @@ class Place:
             app.close()
 
 
-def start(client: Runtime, prompt: str) -> Execution:
+def start(client: Runtime, prompt: str, agent: str = "boss") -> Execution:
     """Starts an execution of an agent that this process has no code of."""
-    context = client.store.create_context("boss", prompt)
+    context = client.store.create_context(agent, prompt)
     client.ring(context)
     return Execution(context.execution_id, client)
 

@@ -124,6 +124,17 @@ def test_each_documented_reply_is_given_and_is_as_documented(
     refused = begun(runtime, paying)
     check("POST", f"{ONE}/reject", {"digest": digest(refused)}, execution_id=refused.id)
 
+    said = {"id": "m", "role": "user", "content": "x", "parts": [{"type": "text", "text": "x"}]}
+    for template, named in (("/agui/{agent}", {"threadId": "t", "runId": "r"}), ("/chat/{agent}", {"id": "t"})):
+        for sender, body in (
+            ("ada", {**named, "messages": [said]}),
+            ("ada", {}),
+            ("eve", {**named, "messages": [said]}),
+        ):
+            check("POST", template, body, sender=sender, agent="asking")
+    for chat_id, sender in (("t", "ada"), ("t", "eve"), ("none", "ada"), ("\x00", "ada")):
+        check("GET", "/chat/{agent}/{chat_id}/stream", sender=sender, agent="asking", chat_id=chat_id)
+
     # What does not.
     bodies |= {"reject": (paid, {"digest": "0"}), "say": (idle, {"text": "x"})}
     bodies |= {"fork": (failed, {"at_step": 99}), "rewind": (failed, {"to_step": 99})}
@@ -170,13 +181,14 @@ def test_each_documented_reply_is_given_and_is_as_documented(
     for name in ("get_summary", "find", "get_by_idempotency_key", "create"):
         monkeypatch.setattr(runtime.store, name, away)
     missing = []
+    names = {"execution_id": failed.id, "name": "x", "agent": "asking", "chat_id": "t"}
     for template, operations in DOCUMENT["paths"].items():
         if template.startswith(("/agui", "/chat")):
             continue  # their replies are held against the packages of those protocols
         for method, operation in operations.items():
             body = {"agent": "asking", "input": "x"} if template == "/executions" and method == "post" else None
-            check(method.upper(), template, body, execution_id=failed.id, name="x")
-            check(method.upper(), template, body, sender=None, execution_id=failed.id, name="x")
+            check(method.upper(), template, body, **names)
+            check(method.upper(), template, body, sender=None, **names)
             documented = {int(status) for status in operation["responses"]}
             missing += [
                 (method.upper(), template, status)

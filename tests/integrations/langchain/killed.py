@@ -64,3 +64,7 @@ boss = create_agent(
 )
 
 durable_graph(boss, output=lambda state: state["structured_response"])
+durable_graph(
+    create_agent(_model("speaker"), name="speaker", middleware=[DurabilityMiddleware()]),
+    output=lambda state: state["messages"][-1].text,
+)

@@ -95,6 +95,11 @@ durable_graph(
     output=lambda state: state["messages"][-1].tool_calls[0]["args"],
 )
 
+_speaker = StateGraph(State)
+_speaker.add_node("speaker model", asking("speaker"))
+_speaker.add_edge(START, "speaker model")
+durable_graph(_speaker.compile(name="speaker"), output=lambda state: state["messages"][-1].text)
+
 if "WITHOUT_RECORDING" in os.environ:
 
     async def take(run: Any, name: str, body: Any, options: Any, called_as: Any = None) -> Any:

@@ -41,6 +41,7 @@ delegate = helper.as_tool("delegate", "Has somebody else do it.", parameters=Tas
 boss = Agent(name="boss", model=_model("boss"), output_type=Answer, tools=[add, delegate])
 
 durable(boss)
+durable(Agent(name="speaker", model=_model("speaker")))
 
 if "WITHOUT_RECORDING" in os.environ:
 

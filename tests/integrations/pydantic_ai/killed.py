@@ -47,6 +47,7 @@ async def delegate(context: RunContext[None], task: str) -> str:
 
 
 durable(boss)
+durable(Agent(_model("speaker"), name="speaker", capabilities=[CeleryDurability()]))
 
 if "WITHOUT_RECORDING" in os.environ:
 

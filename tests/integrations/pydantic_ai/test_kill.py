@@ -7,6 +7,7 @@ import pytest
 
 from celery_agents.engine.journal.spending import spent_in
 from tests.integrations.deaths import Deaths, Serve
+from tests.integrations.deaths_amid_texts import check_killed_amid_a_text, speaker
 from tests.integrations.killing import Place, boss, check_output, helper, recorded_answers, start
 from tests.services.commands import wait_until
 from tests.services.machine import scaled
@@ -22,6 +23,11 @@ class TestPydanticAI(Deaths):
 def test_they_would_be_without_the_recording(serve: Serve, tmp_path: Path) -> None:
     """On every commit, for one of the frameworks."""
     TestPydanticAI().test_they_would_be_without_the_recording(serve, tmp_path)
+
+
+def test_who_follows_a_text_ends_with_what_is_recorded(serve: Serve, tmp_path: Path) -> None:
+    """On every commit, for one of the frameworks."""
+    check_killed_amid_a_text(TestPydanticAI.module, tmp_path, serve(speaker=speaker))
 
 
 @pytest.mark.full

@@ -11,7 +11,7 @@ from agent_statestore import AgentState
 from agent_statestore.clock import from_us
 from agent_statestore.records import WaitKind
 from celery_agents import RegistrationError, Retry, Run
-from celery_agents.define.model_errors import seconds_to_wait
+from celery_agents.define.model_errors import is_passing, seconds_to_wait
 from tests.celery_agents.driving import Calls, Engine
 
 
@@ -175,3 +175,25 @@ def test_what_is_no_function_is_refused() -> None:
     for name in ("retry_if", "delay_of"):
         with pytest.raises(RegistrationError, match=name):
             Retry(retries=1, **{name: "no"})  # type: ignore[arg-type]
+
+
+def test_an_error_amid_an_answer_is_known_by_its_code() -> None:
+    """The status is that of the beginning, or there is none."""
+
+    class InStream(Exception):
+        def __init__(self, body: Any, status_code: int | None = None, code: str | None = None) -> None:
+            super().__init__("amid")
+            self.body, self.status_code, self.code = body, status_code, code
+
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "later"}}
+    cases = (
+        (InStream(overloaded, status_code=200), True),
+        (InStream({"message": "it failed", "type": "server_error", "code": None}), True),
+        (InStream(None, code="rate_limit_exceeded"), True),
+        (InStream({"type": "error", "error": {"type": "invalid_request_error"}}, status_code=200), False),
+        (InStream({"type": "server_error", "code": "insufficient_quota"}), False),
+        (InStream({"code": "server_error"}, status_code=400), False),
+        (InStream("text"), False),
+    )
+    wrong = [vars(error) for error, expected in cases if is_passing(error) is not expected]
+    assert wrong == []
