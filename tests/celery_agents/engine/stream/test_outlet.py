@@ -70,8 +70,12 @@ def test_pieces_of_one_text_are_one_event_until_it_is_taken(store: Store, outlet
     outlet.say(StreamKind.TOOL_CALL, {"id": "2", "tool": "t", "delta": "i"}, step="s")
     write(store, outlet)
     outlet.say(StreamKind.TOOL_CALL, {"id": "2", "tool": "t", "delta": "j"}, step="s")
+    outlet.say(StreamKind.TOOL_CALL, {"id": "2", "tool": "t", "delta": "k", "arguments": {"x": 1}}, step="s")
     write(store, outlet)
-    assert told(store, lease) == ["abc", "d", "e", "f", "g", "hi", "j"]
+    assert told(store, lease) == ["abc", "d", "e", "f", "g", "hi", "j", "k"]
+    page = store.read_events(lease.execution_id, 0, 100)
+    assert page is not None
+    assert page.events[-1].data["arguments"] == {"x": 1}
 
 
 def test_a_checkpoint_takes_what_was_said_before_it(store: Store, outlet: Outlet, lease: Lease) -> None:

@@ -50,6 +50,7 @@ class _Said:
             and tried == self.tried
             and "delta" in data
             and "delta" in self.data
+            and "arguments" not in data
             and data.get("id") == self.data.get("id")
         )
 
