@@ -69,9 +69,16 @@ class Turns:
     # Whether executions may have to wait for others to end or pause; whether they may have to wait at all.
     has_lines: bool = field(init=False)
     may_wait: bool = field(init=False)
+    # Whether a new execution cancels those before it in its session; whether one works there after the other.
+    displaces: bool = field(init=False)
+    is_serial: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        has_lines = self.concurrency is not None or self.is_serial
+        displaces = self.session_policy in (SessionPolicy.INTERRUPT, SessionPolicy.ROLLBACK)
+        is_serial = displaces or self.session_policy is SessionPolicy.QUEUE
+        has_lines = self.concurrency is not None or is_serial
+        object.__setattr__(self, "displaces", displaces)
+        object.__setattr__(self, "is_serial", is_serial)
         object.__setattr__(self, "has_lines", has_lines)
         object.__setattr__(self, "may_wait", has_lines or self.rate is not None)
 
@@ -104,16 +111,6 @@ class Turns:
             concurrency=None if concurrency is None else Concurrency(concurrency, concurrency_key),
             rate=None if rate_limit is None else RateLimit.parse(name, rate_limit),
         )
-
-    @property
-    def displaces(self) -> bool:
-        """Whether a new execution cancels those before it in its session."""
-        return self.session_policy in (SessionPolicy.INTERRUPT, SessionPolicy.ROLLBACK)
-
-    @property
-    def is_serial(self) -> bool:
-        """Whether one execution of a session works after the other, in the order of creation."""
-        return self.displaces or self.session_policy is SessionPolicy.QUEUE
 
     def rejects(self, session_id: str | None) -> bool:
         """Return whether nothing is started in this session while something is active."""

@@ -52,8 +52,8 @@ class HeldLease:
         self._is_forgiven = False
         self._counting = threading.Lock()
         self._listeners: set[Callable[[], None]] = set()
-        # The calls that what somebody says may cut off.
-        self.cuttable: Final = CuttableCalls()
+        self._cuttable: CuttableCalls | None = None
+        self._making = threading.Lock()
 
     @property
     def is_lost(self) -> bool:
@@ -61,9 +61,16 @@ class HeldLease:
         return self._lost or time.monotonic() >= self.deadline
 
     @property
+    def cuttable(self) -> CuttableCalls:
+        """The calls that what somebody says may cut off. Made when first needed, as most executions have none."""
+        with self._making:
+            self._cuttable = self._cuttable or CuttableCalls()
+            return self._cuttable
+
+    @property
     def is_listening(self) -> bool:
         """Whether something is in flight that would end at once on a cancel, a lost lease or an interrupt."""
-        return bool(self._listeners) or self.cuttable.are_in_flight
+        return bool(self._listeners) or (self._cuttable is not None and self._cuttable.are_in_flight)
 
     def mark_lost(self) -> None:
         """Somebody else has the execution, or may have it."""

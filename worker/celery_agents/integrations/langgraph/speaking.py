@@ -74,14 +74,12 @@ class TellingHandler(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         if TAG_NOSTREAM not in (tags or ()):
             self._answers[run_id] = _Answer()
 
-    def on_llm_new_token(
-        self, token: str | list[str | dict[str, Any]], *, chunk: Any = None, run_id: UUID, **_: Any
-    ) -> None:
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **_: Any) -> None:
         """It says something."""
         answer = self._answers.get(run_id)
         if answer is not None and isinstance(chunk, ChatGenerationChunk):
             self._tell(answer, chunk.message)
-        elif answer is not None and isinstance(token, str):
+        elif answer is not None:
             answer.is_told = True
             self._stream.text(token)
 
