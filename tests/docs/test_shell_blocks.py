@@ -31,6 +31,10 @@ def test_the_commands_of_a_page_exist_with_their_options(page: Path) -> None:
             continue
         command = agents.get_command(context, words[1])
         assert command is not None, call
+        if isinstance(command, click.Group):
+            words = words[1:]
+            command = command.get_command(context, words[1])
+            assert command is not None, call
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         asked = {word.partition("=")[0].rstrip(",") for word in words[2:] if word.startswith("--")}
         assert asked <= options | {"--help"}, call

@@ -19,12 +19,12 @@ from celery_agents.engine.stream.speaking import live_stream
 _LONGEST_ID: Final = 255
 _LONGEST_ARGUMENTS: Final = 256 * 1024
 
-_is_wanted: Final[ContextVar[bool]] = ContextVar("is_fed", default=True)
+_is_wanted: Final[ContextVar[bool | None]] = ContextVar("is_fed", default=None)
 
 
 @contextmanager
-def fed(is_wanted: bool) -> Iterator[None]:
-    """Whether models that are called in this block are asked for their answers in pieces."""
+def fed(is_wanted: bool | None) -> Iterator[None]:
+    """Whether models that are called in this block are asked for their answers in pieces; None if nobody has said."""
     token = _is_wanted.set(is_wanted)
     try:
         yield
@@ -32,13 +32,16 @@ def fed(is_wanted: bool) -> Iterator[None]:
         _is_wanted.reset(token)
 
 
-def feed() -> "Feed | None":
+def feed(*, may_miss_usage: bool = False) -> "Feed | None":
     """Return what the model that is called now says its pieces to.
 
-    None where nobody could follow: outside of steps, where streams are off, and where pieces are not wanted.
+    None where nobody could follow: outside of steps, where streams are off, and where pieces are not wanted. Where a
+    model `may_miss_usage` if it answers in pieces, an agent with a limit of tokens or cost has to want them expressly.
     """
-    run = run_around()
-    if not _is_wanted.get() or not isinstance(run, BaseRun) or run._attempt.outlet is None:
+    run, is_wanted = run_around(), _is_wanted.get()
+    if is_wanted is False or not isinstance(run, BaseRun) or run._attempt.outlet is None:
+        return None
+    if may_miss_usage and is_wanted is None and run._attempt.limits.count_spending:
         return None
     step = run._attempt.nesting.step_around
     # Of this step, also in a thread of the framework that knows nothing of it.

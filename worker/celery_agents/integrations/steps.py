@@ -63,7 +63,7 @@ async def take(
     async def spending() -> Any:
         nonlocal executed
         executed = True
-        with fed(options.stream is not False):
+        with fed(options.stream):
             result = await unit()
         if used is not None:
             spend(**used(result))

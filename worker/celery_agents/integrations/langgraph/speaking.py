@@ -132,8 +132,11 @@ register_configure_hook(_telling, inheritable=True)
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Tell what all chat models that are called within the block say, if somebody could follow."""
-    stream = feed()
+    """Tell what all chat models that are called within the block say, if somebody could follow.
+
+    A node's models are its own: some tell no usage with an answer in pieces, and a limit would not see what they use.
+    """
+    stream = feed(may_miss_usage=True)
     token = _telling.set(None if stream is None else TellingHandler(stream))
     try:
         yield
