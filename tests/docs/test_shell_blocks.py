@@ -31,7 +31,7 @@ def test_the_commands_of_a_page_exist_with_their_options(page: Path) -> None:
             continue
         command = agents.get_command(context, words[1])
         assert command is not None, call
-        if isinstance(command, click.Group):
+        if isinstance(command, click.Group) and len(words) > 2:
             words = words[1:]
             command = command.get_command(context, words[1])
             assert command is not None, call

@@ -364,7 +364,7 @@ def test_a_server_is_never_migrated_unasked(kind: str, request: pytest.FixtureRe
 
 def test_a_schema_that_is_too_old_or_too_new_is_refused(url: str) -> None:
     migrate(url, "0001")
-    with pytest.raises(SchemaMismatch, match=r"revision 0001.*needs 0006: run .*migrate") as refused:
+    with pytest.raises(SchemaMismatch, match=rf"revision 0001.*needs {REVISION}: run .*migrate") as refused:
         schema.check_schema(parse_url(url))
     assert refused.value.found == "0001"
     migrate(url)

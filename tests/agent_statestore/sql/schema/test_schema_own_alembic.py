@@ -327,4 +327,4 @@ def test_a_metadata_holds_the_tables_once() -> None:
     with pytest.raises(InvalidRequestError):
         metadata_of(metadata=metadata)
     metadata_of("other_", metadata=metadata)
-    assert len(metadata.tables) == 20
+    assert len(metadata.tables) == 22
