@@ -56,8 +56,8 @@ def _cost(servers: Servers, sizes: Sizes) -> Table:
     ]
     return Table(
         name="streams_cost",
-        title=f"A step of {_STEP_BYTES // 1024} KB with a stream that nobody follows, and without",
-        note="Medians of run.step. With: the event of its record rides in the checkpoint.",
+        title=f"A step of {_STEP_BYTES // 1024} KB, with a stream and without",
+        note="Medians of run.step. With: the event of its record rides in the checkpoint; nobody follows.",
         rows=rows,
     )
 
@@ -114,7 +114,7 @@ def _way(servers: Servers, sizes: Sizes) -> Table:
             )
     return Table(
         name="streams_way",
-        title="The way of an event from emit to a reader in another thread, through the store",
+        title="The way of an event from emit to a reader, through the store",
         note=f"The writer looks every {WINDOW_SECONDS * 1e3:g} ms: an event waits half of that on average.",
         rows=rows,
     )
@@ -167,7 +167,7 @@ def _rate(servers: Servers, sizes: Sizes) -> Table:
     ]
     return Table(
         name="streams_rate",
-        title=f"A scripted provider of {_TOKENS_PER_SECOND} tokens/s, read in a step that says each token, and plainly",
-        note="One reader follows each, and has exactly the text that was said.",
+        title=f"A provider of {_TOKENS_PER_SECOND} tokens/s",
+        note="Read in a step that says each token, with one reader, who has exactly the text; plain: read in a loop.",
         rows=rows,
     )
