@@ -11,6 +11,7 @@ from celery.app.trace import build_tracer
 
 from celery_agents import Registry, Run, agent, enqueue, install
 from celery_agents.client.execution import Execution
+from celery_agents.engine.stream import outlet
 from celery_agents.host.bell import TASK_NAME
 from celery_agents.host.runtime import Runtime, runtime_of
 from celery_agents.lifecycle.relatives import children_of
@@ -32,7 +33,9 @@ def parent(run: Run, input: int) -> Any:
 
 
 @pytest.fixture(params=["cache+memory://", "disabled://", "ignored"])
-def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+def runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    # What takes long is told beside the checkpoints; nothing does here, however busy this machine is.
+    monkeypatch.setattr(outlet, "LATE_SECONDS", 600.0)
     backend = "cache+memory://" if request.param == "ignored" else request.param
     app = Celery("theirs", broker="memory://", backend=backend, set_as_current=False)
     app.conf.task_ignore_result = request.param == "ignored"

@@ -27,6 +27,7 @@ _MOST_BYTES: Final = 2 * 1024 * 1024
 _MOST_DELTAS: Final = MOST_WAITING // 2
 _ROUGH_BYTES: Final = 100
 
+_CLAIMS: Final = frozenset({StreamKind.STARTED, StreamKind.RESUMED, StreamKind.RECOVERED})
 _DELTAS: Final = frozenset({StreamKind.TEXT, StreamKind.THINKING, StreamKind.TOOL_CALL})
 
 
@@ -88,6 +89,7 @@ class Outlet:
         self._own_places = 0
         self._is_closed = False
         self._trimmed_at = 0
+        self._opened_at = time.monotonic()
 
     # -- what is said --------------------------------------------------------------------------------------------------
 
@@ -194,7 +196,7 @@ class Outlet:
     def take(self) -> StreamPart | None:
         """Return what is to be written beside checkpoints; `written` or nothing follows, and then it is taken again."""
         with self._lock:
-            if self._is_closed or self._is_carried:
+            if self._is_closed or self._is_carried or self._has_just_begun():
                 return None
             self._tell_late()
             return self._taken(islice(self._waiting, MOST_EVENTS)) if self._waiting else None
@@ -230,6 +232,14 @@ class Outlet:
             self._begun.clear()
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _has_just_begun(self) -> bool:
+        """Whether nothing but the claim is to be told, and a checkpoint may come soon that tells it."""
+        return (
+            len(self._waiting) == 1
+            and self._waiting[0].kind in _CLAIMS
+            and time.monotonic() < self._opened_at + LATE_SECONDS
+        )
 
     def _tell_late(self) -> None:
         late = time.monotonic() - LATE_SECONDS

@@ -94,7 +94,7 @@ class StreamWriter:
             self._woken.set()
 
     def _loop(self, woken: threading.Event) -> None:
-        last_event = time.monotonic()
+        last_event, between = time.monotonic(), threading.Event()
         while True:
             wait_seconds = WINDOW_SECONDS
             try:
@@ -112,7 +112,7 @@ class StreamWriter:
                 if not self._rest(woken):
                     return
                 last_event = time.monotonic()
-            time.sleep(wait_seconds)
+            between.wait(wait_seconds)
 
     def _rest(self, woken: threading.Event) -> bool:
         """Sleep until somebody wakes it; False to end, as nothing is executed any more."""

@@ -21,6 +21,9 @@ log = line_logger(__name__)
 _PURGE_EVERY_SECONDS: Final = 60.0
 _PURGE_BATCH: Final = 100
 _PURGE_SECONDS: Final = 2.0
+# Streams are kept for a day: nothing hurries. The first look comes a while after the start of the worker.
+_TRIM_EVERY_SECONDS: Final = 600.0
+_FIRST_TRIM_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class Housekeeper:
         self._purged_at = -math.inf
         self._tidying = Outage(log, "tidying the store")
         self._purging = Outage(log, "purging")
-        self._trimmed_at = -math.inf
+        self._trimmed_at = time.monotonic() + _FIRST_TRIM_SECONDS - _TRIM_EVERY_SECONDS
         self._trimming = Outage(log, "removing streams")
 
     def keep_house(self) -> Kept:
@@ -57,9 +60,9 @@ class Housekeeper:
         return tidied
 
     def _trim(self) -> int:
-        """Remove the streams of what was over for long enough, at most once a minute; return how many events."""
+        """Remove the streams of what was over for long enough; return how many events. Mostly it does nothing."""
         settings, started, total = self._runtime.settings, time.monotonic(), 0
-        if started < self._trimmed_at + _PURGE_EVERY_SECONDS:
+        if started < self._trimmed_at + _TRIM_EVERY_SECONDS:
             return 0
         self._trimmed_at = started
         try:
