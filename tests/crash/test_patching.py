@@ -58,7 +58,7 @@ def test_everything_that_is_replaced_in_a_worker_is_there(imported: str) -> None
 
 
 def test_there_are_mechanisms_to_switch_off() -> None:
-    assert len(MECHANISMS) == 15
+    assert len(MECHANISMS) == 19
 
 
 def test_an_unknown_mechanism_is_not_switched_off() -> None:

@@ -53,8 +53,9 @@ def test_what_runs_agents_is_small() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What `make` reads."""
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in ("Makefile", "pyproject.toml", "tools/install_node.py", "tests/http_clients/package.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 

@@ -45,14 +45,12 @@ def test_models_in_nodes_and_writers_are_heard(serve: Serve, registry: Registry,
     for node in (first, second, third):
         graph.add_node(node.__name__, node)  # type: ignore[type-var]
         graph.add_edge(START, node.__name__)
-    for name, stream in (("live", None), ("whole", False)):
+    for name, stream in (("live", True), ("whole", None)):
         durable_graph(graph.compile(name=name), node=StepOptions(stream=stream), registry=registry)
         execution = local.start(name, {}).run()
         output = execution.wait()
         viewer = viewer_of(execution)
         emitted = {event.step: event.data["value"] for event in viewer.events if event.kind == "emitted"}
         assert emitted == {"first": {"at": "first"}, "second": "second"}, name
-        assert viewer.texts() == ({"first": output["first"], "second": output["second"]} if stream is None else {}), (
-            name
-        )
+        assert viewer.texts() == ({"first": output["first"], "second": output["second"]} if stream else {}), name
         assert all(step.spent["tokens"] for step in execution.steps())

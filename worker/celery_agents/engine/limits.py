@@ -126,11 +126,6 @@ class Limits:
                 return self._reached(what, BudgetExceeded(what, limit + added[what], spent[what]))
         return None
 
-    @property
-    def count_spending(self) -> bool:
-        """Whether there is a limit of tokens or of cost."""
-        return self._budget.max_tokens is not None or self._budget.max_cost is not None
-
     def check_deadline(self) -> None:
         """Raise `DeadlineExceeded` if the time is up and nobody is to be asked."""
         overdue = self._overdue()

@@ -36,12 +36,12 @@ def feed(*, may_miss_usage: bool = False) -> "Feed | None":
     """Return what the model that is called now says its pieces to.
 
     None where nobody could follow: outside of steps, where streams are off, and where pieces are not wanted. Where a
-    model `may_miss_usage` if it answers in pieces, an agent with a limit of tokens or cost has to want them expressly.
+    model `may_miss_usage` if it answers in pieces, they have to be wanted expressly, as it would count for nothing.
     """
     run, is_wanted = run_around(), _is_wanted.get()
     if is_wanted is False or not isinstance(run, BaseRun) or run._attempt.outlet is None:
         return None
-    if may_miss_usage and is_wanted is None and run._attempt.limits.count_spending:
+    if may_miss_usage and is_wanted is None:
         return None
     step = run._attempt.nesting.step_around
     # Of this step, also in a thread of the framework that knows nothing of it.

@@ -131,12 +131,13 @@ register_configure_hook(_telling, inheritable=True)
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def telling(*, is_model: bool) -> Iterator[None]:
     """Tell what all chat models that are called within the block say, if somebody could follow.
 
-    A node's models are its own: some tell no usage with an answer in pieces, and a limit would not see what they use.
+    Unless the block is the call of a model that we know (`is_model`), its models are the agent's own: some tell no
+    usage with an answer in pieces, and nobody would see what they use.
     """
-    stream = feed(may_miss_usage=True)
+    stream = feed(may_miss_usage=not is_model)
     token = _telling.set(None if stream is None else TellingHandler(stream))
     try:
         yield

@@ -10,7 +10,7 @@ from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command, Interrupt, interrupt
 
-from celery_agents.define.called_as import CalledAs
+from celery_agents.define.called_as import CalledAs, CalledKind
 from celery_agents.engine.outcome import ExecutionUnwound
 from celery_agents.engine.run.async_run import AsyncRun
 from celery_agents.engine.run.current_run import current_run, spend
@@ -85,11 +85,12 @@ async def take(
     id, which is another one on each attempt, is LangGraph's of now. Errors of the engine end the execution.
     """
     executed = False
+    is_model = called_as is not None and called_as.kind is CalledKind.MODEL
 
     async def unit() -> dict[str, Any]:
         nonlocal executed
         executed = True
-        with collected() as usage, telling():
+        with collected() as usage, telling(is_model=is_model):
             try:
                 return {"returned": encode(await body())}
             except GraphInterrupt as raised:
