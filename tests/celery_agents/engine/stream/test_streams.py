@@ -371,13 +371,17 @@ def test_a_drain_is_told_and_the_next_claim_is_no_recovery() -> None:
         ]
 
 
-def test_the_stream_of_a_long_execution_is_trimmed() -> None:
+@pytest.mark.parametrize("with_steps", [False, True])
+def test_the_stream_of_a_long_execution_is_trimmed(with_steps: bool) -> None:
     registry = Registry()
 
     @agent(registry=registry)
     def long(run: Run, input: str) -> None:
         for number in range(30):
-            run.emit(number)
+            if with_steps:
+                run.step("step", lambda: None)
+            else:
+                run.emit(number)
             time.sleep(0.055)
 
     with MemoryStore() as store:

@@ -137,7 +137,8 @@ class StreamWriter:
     def _write(self) -> bool:
         """Write what there is; return whether there was anything, or will be soon."""
         with self._lock:
-            outlets = [outlet for outlet in self._outlets if not outlet.is_quiet]
+            every = list(self._outlets)
+        outlets = [outlet for outlet in every if not outlet.is_quiet]
         appends = []
         for outlet in outlets:
             part = outlet.take()
@@ -149,6 +150,9 @@ class StreamWriter:
             watched, self._watched = self._watched, set()
         if watched:
             self._store.tell_readers(watched)
+        for outlet in every:  # also of those whose events all come with checkpoints
+            if outlet.may_be_trimmed(self._most_events // 4):
+                self._store.trim_stream(outlet.lease.execution_id, self._most_events)
         return bool(outlets or watched)
 
     def _append(self, appends: Sequence[tuple[Outlet, StreamAppend]]) -> None:
@@ -165,8 +169,6 @@ class StreamWriter:
             return
         for (outlet, append), answer in zip(appends, answers, strict=True):
             outlet.written(append.part, is_accepted=answer.accepted)
-            if answer.accepted and outlet.may_be_trimmed(self._most_events // 4):
-                self._store.trim_stream(outlet.lease.execution_id, self._most_events)
             if answer.is_watched:
                 with self._lock:
                     self._watched.add(outlet.lease.execution_id)
