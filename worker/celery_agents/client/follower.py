@@ -76,16 +76,11 @@ class _Reading:
         return events
 
 
-class StreamFollower:
-    """Follows the stream of one execution from a number on. For one thread; a context manager.
-
-    `cursor` is the number up to which it has read: another follower goes on there. `is_over` says, after a `read`, that
-    the execution is over and nothing more comes.
-    """
+class _Follower:
+    """What followers in plain code and in async code have in common."""
 
     def __init__(self, store: Store, execution_id: str, after: int = 0) -> None:
         self._reading = _Reading(store, execution_id, after)
-        self._news = threading.Event()
 
     @property
     def cursor(self) -> int:
@@ -96,6 +91,18 @@ class StreamFollower:
     def is_over(self) -> bool:
         """Whether nothing more comes."""
         return self._reading.is_over
+
+
+class StreamFollower(_Follower):
+    """Follows the stream of one execution from a number on. For one thread; a context manager.
+
+    `cursor` is the number up to which it has read: another follower goes on there. `is_over` says, after a `read`, that
+    the execution is over and nothing more comes.
+    """
+
+    def __init__(self, store: Store, execution_id: str, after: int = 0) -> None:
+        super().__init__(store, execution_id, after)
+        self._news = threading.Event()
 
     def read(self, timeout_seconds: float | None = None) -> tuple[StreamEvent, ...]:
         """Return the next events as soon as there are any; none after the timeout, or when nothing more comes.
@@ -135,22 +142,12 @@ class StreamFollower:
         self.close()
 
 
-class AsyncStreamFollower:
+class AsyncStreamFollower(_Follower):
     """`StreamFollower` for one coroutine: no thread waits for it."""
 
     def __init__(self, store: Store, execution_id: str, after: int = 0) -> None:
-        self._reading = _Reading(store, execution_id, after)
+        super().__init__(store, execution_id, after)
         self._news = asyncio.Event()
-
-    @property
-    def cursor(self) -> int:
-        """The number of the last event that was read."""
-        return self._reading.cursor
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._reading.is_over
 
     async def read(self, timeout_seconds: float | None = None) -> tuple[StreamEvent, ...]:
         """Return the next events; see `StreamFollower.read`."""
